@@ -1,0 +1,1 @@
+//! The API server: one generic registry behind authentication, authorization and admission.

@@ -1,0 +1,1 @@
+//! Kubernetes, rebuilt: one binary that is the whole cluster.

@@ -1,0 +1,1 @@
+//! Pod networking: the CNI plugin, its address management, the bridge and the overlay.

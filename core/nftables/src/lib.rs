@@ -1,0 +1,1 @@
+//! A small encoder and decoder for nftables over netlink.

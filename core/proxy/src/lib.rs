@@ -1,0 +1,1 @@
+//! Services in the kernel: nftables maps kept equal to Services and EndpointSlices.

@@ -1,0 +1,1 @@
+//! The embedded container runtime behind the Container Runtime Interface.

@@ -1,0 +1,1 @@
+//! A replicated, revisioned key-value store: an immutable ordered map behind a Raft log.

@@ -1,0 +1,1 @@
+//! The catalog of operators and the host that runs the installed ones.

@@ -1,0 +1,1 @@
+//! What every operator shares: the Operator contract, conditions, apply and prune, leader election.
