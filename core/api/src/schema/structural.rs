@@ -58,7 +58,8 @@ pub(super) fn validate(schema: &Schema, value: &Value, path: String, errors: &mu
         });
         return;
     }
-    if !schema.values.is_empty() && !schema.values.contains(value) && !(schema.nullable && value.is_null()) {
+    let null = schema.nullable && value.is_null();
+    if !(schema.values.is_empty() || null || schema.values.contains(value)) {
         let known: Vec<String> = schema.values.iter().map(Value::to_string).collect();
         let detail = format!("supported values: {}", known.join(", "));
         errors.push(FieldError {
