@@ -1,1 +1,31 @@
 //! The Kubernetes object model: kinds, schemas, patches, defaults, validation and table columns, without IO.
+//!
+//! - [`object`]: an object is a JSON document; accessors for its metadata, and its one encoding.
+//! - [`kinds`], [`catalog`]: names of kinds and resources, and every resource that is built in.
+//! - [`schema`]: the fields of a kind; unknown fields, pruning, structural validation, list and map types.
+//! - [`names`], [`quantity`], [`selector`]: the small languages inside objects.
+//! - [`patch`]: JSON patch, merge patch and strategic merge patch.
+//! - [`apply`]: server-side apply, and who manages which field.
+//! - [`defaults`], [`validation`]: what the server fills in, and what it refuses.
+//! - [`table`]: what kubectl prints.
+//! - [`status`]: the answer when something failed.
+
+pub mod apply;
+pub mod catalog;
+pub mod defaults;
+pub mod kinds;
+pub mod names;
+pub mod object;
+pub mod patch;
+pub mod quantity;
+pub mod schema;
+pub mod selector;
+pub mod status;
+pub mod table;
+pub mod validation;
+
+pub use catalog::Catalog;
+pub use kinds::{GroupResource, GroupVersion, GroupVersionKind, ResourceInfo, SubresourceInfo};
+pub use object::Object;
+pub use schema::Schema;
+pub use status::Status;

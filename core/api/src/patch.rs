@@ -1,0 +1,46 @@
+//! The three patch formats; each a pure function on documents.
+
+pub mod json;
+pub mod merge;
+pub mod strategic;
+
+/// Why a patch cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum PatchError {
+    /// The patch document is malformed.
+    #[error("error decoding patch: {0}")]
+    Malformed(String),
+    /// The patch has too many operations.
+    #[error("The allowed maximum operations in a JSON patch is {limit}, got {got}")]
+    TooManyOperations {
+        /// The most that are allowed.
+        limit: usize,
+        /// How many there are.
+        got: usize,
+    },
+    /// The patch does not fit the object (422).
+    #[error("{0}")]
+    Unprocessable(String),
+    /// A strategic merge patch for a kind without schema.
+    #[error(
+        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+    )]
+    UnsupportedMediaType,
+}
+
+impl PatchError {
+    /// The HTTP answer.
+    pub fn to_status(&self) -> crate::status::Status {
+        use crate::status::Status;
+        match self {
+            Self::Malformed(_) => Status::bad_request(self.to_string()),
+            Self::TooManyOperations { .. } => Status::too_large(self.to_string()),
+            Self::Unprocessable(text) => Status::new(
+                422,
+                "Invalid",
+                format!("the server rejected our request due to an error in our request: {text}"),
+            ),
+            Self::UnsupportedMediaType => Status::new(415, "UnsupportedMediaType", self.to_string()),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Quantities: `100m`, `1.5Gi`, `2e3`.
+
+/// A quantity in thousand-millionths (nano) of its unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Quantity(i128);
+
+/// Why a text is no quantity.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
+pub struct QuantityError;
+
+const NANO: i128 = 1_000_000_000;
+
+impl Quantity {
+    /// Reads a quantity; what is finer than nano is rounded up.
+    pub fn parse(text: &str) -> Result<Self, QuantityError> {
+        let (negative, rest) = match text.as_bytes().first() {
+            Some(b'-') => (true, &text[1..]),
+            Some(b'+') => (false, &text[1..]),
+            _ => (false, text),
+        };
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, suffix) = rest.split_at(end);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
+            return Err(QuantityError);
+        }
+        let (multiplier, divisor) = scale(suffix)?;
+        let digits: i128 = format!("{whole}{fraction}").parse().map_err(|_| QuantityError)?;
+        let places = u32::try_from(fraction.len()).map_err(|_| QuantityError)?;
+        let over = 10_i128.checked_pow(places).and_then(|it| it.checked_mul(divisor)).ok_or(QuantityError)?;
+        let total =
+            digits.checked_mul(multiplier).and_then(|it| it.checked_mul(NANO)).ok_or(QuantityError)?;
+        let nano = total / over + i128::from(total % over != 0);
+        Ok(Self(if negative { -nano } else { nano }))
+    }
+
+    /// Whole units, rounded up.
+    pub fn value(self) -> i128 {
+        self.0.div_euclid(NANO) + i128::from(self.0.rem_euclid(NANO) != 0)
+    }
+
+    /// Thousandths, rounded up.
+    pub fn milli_value(self) -> i128 {
+        self.0.div_euclid(1_000_000) + i128::from(self.0.rem_euclid(1_000_000) != 0)
+    }
+}
+
+fn scale(suffix: &str) -> Result<(i128, i128), QuantityError> {
+    Ok(match suffix {
+        "" => (1, 1),
+        "n" => (1, NANO),
+        "u" => (1, 1_000_000),
+        "m" => (1, 1000),
+        "k" => (1000, 1),
+        "M" => (1_000_000, 1),
+        "G" => (NANO, 1),
+        "T" => (1000 * NANO, 1),
+        "P" => (1_000_000 * NANO, 1),
+        "E" => (NANO * NANO, 1),
+        "Ki" => (1 << 10, 1),
+        "Mi" => (1 << 20, 1),
+        "Gi" => (1 << 30, 1),
+        "Ti" => (1 << 40, 1),
+        "Pi" => (1 << 50, 1),
+        "Ei" => (1 << 60, 1),
+        other => {
+            let exponent: i32 =
+                other.strip_prefix(['e', 'E']).and_then(|it| it.parse().ok()).ok_or(QuantityError)?;
+            let power = 10_i128.checked_pow(exponent.unsigned_abs()).ok_or(QuantityError)?;
+            if exponent < 0 { (1, power) } else { (power, 1) }
+        }
+    })
+}
