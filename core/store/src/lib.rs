@@ -7,6 +7,7 @@
 //! | [`event`] | what a change looks like to an [`Observer`] |
 //! | [`engine`] | the pure state machine: writes in, outcomes and events out |
 //! | [`snapshot`] | a consistent, immutable view at one revision |
+//! | [`log`] | the durable point: checksummed frames in preallocated segments |
 //! | [`store`] | the [`Store`] trait that the API server is written against |
 //! | [`memory`] | the engine without a log, for embedding and for tests |
 //!
@@ -17,6 +18,7 @@ pub mod engine;
 pub mod entry;
 pub mod event;
 pub mod key;
+pub mod log;
 pub mod memory;
 pub mod revision;
 pub mod snapshot;
