@@ -79,6 +79,12 @@ impl Engine {
         Engine { config, root, revision, history: VecDeque::new(), compacted: revision }
     }
 
+    /// A store that goes on from a snapshot.
+    pub fn adopt(config: Config, snapshot: Snapshot) -> Self {
+        let revision = snapshot.revision();
+        Engine { config, root: snapshot.into_root(), revision, history: VecDeque::new(), compacted: revision }
+    }
+
     /// The revision of the last change.
     pub fn revision(&self) -> Revision {
         self.revision

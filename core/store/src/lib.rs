@@ -9,6 +9,7 @@
 //! | [`snapshot`] | a consistent, immutable view at one revision |
 //! | [`log`] | the durable point: checksummed frames in preallocated segments |
 //! | [`store`] | the [`Store`] trait that the API server is written against |
+//! | [`raft_store`] | the durable store: the engine behind a Raft log, with snapshots |
 //! | [`memory`] | the engine without a log, for embedding and for tests |
 //!
 //! **Invariant:** a write is answered only after the observer has seen its event, so a reader that was told of
@@ -20,6 +21,8 @@ pub mod event;
 pub mod key;
 pub mod log;
 pub mod memory;
+mod raft;
+pub mod raft_store;
 pub mod revision;
 pub mod snapshot;
 pub mod store;
@@ -30,6 +33,8 @@ pub use entry::{Entry, Value};
 pub use event::{Event, EventKind, Observer};
 pub use key::{InvalidKey, Key};
 pub use memory::MemoryStore;
+pub use raft::snapshot_file::SnapshotError;
+pub use raft_store::{OpenError, RaftStore};
 pub use revision::Revision;
 pub use snapshot::Snapshot;
 pub use store::{Store, StoreError};

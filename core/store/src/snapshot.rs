@@ -22,6 +22,10 @@ impl Snapshot {
         Snapshot { root, revision }
     }
 
+    pub(crate) fn into_root(self) -> Root {
+        self.root
+    }
+
     /// The revision that it shows.
     pub fn revision(&self) -> Revision {
         self.revision
