@@ -135,7 +135,10 @@ fn serve(mut log: Log, mut jobs: mpsc::Receiver<Job>) {
             tracing::error!(error = error as &dyn std::error::Error, "the log could not be written");
         }
         for whom in done {
-            let result = outcome.as_ref().map_err(|error| io::Error::other(error.to_string()));
+            let result = match &outcome {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::other(error.to_string())),
+            };
             match whom {
                 Done::Flushed(callback) => callback.io_completed(result),
                 Done::Reply(reply) => drop(reply.send(result)),
