@@ -140,9 +140,9 @@ impl Cache {
         self.placed.contains_key(uid)
     }
 
-    /// The pods that the API has shown on nodes.
-    pub fn confirmed(&self) -> impl Iterator<Item = &PodUid> {
-        self.placed.iter().filter(|(_, placed)| !placed.assumed).map(|(uid, _)| uid)
+    /// The pods that count on a node.
+    pub fn placed(&self) -> impl Iterator<Item = &PodUid> {
+        self.placed.keys()
     }
 
     /// Reserves room on a node for a pod for which others had to go.
@@ -270,7 +270,6 @@ mod tests {
         let mut cache = Cache::default();
         cache.set_node(node("a", "z"));
         cache.assume(pod("1"), NodeName::new("a"));
-        assert_eq!(cache.confirmed().count(), 0);
         assert_eq!(cache.place(pod("1"), NodeName::new("a")), ClusterEvents::POD_PLACED);
         assert_eq!(cpu(&mut cache, "a"), 1000);
         assert_eq!(cache.forget(&PodUid::new("1")), ClusterEvents::NONE);

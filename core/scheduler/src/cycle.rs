@@ -54,9 +54,9 @@ pub fn schedule(
     if view.is_empty() {
         return Err(Failure::NoNodes);
     }
-    let checks = framework
-        .pre_filter(pod, view)
-        .map_err(|(plugin, rejection)| Failure::Unfit(FitError::of_all_nodes(view.len(), plugin, rejection)))?;
+    let checks = framework.pre_filter(pod, view).map_err(|(plugin, rejection)| {
+        Failure::Unfit(FitError::of_all_nodes(view.len(), plugin, rejection))
+    })?;
     let search = Search { framework, view, pod, checks: &checks };
     let found = search.feasible(share, rotation).map_err(Failure::Unfit)?;
     let evaluated = found.evaluated;

@@ -22,7 +22,10 @@ impl Labels {
 impl From<Option<&BTreeMap<String, String>>> for Labels {
     fn from(map: Option<&BTreeMap<String, String>>) -> Self {
         Labels(
-            map.into_iter().flatten().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect(),
+            map.into_iter()
+                .flatten()
+                .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
+                .collect(),
         )
     }
 }

@@ -56,7 +56,12 @@ impl NodeInfo {
         Some(NodeInfo {
             name: NodeName::new(node.metadata.name.as_deref()?),
             labels: Labels::from(node.metadata.labels.as_ref()),
-            taints: spec.and_then(|it| it.taints.as_ref()).into_iter().flatten().filter_map(Taint::read).collect(),
+            taints: spec
+                .and_then(|it| it.taints.as_ref())
+                .into_iter()
+                .flatten()
+                .filter_map(Taint::read)
+                .collect(),
             unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
             allocatable: Resources::read(allocatable),
             allocatable_pods: allocatable.and_then(|all| all.get("pods")).map_or(0, units),

@@ -149,7 +149,9 @@ impl PodInfo {
             ports: ports(spec),
             affinity: PodAffinity::read(spec, namespace, &labels).map(Box::new),
             controller: controller.map(|owner| ControllerId::of(&owner.uid)),
-            started: started.or(meta.creation_timestamp.as_ref()).map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            started: started
+                .or(meta.creation_timestamp.as_ref())
+                .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             deleting: meta.deletion_timestamp.is_some(),
             labels,
         })

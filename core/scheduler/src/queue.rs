@@ -166,7 +166,8 @@ impl Queue {
     /// When a pod will be ready if nothing happens.
     pub fn next_wake(&self) -> Option<Instant> {
         let failed = self.failed.first().map(|(until, _)| *until);
-        let forgotten = self.unschedulable.first().map(|(since, _)| *since + self.config.unschedulable_timeout);
+        let forgotten =
+            self.unschedulable.first().map(|(since, _)| *since + self.config.unschedulable_timeout);
         failed.into_iter().chain(forgotten).min()
     }
 

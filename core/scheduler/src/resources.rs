@@ -113,7 +113,8 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> Resources {
-        let map = pairs.iter().map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned()))).collect();
+        let map =
+            pairs.iter().map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned()))).collect();
         Resources::read(Some(&map))
     }
 

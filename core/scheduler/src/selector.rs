@@ -169,8 +169,8 @@ impl NodeSelectorTerm {
     fn names(&self) -> Option<Vec<&str>> {
         let Some(conditions) = &self.0 else { return Some(Vec::new()) };
         let (first, rest) = conditions.name_in.split_first()?;
-        let everywhere = |name: &&Box<str>| rest.iter().all(|names| names.contains(name));
-        Some(first.iter().filter(everywhere).map(|name| &**name).collect())
+        let everywhere = |name: &&str| rest.iter().all(|names| names.iter().any(|it| **it == **name));
+        Some(first.iter().map(|name| &**name).filter(everywhere).collect())
     }
 }
 
@@ -256,7 +256,8 @@ mod tests {
 
     #[test]
     fn not_in_holds_for_an_absent_key() {
-        let selector = selector(json!({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["1"]}]}));
+        let selector =
+            selector(json!({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["1"]}]}));
         assert!(selector.matches(&Labels::default()));
         assert!(!selector.matches(&Labels::from([("a", "1")])));
         assert!(selector.matches(&Labels::from([("a", "2")])));
@@ -278,7 +279,8 @@ mod tests {
         assert!(above("7"));
         assert!(!above("8"));
         assert!(!above("many"));
-        let named = term(json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}));
+        let named =
+            term(json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}));
         assert!(named.matches("n", &labels));
         assert!(!named.matches("m", &labels));
         assert!(!term(json!({})).matches("n", &labels));
@@ -286,9 +288,11 @@ mod tests {
 
     #[test]
     fn a_selector_names_its_nodes_only_where_every_term_does() {
-        let field = json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b", "a"]}]});
+        let field =
+            json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b", "a"]}]});
         let label = json!({"matchExpressions": [{"key": "x", "operator": "Exists"}]});
-        let read = |terms: Value| NodeSelector::read(&from_value(json!({"nodeSelectorTerms": terms})).unwrap());
+        let read =
+            |terms: Value| NodeSelector::read(&from_value(json!({"nodeSelectorTerms": terms})).unwrap());
         assert_eq!(read(json!([field])).names(), Some(vec!["a", "b"]));
         assert_eq!(read(json!([field, label])).names(), None);
     }

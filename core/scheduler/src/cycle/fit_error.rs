@@ -80,7 +80,8 @@ impl FitError {
         {
             *counts.entry(Cow::Borrowed(reason)).or_insert(0) += rest;
         }
-        let mut texts: Vec<String> = counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let mut texts: Vec<String> =
+            counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         texts.sort();
         texts
     }
@@ -107,8 +108,10 @@ mod tests {
     #[test]
     fn reasons_are_counted_and_sorted() {
         let cpu = Rejection::resolvable("Insufficient cpu");
-        let both =
-            Rejection { reasons: vec!["Insufficient cpu".into(), "Insufficient memory".into()], resolvable: true };
+        let both = Rejection {
+            reasons: vec!["Insufficient cpu".into(), "Insufficient memory".into()],
+            resolvable: true,
+        };
         let taint = Rejection::unresolvable("node(s) had untolerated taint(s)");
         let nodes = vec![(0, cpu), (1, both), (2, taint)];
         let error = FitError::of_nodes(3, nodes, PluginSet::default(), None);

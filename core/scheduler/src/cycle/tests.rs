@@ -166,13 +166,15 @@ fn a_pod_for_one_node_by_field_is_tried_nowhere_else() {
     let mut cluster = Cluster::of([node("a", json!({})), node("b", json!({}))]);
     let field = json!({"key": "metadata.name", "operator": "In", "values": ["b"]});
     let terms = json!({"nodeSelectorTerms": [{"matchFields": [field]}]});
-    let wants =
-        json!({"spec": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}});
+    let wants = json!({"spec": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}});
     let found = cluster.try_pod(&pod("x", wants.clone())).unwrap();
     assert_eq!((found.node.as_str(), found.evaluated), ("b", 1));
     assert_eq!(
         cluster.add(merged(asks("9"), wants)),
-        Err("0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't satisfy plugin(s) [NodeAffinity].".into())
+        Err(
+            "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't satisfy plugin(s) [NodeAffinity]."
+                .into()
+        )
     );
 }
 
@@ -296,7 +298,8 @@ fn a_soft_spread_constraint_outweighs_the_emptier_node() {
 #[test]
 fn siblings_are_spread_without_any_constraint() {
     let mut cluster = Cluster::of((0..4).map(|at| node(&format!("n{at}"), json!({}))));
-    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true});
+    let owner =
+        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true});
     let with_owner = json!({"metadata": {"ownerReferences": [owner]}});
     let mut places: Vec<_> = (0..4).map(|_| cluster.add(with_owner.clone()).unwrap()).collect();
     places.sort();
@@ -334,7 +337,8 @@ fn a_pod_waits_for_its_claims_and_follows_their_volumes() {
     cluster.cache.volumes.claims.insert(name, claim(bound));
     let expression = json!({"key": HOSTNAME, "operator": "In", "values": ["b"]});
     let affinity = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}});
-    let volume = Volume::read(&from_value(json!({"metadata": {}, "spec": {"nodeAffinity": affinity}})).unwrap());
+    let volume =
+        Volume::read(&from_value(json!({"metadata": {}, "spec": {"nodeAffinity": affinity}})).unwrap());
     cluster.cache.volumes.volumes.insert("pv".into(), volume);
     assert_eq!(cluster.add(wants), Ok("b".into()));
 }

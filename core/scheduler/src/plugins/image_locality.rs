@@ -37,8 +37,10 @@ impl ScorePlugin for ImageLocality {
         }
         let most = MOST.saturating_mul(i64::try_from(pod.images.len()).unwrap_or(1));
         let score = move |node: &NodeInfo| {
-            let here = images.iter().filter_map(|(image, nodes)| node.images.get(*image).map(|size| (size, nodes)));
-            let sum: i64 = here.map(|(size, nodes)| (*size as f64 * (*nodes as f64 / total as f64)) as i64).sum();
+            let here =
+                images.iter().filter_map(|(image, nodes)| node.images.get(*image).map(|size| (size, nodes)));
+            let sum: i64 =
+                here.map(|(size, nodes)| (*size as f64 * (*nodes as f64 / total as f64)) as i64).sum();
             MAX_SCORE * (sum.clamp(LEAST, most) - LEAST) / (most - LEAST)
         };
         Some(Scorer { score: Box::new(score), normalize: as_it_is })

@@ -65,7 +65,8 @@ impl FilterPlugin for InterPodAffinity {
 
     fn pre_filter<'a>(&self, pod: &'a PendingPod, view: View<'a>) -> Result<PreFilter<'a>, Rejection> {
         let forbidding = forbidding(pod, view);
-        let own = pod.info.affinity.as_deref().filter(|own| !own.required.is_empty() || !own.forbidden.is_empty());
+        let own =
+            pod.info.affinity.as_deref().filter(|own| !own.required.is_empty() || !own.forbidden.is_empty());
         if own.is_none() && forbidding.is_empty() {
             return Ok(PreFilter::skip());
         }

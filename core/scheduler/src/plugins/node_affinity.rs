@@ -55,7 +55,10 @@ impl ScorePlugin for NodeAffinity {
         }
         let score = |node: &crate::node::NodeInfo| {
             let liked = pod.preferred_nodes.iter();
-            liked.filter(|(_, term)| term.matches(node.name.as_str(), &node.labels)).map(|(weight, _)| weight).sum()
+            liked
+                .filter(|(_, term)| term.matches(node.name.as_str(), &node.labels))
+                .map(|(weight, _)| weight)
+                .sum()
         };
         Some(Scorer { score: Box::new(score), normalize: in_proportion })
     }

@@ -21,8 +21,10 @@ impl FilterPlugin for NodeName {
 
     fn pre_filter<'a>(&self, pod: &'a PendingPod, _view: View<'a>) -> Result<PreFilter<'a>, Rejection> {
         let Some(wanted) = &pod.node_name else { return Ok(PreFilter::skip()) };
-        Ok(PreFilter::check(move |node| {
-            if node.name == *wanted { Ok(()) } else { Err(Rejection::unresolvable(REASON)) }
-        }))
+        Ok(PreFilter::check(
+            move |node| {
+                if node.name == *wanted { Ok(()) } else { Err(Rejection::unresolvable(REASON)) }
+            },
+        ))
     }
 }

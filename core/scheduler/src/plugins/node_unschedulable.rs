@@ -25,8 +25,10 @@ impl FilterPlugin for NodeUnschedulable {
         if tolerated(&taint, &pod.tolerations) {
             return Ok(PreFilter::skip());
         }
-        Ok(PreFilter::check(|node| {
-            if node.unschedulable { Err(Rejection::unresolvable(REASON)) } else { Ok(()) }
-        }))
+        Ok(PreFilter::check(
+            |node| {
+                if node.unschedulable { Err(Rejection::unresolvable(REASON)) } else { Ok(()) }
+            },
+        ))
     }
 }

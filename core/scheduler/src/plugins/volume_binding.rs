@@ -62,7 +62,9 @@ fn bound_volume<'a>(pod: &PendingPod, wanted: &VolumeClaim, view: View<'a>) -> R
     let volume = claim.volume.as_deref();
     if claim.lost {
         let volume = volume.unwrap_or_default();
-        return Err(format!("persistentvolumeclaim {name:?} bound to non-existent persistentvolume {volume:?}"));
+        return Err(format!(
+            "persistentvolumeclaim {name:?} bound to non-existent persistentvolume {volume:?}"
+        ));
     }
     if claim.deleting {
         return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
