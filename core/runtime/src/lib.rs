@@ -1,1 +1,4 @@
 //! The embedded container runtime behind the Container Runtime Interface.
+mod cgroup;
+pub mod pod_process;
+mod seccomp;
