@@ -24,7 +24,7 @@ const MAX_ENTRIES: u64 = 4_000_000;
 const MAX_PATH: usize = 4096;
 
 #[derive(Debug, thiserror::Error)]
-pub enum LayerError {
+pub(super) enum LayerError {
     #[error("read the layer")]
     Read(#[source] io::Error),
     #[error("the layer's content is {actual}, not {expected}")]
@@ -81,13 +81,6 @@ pub(super) fn decompress(reader: impl Read + 'static) -> io::Result<Box<dyn Read
     } else {
         Ok(Box::new(reader))
     }
-}
-
-/// The digest of the plain archive behind `reader`.
-pub(super) fn diff_id(reader: impl Read + 'static) -> io::Result<String> {
-    let mut hashing = Hashing::new(decompress(reader)?);
-    io::copy(&mut hashing, &mut io::sink())?;
-    Ok(hashing.digest())
 }
 
 /// Unpacks the layer into the empty folder `target`; `expected` is the digest of the plain archive.

@@ -1,0 +1,358 @@
+//! What must hold of real pods.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use keelson_cri::v1;
+
+use super::harness::Node;
+
+type Scenario = fn() -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+macro_rules! scenarios {
+    ($($name:ident),* $(,)?) => {
+        const ALL: &[(&str, Scenario)] = &[$((stringify!($name), || Box::pin($name()))),*];
+    };
+}
+
+scenarios![
+    a_container_runs_with_its_own_namespaces_and_its_output_is_logged,
+    a_container_that_writes_past_its_memory_limit_is_oom_killed,
+    a_program_that_is_not_there_is_a_start_error,
+    a_container_outlives_the_runtime_and_its_exit_is_seen_afterwards,
+    a_dead_pod_process_takes_its_containers_along,
+    the_filter_refuses_mounts_with_and_without_new_privileges,
+    a_command_with_a_terminal_has_one,
+    users_and_groups_are_those_of_the_image_and_the_pod,
+    a_stopped_container_gets_the_signal_of_its_image_first,
+    containers_of_a_shared_pid_namespace_see_each_other,
+    the_binary_itself_is_an_image,
+    events_tell_of_every_change,
+    creating_takes_milliseconds,
+    exec_streams_over_a_websocket,
+];
+
+/// Runs the scenarios one after another; answers how many failed.
+pub(crate) async fn run(filter: Option<&str>) -> usize {
+    let mut failed = 0;
+    for (name, scenario) in ALL.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter))) {
+        let started = Instant::now();
+        let result = AssertUnwindSafe(scenario()).catch_unwind().await;
+        let word = if result.is_ok() { "ok" } else { "FAILED" };
+        println!("test {name} ... {word} ({} ms)", started.elapsed().as_millis());
+        failed += usize::from(result.is_err());
+    }
+    failed
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().to_owned()
+}
+
+fn security(config: &mut v1::ContainerConfig) -> &mut v1::LinuxContainerSecurityContext {
+    config.linux.as_mut().unwrap().security_context.as_mut().unwrap()
+}
+
+async fn a_container_runs_with_its_own_namespaces_and_its_output_is_logged() {
+    let mut node = Node::start().await;
+    let pod = node.sandbox("web").await;
+    let status = node
+        .runtime
+        .pod_sandbox_status(v1::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: false })
+        .await
+        .unwrap()
+        .into_inner()
+        .status
+        .unwrap();
+    assert_eq!(status.network.unwrap().ip, "192.0.2.7");
+    let id = node.launch(&pod, node.shell("one", "echo out; echo err >&2; exec sleep 1000")).await;
+    let exec = node.exec(&id, "echo $$; cat /shown /proc/1/comm; ls /hidden; cat /etc/resolv.conf; echo $HOSTNAME $HOME $FROM_IMAGE").await;
+    let out = text(&exec.stdout);
+    assert!(out.contains("yes\nsleep\n"), "{out}");
+    assert!(out.contains("nameserver 10.96.0.10\nweb /root yes"), "{out}");
+    assert!(text(&exec.stderr).contains("No such file"), "{exec:?}");
+    let exec = node.exec(&id, "ls -d /proc/[0-9]*; exit 7").await;
+    assert_eq!(exec.exit_code, 7);
+    assert!(exec.stdout.len() < 100, "sees other processes: {}", text(&exec.stdout));
+    let exec = node.exec(&id, "echo 1 > /sys/fs/cgroup/memory/memory.limit_in_bytes").await;
+    assert!(text(&exec.stderr).contains("Read-only"), "{exec:?}");
+    let stats = node
+        .runtime
+        .container_stats(v1::ContainerStatsRequest { container_id: id.clone() })
+        .await
+        .unwrap()
+        .into_inner()
+        .stats
+        .unwrap();
+    assert!(stats.memory.unwrap().usage_bytes.unwrap().value > 0);
+    let log = node.log("web", "one");
+    assert!(log.contains(" stdout F out\n") && log.contains(" stderr F err\n"), "{log}");
+    node.finish().await;
+}
+
+async fn a_container_that_writes_past_its_memory_limit_is_oom_killed() {
+    let mut node = Node::start().await;
+    let pod = node.sandbox("hog").await;
+    let mut config = node.shell("hog", "dd if=/dev/zero of=/dev/null bs=64M count=1");
+    let resources = v1::LinuxContainerResources {
+        memory_limit_in_bytes: 16 << 20,
+        cpu_shares: 512,
+        cpu_quota: 50_000,
+        cpu_period: 100_000,
+        oom_score_adj: -997,
+        ..Default::default()
+    };
+    config.linux.as_mut().unwrap().resources = Some(resources);
+    config.command = vec!["sh".into(), "-c".into(), "exec dd if=/dev/zero of=/dev/null bs=64M count=1".into()];
+    let id = node.launch(&pod, config).await;
+    let status = node.ended(&id).await;
+    assert_eq!((status.reason.as_str(), status.exit_code), ("OOMKilled", 137), "{status:?}");
+    node.finish().await;
+}
+
+async fn a_program_that_is_not_there_is_a_start_error() {
+    let mut node = Node::start().await;
+    let pod = node.sandbox("typo").await;
+    let mut config = node.shell("typo", "");
+    config.command = vec!["nothing-like-this".to_owned()];
+    let id = node.create(&pod, config).await;
+    let error = node.start_container(&id).await.unwrap_err();
+    assert!(error.message().contains("executable file not found in $PATH"), "{error}");
+    let status = node.status(&id).await;
+    assert_eq!((status.reason.as_str(), status.exit_code), ("StartError", 128));
+    node.finish().await;
+}
+
+async fn a_container_outlives_the_runtime_and_its_exit_is_seen_afterwards() {
+    let mut node = Node::start().await;
+    let pod = node.sandbox("stay").await;
+    let id = node.launch(&pod, node.shell("stay", "sleep 1000")).await;
+    let brief = node.launch(&pod, node.shell("brief", "sleep 0.3; exit 5")).await;
+    let before = node.status(&id).await;
+    node.restart().await;
+    let after = node.status(&id).await;
+    assert_eq!(after.state(), v1::ContainerState::ContainerRunning);
+    assert_eq!(before.started_at, after.started_at);
+    assert_eq!(node.ended(&brief).await.exit_code, 5);
+    assert_eq!(text(&node.exec(&id, "echo alive").await.stdout), "alive");
+    node.finish().await;
+}
+
+async fn a_dead_pod_process_takes_its_containers_along() {
+    let mut node = Node::start().await;
+    let pod = node.sandbox("dead").await;
+    let id = node.launch(&pod, node.shell("dead", "sleep 1000")).await;
+    let folder = node.config.root.join("pods").join(&pod);
+    let pause: i32 = std::fs::read_to_string(folder.join("pause.json")).unwrap().parse().unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{pause}/stat")).unwrap();
+    let parent: i32 = stat.split(' ').nth(3).unwrap().parse().unwrap();
+    let cmdline = std::fs::read_to_string(format!("/proc/{parent}/cmdline")).unwrap();
+    assert!(cmdline.starts_with("keelson-pod default/dead"), "{cmdline}");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(parent), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let status = node.ended(&id).await;
+    assert_eq!((status.reason.as_str(), status.exit_code), ("Unknown", 255));
+    let request = v1::ListPodSandboxRequest::default();
+    let pods = node.runtime.list_pod_sandbox(request).await.unwrap().into_inner().items;
+    assert_eq!(pods[0].state(), v1::PodSandboxState::SandboxNotready);
+    node.finish().await;
+}
+
+async fn the_filter_refuses_mounts_with_and_without_new_privileges() {
+    let mut node = Node::start().await;
+    let pod = node.sandbox("filter").await;
+    for (name, no_new_privs) in [("with", false), ("without", true)] {
+        let mut config = node.shell(name, "sleep 1000");
+        security(&mut config).no_new_privs = no_new_privs;
+        security(&mut config).run_as_user = Some(v1::Int64Value { value: 1000 });
+        let id = node.launch(&pod, config).await;
+        let exec = node.exec(&id, "cat /proc/self/status; unshare -U true").await;
+        let out = text(&exec.stdout);
+        assert!(out.contains("Seccomp:\t2"), "{out}");
+        assert!(out.contains(&format!("NoNewPrivs:\t{}", u8::from(no_new_privs))), "{out}");
+        assert!(out.contains("CapEff:\t0000000000000000"), "{out}");
+        assert!(text(&exec.stderr).contains("Operation not permitted"), "{exec:?}");
+    }
+    let mut config = node.shell("local", "true");
+    security(&mut config).seccomp = Some(v1::SecurityProfile { profile_type: 2, localhost_ref: "x".into() });
+    let request = v1::CreateContainerRequest {
+        pod_sandbox_id: pod.clone(),
+        config: Some(config),
+        sandbox_config: None,
+    };
+    let error = node.runtime.create_container(request).await.unwrap_err();
+    assert!(error.message().contains("Localhost"), "{error}");
+    node.finish().await;
+}
+
+async fn a_command_with_a_terminal_has_one() {
+    let mut node = Node::start().await;
+    let pod = node.sandbox("tty").await;
+    let mut config = node.shell("tty", "tty; stty size; read line; echo got $line");
+    (config.tty, config.stdin) = (true, true);
+    let id = node.launch(&pod, config).await;
+    let stop = v1::StopContainerRequest { container_id: id.clone(), timeout: 0 };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !node.log("tty", "tty").contains("/dev/") {
+        assert!(Instant::now() < deadline, "{}", node.log("tty", "tty"));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    node.runtime.stop_container(stop).await.unwrap();
+    assert_eq!(node.ended(&id).await.exit_code, 137);
+    node.finish().await;
+}
+
+async fn users_and_groups_are_those_of_the_image_and_the_pod() {
+    let mut node = Node::start().await;
+    let pod = node.sandbox("user").await;
+    let mut config = node.shell("user", "id; touch /x || echo read-only");
+    let context = security(&mut config);
+    context.run_as_username = "web".to_owned();
+    context.supplemental_groups = vec![2000];
+    context.readonly_rootfs = true;
+    let id = node.launch(&pod, config).await;
+    node.ended(&id).await;
+    let log = node.log("user", "user");
+    assert!(log.contains("uid=101(web) gid=102"), "{log}");
+    assert!(log.contains("300(extra)") && log.contains("2000"), "{log}");
+    assert!(log.contains("read-only"), "{log}");
+    node.finish().await;
+}
+
+async fn a_stopped_container_gets_the_signal_of_its_image_first() {
+    let mut node = Node::start().await;
+    let pod = node.sandbox("stop").await;
+    let id = node.launch(&pod, node.shell("stop", "trap 'exit 9' USR1; while true; do sleep 0.02; done")).await;
+    node.exec(&id, "true").await;
+    node.runtime
+        .stop_container(v1::StopContainerRequest { container_id: id.clone(), timeout: 5 })
+        .await
+        .unwrap();
+    assert_eq!(node.status(&id).await.exit_code, 9);
+    let request = v1::RemoveContainerRequest { container_id: id.clone() };
+    node.runtime.remove_container(request.clone()).await.unwrap();
+    node.runtime.remove_container(request).await.unwrap();
+    node.finish().await;
+}
+
+async fn containers_of_a_shared_pid_namespace_see_each_other() {
+    let mut node = Node::start().await;
+    let mut config = node.sandbox_config("shared");
+    let options = v1::NamespaceOption { pid: v1::NamespaceMode::Pod as i32, ..Default::default() };
+    let security_context = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    security_context.namespace_options = Some(options.clone());
+    let request = v1::RunPodSandboxRequest { config: Some(config), ..Default::default() };
+    let pod = node.runtime.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
+    let mut ids = Vec::new();
+    for name in ["a", "b"] {
+        let mut config = node.shell(name, "exec sleep 1000");
+        security(&mut config).namespace_options = Some(options.clone());
+        ids.push(node.launch(&pod, config).await);
+    }
+    let out = text(&node.exec(&ids[0], "ps").await.stdout);
+    assert!(out.contains("pause") && out.matches("sleep 1000").count() == 2, "{out}");
+    node.finish().await;
+}
+
+async fn the_binary_itself_is_an_image() {
+    let mut node = Node::start().await;
+    let request = v1::ImageStatusRequest {
+        image: Some(v1::ImageSpec { image: "keelson.io/keelson:test".to_owned(), ..Default::default() }),
+        verbose: false,
+    };
+    let image = node.images.image_status(request).await.unwrap().into_inner().image.unwrap();
+    assert_eq!(image.uid.unwrap().value, 65532);
+    let pod = node.sandbox("itself").await;
+    let mut config = node.shell("itself", "");
+    config.image = Some(v1::ImageSpec { image: image.id, ..Default::default() });
+    config.command = Vec::new();
+    config.args = vec!["--list".to_owned()];
+    let id = node.launch(&pod, config).await;
+    let status = node.ended(&id).await;
+    assert_eq!(status.exit_code, 0, "{} {status:?}", node.log("itself", "itself"));
+    node.finish().await;
+}
+
+async fn events_tell_of_every_change() {
+    let mut node = Node::start().await;
+    let mut events = node.runtime.get_container_events(v1::GetEventsRequest {}).await.unwrap().into_inner();
+    let pod = node.sandbox("events").await;
+    let id = node.launch(&pod, node.shell("events", "exit 3")).await;
+    let mut seen = Vec::new();
+    while seen.len() < 5 {
+        let event = tokio::time::timeout(Duration::from_secs(5), events.message()).await;
+        let event = event.expect("an event within five seconds").unwrap().unwrap();
+        seen.push((event.container_id == id, event.container_event_type()));
+        if event.container_event_type() == v1::ContainerEventType::ContainerStoppedEvent {
+            assert_eq!(event.containers_statuses[0].exit_code, 3);
+        }
+    }
+    use v1::ContainerEventType as Type;
+    let expected = [
+        (false, Type::ContainerCreatedEvent),
+        (false, Type::ContainerStartedEvent),
+        (true, Type::ContainerCreatedEvent),
+    ];
+    assert_eq!(seen[..3], expected);
+    drop(events);
+    node.finish().await;
+}
+
+async fn creating_takes_milliseconds() {
+    let mut node = Node::start().await;
+    let mut times = Vec::new();
+    for number in 0..10 {
+        let name = format!("fast{number}");
+        let begin = Instant::now();
+        let pod = node.sandbox(&name).await;
+        let sandbox = begin.elapsed();
+        let id = node.create(&pod, node.shell(&name, "sleep 1000")).await;
+        let create = begin.elapsed();
+        node.start_container(&id).await.unwrap();
+        let start = begin.elapsed();
+        node.exec(&id, "true").await;
+        times.push((sandbox, create - sandbox, start - create, begin.elapsed() - start));
+    }
+    println!("sandbox, create, start, exec: {times:.1?}");
+    node.finish().await;
+}
+
+async fn exec_streams_over_a_websocket() {
+    use futures::{SinkExt as _, StreamExt as _};
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+    let mut node = Node::start().await;
+    let pod = node.sandbox("ws").await;
+    let id = node.launch(&pod, node.shell("ws", "sleep 1000")).await;
+    let request = v1::ExecRequest {
+        container_id: id,
+        cmd: ["sh", "-c", "cat; echo bye >&2; exit 4"].map(ToOwned::to_owned).to_vec(),
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        tty: false,
+    };
+    let url = node.runtime.exec(request).await.unwrap().into_inner().url;
+    let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
+    let open = || {
+        let mut request = url.replace("http://", "ws://").into_client_request().unwrap();
+        request.headers_mut().insert("Sec-WebSocket-Protocol", "v5.channel.k8s.io".parse().unwrap());
+        request
+    };
+    let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let (mut socket, _) = tokio_tungstenite::client_async(open(), stream).await.unwrap();
+    socket.send(Message::Binary(b"\x00hello".to_vec().into())).await.unwrap();
+    socket.send(Message::Binary(vec![255, 0].into())).await.unwrap();
+    let mut channels = std::collections::BTreeMap::<u8, Vec<u8>>::new();
+    while let Some(Ok(Message::Binary(bytes))) = socket.next().await {
+        channels.entry(bytes[0]).or_default().extend_from_slice(&bytes[1..]);
+    }
+    assert_eq!(text(&channels[&1]), "hello");
+    assert_eq!(text(&channels[&2]), "bye");
+    let status: serde_json::Value = serde_json::from_slice(&channels[&3]).unwrap();
+    assert_eq!(status["details"]["causes"][0]["message"], "4");
+    let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    assert!(tokio_tungstenite::client_async(open(), stream).await.is_err(), "a token is good once");
+    node.finish().await;
+}
