@@ -223,10 +223,17 @@ impl Node {
     }
 }
 
+fn own(header: &mut tar::Header) {
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1);
+}
+
 fn add(builder: &mut tar::Builder<Vec<u8>>, name: &str, mode: u32, content: &[u8]) {
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
     header.set_mode(mode);
+    own(&mut header);
     builder.append_data(&mut header, name, content).unwrap();
 }
 
@@ -238,6 +245,8 @@ fn busybox(path: &Path) {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
+        header.set_mode(0o777);
+        own(&mut header);
         base.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
     add(&mut base, "etc/passwd", 0o644, b"root:x:0:0::/root:/bin/sh\nweb:x:101:102::/srv:/bin/sh\n");
