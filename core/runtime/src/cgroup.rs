@@ -152,7 +152,8 @@ pub(crate) fn create(folder: &Path) -> io::Result<()> {
             let available = fs::read_to_string(parent.join("cgroup.controllers"))?;
             for controller in available.split_whitespace() {
                 // One that is busy or not delegable does not keep the others from being enabled.
-                if let Err(error) = fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}")) {
+                if let Err(error) = fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"))
+                {
                     tracing::debug!(%error, controller, folder = %parent.display(), "controller not enabled");
                 }
             }
@@ -220,7 +221,10 @@ fn remove_tree(folder: &Path) -> io::Result<()> {
 }
 
 fn number(file: &Path) -> io::Result<u64> {
-    fs::read_to_string(file)?.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    fs::read_to_string(file)?
+        .trim()
+        .parse()
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 fn keyed(file: &Path, key: &str) -> Option<u64> {

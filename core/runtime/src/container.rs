@@ -48,6 +48,8 @@ impl Runtime {
             )));
         }
         let sandbox_config = sandbox_config.unwrap_or_else(|| sandbox.config.clone());
+        // Until the container is known to stand on its layers, they are not swept.
+        let _lease = self.images.lease()?;
         let this = Arc::clone(self);
         let work = move || this.create_blocking(&sandbox, config, &sandbox_config);
         let container = tokio::task::spawn_blocking(work).await.map_err(|_| CallError::Interrupted)??;
@@ -108,7 +110,7 @@ impl Runtime {
         };
         let built = spec::build(&inputs)?;
         let path = folder.join("config.json");
-        crate::pod_process::record(&path, &built.oci).map_err(file("write", path))?;
+        fs::write(&path, built.oci.to_string()).map_err(file("write", path))?;
         let linux = config.linux.clone().unwrap_or_default();
         let record = ContainerRecord {
             id: id.to_owned(),
@@ -270,7 +272,11 @@ impl Runtime {
     }
 
     /// `UpdateContainerResources`.
-    pub(crate) fn update_resources(&self, id: &str, change: &v1::LinuxContainerResources) -> Result<(), CallError> {
+    pub(crate) fn update_resources(
+        &self,
+        id: &str,
+        change: &v1::LinuxContainerResources,
+    ) -> Result<(), CallError> {
         let container = self.find_container(id)?;
         match container.phase() {
             Phase::Running { .. } => {

@@ -42,7 +42,8 @@ fn credentials(auth: Option<v1::AuthConfig>) -> Result<RegistryAuth, CallError> 
         return Ok(RegistryAuth::Anonymous);
     }
     let refuse = || CallError::Refused("the credentials are not base64 of USER:PASSWORD".to_owned());
-    let text = STANDARD.decode(auth.auth).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(refuse)?;
+    let text =
+        STANDARD.decode(auth.auth).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(refuse)?;
     let (user, password) = text.split_once(':').ok_or_else(refuse)?;
     Ok(RegistryAuth::Basic(user.to_owned(), password.trim_end_matches('\0').to_owned()))
 }
@@ -110,9 +111,8 @@ impl ImageService for ImageServer {
     ) -> Result<Response<v1::ImageFsInfoResponse>, Status> {
         let runtime = Arc::clone(&self.0);
         let work = move || {
-            let images = runtime.images.root().to_owned();
             let pods = runtime.pods_folder();
-            (stats::file_system(&images, &images), stats::file_system(&pods, &pods))
+            (runtime.image_usage(), stats::file_system(&pods, &pods))
         };
         let (images, pods) = tokio::task::spawn_blocking(work).await.map_err(|_| CallError::Interrupted)?;
         Ok(Response::new(v1::ImageFsInfoResponse {

@@ -88,6 +88,9 @@ fn file_error(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io:
     move |source| Error::File { action, path, source }
 }
 
+/// Calls under way are given this long at the end.
+const SHUTDOWN_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Only one runtime at a time works in a folder.
 fn lock(config: &Config) -> Result<Flock<fs::File>, Error> {
     fs::create_dir_all(&config.root).map_err(file_error("create", &config.root))?;
@@ -116,6 +119,8 @@ async fn start(config: Config, shutdown: &CancellationToken) -> Result<Arc<Runti
         events,
         streaming,
         network_configured: parking_lot::Mutex::default(),
+        image_usage: parking_lot::Mutex::default(),
+        shutdown: shutdown.clone(),
     });
     runtime.recover().await.map_err(|error| Error::Recovery(error::chain(&error)))?;
     Ok(runtime)
@@ -128,14 +133,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let runtime = start(config, &shutdown).await?;
     let listener = listen(&socket)?;
     tracing::info!(socket = %socket.display(), pods = runtime.sandboxes.read().len(), "container runtime ready");
-    tonic::transport::Server::builder()
+    let ended = shutdown.clone();
+    let server = tonic::transport::Server::builder()
         .add_service(RuntimeServiceServer::new(runtime_service::RuntimeServer(Arc::clone(&runtime))))
         .add_service(
             ImageServiceServer::new(image_service::ImageServer(runtime)).max_decoding_message_size(16 << 20),
         )
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled_owned())
-        .await
-        .map_err(Error::Serve)?;
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled_owned());
+    tokio::select! {
+        served = server => served.map_err(Error::Serve)?,
+        // A call that takes longer is cut off: whoever made it is stopping too.
+        () = async { ended.cancelled().await; tokio::time::sleep(SHUTDOWN_LIMIT).await } => {}
+    }
     let _ = fs::remove_file(&socket);
     Ok(())
 }

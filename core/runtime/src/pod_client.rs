@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::config::PodProcess;
+use crate::pod_process::READY;
 use crate::pod_process::protocol::{self, Frame, FrameError, Kind, Request, Response};
 
 #[derive(Debug, thiserror::Error)]
@@ -35,19 +36,24 @@ pub(crate) enum PodClientError {
 /// Starts the pod process of the folder; it serves when this returns.
 pub(crate) async fn spawn(program: &PodProcess, folder: &Path) -> Result<(), PodClientError> {
     // No hook before exec, so that the process is made by vfork: the runtime's process is large.
-    let output = tokio::process::Command::new(&program.program)
+    let mut child = tokio::process::Command::new(&program.program)
         .args(&program.arguments)
         .arg(folder)
         .stdin(std::process::Stdio::null())
-        .output()
-        .await
+        .stdout(std::process::Stdio::piped())
+        .spawn()
         .map_err(PodClientError::Spawn)?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(PodClientError::NotReady(if text.is_empty() { output.status.to_string() } else { text }))
+    let mut answer = Vec::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_end(&mut answer).await.map_err(PodClientError::Spawn)?;
     }
+    if answer == READY {
+        // It lives on by itself; tokio reaps it if it ends before this process does.
+        return Ok(());
+    }
+    let status = child.wait().await.map_err(PodClientError::Spawn)?;
+    let text = String::from_utf8_lossy(&answer).trim().to_owned();
+    Err(PodClientError::NotReady(if text.is_empty() { status.to_string() } else { text }))
 }
 
 /// One connection to a pod process.
@@ -72,7 +78,11 @@ impl PodConnection {
         self.stream.write_all(&frame).await.map_err(PodClientError::Io)
     }
 
-    pub(crate) async fn send_json(&mut self, kind: Kind, value: &impl Serialize) -> Result<(), PodClientError> {
+    pub(crate) async fn send_json(
+        &mut self,
+        kind: Kind,
+        value: &impl Serialize,
+    ) -> Result<(), PodClientError> {
         let payload = serde_json::to_vec(value).map_err(PodClientError::Json)?;
         self.send(kind, &payload).await
     }

@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::ForkResult;
 use serde::Serialize;
 
 mod connection;
@@ -31,6 +30,9 @@ pub(crate) mod protocol;
 
 use pod::Pod;
 use protocol::PodSetup;
+
+/// What the caller reads when the pod is up.
+pub(crate) const READY: &[u8] = b"ready";
 
 #[derive(Debug, thiserror::Error)]
 enum PodProcessError {
@@ -50,8 +52,8 @@ enum PodProcessError {
 
 /// Runs the pod process for the pod folder named by the only argument.
 ///
-/// Returns to the caller's shell, that is exits, with 0 as soon as a detached child serves the pod's socket, or
-/// with 1 and the reason on standard error. Must be called before any thread is started.
+/// Standard output says `ready` and is closed as soon as the pod's socket is served; otherwise it says why not.
+/// Must be called before any thread is started.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ! {
     let mut args = args.into_iter();
     let code = match (args.next(), args.next()) {
@@ -66,53 +68,27 @@ fn fail(error: &PodProcessError) -> i32 {
     1
 }
 
+/// Standard output is the caller's way to know: `ready`, and its end.
 fn start(folder: &Path) -> i32 {
-    let ready = match io::pipe() {
-        Ok(pipe) => pipe,
-        Err(source) => return fail(&PodProcessError::Prepare { step: "pipe", source }),
+    let mut caller = match nix::unistd::dup(io::stdout()) {
+        Ok(file) => File::from(file),
+        Err(error) => return fail(&PodProcessError::Prepare { step: "output", source: error.into() }),
     };
-    let (mut read, mut write) = ready;
-    match fork() {
-        Err(error) => fail(&PodProcessError::Prepare { step: "fork", source: error.into() }),
-        Ok(ForkResult::Parent { .. }) => {
-            drop(write);
-            let mut answer = Vec::new();
-            match io::Read::read_to_end(&mut read, &mut answer) {
-                Ok(_) if answer == b"ready" => 0,
-                Ok(_) | Err(_) => {
-                    let _ = io::stderr().write_all(&answer);
-                    1
-                }
+    match prepare(folder) {
+        Ok(mut pod) => {
+            let told = caller.write_all(READY);
+            drop(caller);
+            if let Err(error) = told.and_then(|()| pod.serve()) {
+                tracing::error!(%error, "the pod process fails");
+                return 1;
             }
+            0
         }
-        Ok(ForkResult::Child) => {
-            drop(read);
-            let code = match prepare(folder) {
-                Ok(mut pod) => {
-                    let _ = write.write_all(b"ready");
-                    drop(write);
-                    match pod.serve() {
-                        Ok(()) => 0,
-                        Err(error) => {
-                            tracing::error!(%error, "the pod process fails");
-                            1
-                        }
-                    }
-                }
-                Err(error) => {
-                    let _ = writeln!(write, "{}", launch::chain(&error));
-                    1
-                }
-            };
-            std::process::exit(code)
+        Err(error) => {
+            let _ = caller.write_all(launch::chain(&error).as_bytes());
+            1
         }
     }
-}
-
-#[allow(unsafe_code)]
-fn fork() -> nix::Result<ForkResult> {
-    // SAFETY: nothing has started a thread yet.
-    unsafe { nix::unistd::fork() }
 }
 
 fn prepare(folder: &Path) -> Result<Pod, PodProcessError> {

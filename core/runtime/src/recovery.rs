@@ -11,7 +11,9 @@ use tokio::sync::watch;
 
 use crate::error::{CallError, chain, file};
 use crate::snapshot;
-use crate::state::{Container, ContainerRecord, Phase, Runtime, Sandbox, SandboxRecord, phase_on_disk, read_record};
+use crate::state::{
+    Container, ContainerRecord, Phase, Runtime, Sandbox, SandboxRecord, phase_on_disk, read_record,
+};
 
 fn folders(path: &Path) -> Result<Vec<PathBuf>, CallError> {
     let entries = match fs::read_dir(path) {
@@ -35,7 +37,6 @@ impl Runtime {
             }
         }
         self.remove_stray_namespaces()?;
-        self.images.clear_staging()?;
         self.images.collect(&self.layers_in_use())?;
         Ok(())
     }
@@ -82,8 +83,7 @@ impl Runtime {
     }
 
     fn remove_stray_namespaces(&self) -> Result<(), CallError> {
-        let known: HashSet<PathBuf> =
-            self.sandboxes.read().keys().map(|id| self.netns_path(id)).collect();
+        let known: HashSet<PathBuf> = self.sandboxes.read().keys().map(|id| self.netns_path(id)).collect();
         for path in folders(&self.config.root.join("netns"))? {
             if !known.contains(&path) {
                 snapshot::unmount(&path)?;

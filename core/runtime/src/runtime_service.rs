@@ -242,7 +242,10 @@ impl RuntimeService for RuntimeServer {
         Ok(Response::new(v1::AttachResponse { url }))
     }
 
-    async fn port_forward(&self, request: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
+    async fn port_forward(
+        &self,
+        request: Request<v1::PortForwardRequest>,
+    ) -> Answer<v1::PortForwardResponse> {
         let request = request.into_inner();
         let sandbox = self.0.find_sandbox(&request.pod_sandbox_id)?;
         if !sandbox.is_ready() {
@@ -352,7 +355,9 @@ impl RuntimeService for RuntimeServer {
         let events = BroadcastStream::new(self.0.events.subscribe()).map(|event| {
             event.map_err(|BroadcastStreamRecvError::Lagged(lost)| {
                 // The subscriber lists anew; no event is lost in silence.
-                Status::resource_exhausted(format!("{lost} events were not taken in time: list and subscribe again"))
+                Status::resource_exhausted(format!(
+                    "{lost} events were not taken in time: list and subscribe again"
+                ))
             })
         });
         // The stream ends with its first error.
@@ -361,7 +366,7 @@ impl RuntimeService for RuntimeServer {
             *ended |= item.as_ref().is_some_and(Result::is_err);
             std::future::ready(item)
         });
-        Ok(Response::new(Box::pin(ends)))
+        Ok(Response::new(Box::pin(ends.take_until(self.0.shutdown.clone().cancelled_owned()))))
     }
 
     async fn list_metric_descriptors(

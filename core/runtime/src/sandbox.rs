@@ -33,14 +33,6 @@ impl Runtime {
             return Err(CallError::Refused(format!("no runtime for {runtime_handler:?} is configured")));
         }
         let metadata = config.metadata.clone().ok_or(CallError::Missing("the sandbox's metadata"))?;
-        let same = |sandbox: &Arc<Sandbox>| sandbox.config.metadata.as_ref() == Some(&metadata);
-        if let Some(found) = self.sandboxes.read().values().find(|one| same(one)) {
-            let name = format!("{}_{}_{}_{}", metadata.name, metadata.namespace, metadata.uid, metadata.attempt);
-            return Err(CallError::Precondition(format!(
-                "sandbox name {name:?} is reserved for {:?}",
-                found.id
-            )));
-        }
         let id = new_id();
         let folder = self.pods_folder().join(&id);
         let record = SandboxRecord {
@@ -62,7 +54,7 @@ impl Runtime {
             changing: tokio::sync::Mutex::new(()),
         });
         let _change = sandbox.changing.lock().await;
-        self.sandboxes.write().insert(id.clone(), Arc::clone(&sandbox));
+        self.reserve(&sandbox, &metadata)?;
         if let Err(error) = self.bring_up(&sandbox).await {
             if let Err(cleanup) = self.tear_down(&sandbox).await {
                 tracing::error!(error = %crate::error::chain(&cleanup), sandbox = id, "remains of a failed sandbox");
@@ -74,6 +66,19 @@ impl Runtime {
         self.emit(&id, &id, v1::ContainerEventType::ContainerCreatedEvent);
         self.emit(&id, &id, v1::ContainerEventType::ContainerStartedEvent);
         Ok(id)
+    }
+
+    /// One sandbox per name and attempt.
+    fn reserve(&self, sandbox: &Arc<Sandbox>, metadata: &v1::PodSandboxMetadata) -> Result<(), CallError> {
+        let mut sandboxes = self.sandboxes.write();
+        if let Some(found) = sandboxes.values().find(|one| one.config.metadata.as_ref() == Some(metadata)) {
+            let name =
+                format!("{}_{}_{}_{}", metadata.name, metadata.namespace, metadata.uid, metadata.attempt);
+            let text = format!("sandbox name {name:?} is reserved for {:?}", found.id);
+            return Err(CallError::Precondition(text));
+        }
+        sandboxes.insert(sandbox.id.clone(), Arc::clone(sandbox));
+        Ok(())
     }
 
     async fn bring_up(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), CallError> {
@@ -133,7 +138,8 @@ impl Runtime {
             sysctls: linux.sysctls.into_iter().collect::<BTreeMap<_, _>>(),
         };
         let path = folder.join("pod.json");
-        crate::pod_process::record(&path, &setup).map_err(file("write", path))
+        let text = serde_json::to_vec(&setup).map_err(|error| file("write", &path)(error.into()))?;
+        fs::write(&path, text).map_err(file("write", &path))
     }
 
     fn hostname(&self, sandbox: &Sandbox) -> String {
@@ -148,7 +154,8 @@ impl Runtime {
     pub(crate) async fn follow(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), CallError> {
         let mut connection = PodConnection::open(&sandbox.folder).await.map_err(CallError::PodProcess)?;
         connection.ask(&Request::Subscribe).await.map_err(CallError::PodProcess)?;
-        let status = pod_client::ask(&sandbox.folder, &Request::Status).await.map_err(CallError::PodProcess)?;
+        let status =
+            pod_client::ask(&sandbox.folder, &Request::Status).await.map_err(CallError::PodProcess)?;
         if let Response::Status { pause, pause_alive, containers } = status {
             *sandbox.pause.lock() = pause;
             sandbox.alive.send_replace(pause_alive);
@@ -180,7 +187,9 @@ impl Runtime {
                     Ok(Event::PauseExited) => self.sandbox_died(&sandbox),
                     Err(error) => tracing::error!(%error, sandbox = sandbox.id, "event not understood"),
                 },
-                Ok(Some(frame)) => tracing::error!(kind = ?frame.kind, sandbox = sandbox.id, "frame out of place"),
+                Ok(Some(frame)) => {
+                    tracing::error!(kind = ?frame.kind, sandbox = sandbox.id, "frame out of place")
+                }
                 Ok(None) => break,
                 Err(error) => {
                     tracing::warn!(%error, sandbox = sandbox.id, "connection to the pod process lost");
@@ -249,7 +258,7 @@ impl Runtime {
         self.stop_pod_process(sandbox).await;
         let netns = self.netns_path(&sandbox.id);
         if !sandbox.host_network() {
-            let named = netns.exists().then_some(netns.as_path());
+            let named = is_namespace(&netns).then_some(netns.as_path());
             let deleted = self.config.network.del(named, &identity(sandbox), &ports(sandbox)).await;
             deleted.map_err(CallError::NetworkDown)?;
         }
@@ -278,9 +287,7 @@ impl Runtime {
 
     pub(crate) fn remove_cgroup(&self, path: &str) -> Result<(), CallError> {
         self.hierarchy.kill(path);
-        self.hierarchy
-            .remove(path)
-            .map_err(|source| CallError::Cgroup { path: path.to_owned(), source })
+        self.hierarchy.remove(path).map_err(|source| CallError::Cgroup { path: path.to_owned(), source })
     }
 
     async fn stop_pod_process(&self, sandbox: &Sandbox) {
@@ -324,15 +331,25 @@ impl Runtime {
     }
 }
 
+/// After a restart of the machine only an empty file is left of a namespace's name.
+fn is_namespace(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
+}
+
 /// The one that hangs is known by its folder: it is its working directory.
 fn kill_pod_process(folder: &Path) {
     let Ok(folder) = fs::canonicalize(folder) else { return };
     let Ok(processes) = fs::read_dir("/proc") else { return };
     for process in processes.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         let comm = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-        if comm.trim() == "keelson-pod" && fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == folder) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        if comm.trim() == "keelson-pod"
+            && fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == folder)
+        {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
     }
 }
@@ -394,7 +411,8 @@ mod tests {
             searches: vec!["default.svc.cluster.local".to_owned(), "svc.cluster.local".to_owned()],
             options: vec!["ndots:5".to_owned()],
         };
-        let text = "search default.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n";
+        let text =
+            "search default.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n";
         assert_eq!(resolv_conf(&dns).as_deref(), Some(text));
         assert_eq!(resolv_conf(&v1::DnsConfig::default()), None);
     }

@@ -37,11 +37,26 @@ const X32_BIT: u32 = 0x4000_0000;
 /// Calls refused unless the container has the capability.
 fn guarded() -> Vec<(u8, Vec<libc::c_long>)> {
     let mut admin = vec![
-        libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_setns, libc::SYS_unshare,
-        libc::SYS_quotactl, libc::SYS_quotactl_fd, libc::SYS_swapon, libc::SYS_swapoff, libc::SYS_fsopen,
-        libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_fspick, libc::SYS_move_mount, libc::SYS_open_tree,
-        libc::SYS_mount_setattr, libc::SYS_lookup_dcookie, libc::SYS_fanotify_init,
-        libc::SYS_setdomainname, libc::SYS_sethostname,
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_pivot_root,
+        libc::SYS_setns,
+        libc::SYS_unshare,
+        libc::SYS_quotactl,
+        libc::SYS_quotactl_fd,
+        libc::SYS_swapon,
+        libc::SYS_swapoff,
+        libc::SYS_fsopen,
+        libc::SYS_fsconfig,
+        libc::SYS_fsmount,
+        libc::SYS_fspick,
+        libc::SYS_move_mount,
+        libc::SYS_open_tree,
+        libc::SYS_mount_setattr,
+        libc::SYS_lookup_dcookie,
+        libc::SYS_fanotify_init,
+        libc::SYS_setdomainname,
+        libc::SYS_sethostname,
     ];
     // open_tree_attr, which libc does not name yet.
     admin.push(467);
@@ -149,7 +164,8 @@ fn apply(program: &BpfProgram) -> Result<(), seccompiler::Error> {
     // SAFETY: `filter` points to `program`, which outlives the call; the kernel copies it. `sock_filter` of
     // seccompiler has the layout of the kernel's. seccompiler's own function is not used because it sets
     // no_new_privs, which a container may be allowed to go without.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) };
     if result == 0 { Ok(()) } else { Err(seccompiler::Error::Seccomp(std::io::Error::last_os_error())) }
 }
 

@@ -206,10 +206,7 @@ fn namespace_modes(security: &LinuxContainerSecurityContext) -> Modes {
 fn namespaces(inputs: &Inputs<'_>, security: &LinuxContainerSecurityContext) -> Vec<Value> {
     let modes = namespace_modes(security);
     let of = |pid: i32, name: &str| format!("/proc/{pid}/ns/{name}");
-    let mut out = vec![
-        json!({ "type": "mount" }),
-        json!({ "type": "uts", "path": of(inputs.pause, "uts") }),
-    ];
+    let mut out = vec![json!({ "type": "mount" }), json!({ "type": "uts", "path": of(inputs.pause, "uts") })];
     match modes.pid {
         NamespaceMode::Pod => out.push(json!({ "type": "pid", "path": of(inputs.pause, "pid") })),
         NamespaceMode::Container => out.push(json!({ "type": "pid" })),

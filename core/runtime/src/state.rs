@@ -194,6 +194,9 @@ pub(crate) struct Runtime {
     pub(crate) events: broadcast::Sender<v1::ContainerEventResponse>,
     pub(crate) streaming: Streaming,
     pub(crate) network_configured: Mutex<Option<String>>,
+    /// What the images take on disk, as of this state of their index.
+    pub(crate) image_usage: Mutex<Option<(std::time::SystemTime, v1::FilesystemUsage)>>,
+    pub(crate) shutdown: tokio_util::sync::CancellationToken,
 }
 
 /// An id of the length that container ids have.

@@ -84,6 +84,21 @@ fn interface(line: &str) -> Option<v1::NetworkInterfaceUsage> {
 }
 
 impl Runtime {
+    /// Counted anew only when images have come or gone.
+    pub(crate) fn image_usage(&self) -> v1::FilesystemUsage {
+        let folder = self.images.root();
+        let changed = fs::metadata(folder.join("index.json")).and_then(|metadata| metadata.modified()).ok();
+        let mut known = self.image_usage.lock();
+        if let (Some(changed), Some((counted, usage))) = (changed, known.as_ref())
+            && changed == *counted
+        {
+            return v1::FilesystemUsage { timestamp: now(), ..usage.clone() };
+        }
+        let usage = file_system(folder, folder);
+        *known = changed.map(|changed| (changed, usage.clone()));
+        usage
+    }
+
     pub(crate) fn container_stats(&self, container: &Container) -> v1::ContainerStats {
         let record = container.record.lock().clone();
         let timestamp = now();
@@ -108,15 +123,13 @@ impl Runtime {
         let timestamp = now();
         let asked = sandbox.config.linux.as_ref().is_some_and(|linux| !linux.cgroup_parent.is_empty());
         // Only a parent of its own counts for the pod alone.
-        let group =
-            if asked { self.cgroup_parent(sandbox) } else { self.cgroup_of(sandbox, &sandbox.id) };
+        let group = if asked { self.cgroup_parent(sandbox) } else { self.cgroup_of(sandbox, &sandbox.id) };
         let usage = self.hierarchy.usage(&group).ok();
         let containers = self.containers_of(&sandbox.id);
         let running = containers.iter().filter(|one| matches!(one.phase(), Phase::Running { .. }));
         let containers = running.map(|one| self.container_stats(one)).collect();
         let pause = *sandbox.pause.lock();
-        let network =
-            (!sandbox.host_network() && sandbox.is_ready()).then(|| network(pause, timestamp));
+        let network = (!sandbox.host_network() && sandbox.is_ready()).then(|| network(pause, timestamp));
         v1::PodSandboxStats {
             attributes: Some(v1::PodSandboxAttributes {
                 id: sandbox.id.clone(),
@@ -128,7 +141,8 @@ impl Runtime {
                 cpu: usage.as_ref().map(|usage| cpu(usage, timestamp)),
                 memory: usage.as_ref().map(|usage| memory(usage, timestamp)),
                 network,
-                process: usage.map(|usage| v1::ProcessUsage { timestamp, process_count: value(usage.processes) }),
+                process: usage
+                    .map(|usage| v1::ProcessUsage { timestamp, process_count: value(usage.processes) }),
                 containers,
             }),
             windows: None,

@@ -95,7 +95,8 @@ impl Streaming {
     pub(crate) fn issue(&self, session: Session) -> Result<String, CallError> {
         let path = session.path();
         let token = self.tokens.lock().issue(session, Instant::now());
-        let token = token.ok_or_else(|| CallError::Precondition("too many open streaming requests".to_owned()))?;
+        let token =
+            token.ok_or_else(|| CallError::Precondition("too many open streaming requests".to_owned()))?;
         Ok(format!("http://{}/{path}/{token}", self.address))
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! This program is also the pod process and a container's program, as the keelson binary is.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::ffi::OsString;
 
 mod node {

@@ -185,6 +185,7 @@ impl ImageStore {
     /// overrides the names in it, for archives of one image.
     pub fn import(&self, path: &Path, name: Option<&str>) -> Result<Vec<Image>, ImportError> {
         let label = path.display().to_string();
+        let _lease = self.lease()?;
         let files = if path.is_dir() {
             Files::of_folder(path)?
         } else {
@@ -194,7 +195,12 @@ impl ImageStore {
     }
 
     /// Imports from a stream.
-    pub fn import_reader(&self, reader: impl Read + 'static, name: Option<&str>) -> Result<Vec<Image>, ImportError> {
+    pub fn import_reader(
+        &self,
+        reader: impl Read + 'static,
+        name: Option<&str>,
+    ) -> Result<Vec<Image>, ImportError> {
+        let _lease = self.lease()?;
         let files = Files::of_archive(reader, self)?;
         self.import_files(&files, name)
     }
@@ -221,7 +227,12 @@ impl ImageStore {
         Ok(images)
     }
 
-    fn import_docker(&self, files: &Files, image: &DockerImage, name: Option<&str>) -> Result<Image, ImportError> {
+    fn import_docker(
+        &self,
+        files: &Files,
+        image: &DockerImage,
+        name: Option<&str>,
+    ) -> Result<Image, ImportError> {
         let config_text = files.document(&image.config)?;
         let config: ImageConfig = parse(&image.config, &config_text)?;
         let mut layers = Vec::new();
@@ -289,7 +300,9 @@ impl ImageStore {
         drop(file);
         let actual = reader.digest();
         let result = match expected.filter(|expected| *expected != actual) {
-            Some(expected) => Err(StoreError::Digest { expected: expected.to_owned(), actual: actual.clone() }),
+            Some(expected) => {
+                Err(StoreError::Digest { expected: expected.to_owned(), actual: actual.clone() })
+            }
             None => self.adopt_blob(&staged, &actual),
         };
         let _ = fs::remove_dir_all(&folder);

@@ -86,9 +86,9 @@ impl Manifest {
     /// The image for this machine among an index's manifests.
     pub(crate) fn for_this_machine(&self) -> Option<&Descriptor> {
         let fits = |one: &&Descriptor| {
-            one.platform.as_ref().is_some_and(|platform| {
-                platform.os == "linux" && platform.architecture == architecture()
-            })
+            one.platform
+                .as_ref()
+                .is_some_and(|platform| platform.os == "linux" && platform.architecture == architecture())
         };
         let unnamed = |one: &&Descriptor| one.platform.is_none();
         self.manifests.iter().find(fits).or_else(|| self.manifests.iter().find(unnamed))

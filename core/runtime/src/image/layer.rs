@@ -103,7 +103,11 @@ pub(super) fn unpack(reader: impl Read + 'static, target: &Path, expected: &str)
     let mut rest = archive.into_inner();
     io::copy(&mut rest, &mut io::sink()).map_err(LayerError::Read)?;
     let actual = rest.digest();
-    if actual == expected { Ok(()) } else { Err(LayerError::Digest { expected: expected.to_owned(), actual }) }
+    if actual == expected {
+        Ok(())
+    } else {
+        Err(LayerError::Digest { expected: expected.to_owned(), actual })
+    }
 }
 
 fn write_error(path: &Path, source: impl Into<io::Error>) -> LayerError {
@@ -184,9 +188,7 @@ impl Unpacker {
                 let target = clean(&link_name(entry, &path)?)?;
                 let refuse = |why| LayerError::Refused { path: path.display().to_string(), why };
                 let file = target.file_name().ok_or_else(|| refuse("a hard link to the root"))?;
-                let folder = self
-                    .open_folder(target.parent().unwrap_or(Path::new("")))
-                    .map_err(failed)?;
+                let folder = self.open_folder(target.parent().unwrap_or(Path::new(""))).map_err(failed)?;
                 remove(&parent, &name).map_err(failed)?;
                 linkat(&folder, file, &parent, name.as_os_str(), AtFlags::empty()).map_err(failed)?;
                 return Ok(());
@@ -252,8 +254,10 @@ impl Unpacker {
         let failed = |source: io::Error| write_error(path, source);
         let header = entry.header();
         let id = |number: io::Result<u64>| -> Result<u32, LayerError> {
-            u32::try_from(number.map_err(LayerError::Read)?)
-                .map_err(|_| LayerError::Refused { path: path.display().to_string(), why: "an owner out of range" })
+            u32::try_from(number.map_err(LayerError::Read)?).map_err(|_| LayerError::Refused {
+                path: path.display().to_string(),
+                why: "an owner out of range",
+            })
         };
         let (uid, gid) = (id(header.uid())?, id(header.gid())?);
         let mode = header.mode().map_err(LayerError::Read)?;
@@ -313,7 +317,8 @@ fn remove(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
 /// `.wh.NAME` hides NAME of the layers below; `.wh..wh..opq` all of the folder's.
 fn whiteout(parent: &OwnedFd, hidden: &[u8], path: &Path) -> Result<(), LayerError> {
     if hidden == b".wh..opq" {
-        return set_attribute(parent, "trusted.overlay.opaque", b"y").map_err(|source| write_error(path, source));
+        return set_attribute(parent, "trusted.overlay.opaque", b"y")
+            .map_err(|source| write_error(path, source));
     }
     if hidden.is_empty() || hidden == b"." || hidden == b".." {
         return Err(LayerError::Refused { path: path.display().to_string(), why: "hides no name" });
@@ -343,13 +348,7 @@ fn set_attribute(file: &impl AsFd, key: &str, value: &[u8]) -> io::Result<()> {
     let key = CString::new(key).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: key and value live through the call and value's length is given.
     let result = unsafe {
-        libc::fsetxattr(
-            file.as_fd().as_raw_fd(),
-            key.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            0,
-        )
+        libc::fsetxattr(file.as_fd().as_raw_fd(), key.as_ptr(), value.as_ptr().cast(), value.len(), 0)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -56,7 +56,9 @@ pub enum PullError {
         name: String,
     },
     /// The registry wants other credentials.
-    #[error("pull access denied for {name}, repository does not exist or may require authorization: {message}")]
+    #[error(
+        "pull access denied for {name}, repository does not exist or may require authorization: {message}"
+    )]
     Denied {
         /// The image.
         name: String,
@@ -121,8 +123,8 @@ impl Registries {
             ..ClientConfig::default()
         };
         for path in &self.certificate_authorities {
-            let data = fs::read(path)
-                .map_err(|source| PullError::Certificates { path: path.clone(), source })?;
+            let data =
+                fs::read(path).map_err(|source| PullError::Certificates { path: path.clone(), source })?;
             config.extra_root_certificates.push(Certificate { encoding: CertificateEncoding::Pem, data });
         }
         Ok(Client::new(config))
@@ -160,6 +162,7 @@ pub(crate) async fn pull(
     name: &str,
     auth: &RegistryAuth,
 ) -> Result<Image, PullError> {
+    let _lease = store.lease()?;
     let reference =
         super::normalize(name).map_err(|source| PullError::Name { name: name.to_owned(), source })?;
     for mirror in registries.mirrors.get(reference.registry()).into_iter().flatten() {

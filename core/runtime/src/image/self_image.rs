@@ -50,6 +50,7 @@ impl ImageStore {
         {
             return Ok(known);
         }
+        let _lease = self.lease()?;
         let target = self.layer_path(&chain_id);
         if !target.exists() {
             let staged = self.stage()?;
@@ -98,7 +99,9 @@ fn fill(folder: &Path, binary: &Path) -> io::Result<()> {
         fs::copy(binary, &target)?;
         fs::set_permissions(&target, Permissions::from_mode(0o755))?;
     }
-    for (name, mode) in [("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("home", 0o755), ("home/nonroot", 0o755)] {
+    for (name, mode) in
+        [("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("home", 0o755), ("home/nonroot", 0o755)]
+    {
         fs::create_dir(folder.join(name))?;
         fs::set_permissions(folder.join(name), Permissions::from_mode(mode))?;
     }

@@ -5,7 +5,8 @@
 //! index.json           every image
 //! blobs/sha256/HEX     configurations, manifests, packed layers
 //! layers/HEX/          unpacked layers by chain id, as overlayfs stacks them
-//! staging/             unfinished work, emptied when the store is opened alone
+//! staging/             unfinished work
+//! lease                held shared by those who bring blobs and layers in, alone by those who sweep
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -73,6 +74,17 @@ fn file_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> St
     move |source| StoreError::File { action, path: path.to_owned(), source }
 }
 
+fn open_lock(path: &Path) -> Result<File, StoreError> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    file.map_err(file_error("open", path))
+}
+
+/// Keeps the store from being swept.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    _lock: Flock<File>,
+}
+
 /// One unpacked layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
@@ -104,9 +116,6 @@ pub struct Image {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Index {
     images: BTreeMap<String, Image>,
-    /// Names whose image is not known by any other name are forgotten with it.
-    #[serde(default)]
-    cache: BTreeMap<String, String>,
 }
 
 /// The images on this machine.
@@ -158,14 +167,9 @@ impl ImageStore {
         self.layers().join(chain_id)
     }
 
-    fn locked<T>(
-        &self,
-        change: impl FnOnce(&mut Index) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    fn locked<T>(&self, change: impl FnOnce(&mut Index) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let path = self.root.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let file = file.map_err(file_error("open", &path))?;
-        let _lock = Flock::lock(file, FlockArg::LockExclusive)
+        let _lock = Flock::lock(open_lock(&path)?, FlockArg::LockExclusive)
             .map_err(|(_, error)| file_error("lock", &path)(error.into()))?;
         let mut index = self.read_index()?;
         let before = serde_json::to_vec(&index).map_err(StoreError::Damaged)?;
@@ -231,12 +235,17 @@ impl ImageStore {
             for other in index.images.values_mut().filter(|other| other.id != image.id) {
                 other.tags.retain(|name| !image.tags.contains(name));
             }
+            // A former version of the running program is nothing without its name.
+            let former =
+                |one: &Image| one.tags.is_empty() && one.layers.iter().any(|layer| layer.digest.is_none());
+            index.images.retain(|id, one| *id == image.id || !former(one));
             match index.images.get_mut(&image.id) {
                 Some(known) => {
                     known.tags.extend(image.tags);
                     known.digests.extend(image.digests);
                     known.pinned |= image.pinned;
-                    known.layers = image.layers;
+                    // The same configuration may come with layers packed in another way: one way, whole.
+                    (known.manifest, known.layers, known.size) = (image.manifest, image.layers, image.size);
                 }
                 None => {
                     index.images.insert(image.id.clone(), image);
@@ -262,12 +271,25 @@ impl ImageStore {
         Ok(true)
     }
 
-    /// Removes blobs and layers that no image has and no container uses, and unfinished work.
+    /// Removes blobs and layers that no image has and no container uses, and unfinished work, unless somebody is at
+    /// work now.
     pub(crate) fn collect(&self, in_use: &HashSet<String>) -> Result<(), StoreError> {
         self.locked(|index| self.sweep(index, in_use))
     }
 
+    /// While this is held nothing is swept: blobs and layers may exist that the index does not know yet.
+    pub(crate) fn lease(&self) -> Result<Lease, StoreError> {
+        let path = self.root.join("lease");
+        let lock = Flock::lock(open_lock(&path)?, FlockArg::LockShared);
+        lock.map(|lock| Lease { _lock: lock }).map_err(|(_, error)| file_error("lock", &path)(error.into()))
+    }
+
     fn sweep(&self, index: &Index, in_use: &HashSet<String>) -> Result<(), StoreError> {
+        // Somebody is at work: the next removal or the next start sweeps.
+        let Ok(_alone) = Flock::lock(open_lock(&self.root.join("lease"))?, FlockArg::LockExclusiveNonblock)
+        else {
+            return Ok(());
+        };
         let images = || index.images.values();
         let blobs: HashSet<&str> = images()
             .flat_map(|image| {
@@ -279,7 +301,8 @@ impl ImageStore {
         let layers: HashSet<&str> =
             images().flat_map(|image| image.layers.iter().map(|layer| layer.chain_id.as_str())).collect();
         sweep_folder(&self.root.join("blobs/sha256"), |name| blobs.contains(name))?;
-        sweep_folder(&self.layers(), |name| layers.contains(name) || in_use.contains(name))
+        sweep_folder(&self.layers(), |name| layers.contains(name) || in_use.contains(name))?;
+        sweep_folder(&self.staging(), |_| false)
     }
 
     /// Stores bytes under their digest, which is returned.
@@ -342,11 +365,6 @@ impl ImageStore {
         }
         let folder = self.layers();
         File::open(&folder).and_then(|file| file.sync_all()).map_err(file_error("sync", &folder))
-    }
-
-    /// Empties the staging folder, when nobody else can be working there.
-    pub(crate) fn clear_staging(&self) -> Result<(), StoreError> {
-        sweep_folder(&self.staging(), |_| false)
     }
 }
 

@@ -160,7 +160,9 @@ fn become_user(identity: &Identity) -> Result<(), IdentityError> {
 fn drop_bounding(keep: &[u8]) -> io::Result<()> {
     for capability in 0..=63_u8 {
         // EINVAL: past the last capability of this kernel.
-        if prctl(libc::PR_CAPBSET_READ, u64::from(capability), 0).unwrap_or(0) == 1 && !keep.contains(&capability) {
+        if prctl(libc::PR_CAPBSET_READ, u64::from(capability), 0).unwrap_or(0) == 1
+            && !keep.contains(&capability)
+        {
             prctl(libc::PR_CAPBSET_DROP, u64::from(capability), 0)?;
         }
     }
@@ -191,8 +193,14 @@ fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io::Res
     let header = Header { version: VERSION_3, pid: 0 };
     let low = |set: u64| (set & 0xffff_ffff) as u32;
     let high = |set: u64| (set >> 32) as u32;
-    let data: [u32; 6] =
-        [low(effective), low(permitted), low(inheritable), high(effective), high(permitted), high(inheritable)];
+    let data: [u32; 6] = [
+        low(effective),
+        low(permitted),
+        low(inheritable),
+        high(effective),
+        high(permitted),
+        high(inheritable),
+    ];
     // SAFETY: header and data have the layout of version 3 of capset(2) and live through the call.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -207,13 +207,9 @@ impl Console {
         let mut bytes = [0_u8; 256];
         let mut vectors = [io::IoSliceMut::new(&mut bytes)];
         let mut space = nix::cmsg_space!([std::os::fd::RawFd; 2]);
-        let message = recvmsg::<()>(
-            stream.as_raw_fd(),
-            &mut vectors,
-            Some(&mut space),
-            MsgFlags::MSG_CMSG_CLOEXEC,
-        )
-        .map_err(|error| LaunchError::Terminal(error.into()))?;
+        let message =
+            recvmsg::<()>(stream.as_raw_fd(), &mut vectors, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
+                .map_err(|error| LaunchError::Terminal(error.into()))?;
         for control in message.cmsgs().map_err(|error| LaunchError::Terminal(error.into()))? {
             if let ControlMessageOwned::ScmRights(files) = control
                 && let Some(file) = files.first()
@@ -226,10 +222,7 @@ impl Console {
     }
 }
 
-fn run(
-    stdio: Stdio,
-    build: impl FnOnce(ChildEnds) -> Result<i32, String>,
-) -> Result<Launched, LaunchError> {
+fn run(stdio: Stdio, build: impl FnOnce(ChildEnds) -> Result<i32, String>) -> Result<Launched, LaunchError> {
     let (mut read, mut write) = io::pipe().map_err(LaunchError::Pipe)?;
     let Stdio { child, stdin, stdout, stderr, console } = stdio;
     match fork()? {

@@ -87,7 +87,8 @@ fn bind_namespace(pid: Pid, path: &Path) -> io::Result<()> {
 }
 
 fn inside(setup: &PodSetup) -> Result<(), String> {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("parent death signal: {error}"))?;
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|error| format!("parent death signal: {error}"))?;
     nix::unistd::sethostname(&setup.hostname).map_err(|error| format!("host name: {error}"))?;
     // By /proc/self, net.* and kernel.shm* parameters are those of the caller's namespaces.
     for (name, value) in &setup.sysctls {

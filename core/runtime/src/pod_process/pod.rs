@@ -108,7 +108,9 @@ impl Pod {
     fn accepts_input(&self, connection: &Connection) -> bool {
         let target = match connection.role {
             Role::Exec { process } | Role::Attached { process, stdin: true, .. } => process,
-            Role::Fresh | Role::Answered | Role::Subscriber | Role::Attached { stdin: false, .. } => return true,
+            Role::Fresh | Role::Answered | Role::Subscriber | Role::Attached { stdin: false, .. } => {
+                return true;
+            }
         };
         self.processes.get(&target).is_none_or(|process| process.stdin_queue.len() < HIGH_WATER)
     }
@@ -162,7 +164,9 @@ impl Pod {
                 self.broadcast(&Event::PauseExited);
                 self.kill_everything();
             }
-            if let Some(process) = self.processes.values_mut().find(|one| one.pid == pid && one.code.is_none()) {
+            if let Some(process) =
+                self.processes.values_mut().find(|one| one.pid == pid && one.code.is_none())
+            {
                 process.code = Some(code);
             }
         }
@@ -223,10 +227,9 @@ impl Pod {
                 }
             }
             (Role::Exec { process } | Role::Attached { process, .. }, Kind::Resize) => {
-                if let (Ok(size), Some(process)) = (
-                    serde_json::from_slice::<TerminalSize>(&frame.payload),
-                    self.processes.get(&process),
-                ) {
+                if let (Ok(size), Some(process)) =
+                    (serde_json::from_slice::<TerminalSize>(&frame.payload), self.processes.get(&process))
+                {
                     process.resize(size);
                 }
             }
@@ -296,7 +299,8 @@ impl Pod {
     }
 
     fn status(&self) -> Response {
-        let containers = self.processes.values().filter_map(Process::report).collect::<Vec<ContainerReport>>();
+        let containers =
+            self.processes.values().filter_map(Process::report).collect::<Vec<ContainerReport>>();
         Response::Status { pause: self.pause.as_raw(), pause_alive: self.pause_alive, containers }
     }
 

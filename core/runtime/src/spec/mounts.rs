@@ -150,7 +150,10 @@ pub(crate) fn root_propagation(config: &ContainerConfig) -> &'static str {
 }
 
 /// `linux.devices`, and the rules for them.
-pub(crate) fn devices(config: &ContainerConfig, privileged: bool) -> Result<(Vec<Value>, Vec<Value>), MountError> {
+pub(crate) fn devices(
+    config: &ContainerConfig,
+    privileged: bool,
+) -> Result<(Vec<Value>, Vec<Value>), MountError> {
     let mut nodes = Vec::new();
     let mut rules = vec![json!({ "allow": privileged, "access": "rwm" })];
     if privileged {

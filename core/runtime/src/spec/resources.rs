@@ -89,7 +89,8 @@ fn writes(resources: &LinuxContainerResources, hierarchy: &Hierarchy, group: &st
             put("cpu", "cpu.cfs_period_us", period.to_string());
             put("cpu", "cpu.cfs_quota_us", resources.cpu_quota.to_string());
         } else {
-            let quota = if resources.cpu_quota < 0 { "max".to_owned() } else { resources.cpu_quota.to_string() };
+            let quota =
+                if resources.cpu_quota < 0 { "max".to_owned() } else { resources.cpu_quota.to_string() };
             put("cpu", "cpu.max", format!("{quota} {period}"));
         }
     }

@@ -92,7 +92,9 @@ impl Accounts {
         let entry = match number {
             Some(number) => self.users().find(|(_, uid, ..)| i64::from(*uid) == number),
             None => Some(
-                self.users().find(|(name, ..)| *name == user).ok_or_else(|| UserError::NoUser(user.clone()))?,
+                self.users()
+                    .find(|(name, ..)| *name == user)
+                    .ok_or_else(|| UserError::NoUser(user.clone()))?,
             ),
         };
         let uid = match (number, entry) {
@@ -106,7 +108,9 @@ impl Accounts {
             None => entry.map_or(0, |(_, _, gid, _)| gid),
         };
         let mut groups = vec![gid];
-        if !wanted.strict && let Some((name, ..)) = entry {
+        if !wanted.strict
+            && let Some((name, ..)) = entry
+        {
             let member = |members: &str| members.split(',').any(|one| one.trim() == name);
             groups.extend(self.groups().filter(|(_, _, members)| member(members)).map(|(_, gid, _)| gid));
         }
@@ -158,7 +162,8 @@ mod tests {
 
     #[test]
     fn a_name_is_looked_up_with_its_groups() {
-        let user = accounts().resolve(&Wanted { image: "web", groups: &[2000], ..Wanted::default() }).unwrap();
+        let user =
+            accounts().resolve(&Wanted { image: "web", groups: &[2000], ..Wanted::default() }).unwrap();
         assert_eq!(user, User { uid: 101, gid: 102, groups: vec![10, 102, 2000], home: "/srv".to_owned() });
     }
 

@@ -24,7 +24,8 @@ const CLOSE: u8 = 255;
 pub(super) fn upgrade(upgrade: WebSocketUpgrade, session: Session) -> Response {
     let upgrade = upgrade.protocols(PROTOCOLS);
     if upgrade.selected_protocol().is_none() {
-        let text = format!("none of the subprotocols is supported; this server speaks {}", PROTOCOLS.join(", "));
+        let text =
+            format!("none of the subprotocols is supported; this server speaks {}", PROTOCOLS.join(", "));
         return (StatusCode::BAD_REQUEST, text).into_response();
     }
     upgrade.on_upgrade(move |socket| run(socket, session))

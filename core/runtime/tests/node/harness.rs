@@ -23,7 +23,12 @@ struct NoNetwork;
 
 #[async_trait]
 impl PodNetwork for NoNetwork {
-    async fn add(&self, netns: &Path, _: &PodIdentity, _: &[PortMapping]) -> Result<Vec<IpAddr>, NetworkError> {
+    async fn add(
+        &self,
+        netns: &Path,
+        _: &PodIdentity,
+        _: &[PortMapping],
+    ) -> Result<Vec<IpAddr>, NetworkError> {
         if !netns.exists() {
             return Err(NetworkError::new("no such namespace"));
         }
@@ -241,7 +246,10 @@ fn add(builder: &mut tar::Builder<Vec<u8>>, name: &str, mode: u32, content: &[u8
 fn busybox(path: &Path) {
     let mut base = tar::Builder::new(Vec::new());
     add(&mut base, "bin/busybox", 0o755, &std::fs::read("/bin/busybox").unwrap());
-    for applet in ["sh", "ls", "cat", "id", "sleep", "echo", "stty", "tty", "mount", "unshare", "dd", "env", "nc", "ps", "touch"] {
+    for applet in [
+        "sh", "ls", "cat", "id", "sleep", "echo", "stty", "tty", "mount", "unshare", "dd", "env", "nc", "ps",
+        "touch", "mknod", "true",
+    ] {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
@@ -273,4 +281,95 @@ fn busybox(path: &Path) {
     add(&mut archive, "top/layer.tar", 0o644, &top);
     add(&mut archive, "manifest.json", 0o644, manifest.to_string().as_bytes());
     std::fs::write(path, archive.into_inner().unwrap()).unwrap();
+}
+
+/// A registry on loopback that serves one image as an index, to the user `u` with password `p`.
+pub(crate) async fn registry(archive: &Path) -> std::net::SocketAddr {
+    use axum::http::{HeaderMap, StatusCode, Uri, header};
+    use axum::response::IntoResponse as _;
+
+    let mut files = std::collections::HashMap::new();
+    for entry in tar::Archive::new(std::fs::File::open(archive).unwrap()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+        files.insert(name, bytes);
+    }
+    let name = |bytes: &[u8]| format!("sha256:{}", hex::encode(digest(&SHA256, bytes)));
+    let pack = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let mut blobs = std::collections::HashMap::new();
+    let config = files["config.json"].clone();
+    let mut layers = Vec::new();
+    for layer in ["base/layer.tar", "top/layer.tar"] {
+        let packed = pack(&files[layer]);
+        layers.push(serde_json::json!({
+            "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": name(&packed), "size": packed.len()
+        }));
+        blobs.insert(name(&packed), packed);
+    }
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json", "digest": name(&config), "size": config.len()
+        },
+        "layers": layers,
+    })
+    .to_string();
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": name(manifest.as_bytes()), "size": manifest.len(),
+            "platform": { "os": "linux", "architecture": architecture },
+        }],
+    })
+    .to_string();
+    blobs.insert(name(&config), config);
+    let documents = [
+        ("latest".to_owned(), index.clone(), "application/vnd.oci.image.index.v1+json"),
+        (name(manifest.as_bytes()), manifest.clone(), "application/vnd.oci.image.manifest.v1+json"),
+    ];
+    let serve = move |uri: Uri, headers: HeaderMap| {
+        let response = || {
+            use base64::Engine as _;
+            let expected = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode("u:p"));
+            let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+            if given != Some(expected.as_str()) {
+                let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"test\"")];
+                return (StatusCode::UNAUTHORIZED, challenge, "{\"errors\":[]}").into_response();
+            }
+            let last = uri.path().rsplit('/').next().unwrap_or_default();
+            if uri.path().contains("/manifests/")
+                && let Some((_, text, kind)) = documents.iter().find(|(name, ..)| name == last)
+            {
+                let digest = name(text.as_bytes());
+                let headers = [("content-type", (*kind).to_owned()), ("docker-content-digest", digest)];
+                return (headers, text.clone()).into_response();
+            }
+            if uri.path() == "/v2/" {
+                return "{}".into_response();
+            }
+            match blobs.get(last) {
+                Some(bytes) => bytes.clone().into_response(),
+                None => {
+                    let text = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
+                    (StatusCode::NOT_FOUND, text).into_response()
+                }
+            }
+        };
+        std::future::ready(response())
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = axum::Router::new().fallback(serve);
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    address
 }

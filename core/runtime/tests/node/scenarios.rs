@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use keelson_cri::v1;
 
-use super::harness::Node;
+use super::harness::{Node, registry};
 
 type Scenario = fn() -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -32,6 +32,8 @@ scenarios![
     events_tell_of_every_change,
     creating_takes_milliseconds,
     exec_streams_over_a_websocket,
+    an_attached_terminal_takes_input_and_a_size,
+    an_image_is_pulled_with_credentials_and_exported_again,
 ];
 
 /// Runs the scenarios one after another; answers how many failed.
@@ -78,6 +80,8 @@ async fn a_container_runs_with_its_own_namespaces_and_its_output_is_logged() {
     assert!(exec.stdout.len() < 100, "sees other processes: {}", text(&exec.stdout));
     let exec = node.exec(&id, "echo 1 > /sys/fs/cgroup/memory/memory.limit_in_bytes").await;
     assert!(text(&exec.stderr).contains("Read-only"), "{exec:?}");
+    let exec = node.exec(&id, "mknod /disk b 254 0 && dd if=/disk of=/dev/null count=1").await;
+    assert!(text(&exec.stderr).contains("Operation not permitted"), "{exec:?}");
     let stats = node
         .runtime
         .container_stats(v1::ContainerStatsRequest { container_id: id.clone() })
@@ -105,7 +109,8 @@ async fn a_container_that_writes_past_its_memory_limit_is_oom_killed() {
         ..Default::default()
     };
     config.linux.as_mut().unwrap().resources = Some(resources);
-    config.command = vec!["sh".into(), "-c".into(), "exec dd if=/dev/zero of=/dev/null bs=64M count=1".into()];
+    config.command =
+        vec!["sh".into(), "-c".into(), "exec dd if=/dev/zero of=/dev/null bs=64M count=1".into()];
     let id = node.launch(&pod, config).await;
     let status = node.ended(&id).await;
     assert_eq!((status.reason.as_str(), status.exit_code), ("OOMKilled", 137), "{status:?}");
@@ -223,7 +228,8 @@ async fn users_and_groups_are_those_of_the_image_and_the_pod() {
 async fn a_stopped_container_gets_the_signal_of_its_image_first() {
     let mut node = Node::start().await;
     let pod = node.sandbox("stop").await;
-    let id = node.launch(&pod, node.shell("stop", "trap 'exit 9' USR1; while true; do sleep 0.02; done")).await;
+    let id =
+        node.launch(&pod, node.shell("stop", "trap 'exit 9' USR1; while true; do sleep 0.02; done")).await;
     node.exec(&id, "true").await;
     node.runtime
         .stop_container(v1::StopContainerRequest { container_id: id.clone(), timeout: 5 })
@@ -354,5 +360,71 @@ async fn exec_streams_over_a_websocket() {
     assert_eq!(status["details"]["causes"][0]["message"], "4");
     let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     assert!(tokio_tungstenite::client_async(open(), stream).await.is_err(), "a token is good once");
+    node.finish().await;
+}
+
+async fn an_attached_terminal_takes_input_and_a_size() {
+    use futures::{SinkExt as _, StreamExt as _};
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+    let mut node = Node::start().await;
+    let pod = node.sandbox("att").await;
+    let mut config = node.shell("att", "read line; stty size; echo got $line; exit 6");
+    (config.tty, config.stdin) = (true, true);
+    let id = node.launch(&pod, config).await;
+    let request =
+        v1::AttachRequest { container_id: id.clone(), stdin: true, stdout: true, tty: true, stderr: false };
+    let url = node.runtime.attach(request).await.unwrap().into_inner().url;
+    let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
+    let mut request = url.replace("http://", "ws://").into_client_request().unwrap();
+    request.headers_mut().insert("Sec-WebSocket-Protocol", "v4.channel.k8s.io".parse().unwrap());
+    let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    socket.send(Message::Binary(b"\x04{\"Width\":132,\"Height\":43}".to_vec().into())).await.unwrap();
+    socket.send(Message::Binary(b"\x00hello\n".to_vec().into())).await.unwrap();
+    let mut out = Vec::new();
+    while let Some(Ok(Message::Binary(bytes))) = socket.next().await {
+        if bytes[0] == 1 {
+            out.extend_from_slice(&bytes[1..]);
+        }
+    }
+    let out = text(&out);
+    assert!(out.contains("43 132") && out.contains("got hello"), "{out}");
+    assert_eq!(node.ended(&id).await.exit_code, 6);
+    node.finish().await;
+}
+
+async fn an_image_is_pulled_with_credentials_and_exported_again() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut node = Node::start().await;
+    let address = registry(&node.folder.join("busybox.tar")).await;
+    let pull = |name: &str, auth: Option<v1::AuthConfig>| v1::PullImageRequest {
+        image: Some(v1::ImageSpec { image: format!("{address}/{name}"), ..Default::default() }),
+        auth,
+        sandbox_config: None,
+    };
+    let auth = Some(v1::AuthConfig { username: "u".into(), password: "p".into(), ..Default::default() });
+    let error = node.images.pull_image(pull("team/app", None)).await.unwrap_err();
+    assert!(error.message().contains("pull access denied"), "{error}");
+    let error = node.images.pull_image(pull("team/app:none", auth.clone())).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::NotFound, "{error}");
+    let id = node.images.pull_image(pull("team/app", auth)).await.unwrap().into_inner().image_ref;
+    let request = v1::ImageStatusRequest {
+        image: Some(v1::ImageSpec { image: format!("{address}/team/app:latest"), ..Default::default() }),
+        verbose: false,
+    };
+    let image = node.images.image_status(request.clone()).await.unwrap().into_inner().image.unwrap();
+    assert_eq!(image.id, id);
+    assert!(image.repo_digests.iter().any(|name| name.contains("/team/app@sha256:")), "{image:?}");
+
+    let store = keelson_runtime::image::ImageStore::open(node.config.root.join("images")).unwrap();
+    let file = node.folder.join("exported.tar");
+    store.export(&id, std::fs::File::create(&file).unwrap()).unwrap();
+    let remove =
+        v1::RemoveImageRequest { image: Some(v1::ImageSpec { image: id.clone(), ..Default::default() }) };
+    node.images.remove_image(remove).await.unwrap();
+    assert!(node.images.image_status(request).await.unwrap().into_inner().image.is_none());
+    let imported = store.import(&file, Some("example.org/again:1")).unwrap();
+    assert_eq!(imported[0].id, id);
     node.finish().await;
 }
