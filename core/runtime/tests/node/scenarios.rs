@@ -34,6 +34,9 @@ scenarios![
     exec_streams_over_a_websocket,
     an_attached_terminal_takes_input_and_a_size,
     an_image_is_pulled_with_credentials_and_exported_again,
+    volumes_are_mounted_and_a_privileged_container_has_the_devices_of_the_node,
+    limits_change_while_a_container_runs,
+    a_port_is_forwarded_into_the_network_of_the_pod,
 ];
 
 /// Runs the scenarios one after another; answers how many failed.
@@ -426,5 +429,127 @@ async fn an_image_is_pulled_with_credentials_and_exported_again() {
     assert!(node.images.image_status(request).await.unwrap().into_inner().image.is_none());
     let imported = store.import(&file, Some("example.org/again:1")).unwrap();
     assert_eq!(imported[0].id, id);
+    node.finish().await;
+}
+
+async fn volumes_are_mounted_and_a_privileged_container_has_the_devices_of_the_node() {
+    let mut node = Node::start().await;
+    let volume = node.folder.join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(volume.join("file"), "content").unwrap();
+    let mount = |container_path: &str, host_path: &std::path::Path, readonly: bool| v1::Mount {
+        container_path: container_path.to_owned(),
+        host_path: host_path.display().to_string(),
+        readonly,
+        ..Default::default()
+    };
+    let pod = node.sandbox("vol").await;
+    let mut config = node.shell("vol", "sleep 1000");
+    config.mounts = vec![
+        mount("/data/deep/file", &volume.join("file"), true),
+        mount("/data", &volume, false),
+        mount("/etc/hosts", &volume.join("file"), true),
+    ];
+    let id = node.launch(&pod, config).await;
+    let exec =
+        node.exec(&id, "cat /etc/hosts /data/deep/file; touch /data/new && echo x > /data/deep/file").await;
+    assert_eq!(text(&exec.stdout), "contentcontent", "{exec:?}");
+    assert!(text(&exec.stderr).contains("Read-only"), "{exec:?}");
+    assert!(volume.join("new").exists());
+
+    let mut sandbox = node.sandbox_config("host");
+    let options = v1::NamespaceOption {
+        network: v1::NamespaceMode::Node as i32,
+        pid: v1::NamespaceMode::Node as i32,
+        ipc: v1::NamespaceMode::Node as i32,
+        ..Default::default()
+    };
+    sandbox.linux.as_mut().unwrap().security_context.as_mut().unwrap().namespace_options =
+        Some(options.clone());
+    let request = v1::RunPodSandboxRequest { config: Some(sandbox), ..Default::default() };
+    let pod = node.runtime.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
+    let mut config = node.shell("host", "sleep 1000");
+    security(&mut config).namespace_options = Some(options);
+    security(&mut config).privileged = true;
+    let id = node.launch(&pod, config).await;
+    let exec = node
+        .exec(&id, "cat /proc/self/status; ls /dev/kmsg; mount -t tmpfs x /mnt || mount -t tmpfs x /srv")
+        .await;
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let bounding = own.lines().find(|line| line.starts_with("CapBnd:")).unwrap();
+    let out = text(&exec.stdout);
+    assert!(out.contains(bounding) && out.contains("Seccomp:\t0") && out.contains("/dev/kmsg"), "{exec:?}");
+    let net = text(&node.exec(&id, "ls -l /proc/self/ns/net").await.stdout);
+    let host = std::fs::read_link("/proc/self/ns/net").unwrap();
+    assert!(net.ends_with(host.to_str().unwrap()), "{net}");
+
+    let pause = std::fs::read_to_string(node.config.root.join("pods").join(&pod).join("pause.json")).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{pause}/stat")).unwrap();
+    let parent = stat.split(' ').nth(3).unwrap();
+    let memory = |pid: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+        let wanted = |line: &&str| line.starts_with("Pss:") || line.starts_with("Private_Dirty:");
+        text.lines().filter(wanted).map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    println!("memory of pod process and pause: {:?} {:?}", memory(parent), memory(&pause));
+    node.finish().await;
+}
+
+async fn limits_change_while_a_container_runs() {
+    let mut node = Node::start().await;
+    let pod = node.sandbox("limit").await;
+    let id = node.launch(&pod, node.shell("limit", "sleep 1000")).await;
+    let linux = v1::LinuxContainerResources {
+        memory_limit_in_bytes: 64 << 20,
+        cpu_shares: 128,
+        cpu_quota: 20_000,
+        cpu_period: 100_000,
+        ..Default::default()
+    };
+    let request = v1::UpdateContainerResourcesRequest {
+        container_id: id.clone(),
+        linux: Some(linux.clone()),
+        ..Default::default()
+    };
+    node.runtime.update_container_resources(request).await.unwrap();
+    let group = format!("{}/burstable/podlimit/{id}", node.config.cgroup_root);
+    if std::path::Path::new("/sys/fs/cgroup/memory").exists() {
+        let limit = format!("/sys/fs/cgroup/memory{group}/memory.limit_in_bytes");
+        assert_eq!(std::fs::read_to_string(limit).unwrap().trim(), (64 << 20).to_string());
+        let shares = format!("/sys/fs/cgroup/cpu{group}/cpu.shares");
+        assert_eq!(std::fs::read_to_string(shares).unwrap().trim(), "128");
+    }
+    let status = node.status(&id).await;
+    assert_eq!(status.resources.unwrap().linux.unwrap(), linux);
+    node.finish().await;
+}
+
+async fn a_port_is_forwarded_into_the_network_of_the_pod() {
+    use futures::{SinkExt as _, StreamExt as _};
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+    let mut node = Node::start().await;
+    let pod = node.sandbox("fwd").await;
+    let id = node.launch(&pod, node.shell("fwd", "nc -l -p 8080 -e cat; sleep 1000")).await;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !text(&node.exec(&id, "cat /proc/net/tcp /proc/net/tcp6").await.stdout).contains(":1F90") {
+        assert!(Instant::now() < deadline, "nothing listens");
+    }
+    let request = v1::PortForwardRequest { pod_sandbox_id: pod, port: vec![8080] };
+    let url = node.runtime.port_forward(request).await.unwrap().into_inner().url;
+    let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
+    let mut request = url.replace("http://", "ws://").into_client_request().unwrap();
+    request.headers_mut().insert("Sec-WebSocket-Protocol", "v4.channel.k8s.io".parse().unwrap());
+    let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    socket.send(Message::Binary(b"\x00ping".to_vec().into())).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        match tokio::time::timeout(Duration::from_secs(5), socket.next()).await.unwrap() {
+            Some(Ok(Message::Binary(bytes))) => seen.push(bytes.to_vec()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(seen, [vec![0, 0x90, 0x1f], vec![1, 0x90, 0x1f], b"\x00ping".to_vec()]);
     node.finish().await;
 }
