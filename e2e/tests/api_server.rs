@@ -54,6 +54,38 @@ fn kubectl_applies_changes_and_deletes() {
 }
 
 #[test]
+fn kubectl_creates_in_its_binary_encoding() {
+    let server = Server::start().unwrap();
+    server.kubectl(&["create", "namespace", "shop"]).unwrap();
+    server.kubectl(&["-n", "shop", "create", "configmap", "settings", "--from-literal=k=v"]).unwrap();
+    server.kubectl(&["-n", "shop", "create", "secret", "generic", "keys", "--from-literal=k=v"]).unwrap();
+    let create =
+        ["-n", "shop", "create", "deployment", "web", "--image=example/web:1", "--replicas=2", "--port=80"];
+    server.kubectl(&create).unwrap();
+    server
+        .kubectl(&["-n", "shop", "expose", "deployment", "web", "--port=80", "--target-port=8080"])
+        .unwrap();
+    server.kubectl(&["-n", "shop", "create", "role", "reader", "--verb=get", "--resource=pods"]).unwrap();
+    let get = |kind: &str, name: &str, path: &str| {
+        server.kubectl(&["-n", "shop", "get", kind, name, "-o", &format!("jsonpath={path}")]).unwrap()
+    };
+    assert_eq!(get("configmap", "settings", "{.data}"), r#"{"k":"v"}"#);
+    assert_eq!(get("secret", "keys", "{.data.k} {.type}"), "dg== Opaque");
+    let containers = "{.spec.replicas} {.spec.template.spec.containers[0].image} {.spec.template.spec.containers[0].ports[0].containerPort}";
+    assert_eq!(get("deployment", "web", containers), "2 example/web:1 80");
+    assert_eq!(get("service", "web", "{.spec.ports[0].targetPort} {.spec.selector.app}"), "8080 web");
+    assert_eq!(
+        get("role", "reader", "{.rules}"),
+        r#"[{"apiGroups":[""],"resources":["pods"],"verbs":["get"]}]"#
+    );
+    let who = server.kubectl(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]).unwrap();
+    assert_eq!(who, "kubernetes-admin");
+    assert_eq!(server.kubectl(&["auth", "can-i", "create", "pods"]).unwrap(), "yes\n");
+    let other = server.kubectl_fails(&["auth", "can-i", "create", "pods", "--as", "somebody"]).unwrap();
+    assert!(other.contains("impersonat"), "{other}");
+}
+
+#[test]
 fn a_service_gets_an_address_of_its_own() {
     let server = Server::start().unwrap();
     server.kubectl_with(&["apply", "-f", "-"], WEB).unwrap();

@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::registry::MAX_OBJECT_BYTES;
 use crate::request_info::RequestInfo;
 
-const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
 
 /// Reads a body of bounded size.
 pub async fn read(body: Body) -> Result<Bytes, Status> {
@@ -37,6 +38,9 @@ pub fn value(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Status> {
             Status::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
         }),
         "application/yaml" => yaml(bytes),
+        PROTOBUF => {
+            keelson_api::protobuf::decode(bytes).map_err(|error| Status::bad_request(error.to_string()))
+        }
         _ => Err(Status::unsupported_media_type(&ACCEPTED)),
     }
 }

@@ -98,7 +98,7 @@ async fn write(
             }
         }
         _ => {
-            let delete = delete_options(&info, &raw)?;
+            let delete = delete_options(&info, &parts.headers, &raw)?;
             options.dry_run |= delete.dry_run.iter().any(|item| item == "All");
             if info.verb == "deletecollection" {
                 return delete_collection(state, &info, &resource, &delete, &options).await;
@@ -163,11 +163,11 @@ fn warn(headers: &mut HeaderMap, warnings: &[String]) {
     }
 }
 
-fn delete_options(info: &RequestInfo, raw: &[u8]) -> Result<DeleteOptions, Status> {
+fn delete_options(info: &RequestInfo, headers: &HeaderMap, raw: &[u8]) -> Result<DeleteOptions, Status> {
     let mut options: DeleteOptions = if raw.iter().all(u8::is_ascii_whitespace) {
         DeleteOptions::default()
     } else {
-        serde_json::from_slice(raw)
+        serde_json::from_value(body::value(headers, raw)?)
             .map_err(|error| Status::bad_request(format!("cannot decode DeleteOptions: {error}")))?
     };
     if let Some(text) = info.parameter("gracePeriodSeconds") {
