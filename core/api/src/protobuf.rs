@@ -49,6 +49,8 @@ struct Field {
 }
 
 type Messages = HashMap<String, HashMap<u32, Field>>;
+/// A field as the data has it: JSON name, type, message, whether its zero is kept.
+type Row = (String, String, Option<String>, bool);
 
 fn messages() -> &'static Messages {
     static ALL: OnceLock<Messages> = OnceLock::new();
@@ -58,9 +60,8 @@ fn messages() -> &'static Messages {
         if flate2::read::GzDecoder::new(DATA).read_to_end(&mut text).is_err() {
             return Messages::new();
         }
-        let all: HashMap<String, HashMap<u32, (String, String, Option<String>, bool)>> =
-            serde_json::from_slice(&text).unwrap_or_default();
-        let field = |(json, kind, message, keeps_zero)| Field { json, kind, message, keeps_zero };
+        let all: HashMap<String, HashMap<u32, Row>> = serde_json::from_slice(&text).unwrap_or_default();
+        let field = |(json, kind, message, keeps_zero): Row| Field { json, kind, message, keeps_zero };
         all.into_iter()
             .map(|(name, fields)| (name, fields.into_iter().map(|(tag, it)| (tag, field(it))).collect()))
             .collect()

@@ -14,6 +14,7 @@ use crate::request_info::RequestInfo;
 
 pub mod body;
 pub mod discovery;
+mod impersonation;
 pub mod negotiation;
 pub mod objects;
 pub mod openapi;
@@ -82,6 +83,7 @@ async fn serve(
     info: RequestInfo,
     request: Request<Body>,
 ) -> Result<Response, Status> {
+    let identity = impersonation::identity(state, identity, request.headers()).await?;
     authorize(state, &identity, &info).await?;
     if !info.is_resource {
         return discovery::serve(state, &info, request.method(), request.headers());
