@@ -43,23 +43,28 @@ pub(crate) fn generate() -> Result<()> {
     write(&data.join("descriptions.json.gz"), &Value::Object(descriptions))
 }
 
-/// The folder of k8s-openapi's sources for Kubernetes 1.36, as cargo has it.
+/// The folder of k8s-openapi's sources for Kubernetes 1.36.
 fn sources() -> Result<PathBuf> {
+    Ok(package("k8s-openapi")?.join("src/v1_36"))
+}
+
+/// The folder of a dependency, as cargo has it.
+pub(crate) fn package(name: &str) -> Result<PathBuf> {
     let output = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
-        .args(["metadata", "--format-version=1", "--offline"])
+        .args(["metadata", "--format-version=1"])
         .output()
         .context("run cargo metadata")?;
     let metadata: Value = serde_json::from_slice(&output.stdout).context("read cargo metadata")?;
     for package in metadata["packages"].as_array().into_iter().flatten() {
-        if package["name"] == "k8s-openapi" {
+        if package["name"] == name {
             let manifest = package["manifest_path"].as_str().context("a package without manifest")?;
-            return Ok(Path::new(manifest).with_file_name("src/v1_36"));
+            return Ok(Path::new(manifest).with_file_name(""));
         }
     }
-    bail!("k8s-openapi is not among the dependencies")
+    bail!("{name} is not among the dependencies")
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+pub(crate) fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
         let path = entry.context("read a folder's entry")?.path();
         if path.is_dir() {
@@ -109,7 +114,7 @@ fn resolve(value: &mut Value, types: &BTreeMap<String, source::Type>) -> Result<
     Ok(())
 }
 
-fn write(path: &Path, value: &Value) -> Result<()> {
+pub(crate) fn write(path: &Path, value: &Value) -> Result<()> {
     let file = std::fs::File::create(path).with_context(|| format!("create {}", path.display()))?;
     let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::best());
     serde_json::to_writer(&mut encoder, value).context("write the data")?;

@@ -7,6 +7,7 @@
 //! - [`patch`]: JSON patch, merge patch and strategic merge patch.
 //! - [`apply`]: server-side apply, and who manages which field.
 //! - [`defaults`], [`validation`]: what the server fills in, and what it refuses.
+//! - [`protobuf`]: documents in Kubernetes' binary encoding.
 //! - [`table`]: what kubectl prints.
 //! - [`status`]: the answer when something failed.
 
@@ -17,6 +18,7 @@ pub mod kinds;
 pub mod names;
 pub mod object;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

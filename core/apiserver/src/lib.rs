@@ -6,9 +6,17 @@
 //! | [`cache`] | what the store holds, ready to be listed and watched |
 //! | [`registry`] | reads and writes objects of every resource by the same rules |
 
+pub mod admission;
+pub mod authorization;
 pub mod cache;
+pub mod http;
 pub mod identity;
+pub mod pki;
+pub mod registry;
 pub mod request_info;
+pub mod server;
 
 pub use identity::Identity;
+pub use registry::Registry;
 pub use request_info::RequestInfo;
+pub use server::ApiServer;
