@@ -1,7 +1,7 @@
 //! Carries actions out at the API (client). It makes no choices.
 
 use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
@@ -121,7 +121,7 @@ impl Actor {
                 "status": "True",
                 "reason": "PreemptionByScheduler",
                 "message": format!("{}: preempting to accommodate a higher priority pod", self.recorder.component()),
-                "lastTransitionTime": Timestamp::now(),
+                "lastTransitionTime": Time(Timestamp::now()),
             });
             self.patch_status(victim, &patch(victim, json!({"conditions": [condition]}))).await;
             let uid = Some(victim.uid.to_string());
@@ -183,7 +183,7 @@ fn status_patch(report: &Report, now: Timestamp) -> Option<Value> {
                 "status": "False",
                 "reason": condition.reason,
                 "message": condition.message,
-                "lastTransitionTime": now,
+                "lastTransitionTime": Time(now),
             }]),
         );
     }
