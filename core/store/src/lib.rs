@@ -15,6 +15,7 @@
 //! **Invariant:** a write is answered only after the observer has seen its event, so a reader that was told of
 //! a revision can always find it.
 
+mod checkpoint;
 pub mod engine;
 pub mod entry;
 pub mod event;
@@ -28,6 +29,7 @@ pub mod snapshot;
 pub mod store;
 pub mod write;
 
+pub use checkpoint::CheckpointError;
 pub use engine::Engine;
 pub use entry::{Entry, Value};
 pub use event::{Event, EventKind, Observer};

@@ -22,6 +22,10 @@ impl Snapshot {
         Snapshot { root, revision }
     }
 
+    pub(crate) fn root(&self) -> &Root {
+        &self.root
+    }
+
     pub(crate) fn into_root(self) -> Root {
         self.root
     }
