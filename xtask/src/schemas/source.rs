@@ -129,7 +129,7 @@ fn to_json(document: &str) -> String {
     for (at, line) in lines.iter().enumerate() {
         let closes = lines.get(at + 1).is_some_and(|next| next.starts_with(['}', ']']));
         let line = if closes { line.trim_end_matches(',') } else { line };
-        out.push_str(&line.replace("\\'", "'").replace("\\u{", "\\u{"));
+        out.push_str(&line.replace("\\'", "'"));
         out.push('\n');
     }
     out
