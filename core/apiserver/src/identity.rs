@@ -1,74 +1,62 @@
-//! Who sent a request.
+//! Who makes a request.
 
 use std::collections::BTreeMap;
 
-/// The group of cluster administrators, to whom everything is allowed.
-pub const MASTERS: &str = "system:masters";
-/// The group of everyone who was authenticated.
-pub const AUTHENTICATED: &str = "system:authenticated";
-/// The group of everyone who was not.
-pub const UNAUTHENTICATED: &str = "system:unauthenticated";
-/// The name of everyone who was not authenticated.
-pub const ANONYMOUS: &str = "system:anonymous";
-/// The group of kubelets.
-pub const NODES: &str = "system:nodes";
-/// The group of all service accounts; with `:NAMESPACE` appended, those of a namespace.
-pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
-
-/// An authenticated user, as `UserInfo` of `authentication.k8s.io/v1`.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// An authenticated caller, as `authentication.k8s.io` `UserInfo`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The name.
+    /// The user's name, such as `system:kube-scheduler`.
     pub username: String,
-    /// The unique id, where the authenticator knows one.
+    /// A unique value that tells users of the same name apart over time.
     pub uid: Option<String>,
-    /// Groups.
+    /// The groups that the user is in.
     pub groups: Vec<String>,
-    /// What else the authenticator knows.
+    /// What else the authenticator said.
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
+/// The group whose members may do everything.
+pub const MASTERS: &str = "system:masters";
+/// The group of everybody who was authenticated.
+pub const AUTHENTICATED: &str = "system:authenticated";
+
+/// The group of kubelets.
+pub const NODES: &str = "system:nodes";
+
 impl Identity {
-    /// A user in these groups and in `system:authenticated`.
-    pub fn user(username: &str, groups: &[&str]) -> Self {
-        let mut identity = Self {
-            username: username.to_owned(),
-            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
-            ..Self::default()
-        };
-        identity.add_group(AUTHENTICATED);
-        identity
+    /// A user in some groups, and in [`AUTHENTICATED`].
+    pub fn user(username: impl Into<String>, groups: &[&str]) -> Self {
+        let mut groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
+        if !groups.iter().any(|group| group == AUTHENTICATED) {
+            groups.push(AUTHENTICATED.to_owned());
+        }
+        Identity { username: username.into(), uid: None, groups, extra: BTreeMap::new() }
     }
 
-    /// A service account, with its groups.
+    /// A service account, in the groups of all accounts and of those of its namespace.
     pub fn service_account(namespace: &str, name: &str) -> Self {
-        let of_namespace = format!("{SERVICE_ACCOUNTS}:{namespace}");
-        Self::user(&format!("system:serviceaccount:{namespace}:{name}"), &[SERVICE_ACCOUNTS, &of_namespace])
+        let own = format!("system:serviceaccounts:{namespace}");
+        Identity::user(format!("system:serviceaccount:{namespace}:{name}"), &["system:serviceaccounts", &own])
     }
 
-    /// Nobody in particular.
+    /// The caller of a request that carries no credentials.
     pub fn anonymous() -> Self {
-        Self { username: ANONYMOUS.to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..Self::default() }
-    }
-
-    /// Adds a group unless it is there.
-    pub fn add_group(&mut self, group: &str) {
-        if !self.is_in(group) {
-            self.groups.push(group.to_owned());
+        Identity {
+            username: "system:anonymous".to_owned(),
+            groups: vec!["system:unauthenticated".to_owned()],
+            ..Identity::default()
         }
     }
 
-    /// Whether the user is in the group.
+    /// Whether the caller is in a group.
     pub fn is_in(&self, group: &str) -> bool {
-        self.groups.iter().any(|member| member == group)
+        self.groups.iter().any(|own| own == group)
     }
 
     /// The node whose kubelet this is.
     pub fn node(&self) -> Option<&str> {
-        if !self.is_in(NODES) {
-            return None;
-        }
-        self.username.strip_prefix("system:node:").filter(|name| !name.is_empty())
+        let name = self.username.strip_prefix("system:node:").filter(|name| !name.is_empty());
+        name.filter(|_| self.is_in(NODES))
     }
 
     /// Namespace and name of the service account that this is.

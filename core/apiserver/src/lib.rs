@@ -1,13 +1,22 @@
 //! The API server: one generic registry behind authentication, authorization and admission.
 //!
-//! Access:
-//! - [`identity`]: who sent a request. [`pki`]: certificates and keys. [`listener`]: TLS connections.
-//! - [`authentication`]: certificate, token, impersonation, anonymous. [`token`]: service-account tokens.
-//! - [`authorization`]: RBAC, the node authorizer, escalation. [`review`]: documents that ask who may do what.
-//! - [`admission`]: what may be stored, and what is filled in. [`bootstrap`]: what every cluster starts with.
-//! - [`allocator`]: cluster IPs and node ports. [`kubelet_proxy`]: logs, exec, attach, port-forward, node proxy.
+//! | module | what it does |
+//! |---|---|
+//! | [`request_info`], [`identity`] | what is asked, and by whom |
+//! | [`cache`] | what the store holds, ready to be listed and watched |
+//! | [`registry`] | reads and writes objects of every resource by the same rules |
 
+pub mod admission;
 pub mod authorization;
+pub mod cache;
+pub mod http;
 pub mod identity;
-pub mod reader;
+pub mod pki;
+pub mod registry;
 pub mod request_info;
+pub mod server;
+
+pub use identity::Identity;
+pub use registry::Registry;
+pub use request_info::RequestInfo;
+pub use server::ApiServer;

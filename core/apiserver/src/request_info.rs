@@ -1,25 +1,157 @@
-//! What a request asks for, as far as its method and path tell.
+//! What a request asks for, read from its method, path and query.
 
-/// A parsed request.
+use std::collections::BTreeMap;
+
+use http::Method;
+
+/// The attributes of a request that authorization and the handlers go by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestInfo {
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; the lower-case method
-    /// for a path that is no resource.
+    /// The authorization verb: get, list, watch, create, update, patch, delete, deletecollection; of a path that is
+    /// no resource, the method in lower case.
     pub verb: String,
-    /// API group, empty for core.
+    /// API group; empty for core.
     pub group: String,
     /// API version.
     pub version: String,
-    /// Plural name.
+    /// Plural name of the resource.
     pub resource: String,
-    /// Subresource, empty for none.
+    /// Subresource; empty for none.
     pub subresource: String,
-    /// Namespace.
+    /// Namespace, if the path names one.
     pub namespace: Option<String>,
-    /// Object's name.
+    /// Object name, if the path names one.
     pub name: Option<String>,
-    /// The path as sent.
+    /// What follows the subresource, for proxies.
+    pub rest: String,
+    /// The whole path.
     pub path: String,
-    /// Whether it asks for a resource.
+    /// Whether the path is that of a resource.
     pub is_resource: bool,
+    /// The query.
+    pub query: BTreeMap<String, String>,
+}
+
+impl RequestInfo {
+    /// Reads a request line.
+    pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Self {
+        let query: BTreeMap<String, String> = query
+            .map(|query| form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+            .unwrap_or_default();
+        let mut info = RequestInfo {
+            verb: method.as_str().to_ascii_lowercase(),
+            path: path.to_owned(),
+            query,
+            ..RequestInfo::default()
+        };
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let rest = match parts.as_slice() {
+            ["api", version, rest @ ..] if !rest.is_empty() => {
+                info.version = (*version).to_owned();
+                rest
+            }
+            ["apis", group, version, rest @ ..] if !rest.is_empty() => {
+                info.group = (*group).to_owned();
+                info.version = (*version).to_owned();
+                rest
+            }
+            _ => return info,
+        };
+        info.is_resource = true;
+        info.take_resource(rest);
+        info.verb = info.resource_verb(method);
+        info
+    }
+
+    fn take_resource(&mut self, parts: &[&str]) {
+        let parts = match parts {
+            // A namespace's own subresources look like resources in it.
+            ["namespaces", _] | ["namespaces", _, "status" | "finalize"] => parts,
+            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => {
+                self.namespace = Some((*namespace).to_owned());
+                rest
+            }
+            _ => parts,
+        };
+        let mut parts = parts.iter();
+        self.resource = parts.next().map_or_else(String::new, |part| (*part).to_owned());
+        self.name = parts.next().map(|part| (*part).to_owned());
+        self.subresource = parts.next().map_or_else(String::new, |part| (*part).to_owned());
+        self.rest = parts.copied().collect::<Vec<_>>().join("/");
+    }
+
+    fn resource_verb(&self, method: &Method) -> String {
+        let named = self.name.is_some();
+        let verb = match *method {
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE if named => "delete",
+            Method::DELETE => "deletecollection",
+            Method::GET | Method::HEAD if named && !self.flag("watch") => "get",
+            Method::GET | Method::HEAD if self.flag("watch") => "watch",
+            Method::GET | Method::HEAD => "list",
+            ref other => return other.as_str().to_ascii_lowercase(),
+        };
+        verb.to_owned()
+    }
+
+    /// A query parameter.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.get(name).map(String::as_str)
+    }
+
+    /// Whether a boolean query parameter is set.
+    pub fn flag(&self, name: &str) -> bool {
+        matches!(self.parameter(name), Some("true" | "1"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(method: Method, path: &str, query: Option<&str>) -> (String, String, String, String, String) {
+        let info = RequestInfo::parse(&method, path, query);
+        let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        (info.verb, info.resource, text(info.namespace), text(info.name), info.subresource)
+    }
+
+    fn expected(
+        verb: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+    ) -> (String, String, String, String, String) {
+        (verb.into(), resource.into(), namespace.into(), name.into(), subresource.into())
+    }
+
+    #[test]
+    fn paths_name_resources_namespaces_and_subresources() {
+        assert_eq!(parse(Method::GET, "/api/v1/pods", None), expected("list", "pods", "-", "-", ""));
+        assert_eq!(
+            parse(Method::GET, "/api/v1/namespaces/a/pods", Some("watch=true")),
+            expected("watch", "pods", "a", "-", "")
+        );
+        assert_eq!(
+            parse(Method::PATCH, "/apis/apps/v1/namespaces/a/deployments/web/scale", None),
+            expected("patch", "deployments", "a", "web", "scale")
+        );
+        assert_eq!(
+            parse(Method::PUT, "/api/v1/namespaces/a/finalize", None),
+            expected("update", "namespaces", "-", "a", "finalize")
+        );
+        assert_eq!(
+            parse(Method::DELETE, "/api/v1/namespaces/a/pods", None),
+            expected("deletecollection", "pods", "a", "-", "")
+        );
+    }
+
+    #[test]
+    fn other_paths_are_no_resources() {
+        let info = RequestInfo::parse(&Method::GET, "/apis/apps/v1", None);
+        assert!(!info.is_resource);
+        assert_eq!(info.verb, "get");
+    }
 }

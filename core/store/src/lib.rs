@@ -1,1 +1,41 @@
-//! A replicated, revisioned key-value store: an immutable ordered map behind a Raft log.
+//! A revisioned key-value store: an immutable ordered map behind a durable log.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`revision`], [`key`], [`entry`] | the newtypes and the stored value |
+//! | [`write`] | a conditional change and what it may be refused with |
+//! | [`event`] | what a change looks like to an [`Observer`] |
+//! | [`engine`] | the pure state machine: writes in, outcomes and events out |
+//! | [`snapshot`] | a consistent, immutable view at one revision |
+//! | [`log`] | the durable point: checksummed frames in preallocated segments |
+//! | [`store`] | the [`Store`] trait that the API server is written against |
+//! | [`raft_store`] | the durable store: the engine behind a Raft log, with snapshots |
+//! | [`memory`] | the engine without a log, for embedding and for tests |
+//!
+//! **Invariant:** a write is answered only after the observer has seen its event, so a reader that was told of
+//! a revision can always find it.
+
+pub mod engine;
+pub mod entry;
+pub mod event;
+pub mod key;
+pub mod log;
+pub mod memory;
+mod raft;
+pub mod raft_store;
+pub mod revision;
+pub mod snapshot;
+pub mod store;
+pub mod write;
+
+pub use engine::Engine;
+pub use entry::{Entry, Value};
+pub use event::{Event, EventKind, Observer};
+pub use key::{InvalidKey, Key};
+pub use memory::MemoryStore;
+pub use raft::snapshot_file::SnapshotError;
+pub use raft_store::{OpenError, RaftStore};
+pub use revision::Revision;
+pub use snapshot::Snapshot;
+pub use store::{Store, StoreError};
+pub use write::{Change, Precondition, Refusal, Write};

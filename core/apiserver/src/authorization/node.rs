@@ -4,13 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use keelson_api::Object;
-use parking_lot::RwLock;
+use keelson_api::selector::FieldSelector;
+use keelson_api::{GroupResource, Object};
+use keelson_store::EventKind;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::authorization::{Authorizer, Decision};
+use crate::cache::{self, Cached, ResourceCache, WatchCache};
 use crate::identity::Identity;
-use crate::reader::ObjectReader;
 use crate::request_info::RequestInfo;
 
 /// Something in a pod's namespace that the pod refers to.
@@ -125,45 +127,77 @@ impl Graph {
     }
 }
 
-/// The node authorizer.
-pub struct NodeAuthorizer {
-    reader: Arc<dyn ObjectReader>,
-    graph: RwLock<Graph>,
+fn put(graph: &mut Graph, pod: &Cached) {
+    match cache::decode(&pod.bytes) {
+        Ok(pod) => graph.put_pod(&pod),
+        Err(_) => graph.remove_pod(pod.namespace.as_deref().unwrap_or_default(), &pod.name),
+    }
 }
 
+/// Whether the request's field selector asks for this value alone.
+fn selects(info: &RequestInfo, field: &str, value: &str) -> bool {
+    let selector = info.parameter("fieldSelector").and_then(|text| FieldSelector::parse(text).ok());
+    selector.is_some_and(|selector| selector.exact(field) == Some(value))
+}
+
+/// The graph, and the revision up to which it knows of pods.
+#[derive(Default)]
+struct Known {
+    at: Option<u64>,
+    graph: Graph,
+}
+
+/// The node authorizer. It takes up what happened to pods when a kubelet asks.
+pub struct NodeAuthorizer {
+    pods: Arc<ResourceCache>,
+    volumes: Arc<ResourceCache>,
+    known: Mutex<Known>,
+}
+
+/// Events taken up at once.
+const BATCH: usize = 1000;
+
 impl NodeAuthorizer {
-    /// An authorizer that knows the pods which `reader` holds now.
-    pub fn new(reader: Arc<dyn ObjectReader>) -> Self {
-        let authorizer = Self { reader, graph: RwLock::default() };
-        authorizer.replaced();
-        authorizer
+    /// An authorizer over the pods of a cache.
+    pub fn new(cache: &WatchCache) -> Self {
+        let of = |resource: &str| cache.resource(&GroupResource::new("", resource));
+        NodeAuthorizer { pods: of("pods"), volumes: of("persistentvolumes"), known: Mutex::default() }
     }
 
-    /// All state was replaced: reads all pods again.
-    pub fn replaced(&self) {
-        let mut graph = Graph::default();
-        for pod in self.reader.list("", "pods", None) {
-            graph.put_pod(&pod);
+    fn catch_up(&self, known: &mut Known) {
+        while let Some(at) = known.at {
+            let Ok(events) = self.pods.events_after(at, BATCH) else {
+                known.at = None;
+                break;
+            };
+            let Some(last) = events.last() else { return };
+            known.at = Some(last.revision);
+            for event in &events {
+                if event.kind == EventKind::Deleted {
+                    known.graph.remove_pod(
+                        event.object.namespace.as_deref().unwrap_or_default(),
+                        &event.object.name,
+                    );
+                } else {
+                    put(&mut known.graph, &event.object);
+                }
+            }
         }
-        *self.graph.write() = graph;
+        let listing = self.pods.list();
+        known.graph = Graph::default();
+        for object in listing.objects.values() {
+            put(&mut known.graph, object);
+        }
+        known.at = Some(listing.revision);
     }
 
-    /// A pod was created or updated.
-    pub fn pod_changed(&self, pod: &Object) {
-        self.graph.write().put_pod(pod);
-    }
-
-    /// A pod was deleted.
-    pub fn pod_deleted(&self, namespace: &str, name: &str) {
-        self.graph.write().remove_pod(namespace, name);
-    }
-
-    fn volume_of_claim(&self, node: &str, volume: &str) -> bool {
-        let Some(volume) = self.reader.get("", "persistentvolumes", None, volume) else { return false };
+    fn volume_of_claim(&self, graph: &Graph, node: &str, volume: &str) -> bool {
+        let Some(volume) = self.volumes.get(volume) else { return false };
+        let Ok(volume) = cache::decode(&volume.bytes) else { return false };
         let namespace = volume.get_str(&["spec", "claimRef", "namespace"]);
         let claim = volume.get_str(&["spec", "claimRef", "name"]);
         let (Some(namespace), Some(claim)) = (namespace, claim) else { return false };
-        self.graph.read().reaches(node, namespace, Reference::Claim(claim.to_owned()))
+        graph.reaches(node, namespace, Reference::Claim(claim.to_owned()))
     }
 
     fn decide(&self, node: &str, info: &RequestInfo) -> bool {
@@ -171,7 +205,9 @@ impl NodeAuthorizer {
         let reads = matches!(verb, "get" | "list" | "watch");
         let namespace = info.namespace.as_deref().unwrap_or_default();
         let name = info.name.as_deref().unwrap_or_default();
-        let graph = self.graph.read();
+        let mut known = self.known.lock();
+        self.catch_up(&mut known);
+        let graph = &known.graph;
         let refers = |reference: fn(String) -> Reference| {
             !name.is_empty() && graph.reaches(node, namespace, reference(name.to_owned()))
         };
@@ -182,19 +218,21 @@ impl NodeAuthorizer {
             ("", "persistentvolumeclaims", "status") => {
                 matches!(verb, "get" | "update" | "patch") && refers(Reference::Claim)
             }
-            ("", "persistentvolumes", "") => verb == "get" && self.volume_of_claim(node, name),
+            ("", "persistentvolumes", "") => verb == "get" && self.volume_of_claim(graph, node, name),
             ("", "serviceaccounts", "") => verb == "get" && refers(Reference::ServiceAccount),
             ("", "serviceaccounts", "token") => verb == "create" && refers(Reference::ServiceAccount),
             ("", "pods", "") => match verb {
                 "get" | "delete" => graph.runs(node, namespace, name),
-                // A watch by spec.nodeName; NodeRestriction limits creation to mirror pods of this node.
-                "list" | "watch" | "create" => true,
+                // NodeRestriction limits creation to mirror pods of this node.
+                "create" => true,
+                "list" | "watch" => selects(info, "spec.nodeName", node),
                 _ => false,
             },
             ("", "pods", "status") => matches!(verb, "update" | "patch") && graph.runs(node, namespace, name),
             ("", "pods", "eviction") => verb == "create" && graph.runs(node, namespace, name),
             ("", "nodes", "") => match verb {
-                "list" | "watch" | "create" => true,
+                "create" => true,
+                "list" | "watch" => name == node || selects(info, "metadata.name", node),
                 "get" | "update" | "patch" => name == node,
                 _ => false,
             },

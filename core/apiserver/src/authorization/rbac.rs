@@ -1,196 +1,268 @@
-//! RBAC: what roles and their bindings allow. Bindings are indexed by subject; the index is made again at
-//! the first question after a change.
+//! RBAC: a request is allowed if a rule of a role that is bound to the caller allows it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use keelson_api::Object;
-use keelson_api::selector::LabelSelector;
+use keelson_api::GroupResource;
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde::Deserialize;
 
-use crate::authorization::rule::Rule;
-use crate::authorization::{Authorizer, Decision};
+use super::{Authorizer, Decision};
+use crate::cache::{ResourceCache, WatchCache};
 use crate::identity::Identity;
-use crate::reader::ObjectReader;
 use crate::request_info::RequestInfo;
 
-/// The group of roles and bindings.
-pub const GROUP: &str = "rbac.authorization.k8s.io";
+const GROUP: &str = "rbac.authorization.k8s.io";
 
-/// A binding's rules, and the namespace to which they are limited.
-#[derive(Clone, Debug)]
-struct Grant {
-    namespace: Option<String>,
-    rules: Arc<Vec<Rule>>,
+/// A rule of a role.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rule {
+    /// API groups, or `*`.
+    pub api_groups: Vec<String>,
+    /// Resources, `resource/subresource`, `*`, `*/subresource`.
+    pub resources: Vec<String>,
+    /// Names; none for all.
+    pub resource_names: Vec<String>,
+    /// Verbs, or `*`.
+    pub verbs: Vec<String>,
+    /// Paths that are no resources; `*` at the end stands for anything.
+    #[serde(rename = "nonResourceURLs")]
+    pub non_resource_urls: Vec<String>,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq)]
-enum Subject {
-    User(String),
-    Group(String),
+fn any(list: &[String], wanted: &str) -> bool {
+    list.iter().any(|it| it == "*" || it == wanted)
 }
 
-/// Bindings by subject: a snapshot that does not change.
-#[derive(Debug, Default)]
-pub struct Index {
-    grants: HashMap<Subject, Vec<Grant>>,
-}
-
-/// The rules of a role; malformed rules grant nothing.
-pub fn rules_of(role: &Object) -> Vec<Rule> {
-    let rules = role.get(&["rules"]).and_then(Value::as_array);
-    rules.into_iter().flatten().filter_map(|rule| serde_json::from_value(rule.clone()).ok()).collect()
-}
-
-/// The rules of a ClusterRole, aggregated from others where it says so.
-pub fn cluster_role_rules(role: &Object, all: &[Arc<Object>]) -> Vec<Rule> {
-    fn add(role: &Object, all: &[Arc<Object>], depth: u8, rules: &mut Vec<Rule>) {
-        let selectors = role.get(&["aggregationRule", "clusterRoleSelectors"]).and_then(Value::as_array);
-        let Some(selectors) = selectors else {
-            rules.extend(rules_of(role).into_iter().filter(|rule| !rules.contains(rule)).collect::<Vec<_>>());
-            return;
+impl Rule {
+    /// Whether it allows a request.
+    pub fn allows(&self, info: &RequestInfo) -> bool {
+        if !any(&self.verbs, &info.verb) {
+            return false;
+        }
+        if !info.is_resource {
+            return self.non_resource_urls.iter().any(|url| match url.strip_suffix('*') {
+                Some(prefix) => info.path.starts_with(prefix),
+                None => *url == info.path,
+            });
+        }
+        let resource = match info.subresource.as_str() {
+            "" => info.resource.clone(),
+            subresource => format!("{}/{subresource}", info.resource),
         };
-        // Roles may select each other in a ring: the depth ends it.
-        if depth == 0 {
-            return;
-        }
-        for selector in selectors.iter().filter_map(|selector| LabelSelector::from_value(selector).ok()) {
-            for other in all.iter().filter(|other| other.name() != role.name()) {
-                if selector.matches(other.labels()) {
-                    add(other, all, depth - 1, rules);
-                }
-            }
-        }
+        let fits = self.resources.iter().any(|it| {
+            it == "*"
+                || *it == resource
+                || (!info.subresource.is_empty() && it.strip_prefix("*/") == Some(info.subresource.as_str()))
+        });
+        let named = self.resource_names.is_empty()
+            || info.name.as_ref().is_some_and(|name| self.resource_names.contains(name));
+        fits && named && any(&self.api_groups, &info.group)
     }
-    let mut rules = Vec::new();
-    add(role, all, 8, &mut rules);
-    rules
 }
 
-fn subjects(binding: &Object) -> Vec<Subject> {
-    let text = |subject: &Value, field: &str| subject.get(field).and_then(Value::as_str).map(str::to_owned);
-    let subjects = binding.get(&["subjects"]).and_then(Value::as_array);
-    let subjects = subjects.into_iter().flatten().filter_map(|subject| {
-        let name = text(subject, "name")?;
-        match text(subject, "kind")?.as_str() {
-            "User" => Some(Subject::User(name)),
-            "Group" => Some(Subject::Group(name)),
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Subject {
+    kind: String,
+    name: String,
+    #[serde(default)]
+    namespace: Option<String>,
+}
+
+impl Subject {
+    fn is(&self, who: &Identity) -> bool {
+        match self.kind.as_str() {
+            "User" => self.name == who.username,
+            "Group" => who.is_in(&self.name),
             "ServiceAccount" => {
-                let namespace =
-                    text(subject, "namespace").or_else(|| binding.namespace().map(str::to_owned))?;
-                Some(Subject::User(format!("system:serviceaccount:{namespace}:{name}")))
+                let namespace = self.namespace.as_deref().unwrap_or_default();
+                who.username == format!("system:serviceaccount:{namespace}:{}", self.name)
             }
-            _ => None,
+            _ => false,
         }
-    });
-    subjects.collect()
-}
-
-impl Index {
-    /// Reads all roles and bindings.
-    pub fn build(reader: &dyn ObjectReader) -> Self {
-        let cluster_roles = reader.list(GROUP, "clusterroles", None);
-        let mut resolved: HashMap<String, Arc<Vec<Rule>>> = HashMap::new();
-        for role in &cluster_roles {
-            if let Some(name) = role.name() {
-                resolved.insert(name.to_owned(), Arc::new(cluster_role_rules(role, &cluster_roles)));
-            }
-        }
-        let mut roles: HashMap<(String, String), Arc<Vec<Rule>>> = HashMap::new();
-        for role in reader.list(GROUP, "roles", None) {
-            if let (Some(namespace), Some(name)) = (role.namespace(), role.name()) {
-                roles.insert((namespace.to_owned(), name.to_owned()), Arc::new(rules_of(&role)));
-            }
-        }
-        let mut index = Self::default();
-        let cluster_bindings = reader.list(GROUP, "clusterrolebindings", None);
-        let bindings = reader.list(GROUP, "rolebindings", None);
-        for binding in cluster_bindings.iter().chain(&bindings) {
-            let Some(name) = binding.get_str(&["roleRef", "name"]) else { continue };
-            let rules = match (binding.get_str(&["roleRef", "kind"]), binding.namespace()) {
-                (Some("ClusterRole"), _) => resolved.get(name),
-                (Some("Role"), Some(namespace)) => roles.get(&(namespace.to_owned(), name.to_owned())),
-                _ => None,
-            };
-            let Some(rules) = rules else { continue };
-            for subject in subjects(binding) {
-                let grant =
-                    Grant { namespace: binding.namespace().map(str::to_owned), rules: Arc::clone(rules) };
-                index.grants.entry(subject).or_default().push(grant);
-            }
-        }
-        index
-    }
-
-    fn grants<'a>(&'a self, who: &Identity, namespace: Option<&'a str>) -> impl Iterator<Item = &'a Grant> {
-        let user = std::iter::once(Subject::User(who.username.clone()));
-        let groups: Vec<Subject> = who.groups.iter().cloned().map(Subject::Group).collect();
-        user.chain(groups)
-            .filter_map(|subject| self.grants.get(&subject))
-            .flatten()
-            .filter(move |grant| grant.namespace.is_none() || grant.namespace.as_deref() == namespace)
-    }
-
-    /// Whether a rule bound to `who` allows the request.
-    pub fn allows(&self, who: &Identity, info: &RequestInfo) -> bool {
-        self.grants(who, info.namespace.as_deref())
-            .any(|grant| grant.rules.iter().any(|rule| rule.allows(info)))
-    }
-
-    /// All rules bound to `who`, for the cluster and for the namespace.
-    pub fn rules_for(&self, who: &Identity, namespace: Option<&str>) -> Vec<Rule> {
-        self.grants(who, namespace).flat_map(|grant| grant.rules.iter().cloned()).collect()
     }
 }
 
-/// The RBAC authorizer.
+#[derive(Clone, Debug, Deserialize)]
+struct RoleRef {
+    kind: String,
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Binding {
+    #[serde(default)]
+    subjects: Option<Vec<Subject>>,
+    role_ref: RoleRef,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Role {
+    rules: Option<Vec<Rule>>,
+    aggregation_rule: Option<AggregationRule>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AggregationRule {
+    cluster_role_selectors: Vec<serde_json::Value>,
+}
+
+/// A binding with the rules that it grants.
+struct Grant {
+    namespace: Option<Box<str>>,
+    subjects: Vec<Subject>,
+    rules: Vec<Rule>,
+}
+
+/// The authorizer. Its index is made anew when a role or binding has changed.
 pub struct Rbac {
-    reader: Arc<dyn ObjectReader>,
-    index: Mutex<(u64, Option<Arc<Index>>)>,
+    roles: Arc<ResourceCache>,
+    cluster_roles: Arc<ResourceCache>,
+    bindings: Arc<ResourceCache>,
+    cluster_bindings: Arc<ResourceCache>,
+    index: Mutex<Option<Index>>,
+}
+
+struct Index {
+    at: [u64; 4],
+    grants: Arc<Vec<Grant>>,
 }
 
 impl Rbac {
-    /// An authorizer over stored roles and bindings.
-    pub fn new(reader: Arc<dyn ObjectReader>) -> Self {
-        Self { reader, index: Mutex::new((0, None)) }
-    }
-
-    /// To be called after a role or binding changed, before the writer is answered.
-    pub fn invalidate(&self) {
-        let mut index = self.index.lock();
-        index.0 += 1;
-        index.1 = None;
-    }
-
-    /// The current index.
-    pub fn index(&self) -> Arc<Index> {
-        let epoch = {
-            let index = self.index.lock();
-            match &index.1 {
-                Some(current) => return Arc::clone(current),
-                None => index.0,
-            }
-        };
-        // Built without the lock: the reader may itself wait for a write that invalidates.
-        let built = Arc::new(Index::build(self.reader.as_ref()));
-        let mut index = self.index.lock();
-        if index.0 == epoch {
-            index.1 = Some(Arc::clone(&built));
+    /// An authorizer over the roles and bindings of a cache.
+    pub fn new(cache: &WatchCache) -> Self {
+        let of = |resource: &str| cache.resource(&GroupResource::new(GROUP, resource));
+        Rbac {
+            roles: of("roles"),
+            cluster_roles: of("clusterroles"),
+            bindings: of("rolebindings"),
+            cluster_bindings: of("clusterrolebindings"),
+            index: Mutex::new(None),
         }
-        built
     }
 
-    /// The reader of roles and bindings.
-    pub fn reader(&self) -> &dyn ObjectReader {
-        self.reader.as_ref()
+    fn grants(&self) -> Arc<Vec<Grant>> {
+        let caches = [&self.roles, &self.cluster_roles, &self.bindings, &self.cluster_bindings];
+        // The place is read before the objects: a change in between makes the next call read again.
+        let at = caches.map(|cache| *cache.follow().borrow());
+        let mut index = self.index.lock();
+        if let Some(index) = index.as_ref().filter(|index| index.at == at) {
+            return Arc::clone(&index.grants);
+        }
+        let grants = Arc::new(self.read());
+        *index = Some(Index { at, grants: Arc::clone(&grants) });
+        grants
     }
+
+    fn read(&self) -> Vec<Grant> {
+        let bindings = [&self.bindings, &self.cluster_bindings].map(|cache| cache.list());
+        let mut grants = Vec::new();
+        for object in bindings.iter().flat_map(|listing| listing.objects.values()) {
+            let Ok(binding) = serde_json::from_slice::<Binding>(&object.bytes) else {
+                tracing::warn!(object = %object.name, "a role binding cannot be read and grants nothing");
+                continue;
+            };
+            let rules = match (binding.role_ref.kind.as_str(), &object.namespace) {
+                ("ClusterRole", _) => self.cluster_role(&binding.role_ref.name),
+                ("Role", Some(namespace)) => {
+                    rules(self.roles.get(&format!("{namespace}/{}", binding.role_ref.name)).as_deref())
+                }
+                _ => Vec::new(),
+            };
+            grants.push(Grant {
+                namespace: object.namespace.clone(),
+                subjects: binding.subjects.unwrap_or_default(),
+                rules,
+            });
+        }
+        grants
+    }
+
+    /// The rules of a cluster role; of an aggregated one, those of the roles that it selects.
+    fn cluster_role(&self, name: &str) -> Vec<Rule> {
+        let Some(object) = self.cluster_roles.get(name) else { return Vec::new() };
+        let Ok(role) = serde_json::from_slice::<Role>(&object.bytes) else { return Vec::new() };
+        let Some(aggregation) = role.aggregation_rule else { return role.rules.unwrap_or_default() };
+        let selectors: Vec<_> = aggregation
+            .cluster_role_selectors
+            .iter()
+            .filter_map(|it| keelson_api::selector::LabelSelector::from_value(it).ok())
+            .collect();
+        let listing = self.cluster_roles.list();
+        listing
+            .objects
+            .values()
+            .filter(|it| &*it.name != name && selectors.iter().any(|one| one.matches(it.labels.as_deref())))
+            .flat_map(|it| rules(Some(it)))
+            .collect()
+    }
+}
+
+fn rules(object: Option<&crate::cache::Cached>) -> Vec<Rule> {
+    let role = object.and_then(|object| serde_json::from_slice::<Role>(&object.bytes).ok());
+    role.and_then(|role| role.rules).unwrap_or_default()
 }
 
 #[async_trait]
 impl Authorizer for Rbac {
     async fn authorize(&self, who: &Identity, info: &RequestInfo) -> Decision {
-        if self.index().allows(who, info) { Decision::Allow } else { Decision::NoOpinion }
+        let allowed = self.grants().iter().any(|grant| {
+            let reaches = grant.namespace.is_none()
+                || (info.is_resource && grant.namespace.as_deref() == info.namespace.as_deref());
+            reaches
+                && grant.subjects.iter().any(|subject| subject.is(who))
+                && grant.rules.iter().any(|rule| rule.allows(info))
+        });
+        if allowed { Decision::Allow } else { Decision::NoOpinion }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+
+    use super::*;
+
+    fn rule(document: serde_json::Value) -> Rule {
+        serde_json::from_value(document).unwrap()
+    }
+
+    fn asks(method: Method, path: &str) -> RequestInfo {
+        RequestInfo::parse(&method, path, None)
+    }
+
+    #[test]
+    fn a_rule_allows_what_it_names_and_nothing_else() {
+        let pods =
+            rule(json!({"apiGroups": [""], "resources": ["pods", "*/scale"], "verbs": ["get", "list"]}));
+        assert!(pods.allows(&asks(Method::GET, "/api/v1/namespaces/a/pods/b")));
+        assert!(!pods.allows(&asks(Method::GET, "/api/v1/namespaces/a/pods/b/log")));
+        assert!(!pods.allows(&asks(Method::DELETE, "/api/v1/namespaces/a/pods/b")));
+        assert!(!pods.allows(&asks(Method::GET, "/apis/apps/v1/deployments")));
+        assert!(pods.allows(&asks(Method::GET, "/api/v1/namespaces/a/replicationcontrollers/b/scale")));
+    }
+
+    #[test]
+    fn names_restrict_a_rule_to_requests_that_carry_them() {
+        let one = rule(
+            json!({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["a"], "verbs": ["*"]}),
+        );
+        assert!(one.allows(&asks(Method::GET, "/api/v1/namespaces/n/configmaps/a")));
+        assert!(!one.allows(&asks(Method::GET, "/api/v1/namespaces/n/configmaps/b")));
+        assert!(!one.allows(&asks(Method::GET, "/api/v1/namespaces/n/configmaps")));
+    }
+
+    #[test]
+    fn paths_may_end_in_a_star() {
+        let rule = rule(json!({"nonResourceURLs": ["/apis/*", "/api"], "verbs": ["get"]}));
+        assert!(rule.allows(&asks(Method::GET, "/apis/apps")));
+        assert!(rule.allows(&asks(Method::GET, "/api")));
+        assert!(!rule.allows(&asks(Method::GET, "/metrics")));
     }
 }

@@ -1,0 +1,247 @@
+//! The watch cache: what the store holds, by resource, ready to be listed and watched.
+//!
+//! # Guarantees
+//! - A list is the state at exactly the revision that it carries; a watch from that revision misses nothing and
+//!   repeats nothing.
+//! - Watchers share one ring of events per resource and each keeps its own place in it, so that a slow watcher
+//!   costs nothing; one that the ring has passed is told (410) and relists.
+//! - An event's frame is built once, whoever watches.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use imbl::OrdMap;
+use keelson_api::{GroupResource, Object};
+use keelson_store::{Event, EventKind, Observer, Revision, Snapshot};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+pub use cached::{Cached, WatchEvent, frame, word};
+
+mod cached;
+
+/// Events that are kept for each resource.
+const RING: usize = 4096;
+/// States that are kept for lists which are read page by page.
+const PINS: usize = 64;
+
+/// Objects in the order of their keys: `NAMESPACE/NAME`, or the name.
+pub type Objects = OrdMap<Arc<str>, Arc<Cached>>;
+
+/// A consistent list.
+#[derive(Clone)]
+pub struct Listing {
+    /// The objects.
+    pub objects: Objects,
+    /// The revision at which they stood so.
+    pub revision: u64,
+}
+
+/// The revision that a watcher or a page asks for is no longer kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too old resource version: {asked} ({oldest})")]
+pub struct Expired {
+    /// What was asked for.
+    pub asked: u64,
+    /// The oldest that is kept.
+    pub oldest: u64,
+}
+
+/// All resources.
+#[derive(Default)]
+pub struct WatchCache {
+    resources: RwLock<HashMap<GroupResource, Arc<ResourceCache>>>,
+    /// Every event up to here has been taken up.
+    revision: Arc<AtomicU64>,
+}
+
+/// One resource.
+pub struct ResourceCache {
+    state: RwLock<State>,
+    /// The revision of the newest event, for those who wait.
+    newest: watch::Sender<u64>,
+    /// The cluster-wide revision.
+    global: Arc<AtomicU64>,
+}
+
+struct State {
+    objects: Objects,
+    ring: VecDeque<Arc<WatchEvent>>,
+    /// Events after this revision are in the ring.
+    floor: u64,
+    newest: u64,
+    pins: VecDeque<Listing>,
+}
+
+/// The store's key of an object, below `/registry/`; the group `core` stands for the empty one.
+pub fn key(resource: &GroupResource, namespace: Option<&str>, name: &str) -> String {
+    let group = if resource.group.is_empty() { "core" } else { &resource.group };
+    match namespace {
+        Some(namespace) => format!("/registry/{group}/{}/{namespace}/{name}", resource.resource),
+        None => format!("/registry/{group}/{}/{name}", resource.resource),
+    }
+}
+
+fn split(key: &str) -> Option<(GroupResource, &str)> {
+    let mut parts = key.strip_prefix("/registry/")?.splitn(3, '/');
+    let group = parts.next().map(|group| if group == "core" { "" } else { group })?;
+    Some((GroupResource::new(group, parts.next()?), parts.next()?))
+}
+
+impl WatchCache {
+    /// The cache of a resource; an empty one if nothing of it was ever stored.
+    pub fn resource(&self, resource: &GroupResource) -> Arc<ResourceCache> {
+        if let Some(found) = self.resources.read().get(resource) {
+            return Arc::clone(found);
+        }
+        let mut resources = self.resources.write();
+        let floor = self.revision.load(Ordering::Acquire);
+        let global = &self.revision;
+        let made = || Arc::new(ResourceCache::new(Arc::clone(global), floor));
+        Arc::clone(resources.entry(resource.clone()).or_insert_with(made))
+    }
+
+    /// The revision up to which everything has been taken up.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+}
+
+impl ResourceCache {
+    fn new(global: Arc<AtomicU64>, floor: u64) -> Self {
+        let state = State {
+            objects: Objects::new(),
+            ring: VecDeque::new(),
+            floor,
+            newest: floor,
+            pins: VecDeque::new(),
+        };
+        ResourceCache { state: RwLock::new(state), newest: watch::Sender::new(floor), global }
+    }
+
+    /// One object.
+    pub fn get(&self, key: &str) -> Option<Arc<Cached>> {
+        self.state.read().objects.get(key).cloned()
+    }
+
+    /// All objects, now.
+    pub fn list(&self) -> Listing {
+        // Read first: whatever is in the map by then is at least as new.
+        let global = self.global.load(Ordering::Acquire);
+        let state = self.state.read();
+        Listing { objects: state.objects.clone(), revision: global.max(state.newest) }
+    }
+
+    /// Keeps a listing, so that its next page reads the same state.
+    pub fn pin(&self, listing: &Listing) {
+        let mut state = self.state.write();
+        if state.pins.iter().all(|pin| pin.revision != listing.revision) {
+            state.pins.push_back(listing.clone());
+            if state.pins.len() > PINS {
+                state.pins.pop_front();
+            }
+        }
+    }
+
+    /// A listing that was kept, or the newest where it stands at that revision.
+    pub fn list_at(&self, revision: u64) -> Result<Listing, Expired> {
+        let now = self.list();
+        if now.revision == revision {
+            return Ok(now);
+        }
+        let state = self.state.read();
+        let found = state.pins.iter().find(|pin| pin.revision == revision).cloned();
+        found.ok_or(Expired { asked: revision, oldest: state.floor })
+    }
+
+    /// The events after a revision, at most `limit` of them.
+    pub fn events_after(&self, revision: u64, limit: usize) -> Result<Vec<Arc<WatchEvent>>, Expired> {
+        let state = self.state.read();
+        if revision < state.floor {
+            return Err(Expired { asked: revision, oldest: state.floor });
+        }
+        let start = state.ring.partition_point(|event| event.revision <= revision);
+        Ok(state.ring.range(start..).take(limit).cloned().collect())
+    }
+
+    /// Tells when there are newer events.
+    pub fn follow(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    fn restore(&self, objects: Objects, revision: u64) {
+        let mut state = self.state.write();
+        *state = State {
+            objects,
+            ring: VecDeque::new(),
+            floor: revision,
+            newest: revision,
+            pins: VecDeque::new(),
+        };
+        self.newest.send_replace(revision);
+    }
+
+    fn apply(&self, event: &Event, key: &str) {
+        let object = Arc::new(Cached::read(event.value.clone(), event.revision.get(), key));
+        let mut state = self.state.write();
+        let previous = match event.kind {
+            EventKind::Created | EventKind::Updated => state.objects.insert(key.into(), Arc::clone(&object)),
+            EventKind::Deleted => state.objects.remove(key),
+        };
+        state.newest = event.revision.get();
+        let event = WatchEvent::new(event.revision.get(), event.kind, object, previous);
+        state.ring.push_back(Arc::new(event));
+        if state.ring.len() > RING
+            && let Some(oldest) = state.ring.pop_front()
+        {
+            state.floor = oldest.revision;
+        }
+    }
+}
+
+impl Observer for WatchCache {
+    fn restored(&self, snapshot: &Snapshot) {
+        let mut found: HashMap<GroupResource, Objects> = HashMap::new();
+        for (key, entry) in snapshot.range("/registry/", None) {
+            let Some((resource, name)) = split(key.as_str()) else { continue };
+            let object = Cached::read(entry.value.clone(), entry.modified.get(), name);
+            found.entry(resource).or_default().insert(name.into(), Arc::new(object));
+        }
+        let revision = snapshot.revision().get();
+        self.revision.store(revision, Ordering::Release);
+        let known: Vec<GroupResource> = self.resources.read().keys().cloned().collect();
+        for resource in known {
+            found.entry(resource).or_default();
+        }
+        for (resource, objects) in found {
+            self.resource(&resource).restore(objects, revision);
+        }
+    }
+
+    fn applied(&self, events: &[Event]) {
+        let mut touched: Vec<(Arc<ResourceCache>, u64)> = Vec::new();
+        for event in events {
+            let Some((resource, name)) = split(event.key.as_str()) else { continue };
+            let cache = self.resource(&resource);
+            cache.apply(event, name);
+            match touched.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &cache)) {
+                Some((_, newest)) => *newest = event.revision.get(),
+                None => touched.push((cache, event.revision.get())),
+            }
+        }
+        if let Some(last) = events.last() {
+            self.revision.store(last.revision.get(), Ordering::Release);
+        }
+        for (cache, newest) in touched {
+            cache.newest.send_replace(newest);
+        }
+    }
+
+    fn compacted(&self, _revision: Revision) {}
+}
+
+/// Reads a document that this server has written.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Object, keelson_api::Status> {
+    Object::from_slice(bytes).map_err(keelson_api::Status::internal)
+}

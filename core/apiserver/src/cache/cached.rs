@@ -1,0 +1,113 @@
+//! An object as it is kept, and an event as it is sent.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use keelson_store::EventKind;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// An object: its bytes, shared by all who read it, and the little that selection needs.
+#[derive(Debug)]
+pub struct Cached {
+    /// The document as it was committed.
+    pub bytes: Bytes,
+    /// Its revision.
+    pub revision: u64,
+    /// Its namespace; `None` for a cluster-scoped object.
+    pub namespace: Option<Box<str>>,
+    /// Its name.
+    pub name: Box<str>,
+    /// Its labels; `None` where it has none.
+    pub labels: Option<Box<Map<String, Value>>>,
+}
+
+#[derive(Deserialize)]
+struct Selected {
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+#[derive(Default, Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    labels: Option<Map<String, Value>>,
+}
+
+impl Cached {
+    pub(super) fn read(bytes: Bytes, revision: u64, key: &str) -> Self {
+        let (namespace, name) = match key.split_once('/') {
+            Some((namespace, name)) => (Some(namespace.into()), name.into()),
+            None => (None, key.into()),
+        };
+        // What is stored was encoded by this server; a document that cannot be read has no labels to select.
+        let labels = serde_json::from_slice::<Selected>(&bytes).ok().and_then(|it| it.metadata.labels);
+        Cached { bytes, revision, namespace, name, labels: labels.filter(|it| !it.is_empty()).map(Box::new) }
+    }
+
+    /// A string or scalar inside of the document, as field selectors compare it; empty where there is none.
+    pub fn field(&self, path: &str) -> String {
+        match path {
+            "metadata.name" => return self.name.to_string(),
+            "metadata.namespace" => return self.namespace.as_deref().unwrap_or_default().to_owned(),
+            _ => {}
+        }
+        let Ok(document) = serde_json::from_slice::<Value>(&self.bytes) else { return String::new() };
+        let found = path.split('.').try_fold(&document, |value, part| value.get(part));
+        match found {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Null) | None => String::new(),
+            Some(other) => other.to_string(),
+        }
+    }
+}
+
+/// A change of an object.
+#[derive(Debug)]
+pub struct WatchEvent {
+    /// When.
+    pub revision: u64,
+    /// How.
+    pub kind: EventKind,
+    /// The object after it, or its last state.
+    pub object: Arc<Cached>,
+    /// The object before it.
+    pub previous: Option<Arc<Cached>>,
+    frame: OnceLock<Bytes>,
+}
+
+impl WatchEvent {
+    pub(super) fn new(
+        revision: u64,
+        kind: EventKind,
+        object: Arc<Cached>,
+        previous: Option<Arc<Cached>>,
+    ) -> Self {
+        WatchEvent { revision, kind, object, previous, frame: OnceLock::new() }
+    }
+
+    /// The event's own frame, built once.
+    pub fn frame(&self) -> Bytes {
+        self.frame.get_or_init(|| frame(word(self.kind), &self.object.bytes)).clone()
+    }
+}
+
+/// The type of an event, as a watch says it.
+pub fn word(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Created => "ADDED",
+        EventKind::Updated => "MODIFIED",
+        EventKind::Deleted => "DELETED",
+    }
+}
+
+/// One line of a watch.
+pub fn frame(word: &str, object: &[u8]) -> Bytes {
+    let mut line = Vec::with_capacity(object.len() + word.len() + 24);
+    line.extend_from_slice(b"{\"type\":\"");
+    line.extend_from_slice(word.as_bytes());
+    line.extend_from_slice(b"\",\"object\":");
+    line.extend_from_slice(object);
+    line.extend_from_slice(b"}\n");
+    line.into()
+}

@@ -1,0 +1,181 @@
+//! From an HTTP request of a known caller to an answer: authorization, decoding, the registry, encoding.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use keelson_api::{GroupResource, ResourceInfo, Status};
+
+use crate::authorization::{Authorizer, Decision};
+use crate::identity::Identity;
+use crate::registry::{Registry, Target, WriteOptions};
+use crate::request_info::RequestInfo;
+
+pub mod body;
+pub mod discovery;
+pub mod negotiation;
+pub mod objects;
+pub mod openapi;
+pub mod patch;
+pub mod reviews;
+pub mod table;
+pub mod watch;
+
+/// What requests are served from.
+pub struct ApiState {
+    /// The registry.
+    pub registry: Arc<Registry>,
+    /// Who may do what.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// The version that `/version` tells, such as `v1.36.0`.
+    pub git_version: String,
+}
+
+/// A failed request as its answer.
+pub struct Failure(pub Status);
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Failure(status)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let code = StatusCode::from_u16(self.0.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = json(code, &self.0.to_value());
+        let seconds = self.0.details.get("retryAfterSeconds").and_then(serde_json::Value::as_u64);
+        if let Some(seconds) = seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// A JSON answer.
+pub(crate) fn json(code: StatusCode, value: &serde_json::Value) -> Response {
+    bytes(code, value.to_string().into())
+}
+
+/// An answer that is JSON already.
+pub(crate) fn bytes(code: StatusCode, body: bytes::Bytes) -> Response {
+    (code, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// Serves one request.
+pub fn handle(
+    state: Arc<ApiState>,
+    identity: Identity,
+    request: Request<Body>,
+) -> futures::future::BoxFuture<'static, Response> {
+    Box::pin(async move {
+        let info = RequestInfo::parse(request.method(), request.uri().path(), request.uri().query());
+        let outcome = serve(&state, identity, info, request).await;
+        outcome.unwrap_or_else(|status| Failure(status).into_response())
+    })
+}
+
+async fn serve(
+    state: &Arc<ApiState>,
+    identity: Identity,
+    info: RequestInfo,
+    request: Request<Body>,
+) -> Result<Response, Status> {
+    authorize(state, &identity, &info).await?;
+    if !info.is_resource {
+        return discovery::serve(state, &info, request.method(), request.headers());
+    }
+    let catalog = state.registry.catalog();
+    let resource = catalog
+        .find(&info.group, &info.version, &info.resource)
+        .cloned()
+        .ok_or_else(Status::path_not_found)?;
+    if resource.namespaced && info.namespace.is_none() && (info.name.is_some() || info.verb == "create") {
+        return Err(Status::path_not_found());
+    }
+    if !resource.namespaced && info.namespace.is_some() {
+        return Err(Status::path_not_found());
+    }
+    if !resource.is_stored() {
+        return reviews::serve(state, &identity, &info, &resource, request).await;
+    }
+    if !info.subresource.is_empty() && resource.subresource(&info.subresource).is_none() {
+        return Err(Status::path_not_found());
+    }
+    objects::serve(state, identity, info, resource, request).await
+}
+
+async fn authorize(state: &ApiState, identity: &Identity, info: &RequestInfo) -> Result<(), Status> {
+    match state.authorizer.authorize(identity, info).await {
+        Decision::Allow => Ok(()),
+        Decision::Deny { reason } => Err(forbidden(identity, info, &reason)),
+        Decision::NoOpinion => Err(forbidden(identity, info, "")),
+    }
+}
+
+fn forbidden(identity: &Identity, info: &RequestInfo, reason: &str) -> Status {
+    let user = &identity.username;
+    let tail = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    if !info.is_resource {
+        let detail = format!("User {user:?} cannot {} path {:?}{tail}", info.verb, info.path);
+        return Status::forbidden(&GroupResource::new("", ""), "", &detail);
+    }
+    let resource = match info.subresource.as_str() {
+        "" => info.resource.clone(),
+        subresource => format!("{}/{subresource}", info.resource),
+    };
+    let scope = match &info.namespace {
+        Some(namespace) => format!(" in the namespace {namespace:?}"),
+        None => " at the cluster scope".to_owned(),
+    };
+    let detail = format!(
+        "User {user:?} cannot {} resource {resource:?} in API group {:?}{scope}{tail}",
+        info.verb, info.group
+    );
+    let about = GroupResource::new(&info.group, &info.resource);
+    Status::forbidden(&about, info.name.as_deref().unwrap_or_default(), &detail)
+}
+
+/// The object that a request names.
+fn target(info: &RequestInfo, resource: Arc<ResourceInfo>) -> Target {
+    Target {
+        resource,
+        namespace: info.namespace.clone(),
+        name: info.name.clone().unwrap_or_default(),
+        subresource: info.subresource.clone(),
+    }
+}
+
+/// How a request wants its write made.
+fn write_options(
+    info: &RequestInfo,
+    identity: Identity,
+    headers: &http::HeaderMap,
+) -> Result<WriteOptions, Status> {
+    let dry_run = match info.parameter("dryRun") {
+        None | Some("") => false,
+        Some("All") => true,
+        Some(other) => {
+            return Err(Status::bad_request(format!(
+                "dryRun: Unsupported value: {other:?}: supported values: \"All\""
+            )));
+        }
+    };
+    let manager = match info.parameter("fieldManager").filter(|manager| !manager.is_empty()) {
+        Some(manager) if manager.len() > 128 => {
+            return Err(Status::bad_request("fieldManager: Too long: may not be more than 128 bytes"));
+        }
+        Some(manager) => manager.to_owned(),
+        None => {
+            let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+            agent.and_then(|agent| agent.split('/').next()).unwrap_or("unknown").to_owned()
+        }
+    };
+    Ok(WriteOptions { identity, manager, dry_run })
+}
+
+/// 405 for a verb that a resource does not have.
+fn method_not_allowed(resource: &ResourceInfo, method: &Method) -> Status {
+    Status::method_not_supported(&resource.group_resource(), method.as_str())
+}

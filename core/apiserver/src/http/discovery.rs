@@ -1,0 +1,201 @@
+//! What is served: discovery, versions, health.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Method, StatusCode, header};
+use keelson_api::{Catalog, GroupVersion, ResourceInfo, Status};
+use serde_json::{Value, json};
+
+use super::negotiation::{Form, form};
+use super::{ApiState, json as answer, openapi};
+use crate::request_info::RequestInfo;
+
+/// Serves the paths that are no resources.
+pub(super) fn serve(
+    state: &ApiState,
+    info: &RequestInfo,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Status> {
+    if method != Method::GET && method != Method::HEAD {
+        return Err(Status::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        ));
+    }
+    let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
+    let catalog = state.registry.catalog();
+    let document = match parts.as_slice() {
+        ["livez" | "readyz" | "healthz", check @ ..] => return health(info, check),
+        ["version"] => version(&state.git_version),
+        ["api"] if form(headers)? == Form::AggregatedDiscovery => return aggregated(&catalog, Core::Only),
+        ["apis"] if form(headers)? == Form::AggregatedDiscovery => {
+            return aggregated(&catalog, Core::Without);
+        }
+        ["api"] => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+        ["apis"] => groups(&catalog),
+        ["api", "v1"] => resources(&catalog, &GroupVersion::parse("v1"))?,
+        ["apis", group] => group_of(&catalog, group).ok_or_else(Status::path_not_found)?,
+        ["apis", group, version] => resources(&catalog, &GroupVersion::parse(&format!("{group}/{version}")))?,
+        ["openapi", "v3"] => openapi::index(&catalog),
+        ["openapi", "v3", "api", version] => openapi::document(&catalog, &GroupVersion::parse(version))?,
+        ["openapi", "v3", "apis", group, version] => {
+            openapi::document(&catalog, &GroupVersion::parse(&format!("{group}/{version}")))?
+        }
+        [] => {
+            json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]})
+        }
+        _ => return Err(Status::path_not_found()),
+    };
+    Ok(answer(StatusCode::OK, &document))
+}
+
+/// The server answers once its store is open and its cache is filled, so that being asked is being well; a check
+/// that is named must be one that there is.
+fn health(info: &RequestInfo, check: &[&str]) -> Result<Response, Status> {
+    if !matches!(check, [] | ["ping"]) {
+        return Err(Status::path_not_found());
+    }
+    let text = if info.query.contains_key("verbose") { "[+]ping ok\nhealthz check passed\n" } else { "ok" };
+    Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+}
+
+fn version(git_version: &str) -> Value {
+    let numbers = git_version.trim_start_matches('v');
+    let mut parts = numbers.split('.');
+    json!({
+        "major": parts.next(), "minor": parts.next(), "gitVersion": git_version,
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", architecture()),
+    })
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn groups(catalog: &Catalog) -> Value {
+    let mut names: Vec<String> = Vec::new();
+    for group_version in catalog.group_versions() {
+        if !group_version.group.is_empty() && !names.contains(&group_version.group) {
+            names.push(group_version.group);
+        }
+    }
+    let groups: Vec<Value> = names.iter().filter_map(|group| group_of(catalog, group)).collect();
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+}
+
+fn group_of(catalog: &Catalog, group: &str) -> Option<Value> {
+    let versions: Vec<Value> = catalog
+        .group_versions()
+        .iter()
+        .filter(|it| it.group == group)
+        .map(|it| json!({"groupVersion": it.to_string(), "version": it.version}))
+        .collect();
+    let preferred = versions.first()?.clone();
+    Some(json!({
+        "kind": "APIGroup", "apiVersion": "v1", "name": group, "versions": versions, "preferredVersion": preferred,
+    }))
+}
+
+fn resources(catalog: &Catalog, group_version: &GroupVersion) -> Result<Value, Status> {
+    let mut list = Vec::new();
+    for resource in catalog.resources().iter().filter(|it| it.group_version() == *group_version) {
+        let mut entry = json!({
+            "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
+            "kind": resource.kind, "verbs": resource.verbs,
+        });
+        if !resource.short_names.is_empty() {
+            entry["shortNames"] = json!(resource.short_names);
+        }
+        if !resource.categories.is_empty() {
+            entry["categories"] = json!(resource.categories);
+        }
+        list.push(entry);
+        for subresource in &resource.subresources {
+            let mut entry = json!({
+                "name": format!("{}/{}", resource.plural, subresource.name), "singularName": "",
+                "namespaced": resource.namespaced, "kind": subresource.kind.kind, "verbs": subresource.verbs,
+            });
+            if subresource.kind.group_version() != resource.group_version() {
+                entry["group"] = subresource.kind.group.as_str().into();
+                entry["version"] = subresource.kind.version.as_str().into();
+            }
+            list.push(entry);
+        }
+    }
+    if list.is_empty() {
+        return Err(Status::path_not_found());
+    }
+    Ok(
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version.to_string(), "resources": list}),
+    )
+}
+
+/// Which groups an aggregated document shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Core {
+    Only,
+    Without,
+}
+
+fn aggregated(catalog: &Catalog, core: Core) -> Result<Response, Status> {
+    let mut items: Vec<(String, Vec<Value>)> = Vec::new();
+    for group_version in catalog.group_versions() {
+        if group_version.group.is_empty() != (core == Core::Only) {
+            continue;
+        }
+        let resources: Vec<Value> = catalog
+            .resources()
+            .iter()
+            .filter(|it| it.group_version() == group_version)
+            .map(|it| aggregated_resource(it))
+            .collect();
+        let version =
+            json!({"version": group_version.version, "resources": resources, "freshness": "Current"});
+        match items.iter_mut().find(|(group, _)| *group == group_version.group) {
+            Some((_, versions)) => versions.push(version),
+            None => items.push((group_version.group, vec![version])),
+        }
+    }
+    let items: Vec<Value> = items
+        .into_iter()
+        .map(|(group, versions)| {
+            let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
+            json!({"metadata": metadata, "versions": versions})
+        })
+        .collect();
+    let document = json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items,
+    });
+    let media = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    Ok((StatusCode::OK, [(header::CONTENT_TYPE, media)], document.to_string()).into_response())
+}
+
+fn aggregated_resource(resource: &ResourceInfo) -> Value {
+    let kind = |it: &keelson_api::GroupVersionKind| json!({"group": it.group, "version": it.version, "kind": it.kind});
+    let subresources: Vec<Value> = resource
+        .subresources
+        .iter()
+        .map(|it| json!({"subresource": it.name, "responseKind": kind(&it.kind), "verbs": it.verbs}))
+        .collect();
+    let mut entry = json!({
+        "resource": resource.plural, "responseKind": kind(&resource.gvk()),
+        "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": resource.singular, "verbs": resource.verbs,
+    });
+    if !resource.short_names.is_empty() {
+        entry["shortNames"] = json!(resource.short_names);
+    }
+    if !resource.categories.is_empty() {
+        entry["categories"] = json!(resource.categories);
+    }
+    if !subresources.is_empty() {
+        entry["subresources"] = subresources.into();
+    }
+    entry
+}

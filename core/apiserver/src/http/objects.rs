@@ -1,0 +1,297 @@
+//! The verbs on stored resources.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use jiff::Timestamp;
+use keelson_api::{Object, ResourceInfo, Schema, Status};
+use serde_json::{Value, json as document};
+
+use super::negotiation::{Form, form};
+use super::{ApiState, body, json, method_not_allowed, patch, table, target, watch, write_options};
+use crate::cache;
+use crate::identity::Identity;
+use crate::registry::delete::{DeleteOptions, Deleted};
+use crate::registry::list::Page;
+use crate::registry::{Target, WriteOptions, Written};
+use crate::request_info::RequestInfo;
+
+/// Serves a verb.
+pub(super) async fn serve(
+    state: &Arc<ApiState>,
+    identity: Identity,
+    info: RequestInfo,
+    resource: Arc<ResourceInfo>,
+    request: Request<Body>,
+) -> Result<Response, Status> {
+    let form = form(request.headers())?;
+    let verb = if info.subresource.is_empty() { info.verb.as_str() } else { "" };
+    if !verb.is_empty() && !resource.has_verb(verb) {
+        return Err(method_not_allowed(&resource, request.method()));
+    }
+    match info.verb.as_str() {
+        "list" => {
+            let page = state.registry.list(&info, &resource).await?;
+            listed(&info, &resource, &page, &form)
+        }
+        "watch" => watch::serve(&state.registry, &info, &resource, form),
+        "get" => {
+            let target = target(&info, resource);
+            if info.subresource == "scale" {
+                return Ok(json(StatusCode::OK, &state.registry.scale(&target)?));
+            }
+            let found = state.registry.get(&target)?;
+            one(&info, &target.resource, StatusCode::OK, found.bytes.clone(), &form)
+        }
+        "create" | "update" | "patch" | "delete" | "deletecollection" => {
+            write(state, identity, info, resource, request, &form).await
+        }
+        _ => Err(method_not_allowed(&resource, request.method())),
+    }
+}
+
+async fn write(
+    state: &Arc<ApiState>,
+    identity: Identity,
+    info: RequestInfo,
+    resource: Arc<ResourceInfo>,
+    request: Request<Body>,
+    form: &Form,
+) -> Result<Response, Status> {
+    let (parts, content) = request.into_parts();
+    let raw = body::read(content).await?;
+    let mut options = write_options(&info, identity, &parts.headers)?;
+    let target = target(&info, Arc::clone(&resource));
+    let mut warnings = Vec::new();
+    let written = match info.verb.as_str() {
+        "create" => create(state, &info, target, &parts.headers, &raw, &options, &mut warnings).await?,
+        "update" => {
+            if info.subresource == "scale" {
+                let scale = scale_object(&parts.headers, &raw)?;
+                let scale = state.registry.set_scale(&target, &scale, &options).await?;
+                return Ok(json(StatusCode::OK, &scale));
+            }
+            let mut object = body::object(body::value(&parts.headers, &raw)?, &resource.gvk())?;
+            warnings = check(&info, &mut object, &raw, &resource)?;
+            if object.name().is_some_and(|name| name != target.name) {
+                let text = format!(
+                    "the name of the object ({}) does not match the name on the URL ({})",
+                    object.name().unwrap_or_default(),
+                    target.name
+                );
+                return Err(Status::bad_request(text));
+            }
+            if info.subresource == "finalize" {
+                state.registry.finalize(&target, &object, &options).await?
+            } else {
+                state.registry.update(&target, &options, |_| Ok(object.clone())).await?
+            }
+        }
+        "patch" => {
+            let outcome = patch::serve(state, &info, &target, &parts.headers, &raw, &options).await?;
+            match outcome {
+                patch::Patched::Object(written) => written,
+                patch::Patched::Scale(scale) => return Ok(json(StatusCode::OK, &scale)),
+            }
+        }
+        _ => {
+            let delete = delete_options(&info, &raw)?;
+            options.dry_run |= delete.dry_run.iter().any(|item| item == "All");
+            if info.verb == "deletecollection" {
+                return delete_collection(state, &info, &resource, &delete, &options).await;
+            }
+            if !info.subresource.is_empty() {
+                return Err(method_not_allowed(&resource, &Method::DELETE));
+            }
+            let deleted = state.registry.delete(&target, &delete, &options).await?;
+            return gone(&info, &target, deleted, form);
+        }
+    };
+    let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+    let mut response = one(&info, &resource, code, written.bytes, form)?;
+    warn(response.headers_mut(), &warnings);
+    Ok(response)
+}
+
+fn check(
+    info: &RequestInfo,
+    object: &mut Object,
+    raw: &[u8],
+    resource: &ResourceInfo,
+) -> Result<Vec<String>, Status> {
+    body::check_fields(info, object, raw, Schema::builtin(&resource.gvk()).as_deref())
+}
+
+/// Reads a Scale.
+pub(super) fn scale_object(headers: &HeaderMap, raw: &[u8]) -> Result<Object, Status> {
+    Object::from_value(body::value(headers, raw)?).map_err(|error| Status::bad_request(error.to_string()))
+}
+
+async fn create(
+    state: &ApiState,
+    info: &RequestInfo,
+    target: Target,
+    headers: &HeaderMap,
+    raw: &[u8],
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Written, Status> {
+    let value = body::value(headers, raw)?;
+    if info.subresource == "binding" {
+        let binding = Object::from_value(value).map_err(|error| Status::bad_request(error.to_string()))?;
+        state.registry.bind(&target, &binding, options).await?;
+        let status = document!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+        return Ok(Written { bytes: status.to_string().into(), created: true });
+    }
+    if !info.subresource.is_empty() || info.name.is_some() {
+        return Err(method_not_allowed(&target.resource, &Method::POST));
+    }
+    let mut object = body::object(value, &target.resource.gvk())?;
+    *warnings = check(info, &mut object, raw, &target.resource)?;
+    state.registry.create(target, object, options).await
+}
+
+fn warn(headers: &mut HeaderMap, warnings: &[String]) {
+    for text in warnings {
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            headers.append("warning", value);
+        }
+    }
+}
+
+fn delete_options(info: &RequestInfo, raw: &[u8]) -> Result<DeleteOptions, Status> {
+    let mut options: DeleteOptions = if raw.iter().all(u8::is_ascii_whitespace) {
+        DeleteOptions::default()
+    } else {
+        serde_json::from_slice(raw)
+            .map_err(|error| Status::bad_request(format!("cannot decode DeleteOptions: {error}")))?
+    };
+    if let Some(text) = info.parameter("gracePeriodSeconds") {
+        let seconds = text.parse().map_err(|_| {
+            Status::bad_request(format!("invalid gracePeriodSeconds: {text:?} is not a number"))
+        })?;
+        options.grace_period_seconds = Some(seconds);
+    }
+    if let Some(policy) = info.parameter("propagationPolicy") {
+        options.propagation_policy = Some(policy.to_owned());
+    }
+    if let Some(text) = info.parameter("orphanDependents") {
+        options.orphan_dependents = Some(text == "true");
+    }
+    Ok(options)
+}
+
+async fn delete_collection(
+    state: &ApiState,
+    info: &RequestInfo,
+    resource: &Arc<ResourceInfo>,
+    delete: &DeleteOptions,
+    options: &WriteOptions,
+) -> Result<Response, Status> {
+    use futures::{FutureExt, StreamExt, TryStreamExt};
+    let page = state.registry.list(info, resource).await?;
+    let how = Arc::new((delete.clone(), options.clone()));
+    let mut deletions = Vec::with_capacity(page.objects.len());
+    for object in &page.objects {
+        let target = Target {
+            resource: Arc::clone(resource),
+            namespace: object.namespace.as_deref().map(str::to_owned),
+            name: object.name.to_string(),
+            subresource: String::new(),
+        };
+        let (registry, how) = (Arc::clone(&state.registry), Arc::clone(&how));
+        deletions.push(
+            async move {
+                match registry.delete(&target, &how.0, &how.1).await {
+                    Err(status) if status.code == 404 => Ok(()),
+                    outcome => outcome.map(drop),
+                }
+            }
+            .boxed(),
+        );
+    }
+    futures::stream::iter(deletions).buffer_unordered(64).try_collect::<()>().await?;
+    listed(info, resource, &page, &Form::Object)
+}
+
+fn gone(info: &RequestInfo, target: &Target, deleted: Deleted, form: &Form) -> Result<Response, Status> {
+    match deleted {
+        Deleted::Gone { uid } => {
+            let status = Status::deleted(&target.group_resource(), &target.name, &uid);
+            Ok(json(StatusCode::OK, &status.to_value()))
+        }
+        Deleted::Ending(bytes) => one(info, &target.resource, StatusCode::OK, bytes, form),
+    }
+}
+
+/// One object in the form that is asked for.
+fn one(
+    info: &RequestInfo,
+    resource: &ResourceInfo,
+    code: StatusCode,
+    bytes: Bytes,
+    form: &Form,
+) -> Result<Response, Status> {
+    match form {
+        Form::Object | Form::AggregatedDiscovery => Ok(super::bytes(code, bytes)),
+        Form::Metadata => Ok(json(code, &table::metadata_of(&cache::decode(&bytes)?))),
+        Form::Table => {
+            let object = cache::decode(&bytes)?;
+            let version = object.resource_version().unwrap_or_default().to_owned();
+            let rows = vec![table::row(info, resource, object, Timestamp::now())];
+            let metadata = document!({"resourceVersion": version});
+            Ok(json(code, &table::table(resource, metadata, rows, table::Columns::Shown)))
+        }
+    }
+}
+
+/// A list in the form that is asked for. Objects go out as the bytes that were committed.
+fn listed(info: &RequestInfo, resource: &ResourceInfo, page: &Page, form: &Form) -> Result<Response, Status> {
+    let mut metadata = serde_json::Map::new();
+    metadata.insert("resourceVersion".into(), page.revision.to_string().into());
+    if !page.next.is_empty() {
+        metadata.insert("continue".into(), page.next.as_str().into());
+    }
+    if let Some(remaining) = page.remaining {
+        metadata.insert("remainingItemCount".into(), remaining.into());
+    }
+    let metadata = Value::Object(metadata);
+    let decoded = || page.objects.iter().map(|object| cache::decode(&object.bytes));
+    match form {
+        Form::Table => {
+            let now = Timestamp::now();
+            let rows = decoded()
+                .map(|object| object.map(|object| table::row(info, resource, object, now)))
+                .collect::<Result<Vec<Value>, Status>>()?;
+            Ok(json(StatusCode::OK, &table::table(resource, metadata, rows, table::Columns::Shown)))
+        }
+        Form::Metadata => {
+            let items = decoded()
+                .map(|object| object.map(|object| table::metadata_of(&object)))
+                .collect::<Result<Vec<Value>, Status>>()?;
+            let list = document!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                "metadata": metadata, "items": items});
+            Ok(json(StatusCode::OK, &list))
+        }
+        Form::Object | Form::AggregatedDiscovery => {
+            let size: usize = page.objects.iter().map(|object| object.bytes.len() + 1).sum();
+            let mut out = BytesMut::with_capacity(size + 256);
+            let head = document!({"kind": resource.list_kind, "apiVersion": resource.group_version().to_string(), "metadata": metadata});
+            let head = head.to_string();
+            out.put_slice(&head.as_bytes()[..head.len() - 1]);
+            out.put_slice(b",\"items\":[");
+            for (place, object) in page.objects.iter().enumerate() {
+                if place > 0 {
+                    out.put_u8(b',');
+                }
+                out.put_slice(&object.bytes);
+            }
+            out.put_slice(b"]}");
+            Ok(super::bytes(StatusCode::OK, out.freeze()))
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What kubectl prints: `meta.k8s.io/v1` Table, and PartialObjectMetadata.
+
+use jiff::Timestamp;
+use keelson_api::{Object, ResourceInfo, table};
+use serde_json::{Value, json};
+
+use crate::request_info::RequestInfo;
+
+/// Whether a table carries its column definitions; a watch sends them once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Columns {
+    /// It does.
+    Shown,
+    /// It does not.
+    Omitted,
+}
+
+/// An object's metadata alone.
+pub fn metadata_of(object: &Object) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+        "metadata": object.metadata().cloned().unwrap_or_default(),
+    })
+}
+
+/// One row.
+pub fn row(info: &RequestInfo, resource: &ResourceInfo, object: Object, now: Timestamp) -> Value {
+    let cells = table::cells(&resource.gvk(), &object, now);
+    match info.parameter("includeObject") {
+        Some("None") => json!({"cells": cells}),
+        Some("Object") => json!({"cells": cells, "object": object.into_value()}),
+        _ => json!({"cells": cells, "object": metadata_of(&object)}),
+    }
+}
+
+/// A whole table.
+pub fn table(resource: &ResourceInfo, metadata: Value, rows: Vec<Value>, columns: Columns) -> Value {
+    let definitions: Option<Vec<Value>> = (columns == Columns::Shown)
+        .then(|| table::columns(&resource.gvk()).iter().map(table::Column::to_value).collect());
+    json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+        "columnDefinitions": definitions, "rows": rows,
+    })
+}

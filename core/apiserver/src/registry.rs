@@ -1,0 +1,362 @@
+//! Reads and writes objects of every resource by the same rules.
+//!
+//! What differs between resources is data of the catalog, or a line in [`strategy`]. Writes that do not name a
+//! revision are retried on the newest state when another one came between.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use keelson_api::{
+    Catalog, GroupResource, Object, ResourceInfo, Schema, Status, apply, defaults, validation,
+};
+use keelson_store::{Change, Key, Precondition, Refusal, Revision, Store, StoreError, Value, Write};
+
+use crate::cache::{self, Cached, ResourceCache, WatchCache};
+use crate::identity::Identity;
+
+pub mod delete;
+pub mod list;
+pub mod strategy;
+pub mod subresource;
+
+/// How often a write without a revision is tried again.
+const ATTEMPTS: usize = 16;
+
+/// The registry of all resources.
+pub struct Registry {
+    store: Arc<dyn Store>,
+    cache: Arc<WatchCache>,
+    catalog: ArcSwap<Catalog>,
+    admission: Vec<Arc<dyn crate::admission::Admission>>,
+}
+
+/// Which object, of which resource.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The resource.
+    pub resource: Arc<ResourceInfo>,
+    /// The namespace; `None` for cluster-scoped resources.
+    pub namespace: Option<String>,
+    /// The object's name.
+    pub name: String,
+    /// The subresource written through; empty for the object itself.
+    pub subresource: String,
+}
+
+impl Target {
+    /// The group and resource, for messages.
+    pub fn group_resource(&self) -> GroupResource {
+        self.resource.group_resource()
+    }
+
+    fn cache_key(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{namespace}/{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    fn store_key(&self) -> Result<Key, Status> {
+        Key::new(cache::key(&self.group_resource(), self.namespace.as_deref(), &self.name))
+            .map_err(|error| Status::bad_request(error.to_string()))
+    }
+}
+
+/// How a write is made.
+#[derive(Clone, Debug)]
+pub struct WriteOptions {
+    /// Who writes.
+    pub identity: Identity,
+    /// The field manager.
+    pub manager: String,
+    /// Do everything but the write.
+    pub dry_run: bool,
+}
+
+/// What a write gave.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The document as it now stands.
+    pub bytes: bytes::Bytes,
+    /// Whether it was created.
+    pub created: bool,
+}
+
+impl Registry {
+    /// A registry over a store and the cache that observes it.
+    pub fn new(
+        store: Arc<dyn Store>,
+        cache: Arc<WatchCache>,
+        catalog: Catalog,
+        admission: Vec<Arc<dyn crate::admission::Admission>>,
+    ) -> Self {
+        Registry { store, cache, catalog: ArcSwap::from_pointee(catalog), admission }
+    }
+
+    /// The resources that are served now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.load_full()
+    }
+
+    /// The store, for health.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The cache of a resource.
+    pub fn resource(&self, resource: &GroupResource) -> Arc<ResourceCache> {
+        self.cache.resource(resource)
+    }
+
+    /// The newest revision that has been taken up.
+    pub fn revision(&self) -> u64 {
+        self.cache.revision()
+    }
+
+    /// One object, or 404.
+    pub fn get(&self, target: &Target) -> Result<Arc<Cached>, Status> {
+        self.find(target).ok_or_else(|| Status::not_found(&target.group_resource(), &target.name))
+    }
+
+    /// One object, if it is there.
+    pub fn find(&self, target: &Target) -> Option<Arc<Cached>> {
+        self.resource(&target.group_resource()).get(&target.cache_key())
+    }
+
+    /// Creates an object. `target.name` may be empty, where the object has a name or a `generateName`.
+    pub async fn create(
+        &self,
+        mut target: Target,
+        mut object: Object,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        let gvk = target.resource.gvk();
+        if object.resource_version().is_some_and(|version| !version.is_empty()) {
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        let generated = strategy::take_name(&mut object, &mut target)?;
+        object.set_gvk(&gvk);
+        object.set_uid(&uuid::Uuid::new_v4().to_string());
+        let now = Timestamp::now();
+        object.set_creation_timestamp(now);
+        object.set_deletion_timestamp(None);
+        object.set_deletion_grace_period_seconds(None);
+        strategy::before_create(&target.resource, &mut object);
+        defaults::apply_defaults(&gvk, &mut object);
+        self.mutate(crate::admission::Operation::Create, &target, None, &mut object, options).await?;
+        let errors = validation::validate_create(&gvk, &object, target.resource.namespaced);
+        if !errors.is_empty() {
+            return Err(Status::invalid(&gvk, &target.name, &errors));
+        }
+        self.validate(crate::admission::Operation::Create, &target, None, Some(&object), options).await?;
+        track(None, &mut object, &target, options, now);
+        if options.dry_run {
+            if self.find(&target).is_some() {
+                return Err(Status::already_exists(&target.group_resource(), &target.name));
+            }
+            return dry(object, true);
+        }
+        match self.put(&target, &object, Precondition::Absent).await {
+            Ok(bytes) => Ok(Written { bytes, created: true }),
+            Err(WriteFailure::Conflict) if generated => Err(strategy::name_collision(&target)),
+            Err(WriteFailure::Conflict) => {
+                Err(Status::already_exists(&target.group_resource(), &target.name))
+            }
+            Err(WriteFailure::Status(status)) => Err(status),
+        }
+    }
+
+    /// Changes an object by a function of its newest state. The function is called again when another write came
+    /// between, unless its result names a revision: then that is a conflict.
+    pub async fn update(
+        &self,
+        target: &Target,
+        options: &WriteOptions,
+        change: impl Fn(&Object) -> Result<Object, Status> + Send + Sync,
+    ) -> Result<Written, Status> {
+        let resource = target.group_resource();
+        for _ in 0..ATTEMPTS {
+            let found = self.get(target)?;
+            let live = cache::decode(&found.bytes)?;
+            let mut object = change(&live)?;
+            let named = object.resource_version().filter(|version| !version.is_empty());
+            let pinned = named.is_some_and(|version| Some(version) != live.resource_version());
+            if pinned {
+                return Err(Status::modified(&resource, &target.name));
+            }
+            let has_revision = named.is_some();
+            if let (Some(own), Some(asked)) = (live.uid(), object.uid().filter(|uid| !uid.is_empty()))
+                && own != asked
+            {
+                let detail =
+                    format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {own}");
+                return Err(Status::conflict(&resource, &target.name, &detail));
+            }
+            if self.settle(target, &live, &mut object, options).await? == Settled::Unchanged {
+                return Ok(Written { bytes: found.bytes.clone(), created: false });
+            }
+            if options.dry_run {
+                return dry(object, false);
+            }
+            let at = Precondition::Unchanged(Revision::new(found.revision));
+            let outcome = if strategy::is_finished(&target.resource, &object) {
+                self.remove(target, &object, at).await
+            } else {
+                self.put(target, &object, at).await
+            };
+            match outcome {
+                Ok(bytes) => return Ok(Written { bytes, created: false }),
+                Err(WriteFailure::Conflict) if has_revision => {
+                    return Err(Status::modified(&resource, &target.name));
+                }
+                Err(WriteFailure::Conflict) => {}
+                Err(WriteFailure::Status(status)) => return Err(status),
+            }
+        }
+        Err(Status::modified(&resource, &target.name))
+    }
+
+    /// Brings a changed object into the form in which it is stored.
+    async fn settle(
+        &self,
+        target: &Target,
+        live: &Object,
+        object: &mut Object,
+        options: &WriteOptions,
+    ) -> Result<Settled, Status> {
+        let gvk = target.resource.gvk();
+        object.set_gvk(&gvk);
+        strategy::before_update(target, object, live);
+        if target.subresource.is_empty() {
+            defaults::apply_defaults(&gvk, object);
+        }
+        self.mutate(crate::admission::Operation::Update, target, Some(live), object, options).await?;
+        let errors = validation::validate_update(&gvk, object, live);
+        if !errors.is_empty() {
+            return Err(Status::invalid(&gvk, &target.name, &errors));
+        }
+        self.validate(crate::admission::Operation::Update, target, Some(live), Some(object), options).await?;
+        strategy::set_generation(target, object, live);
+        object.set_resource_version(live.resource_version());
+        if *object == *live {
+            return Ok(Settled::Unchanged);
+        }
+        track(Some(live), object, target, options, Timestamp::now());
+        Ok(if *object == *live { Settled::Unchanged } else { Settled::Changed })
+    }
+
+    async fn mutate(
+        &self,
+        operation: crate::admission::Operation,
+        target: &Target,
+        old: Option<&Object>,
+        object: &mut Object,
+        options: &WriteOptions,
+    ) -> Result<(), Status> {
+        let attributes = crate::admission::Attributes::new(operation, target, old, options);
+        for plugin in &self.admission {
+            plugin.mutate(self, &attributes, object).await?;
+        }
+        Ok(())
+    }
+
+    async fn validate(
+        &self,
+        operation: crate::admission::Operation,
+        target: &Target,
+        old: Option<&Object>,
+        object: Option<&Object>,
+        options: &WriteOptions,
+    ) -> Result<(), Status> {
+        let attributes = crate::admission::Attributes::new(operation, target, old, options);
+        for plugin in &self.admission {
+            plugin.validate(self, &attributes, object).await?;
+        }
+        Ok(())
+    }
+
+    async fn put(
+        &self,
+        target: &Target,
+        object: &Object,
+        precondition: Precondition,
+    ) -> Result<bytes::Bytes, WriteFailure> {
+        self.write(target, Change::Put(value(object)?), precondition).await
+    }
+
+    async fn remove(
+        &self,
+        target: &Target,
+        object: &Object,
+        precondition: Precondition,
+    ) -> Result<bytes::Bytes, WriteFailure> {
+        self.write(target, Change::Delete(value(object)?), precondition).await
+    }
+
+    async fn write(
+        &self,
+        target: &Target,
+        change: Change,
+        precondition: Precondition,
+    ) -> Result<bytes::Bytes, WriteFailure> {
+        let key = target.store_key().map_err(WriteFailure::Status)?;
+        match self.store.write(Write { key, precondition, change }).await {
+            Ok(entry) => Ok(entry.value),
+            Err(StoreError::Refused(Refusal::Conflict { .. })) => Err(WriteFailure::Conflict),
+            Err(StoreError::NoSpace) => Err(WriteFailure::Status(Status::new(
+                507,
+                "InsufficientStorage",
+                "the store has no space left: free some on its disk, or delete objects",
+            ))),
+            Err(error @ (StoreError::Unavailable { .. } | StoreError::Closed)) => {
+                Err(WriteFailure::Status(Status::unavailable(error.to_string())))
+            }
+            Err(error @ StoreError::Refused(Refusal::Malformed)) => {
+                Err(WriteFailure::Status(Status::internal(error)))
+            }
+        }
+    }
+}
+
+enum WriteFailure {
+    Conflict,
+    Status(Status),
+}
+
+fn value(object: &Object) -> Result<Value, WriteFailure> {
+    let (bytes, stamp) = object.encode().map_err(|error| WriteFailure::Status(Status::internal(error)))?;
+    if bytes.len() > MAX_OBJECT_BYTES {
+        return Err(WriteFailure::Status(Status::too_large(format!(
+            "Request entity too large: limit is {MAX_OBJECT_BYTES}"
+        ))));
+    }
+    Ok(Value::stamped(bytes, stamp))
+}
+
+/// The largest object that is stored, as upstream's limit of a request body.
+pub const MAX_OBJECT_BYTES: usize = 3 << 20;
+
+fn track(
+    live: Option<&Object>,
+    object: &mut Object,
+    target: &Target,
+    options: &WriteOptions,
+    now: Timestamp,
+) {
+    let manager = apply::Manager { name: &options.manager, subresource: &target.subresource };
+    let schema = Schema::builtin(&target.resource.gvk());
+    apply::track_update(live, object, manager, schema.as_deref(), now);
+}
+
+fn dry(object: Object, created: bool) -> Result<Written, Status> {
+    let bytes = serde_json::to_vec(&object.into_value()).map_err(Status::internal)?;
+    Ok(Written { bytes: bytes.into(), created })
+}
+
+/// Whether there is anything to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    Changed,
+    Unchanged,
+}

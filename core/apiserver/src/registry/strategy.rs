@@ -1,0 +1,177 @@
+//! Where resources differ: what a writer may not set, and what is kept from the live object.
+
+use keelson_api::{Object, ResourceInfo, Status};
+use serde_json::Value;
+
+use super::Target;
+
+/// The finalizer of foreground deletion.
+pub const FOREGROUND: &str = "foregroundDeletion";
+/// The finalizer that asks for dependents to be left.
+pub const ORPHAN: &str = "orphan";
+
+/// Letters of generated names: no vowels and nothing that looks like another.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const MAX_GENERATED: usize = 63;
+
+/// Brings name and namespace of object and path together. `true` where the name was generated.
+pub(super) fn take_name(object: &mut Object, target: &mut Target) -> Result<bool, Status> {
+    let own = object.name().unwrap_or_default().to_owned();
+    let mut generated = false;
+    if !target.name.is_empty() && !own.is_empty() && own != target.name {
+        let text =
+            format!("the name of the object ({own}) does not match the name on the URL ({})", target.name);
+        return Err(Status::bad_request(text));
+    }
+    if target.name.is_empty() {
+        target.name = own;
+    }
+    if target.name.is_empty()
+        && let Some(prefix) = object.generate_name().filter(|prefix| !prefix.is_empty())
+    {
+        target.name = generate(prefix);
+        generated = true;
+    }
+    object.set_name(&target.name.clone());
+    match (&target.namespace, object.namespace().filter(|namespace| !namespace.is_empty())) {
+        (Some(path), Some(own)) if path != own => {
+            let text =
+                "the namespace of the provided object does not match the namespace sent on the request";
+            return Err(Status::bad_request(text));
+        }
+        _ => object.set_namespace(target.namespace.clone().as_deref()),
+    }
+    Ok(generated)
+}
+
+fn generate(prefix: &str) -> String {
+    let mut name: String = prefix.chars().take(MAX_GENERATED - 5).collect();
+    name.extend((0..5).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])));
+    name
+}
+
+pub(super) fn name_collision(target: &Target) -> Status {
+    let resource = target.group_resource();
+    let mut status = Status::already_exists(&resource, &target.name);
+    status.message = format!(
+        "{resource} {:?} already exists, the server was not able to generate a unique name for the object",
+        target.name
+    );
+    status
+}
+
+/// Whether a resource's status is written through its own path alone.
+fn has_status(resource: &ResourceInfo) -> bool {
+    resource.subresource("status").is_some()
+}
+
+/// Whether changes of the spec are counted in `metadata.generation`.
+fn counts_generation(resource: &ResourceInfo) -> bool {
+    match resource.group.as_str() {
+        "" => matches!(resource.plural.as_str(), "pods" | "replicationcontrollers"),
+        "events.k8s.io" | "coordination.k8s.io" | "discovery.k8s.io" | "rbac.authorization.k8s.io" => {
+            resource.plural == "endpointslices"
+        }
+        _ => true,
+    }
+}
+
+/// What a creator may not set.
+pub(super) fn before_create(resource: &ResourceInfo, object: &mut Object) {
+    if has_status(resource) {
+        object.remove(&["status"]);
+    }
+    object.set_generation(counts_generation(resource).then_some(1));
+    let phase = match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "namespaces") => "Active",
+        ("", "pods" | "persistentvolumeclaims" | "persistentvolumes") => "Pending",
+        _ => return,
+    };
+    object.set(&["status", "phase"], phase.into());
+}
+
+/// What an update keeps from the live object.
+pub(super) fn before_update(target: &Target, object: &mut Object, live: &Object) {
+    match target.subresource.as_str() {
+        "" => {
+            if has_status(&target.resource) {
+                keep(object, live, "status");
+            }
+            if target.resource.plural == "namespaces" && target.resource.group.is_empty() {
+                keep(object, live, "spec");
+            }
+        }
+        "status" => {
+            let status = object.remove(&["status"]);
+            let metadata = object.metadata().cloned();
+            *object = live.clone();
+            match status {
+                Some(status) => object.set(&["status"], status),
+                None => drop(object.remove(&["status"])),
+            }
+            // Conditions' writers also set annotations and labels of nodes by this path.
+            if let Some(metadata) = metadata {
+                for field in ["labels", "annotations"] {
+                    if let Some(value) = metadata.get(field) {
+                        object.set(&["metadata", field], value.clone());
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+    let kept = [
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generateName",
+        "selfLink",
+    ];
+    let metadata = live.metadata().cloned().unwrap_or_default();
+    for field in kept {
+        match metadata.get(field) {
+            Some(value) => object.set(&["metadata", field], value.clone()),
+            None => drop(object.remove(&["metadata", field])),
+        }
+    }
+    object.set_name(&target.name);
+    object.set_namespace(target.namespace.as_deref());
+}
+
+fn keep(object: &mut Object, live: &Object, field: &str) {
+    match live.get(&[field]) {
+        Some(value) => object.set(&[field], value.clone()),
+        None => drop(object.remove(&[field])),
+    }
+}
+
+/// Counts a change of anything but metadata and status.
+pub(super) fn set_generation(target: &Target, object: &mut Object, live: &Object) {
+    if !counts_generation(&target.resource) || target.subresource == "status" {
+        return;
+    }
+    let differs = |a: &Object, b: &Object| {
+        a.0.iter().any(|(field, value)| {
+            !matches!(field.as_str(), "metadata" | "status") && b.0.get(field) != Some(value)
+        })
+    };
+    if differs(object, live) || differs(live, object) {
+        object.set_generation(Some(live.generation().unwrap_or(0) + 1));
+    }
+}
+
+/// Whether an object that is being deleted has nothing left that holds it.
+pub(super) fn is_finished(resource: &ResourceInfo, object: &Object) -> bool {
+    let held = object.finalizers().next().is_some() || is_held_by_spec(resource, object);
+    let waits = object.deletion_grace_period_seconds().is_some_and(|seconds| seconds > 0);
+    object.deletion_timestamp().is_some() && !held && !waits
+}
+
+/// Whether a namespace still has its own finalizers.
+pub(super) fn is_held_by_spec(resource: &ResourceInfo, object: &Object) -> bool {
+    resource.group.is_empty()
+        && resource.plural == "namespaces"
+        && object.get(&["spec", "finalizers"]).and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+}

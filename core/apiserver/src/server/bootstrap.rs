@@ -1,0 +1,144 @@
+//! The objects that every cluster has, made when they are missing and otherwise left as they are.
+
+use std::sync::Arc;
+
+use keelson_api::{GroupVersionKind, Object, Status};
+use serde_json::{Value, json};
+
+use super::Config;
+use crate::identity::{Identity, MASTERS};
+use crate::registry::{Registry, Target, WriteOptions};
+
+fn options() -> WriteOptions {
+    WriteOptions {
+        identity: Identity::user("system:apiserver", &[MASTERS]),
+        manager: "kube-apiserver".to_owned(),
+        dry_run: false,
+    }
+}
+
+async fn ensure(registry: &Registry, document: Value) -> Result<(), Status> {
+    let object = Object::from_value(document).map_err(Status::internal)?;
+    let gvk: GroupVersionKind = object.gvk();
+    let catalog = registry.catalog();
+    let resource = catalog.find_kind(&gvk).cloned().ok_or_else(Status::path_not_found)?;
+    let target = Target {
+        resource: Arc::clone(&resource),
+        namespace: object.namespace().map(str::to_owned),
+        name: object.name().unwrap_or_default().to_owned(),
+        subresource: String::new(),
+    };
+    if registry.find(&target).is_some() {
+        return Ok(());
+    }
+    match registry.create(target, object, &options()).await {
+        Err(status) if status.reason == "AlreadyExists" => Ok(()),
+        outcome => outcome.map(drop),
+    }
+}
+
+/// What a namespace holds from its beginning, so that pods can start in it.
+pub fn namespace_contents(namespace: &str, authority: &str) -> [Value; 2] {
+    [
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": namespace}}),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"ca.crt": authority}, "metadata": {
+            "name": "kube-root-ca.crt", "namespace": namespace,
+            "annotations": {"kubernetes.io/description":
+                "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters."},
+        }}),
+    ]
+}
+
+fn cluster_role(name: &str, rules: &Value) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "rules": rules,
+        "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+            "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
+    })
+}
+
+fn binding(role: &str, groups: &[&str]) -> Value {
+    let subjects: Vec<Value> = groups
+        .iter()
+        .map(|name| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name}))
+        .collect();
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "subjects": subjects,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "metadata": {"name": role, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+            "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
+    })
+}
+
+fn roles() -> Vec<Value> {
+    let discovery = json!([
+        "/api",
+        "/api/*",
+        "/apis",
+        "/apis/*",
+        "/healthz",
+        "/livez",
+        "/openapi",
+        "/openapi/*",
+        "/readyz",
+        "/version",
+        "/version/"
+    ]);
+    let public = json!(["/healthz", "/livez", "/readyz", "/version", "/version/"]);
+    vec![
+        cluster_role(
+            "cluster-admin",
+            &json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]}]),
+        ),
+        cluster_role("system:discovery", &json!([{"nonResourceURLs": discovery, "verbs": ["get"]}])),
+        cluster_role("system:public-info-viewer", &json!([{"nonResourceURLs": public, "verbs": ["get"]}])),
+        cluster_role(
+            "system:basic-user",
+            &json!([
+                {"apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], "verbs": ["create"]},
+                {"apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"], "verbs": ["create"]},
+            ]),
+        ),
+        binding("cluster-admin", &["system:masters"]),
+        binding("system:discovery", &["system:authenticated"]),
+        binding("system:basic-user", &["system:authenticated"]),
+        binding("system:public-info-viewer", &["system:authenticated", "system:unauthenticated"]),
+    ]
+}
+
+fn priority_class(name: &str, value: i64, description: &str) -> Value {
+    json!({
+        "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": value, "description": description,
+        "metadata": {"name": name},
+    })
+}
+
+/// Makes what is missing.
+pub(super) async fn run(registry: &Registry, config: &Config, authority: &str) -> Result<(), Status> {
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        ensure(registry, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+            .await?;
+        for document in namespace_contents(name, authority) {
+            ensure(registry, document).await?;
+        }
+    }
+    for document in roles() {
+        ensure(registry, document).await?;
+    }
+    let critical = "Used for system critical pods that must not be moved from their current node.";
+    ensure(registry, priority_class("system-node-critical", 2_000_001_000, critical)).await?;
+    let critical = "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.";
+    ensure(registry, priority_class("system-cluster-critical", 2_000_000_000, critical)).await?;
+    let address = config.service_cidr.hosts().next().map(|address| address.to_string());
+    ensure(
+        registry,
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+            "spec": {"type": "ClusterIP", "clusterIP": address, "ports": [
+                {"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.bind.port()},
+            ]},
+        }),
+    )
+    .await
+}

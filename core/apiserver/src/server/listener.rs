@@ -1,0 +1,158 @@
+//! TLS, and who is at the other end of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Request, header};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use keelson_api::Status;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{Config, StartError};
+use crate::http::{ApiState, Failure, handle};
+use crate::identity::Identity;
+use crate::pki::{Pki, PkiError};
+
+/// Connections at once; further ones wait to be accepted.
+const CONNECTIONS: usize = 4096;
+/// How long a client may take for a handshake, and for the head of a request.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+fn tls(config: &Config, pki: &Pki) -> Result<rustls::ServerConfig, StartError> {
+    let first = config.service_cidr.hosts().next();
+    let mut names: Vec<String> = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let mut addresses = vec![std::net::Ipv4Addr::LOCALHOST.into()];
+    addresses.extend(first.map(std::net::IpAddr::V4));
+    addresses.extend(Some(config.bind.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback()));
+    for name in &config.names {
+        match name.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => names.push(name.clone()),
+        }
+    }
+    let unreadable = || PkiError::Unreadable { path: config.data_dir.join("pki") };
+    let (chain, key) = pki.serving("apiserver", &names, &addresses)?.to_der().ok_or_else(unreadable)?;
+    let mut roots = rustls::RootCertStore::empty();
+    let authority = CertificateDer::from_pem_slice(pki.authority().as_bytes()).map_err(|_| unreadable())?;
+    roots.add(authority).map_err(StartError::Tls)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| StartError::Tls(rustls::Error::General(error.to_string())))?;
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(StartError::Tls)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(StartError::Tls)?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(tls)
+}
+
+/// Listens, and serves until it is told to stop.
+pub(super) async fn start(
+    state: Arc<ApiState>,
+    config: &Config,
+    pki: &Pki,
+    stop: CancellationToken,
+) -> Result<(SocketAddr, tokio::task::JoinHandle<()>), StartError> {
+    let acceptor = TlsAcceptor::from(Arc::new(tls(config, pki)?));
+    let listen = |source| StartError::Listen { bind: config.bind, source };
+    let listener = TcpListener::bind(config.bind).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+    let task = tokio::spawn(async move {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let (state, acceptor, stop) = (Arc::clone(&state), acceptor.clone(), stop.clone());
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            () = serve(state, acceptor, stream) => {}
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, as a rule: a pause lets some be closed.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    });
+    Ok((address, task))
+}
+
+async fn serve(state: Arc<ApiState>, acceptor: TlsAcceptor, stream: TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(identity);
+    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let (state, peer) = (Arc::clone(&state), peer.clone());
+        async move { Ok::<_, std::convert::Infallible>(answer(state, peer, request.map(Body::new)).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1000).keep_alive_interval(PATIENCE * 2);
+    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+async fn answer(
+    state: Arc<ApiState>,
+    peer: Option<Identity>,
+    request: Request<Body>,
+) -> axum::response::Response {
+    use axum::response::IntoResponse;
+    // No token authenticator is configured, so that a token is never a valid one.
+    if peer.is_none() && request.headers().contains_key(header::AUTHORIZATION) {
+        return Failure(Status::unauthorized()).into_response();
+    }
+    handle(state, peer.unwrap_or_else(Identity::anonymous), request).await
+}
+
+/// The user and groups that a verified client certificate names.
+fn identity(certificate: &CertificateDer<'_>) -> Identity {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Identity::anonymous() };
+    let subject = certificate.subject();
+    let user = subject.iter_common_name().find_map(|name| name.as_str().ok());
+    let groups: Vec<&str> = subject.iter_organization().filter_map(|name| name.as_str().ok()).collect();
+    match user {
+        Some(user) if !user.is_empty() => Identity::user(user, &groups),
+        Some(_) | None => Identity::anonymous(),
+    }
+}

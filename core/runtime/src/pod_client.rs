@@ -1,0 +1,117 @@
+//! The runtime's side of the pod process: starting it, and speaking with it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use crate::config::PodProcess;
+use crate::pod_process::READY;
+use crate::pod_process::protocol::{self, Frame, FrameError, Kind, Request, Response};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PodClientError {
+    #[error("run the pod process")]
+    Spawn(#[source] io::Error),
+    #[error("the pod process did not come up: {0}")]
+    NotReady(String),
+    #[error("reach the pod process")]
+    Connect(#[source] io::Error),
+    #[error("speak with the pod process")]
+    Io(#[source] io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("understand the pod process")]
+    Json(#[source] serde_json::Error),
+    #[error("the pod process went away")]
+    Gone,
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Starts the pod process of the folder; it serves when this returns.
+pub(crate) async fn spawn(program: &PodProcess, folder: &Path) -> Result<(), PodClientError> {
+    // No hook before exec, so that the process is made by vfork: the runtime's process is large.
+    let mut child = tokio::process::Command::new(&program.program)
+        .args(&program.arguments)
+        .arg(folder)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .map_err(PodClientError::Spawn)?;
+    let mut answer = Vec::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_end(&mut answer).await.map_err(PodClientError::Spawn)?;
+    }
+    if answer == READY {
+        // It lives on by itself; tokio reaps it if it ends before this process does.
+        return Ok(());
+    }
+    let status = child.wait().await.map_err(PodClientError::Spawn)?;
+    let text = String::from_utf8_lossy(&answer).trim().to_owned();
+    Err(PodClientError::NotReady(if text.is_empty() { status.to_string() } else { text }))
+}
+
+/// One connection to a pod process.
+#[derive(Debug)]
+pub(crate) struct PodConnection {
+    stream: UnixStream,
+    input: Vec<u8>,
+}
+
+impl PodConnection {
+    pub(crate) async fn open(folder: &Path) -> Result<Self, PodClientError> {
+        // A socket's name is short: it goes by the open folder.
+        let handle = File::open(folder).map_err(PodClientError::Connect)?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}/pod.sock", handle.as_raw_fd()));
+        let stream = UnixStream::connect(path).await.map_err(PodClientError::Connect)?;
+        Ok(Self { stream, input: Vec::new() })
+    }
+
+    pub(crate) async fn send(&mut self, kind: Kind, payload: &[u8]) -> Result<(), PodClientError> {
+        let mut frame = Vec::with_capacity(payload.len() + 5);
+        protocol::encode(kind, payload, &mut frame);
+        self.stream.write_all(&frame).await.map_err(PodClientError::Io)
+    }
+
+    pub(crate) async fn send_json(
+        &mut self,
+        kind: Kind,
+        value: &impl Serialize,
+    ) -> Result<(), PodClientError> {
+        let payload = serde_json::to_vec(value).map_err(PodClientError::Json)?;
+        self.send(kind, &payload).await
+    }
+
+    /// The next frame; `None` when the pod process has closed. Safe to cancel.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, PodClientError> {
+        loop {
+            if let Some(frame) = protocol::decode(&mut self.input)? {
+                return Ok(Some(frame));
+            }
+            let count = self.stream.read_buf(&mut self.input).await.map_err(PodClientError::Io)?;
+            if count == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Asks, and takes the answer.
+    pub(crate) async fn ask(&mut self, request: &Request) -> Result<Response, PodClientError> {
+        self.send_json(Kind::Json, request).await?;
+        let frame = self.next().await?.ok_or(PodClientError::Gone)?;
+        match serde_json::from_slice(&frame.payload).map_err(PodClientError::Json)? {
+            Response::Failed { message } => Err(PodClientError::Failed(message)),
+            response @ (Response::Done | Response::Started(_) | Response::Status { .. }) => Ok(response),
+        }
+    }
+}
+
+/// One question on a connection of its own.
+pub(crate) async fn ask(folder: &Path, request: &Request) -> Result<Response, PodClientError> {
+    PodConnection::open(folder).await?.ask(request).await
+}

@@ -1,0 +1,219 @@
+//! The last steps inside of a container before its program runs: groups, filter, user, capabilities, `execve`.
+//!
+//! They are ours, and not the container library's, because the system call filter must be installed between
+//! them: before the privileges go when the container may gain new ones, at the very end otherwise.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+use nix::unistd::{Gid, Uid};
+
+use super::protocol::Identity;
+use crate::seccomp;
+
+/// Runs the process of the specification as `Identity`.
+#[derive(Clone)]
+pub(super) struct IdentityExecutor {
+    pub(super) identity: Identity,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum IdentityError {
+    #[error("set the supplementary groups")]
+    Groups(#[source] nix::Error),
+    #[error("set the group")]
+    Group(#[source] nix::Error),
+    #[error("set the user")]
+    User(#[source] nix::Error),
+    #[error("set the capabilities: {step}")]
+    Capabilities {
+        step: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Seccomp(#[from] seccomp::SeccompError),
+    #[error("{0:?} holds a zero byte")]
+    ZeroByte(String),
+    #[error("exec {program:?}")]
+    Exec {
+        program: String,
+        #[source]
+        source: nix::Error,
+    },
+}
+
+impl Executor for IdentityExecutor {
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        self.run(spec).map_err(|error| ExecutorError::Execution(Box::new(error)))
+    }
+
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        let refuse = |text: String| Err(ExecutorValidationError::ArgValidationError(text));
+        let Some(process) = spec.process() else { return refuse("the specification has no process".into()) };
+        let Some(program) = process.args().as_ref().and_then(|args| args.first()) else {
+            return refuse("no command specified".into());
+        };
+        let path = process
+            .env()
+            .iter()
+            .flatten()
+            .find_map(|variable| variable.strip_prefix("PATH="))
+            .unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        match find_executable(program, path, process.cwd()) {
+            Found::Executable => Ok(()),
+            Found::NotExecutable => refuse(format!("exec: {program:?}: permission denied")),
+            Found::Nothing if program.contains('/') => {
+                refuse(format!("exec: {program:?}: stat {program}: no such file or directory"))
+            }
+            Found::Nothing => refuse(format!("exec: {program:?}: executable file not found in $PATH")),
+        }
+    }
+}
+
+enum Found {
+    Executable,
+    NotExecutable,
+    Nothing,
+}
+
+fn find_executable(program: &str, path: &str, cwd: &Path) -> Found {
+    let candidates: Vec<PathBuf> = if program.contains('/') {
+        vec![cwd.join(program)]
+    } else {
+        path.split(':').map(|folder| Path::new(folder).join(program)).collect()
+    };
+    let mut found = Found::Nothing;
+    for candidate in candidates {
+        match candidate.metadata() {
+            Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 => {
+                return Found::Executable;
+            }
+            Ok(_) => found = Found::NotExecutable,
+            Err(_) => {}
+        }
+    }
+    found
+}
+
+impl IdentityExecutor {
+    fn run(&self, spec: &Spec) -> Result<(), IdentityError> {
+        let identity = &self.identity;
+        let filter = if identity.seccomp { Some(seccomp::program(&identity.capabilities)?) } else { None };
+        let arguments = spec
+            .process()
+            .as_ref()
+            .and_then(|process| process.args().as_ref())
+            .into_iter()
+            .flatten()
+            .map(|argument| {
+                CString::new(argument.as_bytes()).map_err(|_| IdentityError::ZeroByte(argument.clone()))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let Some(program) = arguments.first() else { return Err(IdentityError::ZeroByte(String::new())) };
+
+        // The pod process blocks and ignores signals for itself only.
+        let _ = nix::sys::signal::SigSet::all().thread_unblock();
+        default_pipe_signal();
+        let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+        nix::unistd::setgroups(&groups).map_err(IdentityError::Groups)?;
+        if let Some(filter) = filter.as_ref().filter(|_| !identity.no_new_privileges) {
+            seccomp::install(filter)?;
+        }
+        become_user(identity)?;
+        if let Some(filter) = filter.as_ref().filter(|_| identity.no_new_privileges) {
+            seccomp::install(filter)?;
+        }
+        let failure = match nix::unistd::execvp(program, &arguments) {
+            Ok(never) => match never {},
+            Err(source) => source,
+        };
+        Err(IdentityError::Exec { program: program.to_string_lossy().into_owned(), source: failure })
+    }
+}
+
+fn become_user(identity: &Identity) -> Result<(), IdentityError> {
+    drop_bounding(&identity.capabilities)
+        .map_err(|source| IdentityError::Capabilities { step: "bounding", source })?;
+    nix::sys::prctl::set_keepcaps(true)
+        .map_err(|error| IdentityError::Capabilities { step: "keep", source: error.into() })?;
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    nix::unistd::setresgid(gid, gid, gid).map_err(IdentityError::Group)?;
+    nix::unistd::setresuid(uid, uid, uid).map_err(IdentityError::User)?;
+    let mask = |capabilities: &[u8]| capabilities.iter().fold(0_u64, |all, one| all | (1 << (one & 63)));
+    let (all, ambient) = (mask(&identity.capabilities), mask(&identity.ambient));
+    // A process of another user keeps nothing over its exec but the ambient set; that of root gets the bounding set.
+    let kept = if identity.uid == 0 { all } else { all & ambient };
+    set_capabilities(kept, kept, all & ambient)
+        .map_err(|source| IdentityError::Capabilities { step: "permitted and effective", source })?;
+    for capability in identity.ambient.iter().filter(|one| identity.capabilities.contains(one)) {
+        prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE.unsigned_abs().into(), u64::from(*capability))
+            .map_err(|source| IdentityError::Capabilities { step: "ambient", source })?;
+    }
+    Ok(())
+}
+
+fn drop_bounding(keep: &[u8]) -> io::Result<()> {
+    for capability in 0..=63_u8 {
+        // EINVAL: past the last capability of this kernel.
+        if prctl(libc::PR_CAPBSET_READ, u64::from(capability), 0).unwrap_or(0) == 1
+            && !keep.contains(&capability)
+        {
+            prctl(libc::PR_CAPBSET_DROP, u64::from(capability), 0)?;
+        }
+    }
+    Ok(())
+}
+
+#[allow(unsafe_code)]
+fn default_pipe_signal() {
+    // SAFETY: sets the default disposition; no handler is involved.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+#[allow(unsafe_code)]
+fn prctl(option: libc::c_int, first: u64, second: u64) -> io::Result<libc::c_int> {
+    // SAFETY: the options used take integers only.
+    let result = unsafe { libc::prctl(option, first, second, 0_u64, 0_u64) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[allow(unsafe_code)]
+fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = Header { version: VERSION_3, pid: 0 };
+    let low = |set: u64| (set & 0xffff_ffff) as u32;
+    let high = |set: u64| (set >> 32) as u32;
+    let data: [u32; 6] = [
+        low(effective),
+        low(permitted),
+        low(inheritable),
+        high(effective),
+        high(permitted),
+        high(inheritable),
+    ];
+    // SAFETY: header and data have the layout of version 3 of capset(2) and live through the call.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_told_from_one_that_may_not_run() {
+        assert!(matches!(find_executable("sh", "/nonexistent:/bin", Path::new("/")), Found::Executable));
+        assert!(matches!(find_executable("/etc/passwd", "", Path::new("/")), Found::NotExecutable));
+        assert!(matches!(find_executable("nothing-here", "/bin", Path::new("/")), Found::Nothing));
+    }
+}

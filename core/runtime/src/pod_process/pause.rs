@@ -1,0 +1,166 @@
+//! The pause process: first in the pod's namespaces, it does nothing but live, and reap in a shared pid namespace.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::protocol::PodSetup;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PauseError {
+    #[error("clone the pause process")]
+    Clone(#[source] io::Error),
+    #[error("bind the network namespace to {path}")]
+    Bind {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("set up the pod's namespaces: {0}")]
+    Inside(String),
+    #[error("read from the pause process")]
+    Pipe(#[source] io::Error),
+    #[error("join the cgroup {path}")]
+    Cgroup {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Starts the pause process in new namespaces as `setup` says, and names the network namespace.
+pub(super) fn start(setup: &PodSetup) -> Result<Pid, PauseError> {
+    let mut flags = libc::CLONE_NEWUTS;
+    if !setup.host_network {
+        flags |= libc::CLONE_NEWNET;
+    }
+    if !setup.host_ipc {
+        flags |= libc::CLONE_NEWIPC;
+    }
+    if setup.shared_pid {
+        flags |= libc::CLONE_NEWPID;
+    }
+    let (mut read, write) = io::pipe().map_err(PauseError::Pipe)?;
+    let pid = clone(flags).map_err(PauseError::Clone)?;
+    let Some(pid) = pid else {
+        drop(read);
+        let failure = inside(setup).err();
+        if let Some(failure) = failure {
+            let mut write = write;
+            let _ = io::Write::write_all(&mut write, failure.as_bytes());
+            exit(1);
+        }
+        drop(write);
+        pause();
+    };
+    drop(write);
+    let mut failure = String::new();
+    io::Read::read_to_string(&mut read, &mut failure).map_err(PauseError::Pipe)?;
+    if !failure.is_empty() {
+        return Err(PauseError::Inside(failure));
+    }
+    for controller in crate::cgroup::Hierarchy::detect().folders(&setup.cgroup) {
+        crate::cgroup::create(&controller)
+            .and_then(|()| std::fs::write(controller.join("cgroup.procs"), pid.to_string()))
+            .map_err(|source| PauseError::Cgroup { path: controller.clone(), source })?;
+    }
+    if !setup.host_network {
+        bind_namespace(pid, &setup.netns)
+            .map_err(|source| PauseError::Bind { path: setup.netns.clone(), source })?;
+    }
+    Ok(pid)
+}
+
+fn bind_namespace(pid: Pid, path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    File::create(path)?;
+    let source = PathBuf::from(format!("/proc/{pid}/ns/net"));
+    mount(Some(&source), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    Ok(())
+}
+
+fn inside(setup: &PodSetup) -> Result<(), String> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|error| format!("parent death signal: {error}"))?;
+    nix::unistd::sethostname(&setup.hostname).map_err(|error| format!("host name: {error}"))?;
+    // By /proc/self, net.* and kernel.shm* parameters are those of the caller's namespaces.
+    for (name, value) in &setup.sysctls {
+        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+        std::fs::write(&path, value).map_err(|error| format!("sysctl {name}={value}: {error}"))?;
+    }
+    if !setup.host_network {
+        bring_loopback_up().map_err(|error| format!("loopback: {error}"))?;
+    }
+    super::set_title("pause", "pause");
+    Ok(())
+}
+
+#[allow(unsafe_code)]
+fn bring_loopback_up() -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: ifreq is plain data for which zeros are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (target, source) in request.ifr_name.iter_mut().zip(b"lo") {
+        *target = libc::c_char::from_ne_bytes([*source]);
+    }
+    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or_default();
+    // SAFETY: the request names an interface and carries its flags, as SIOCSIFFLAGS expects.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Waits for children and for a signal to end; as process 1 of a shared pid namespace it reaps what others leave.
+fn pause() -> ! {
+    let mut wanted = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT] {
+        wanted.add(signal);
+    }
+    let _ = wanted.thread_block();
+    // Nothing that the pod process has open belongs here.
+    close_everything();
+    loop {
+        match wanted.wait() {
+            Ok(Signal::SIGTERM | Signal::SIGINT) => exit(0),
+            Ok(_) => {
+                while matches!(
+                    waitpid(None, Some(WaitPidFlag::WNOHANG)),
+                    Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..))
+                ) {}
+            }
+            Err(_) => exit(1),
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+fn close_everything() {
+    // SAFETY: this process uses no file from here on.
+    unsafe { libc::syscall(libc::SYS_close_range, 0_u32, u32::MAX, 0_u32) };
+}
+
+#[allow(unsafe_code)]
+fn exit(code: i32) -> ! {
+    // SAFETY: ends the process without running handlers that the parent registered.
+    unsafe { libc::_exit(code) }
+}
+
+/// Like fork, into new namespaces; `None` in the child.
+#[allow(unsafe_code)]
+fn clone(flags: libc::c_int) -> io::Result<Option<Pid>> {
+    let flags = libc::c_long::from(flags | libc::SIGCHLD);
+    // SAFETY: without a new stack clone(2) acts as fork(2); this process has a single thread.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) };
+    match pid {
+        0 => Ok(None),
+        1.. => Ok(Some(Pid::from_raw(i32::try_from(pid).unwrap_or_default()))),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

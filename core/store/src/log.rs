@@ -1,0 +1,333 @@
+//! The durable point: checksummed frames in preallocated segment files.
+//!
+//! # Guarantees
+//! - When [`Log::append`] returns, its records are on the disk (`fdatasync`), and so is the file that holds them.
+//! - A frame is one group of records: after a crash all of a group is there, or none of it.
+//! - A torn tail, which was never acknowledged, is cut. Damage before the tail is refused with the file and the
+//!   offset, never skipped.
+//!
+//! # Assumptions
+//! One writer at a time, and a disk that keeps what `fdatasync` acknowledged.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use frame::Frame;
+use segment::{Ending, Segment};
+
+mod frame;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+/// Where the log is and how it is cut into files.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder that holds nothing but the log.
+    pub dir: PathBuf,
+    /// The size of a segment in bytes. A group that is larger gets a segment of its own size.
+    pub segment_bytes: u64,
+}
+
+impl Config {
+    /// The defaults: segments of 16 MiB.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Config { dir: dir.into(), segment_bytes: 16 << 20 }
+    }
+}
+
+/// A small value that is kept beside the entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Slot {
+    /// The vote of this member.
+    Vote,
+    /// The last entry known to be committed.
+    Committed,
+    /// The last entry that was purged.
+    Purged,
+}
+
+/// A change of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// Entries with consecutive indexes.
+    Append {
+        /// The index of the first.
+        first: u64,
+        /// The entries.
+        entries: Vec<Bytes>,
+    },
+    /// Entries with this index and above are void.
+    Truncate {
+        /// The first void index.
+        from: u64,
+    },
+    /// Entries up to this index, inclusive, are no longer needed.
+    Purge {
+        /// The last purged index.
+        upto: u64,
+    },
+    /// A small value is set.
+    Set {
+        /// Which.
+        slot: Slot,
+        /// To what.
+        value: Bytes,
+    },
+}
+
+/// What the log holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// The entries by index.
+    pub entries: BTreeMap<u64, Bytes>,
+    /// The small values.
+    pub slots: BTreeMap<Slot, Bytes>,
+}
+
+impl Contents {
+    fn apply(&mut self, record: Record) {
+        match record {
+            Record::Append { first, entries } => self.entries.extend((first..).zip(entries)),
+            Record::Truncate { from } => {
+                self.entries.split_off(&from);
+            }
+            Record::Purge { upto } => self.entries = self.entries.split_off(&(upto.saturating_add(1))),
+            Record::Set { slot, value } => {
+                self.slots.insert(slot, value);
+            }
+        }
+    }
+}
+
+/// Why the log cannot be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The operating system refused.
+    #[error("{action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// What was acknowledged cannot be read back.
+    #[error(
+        "the log is damaged in {} at byte {offset}: {what}; restore a snapshot, or remove this member's data and let it join again",
+        path.display()
+    )]
+    Damaged {
+        /// In which file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+        /// How it shows.
+        what: &'static str,
+    },
+    /// An earlier flush failed; what the disk holds since is not known before it is opened again.
+    #[error("an earlier flush of the log failed; open it again")]
+    Poisoned,
+    /// A record could not be encoded.
+    #[error("encode a record of the log")]
+    Encode(#[source] postcard::Error),
+}
+
+impl LogError {
+    /// Whether there was no room on the disk.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, LogError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
+        move |source| LogError::Io { action, path: path.to_owned(), source }
+    }
+}
+
+/// The log of one member.
+#[derive(Debug)]
+pub struct Log {
+    config: Config,
+    dir: File,
+    sealed: VecDeque<Sealed>,
+    active: Segment,
+    spare: Option<Segment>,
+    /// What a new segment starts with, so that older ones can be removed.
+    slots: BTreeMap<Slot, Bytes>,
+    purged: Option<u64>,
+    active_last: Option<u64>,
+    poisoned: bool,
+}
+
+/// A segment that is no longer written to.
+#[derive(Debug)]
+struct Sealed {
+    path: PathBuf,
+    /// The largest index of an entry in it.
+    last: Option<u64>,
+}
+
+impl Log {
+    /// Opens the log, or makes an empty one, and reads it whole.
+    pub fn open(config: Config) -> Result<(Log, Contents), LogError> {
+        fs::create_dir_all(&config.dir).map_err(LogError::io("create the folder", &config.dir))?;
+        let dir = File::open(&config.dir).map_err(LogError::io("open the folder", &config.dir))?;
+        let paths = segment::list(&config.dir)?;
+        let mut contents = Contents::default();
+        let mut purged = None;
+        let mut sealed = VecDeque::new();
+        let mut active: Option<(Segment, Option<u64>)> = None;
+        let count = paths.len();
+        for (place, path) in paths.into_iter().enumerate() {
+            let ending = if place + 1 == count { Ending::MayBeTorn } else { Ending::Whole };
+            let expected = active.as_ref().map(|(segment, _)| segment.next_sequence());
+            let Some((segment, frames)) = Segment::open(&path, expected, ending)? else { continue };
+            let mut last = None;
+            for frame in frames {
+                for record in Log::decode(&path, &frame)? {
+                    if let Record::Append { first, entries } = &record {
+                        last = last.max(Some(first + (entries.len() as u64).saturating_sub(1)));
+                    }
+                    if let Record::Purge { upto } = &record {
+                        purged = purged.max(Some(*upto));
+                    }
+                    contents.apply(record);
+                }
+            }
+            if let Some((older, last)) = active.replace((segment, last)) {
+                sealed.push_back(Sealed { path: older.into_path(), last });
+            }
+        }
+        let (active, active_last) = match active {
+            Some(found) => found,
+            None => (Segment::create(&config.dir, &dir, 1, config.segment_bytes)?, None),
+        };
+        let slots = contents.slots.clone();
+        let log =
+            Log { config, dir, sealed, active, spare: None, slots, purged, active_last, poisoned: false };
+        Ok((log, contents))
+    }
+
+    /// Makes sure that a group of `bytes` will find room, whatever happens to the disk. When this fails, nothing
+    /// has changed and what is there stays readable.
+    pub fn reserve(&mut self, bytes: u64) -> Result<(), LogError> {
+        let needed = bytes.saturating_add(frame::OVERHEAD);
+        if self.active.room() >= needed {
+            return Ok(());
+        }
+        let head = self.head_bytes()?;
+        let wanted = needed.saturating_add(head).saturating_add(segment::HEADER_BYTES);
+        if let Some(spare) = &self.spare
+            && spare.capacity() >= wanted
+        {
+            return Ok(());
+        }
+        self.spare = None;
+        let size = self.config.segment_bytes.max(wanted);
+        self.spare = Some(Segment::prepare(&self.config.dir, size)?);
+        Ok(())
+    }
+
+    /// Appends a group of records and makes it durable.
+    pub fn append(&mut self, records: &[Record]) -> Result<(), LogError> {
+        if self.poisoned {
+            return Err(LogError::Poisoned);
+        }
+        let payload = postcard::to_allocvec(records).map_err(LogError::Encode)?;
+        self.reserve(payload.len() as u64)?;
+        if self.active.room() < payload.len() as u64 + frame::OVERHEAD {
+            self.rotate()?;
+        }
+        self.write(&payload)?;
+        self.note(records);
+        Ok(())
+    }
+
+    /// Bytes on the disk, preallocated ones included.
+    pub fn disk_bytes(&self) -> u64 {
+        let sealed: u64 =
+            self.sealed.iter().filter_map(|s| fs::metadata(&s.path).ok()).map(|m| m.len()).sum();
+        sealed + self.active.capacity() + self.spare.as_ref().map_or(0, Segment::capacity)
+    }
+
+    fn write(&mut self, payload: &[u8]) -> Result<(), LogError> {
+        self.active.append(payload).inspect_err(|_| self.poisoned = true)
+    }
+
+    /// Takes up what the records mean for the files.
+    fn note(&mut self, records: &[Record]) {
+        for record in records {
+            match record {
+                Record::Append { first, entries } => {
+                    let last = first + (entries.len() as u64).saturating_sub(1);
+                    self.active_last = self.active_last.max(Some(last));
+                }
+                Record::Truncate { .. } => {}
+                Record::Purge { upto } => {
+                    self.purged = self.purged.max(Some(*upto));
+                    self.remove_purged();
+                }
+                Record::Set { slot, value } => {
+                    self.slots.insert(*slot, value.clone());
+                }
+            }
+        }
+    }
+
+    /// Removes leading segments that hold no needed entry. Their small values stand in the active one's head.
+    fn remove_purged(&mut self) {
+        while let Some(oldest) = self.sealed.front() {
+            let needed = oldest.last.is_some_and(|last| self.purged.is_none_or(|purged| last > purged));
+            if needed {
+                break;
+            }
+            // A file that cannot be removed now is found again at the next opening, where it does no harm.
+            if let Err(error) = fs::remove_file(&oldest.path) {
+                tracing::warn!(path = %oldest.path.display(), %error, "a purged segment could not be removed");
+            }
+            self.sealed.pop_front();
+        }
+    }
+
+    fn rotate(&mut self) -> Result<(), LogError> {
+        let head = self.head()?;
+        let prepared = match self.spare.take() {
+            Some(spare) => spare,
+            None => Segment::prepare(&self.config.dir, self.config.segment_bytes)?,
+        };
+        let mut next = prepared.start(&self.config.dir, self.active.next_sequence())?;
+        next.append(&head)?;
+        self.dir.sync_all().map_err(LogError::io("flush the folder", &self.config.dir))?;
+        let older = std::mem::replace(&mut self.active, next);
+        self.sealed.push_back(Sealed { path: older.into_path(), last: self.active_last.take() });
+        Ok(())
+    }
+
+    fn head(&self) -> Result<Vec<u8>, LogError> {
+        let mut records: Vec<Record> = self
+            .slots
+            .iter()
+            .map(|(slot, value)| Record::Set { slot: *slot, value: value.clone() })
+            .collect();
+        records.extend(self.purged.map(|upto| Record::Purge { upto }));
+        postcard::to_allocvec(&records).map_err(LogError::Encode)
+    }
+
+    fn head_bytes(&self) -> Result<u64, LogError> {
+        Ok(self.head()?.len() as u64 + frame::OVERHEAD)
+    }
+
+    fn decode(path: &Path, frame: &Frame) -> Result<Vec<Record>, LogError> {
+        postcard::from_bytes(&frame.payload).map_err(|_| LogError::Damaged {
+            path: path.to_owned(),
+            offset: frame.offset,
+            what: "a frame with a right checksum holds no records",
+        })
+    }
+}

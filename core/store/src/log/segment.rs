@@ -1,0 +1,230 @@
+//! One file of the log.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::LogError;
+use super::frame::{self, Found, Frame};
+
+/// `magic | salt u32 | checksum u32 | first sequence u64`.
+pub(super) const HEADER_BYTES: u64 = 24;
+const MAGIC: &[u8; 8] = b"KEELLOG1";
+const SUFFIX: &str = "log";
+const PREPARED: &str = "prepared.tmp";
+
+/// What the end of a segment may look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Another segment follows: all that was written is whole.
+    Whole,
+    /// It is the last: a crash may have torn its last frame.
+    MayBeTorn,
+}
+
+/// A file that frames are appended to.
+#[derive(Debug)]
+pub(super) struct Segment {
+    path: PathBuf,
+    file: File,
+    salt: u32,
+    sequence: u64,
+    pub(super) offset: u64,
+    capacity: u64,
+}
+
+/// The segments of a folder in their order. What a crash left half-made is removed.
+pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, LogError> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).map_err(LogError::io("list the folder", dir))? {
+        let path = entry.map_err(LogError::io("list the folder", dir))?.path();
+        if path.file_name().is_some_and(|name| name == PREPARED) {
+            fs::remove_file(&path).map_err(LogError::io("remove", &path))?;
+        } else if path.extension().is_some_and(|extension| extension == SUFFIX) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+impl Segment {
+    /// A file with all of its room allocated, not yet part of the log.
+    pub(super) fn prepare(dir: &Path, capacity: u64) -> Result<Segment, LogError> {
+        let path = dir.join(PREPARED);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(LogError::io("create", &path))?;
+        if let Err(source) = allocate(&file, capacity) {
+            // Give back what was got: a disk that is full must not be kept full by this.
+            let _ = fs::remove_file(&path);
+            return Err(LogError::Io { action: "allocate room for", path, source });
+        }
+        Ok(Segment { path, file, salt: rand_salt(), sequence: 0, offset: 0, capacity })
+    }
+
+    /// Makes a prepared file the segment whose first frame has number `sequence`.
+    pub(super) fn start(mut self, dir: &Path, sequence: u64) -> Result<Segment, LogError> {
+        self.file
+            .write_all_at(&header(self.salt, sequence), 0)
+            .and_then(|()| self.file.sync_all())
+            .map_err(LogError::io("write", &self.path))?;
+        let path = dir.join(format!("{sequence:020}.{SUFFIX}"));
+        fs::rename(&self.path, &path).map_err(LogError::io("name", &path))?;
+        self.path = path;
+        self.sequence = sequence;
+        self.offset = HEADER_BYTES;
+        Ok(self)
+    }
+
+    /// Makes the first segment of a log.
+    pub(super) fn create(
+        dir: &Path,
+        handle: &File,
+        sequence: u64,
+        capacity: u64,
+    ) -> Result<Segment, LogError> {
+        let segment = Segment::prepare(dir, capacity)?.start(dir, sequence)?;
+        handle.sync_all().map_err(LogError::io("flush the folder", dir))?;
+        Ok(segment)
+    }
+
+    /// Reads a segment back. `expected` is the number that its first frame must have where an older segment says so.
+    /// `None`: nothing in it was ever acknowledged, and it has been removed.
+    pub(super) fn open(
+        path: &Path,
+        expected: Option<u64>,
+        ending: Ending,
+    ) -> Result<Option<(Segment, Vec<Frame>)>, LogError> {
+        let mut file =
+            OpenOptions::new().read(true).write(true).open(path).map_err(LogError::io("open", path))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(LogError::io("read", path))?;
+        let damaged =
+            |offset: usize, what| LogError::Damaged { path: path.to_owned(), offset: offset as u64, what };
+        let Some((salt, first)) = read_header(&bytes) else {
+            return Err(damaged(0, "the header is not right"));
+        };
+        if expected.is_some_and(|expected| expected != first) {
+            return Err(damaged(0, "the segment does not follow the one before it"));
+        }
+        let mut frames = Vec::new();
+        let mut offset = HEADER_BYTES as usize;
+        let mut sequence = first;
+        let torn = loop {
+            match frame::read(salt, &bytes[offset..]) {
+                Found::Frame { sequence: found, payload, size } if found == sequence => {
+                    let payload = bytes[offset + payload.start..offset + payload.end].to_vec();
+                    frames.push(Frame { offset: offset as u64, sequence, payload });
+                    sequence += 1;
+                    offset += size;
+                }
+                Found::Frame { .. } => return Err(damaged(offset, "a frame is out of sequence")),
+                Found::Nothing => break bytes[offset..].iter().any(|byte| *byte != 0),
+                Found::Broken => break true,
+            }
+        };
+        if torn {
+            if ending == Ending::Whole || later_frame(salt, &bytes, offset, sequence) {
+                return Err(damaged(offset, "a checksum is wrong and acknowledged records follow"));
+            }
+            tracing::warn!(path = %path.display(), offset, "an unacknowledged tail of the log is cut");
+            cut(&file, offset as u64, bytes.len() as u64).map_err(LogError::io("cut the tail of", path))?;
+        }
+        let segment = Segment {
+            path: path.to_owned(),
+            file,
+            salt,
+            sequence,
+            offset: offset as u64,
+            capacity: bytes.len() as u64,
+        };
+        Ok(Some((segment, frames)))
+    }
+
+    /// Writes one frame and flushes it.
+    pub(super) fn append(&mut self, payload: &[u8]) -> Result<(), LogError> {
+        let bytes = frame::encode(self.salt, self.sequence, payload).ok_or_else(|| LogError::Io {
+            action: "write a group of this size to",
+            path: self.path.clone(),
+            source: io::ErrorKind::InvalidInput.into(),
+        })?;
+        self.file
+            .write_all_at(&bytes, self.offset)
+            .and_then(|()| self.file.sync_data())
+            .map_err(LogError::io("append to", &self.path))?;
+        self.sequence += 1;
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    pub(super) fn room(&self) -> u64 {
+        self.capacity.saturating_sub(self.offset)
+    }
+
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    pub(super) fn into_path(self) -> PathBuf {
+        self.path
+    }
+}
+
+/// Whether a frame that was written after the broken one stands behind it: then the break is no torn tail.
+fn later_frame(salt: u32, bytes: &[u8], from: usize, sequence: u64) -> bool {
+    (from + 8..bytes.len()).step_by(8).any(|at| match frame::read(salt, &bytes[at..]) {
+        Found::Frame { sequence: found, .. } => found > sequence,
+        Found::Nothing | Found::Broken => false,
+    })
+}
+
+fn cut(file: &File, offset: u64, capacity: u64) -> io::Result<()> {
+    file.set_len(offset)?;
+    allocate(file, capacity)?;
+    file.sync_all()
+}
+
+fn allocate(file: &File, size: u64) -> io::Result<()> {
+    let length = i64::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    nix::fcntl::posix_fallocate(file, 0, length).map_err(io::Error::from)
+}
+
+fn rand_salt() -> u32 {
+    // A random number that needs no further crate: the standard library seeds its hasher from the system.
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let number = RandomState::new().build_hasher().finish();
+    (number ^ (number >> 32)) as u32
+}
+
+fn header(salt: u32, sequence: u64) -> [u8; HEADER_BYTES as usize] {
+    let mut bytes = [0; HEADER_BYTES as usize];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..12].copy_from_slice(&salt.to_le_bytes());
+    bytes[12..16].copy_from_slice(&header_checksum(salt, sequence).to_le_bytes());
+    bytes[16..].copy_from_slice(&sequence.to_le_bytes());
+    bytes
+}
+
+fn read_header(bytes: &[u8]) -> Option<(u32, u64)> {
+    let (head, _) = bytes.split_first_chunk::<{ HEADER_BYTES as usize }>()?;
+    let salt = u32::from_le_bytes(head[8..12].try_into().ok()?);
+    let sequence = u64::from_le_bytes(head[16..].try_into().ok()?);
+    (*head == header(salt, sequence)).then_some((salt, sequence))
+}
+
+fn header_checksum(salt: u32, sequence: u64) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(salt);
+    hasher.update(&sequence.to_le_bytes());
+    hasher.finalize()
+}

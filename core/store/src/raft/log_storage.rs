@@ -1,0 +1,215 @@
+//! The Raft log on the disk: one thread owns the [`Log`], so that waiting for the disk blocks no task, and the
+//! appends that wait for it share one flush.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io;
+use std::ops::RangeBounds;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{LogEntry, LogId, TypeConfig, Vote};
+use crate::log::{Contents, Log, LogError, Record, Slot};
+
+/// Jobs that may wait for the disk; a sender beyond that waits.
+const QUEUE: usize = 256;
+
+/// A job for the log's thread.
+enum Job {
+    Write { record: Record, done: Done },
+    Reserve { bytes: u64, done: oneshot::Sender<Result<(), LogError>> },
+}
+
+/// Whom to tell that a record is durable.
+enum Done {
+    Flushed(IOFlushed<TypeConfig>),
+    Reply(oneshot::Sender<io::Result<()>>),
+}
+
+/// The log as openraft sees it. Clones share everything.
+#[derive(Clone)]
+pub(crate) struct LogStorage {
+    shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Bytes written since the log was last cut.
+    since_purge: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    entries: BTreeMap<u64, LogEntry>,
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+}
+
+fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    postcard::from_bytes(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+fn encode<T: serde::Serialize>(value: &T) -> io::Result<Bytes> {
+    postcard::to_allocvec(value)
+        .map(Bytes::from)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+impl LogStorage {
+    /// Takes over an opened log and starts its thread, which ends when the last clone is dropped.
+    pub(crate) fn start(log: Log, contents: Contents) -> io::Result<Self> {
+        let mut state = State::default();
+        for (index, bytes) in &contents.entries {
+            state.entries.insert(*index, decode(bytes)?);
+        }
+        state.vote = contents.slots.get(&Slot::Vote).map(|bytes| decode(bytes)).transpose()?;
+        state.purged = contents.slots.get(&Slot::Purged).map(|bytes| decode(bytes)).transpose()?;
+        let held = contents.entries.values().map(|bytes| bytes.len() as u64).sum();
+        let shared = Arc::new(Shared { state: Mutex::new(state), since_purge: AtomicU64::new(held) });
+        let (jobs, receiver) = mpsc::channel(QUEUE);
+        std::thread::Builder::new().name("store-log".to_owned()).spawn(move || serve(log, receiver))?;
+        Ok(LogStorage { shared, jobs })
+    }
+
+    /// Bytes of entries since the log was last cut.
+    pub(crate) fn bytes_since_purge(&self) -> u64 {
+        self.shared.since_purge.load(Ordering::Relaxed)
+    }
+
+    /// The index of the last entry.
+    pub(crate) fn last_index(&self) -> Option<u64> {
+        self.shared.state.lock().entries.keys().next_back().copied()
+    }
+
+    /// Makes sure that an entry of `bytes` will find room on the disk.
+    pub(crate) async fn reserve(&self, bytes: u64) -> Result<(), LogError> {
+        let (done, answer) = oneshot::channel();
+        self.jobs.send(Job::Reserve { bytes, done }).await.map_err(|_| LogError::Poisoned)?;
+        answer.await.map_err(|_| LogError::Poisoned)?
+    }
+
+    async fn submit(&self, record: Record, done: Done) -> io::Result<()> {
+        self.jobs.send(Job::Write { record, done }).await.map_err(|_| ended())
+    }
+
+    async fn write(&self, record: Record) -> io::Result<()> {
+        let (done, answer) = oneshot::channel();
+        self.submit(record, Done::Reply(done)).await?;
+        answer.await.map_err(|_| ended())?
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the thread of the log has ended")
+}
+
+/// The log's thread: all jobs that wait become one group, one flush.
+fn serve(mut log: Log, mut jobs: mpsc::Receiver<Job>) {
+    let mut waiting = Vec::new();
+    while jobs.blocking_recv_many(&mut waiting, QUEUE) > 0 {
+        let mut records = Vec::new();
+        let mut done = Vec::new();
+        for job in waiting.drain(..) {
+            match job {
+                Job::Write { record, done: whom } => {
+                    records.push(record);
+                    done.push(whom);
+                }
+                Job::Reserve { bytes, done } => {
+                    // Who asked may have gone; the room stays reserved.
+                    let _ = done.send(log.reserve(bytes));
+                }
+            }
+        }
+        if records.is_empty() {
+            continue;
+        }
+        let outcome = log.append(&records);
+        if let Err(error) = &outcome {
+            tracing::error!(error = error as &dyn std::error::Error, "the log could not be written");
+        }
+        for whom in done {
+            let result = match &outcome {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::other(error.to_string())),
+            };
+            match whom {
+                Done::Flushed(callback) => callback.io_completed(result),
+                Done::Reply(reply) => drop(reply.send(result)),
+            }
+        }
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStorage {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<LogEntry>, io::Error> {
+        Ok(self.shared.state.lock().entries.range(range).map(|(_, entry)| entry.clone()).collect())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.shared.state.lock().vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStorage {
+    type LogReader = LogStorage;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let state = self.shared.state.lock();
+        let last = state.entries.values().next_back().map(|entry| entry.log_id);
+        Ok(LogState { last_purged_log_id: state.purged, last_log_id: last.or(state.purged) })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStorage {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.write(Record::Set { slot: Slot::Vote, value: encode(vote)? }).await?;
+        self.shared.state.lock().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = LogEntry> + Send,
+        I::IntoIter: Send,
+    {
+        let entries: Vec<LogEntry> = entries.into_iter().collect();
+        let Some(first) = entries.first().map(|entry| entry.log_id.index) else {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        };
+        let encoded = entries.iter().map(encode).collect::<io::Result<Vec<Bytes>>>()?;
+        let size = encoded.iter().map(|bytes| bytes.len() as u64).sum();
+        self.shared.since_purge.fetch_add(size, Ordering::Relaxed);
+        self.shared.state.lock().entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
+        self.submit(Record::Append { first, entries: encoded }, Done::Flushed(callback)).await
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let from = last_log_id.map_or(0, |id| id.index + 1);
+        self.shared.state.lock().entries.split_off(&from);
+        self.write(Record::Truncate { from }).await
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        {
+            let mut state = self.shared.state.lock();
+            state.entries = state.entries.split_off(&(log_id.index + 1));
+            state.purged = Some(log_id);
+        }
+        self.shared.since_purge.store(0, Ordering::Relaxed);
+        self.write(Record::Set { slot: Slot::Purged, value: encode(&log_id)? }).await?;
+        self.write(Record::Purge { upto: log_id.index }).await
+    }
+}

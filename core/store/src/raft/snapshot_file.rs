@@ -1,0 +1,203 @@
+//! The whole state in one file: `magic | frame*`, a frame being `length u32 | checksum u32 | payload`. The first
+//! frame is the head, the last one the count of entries; a file without its last frame is not a snapshot.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::SnapshotMeta;
+use crate::{Entry, Key, Revision, Snapshot};
+
+const MAGIC: &[u8; 8] = b"KEELSNP1";
+const NAME: &str = "state.snapshot";
+/// Larger than any entry that is accepted; a length beyond it is damage, not a reason to allocate.
+const MAX_FRAME: u32 = 64 << 20;
+
+/// Why a snapshot cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The operating system refused.
+    #[error("{action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// What was written cannot be read back.
+    #[error("the snapshot {} is damaged: {what}; restore another, or remove this member's data and let it join again", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// How it shows.
+        what: &'static str,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    revision: Revision,
+    meta: SnapshotMeta,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Frame {
+    Head(Box<Head>),
+    Entry(Key, Entry),
+    End { count: u64 },
+}
+
+/// A state that was read back.
+pub(crate) struct Loaded {
+    pub(crate) revision: Revision,
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) entries: Vec<(Key, Entry)>,
+}
+
+/// Writes the state so that the folder holds either the old snapshot or the whole new one, and the new one once
+/// this returns.
+pub(crate) fn save(dir: &Path, meta: &SnapshotMeta, state: &Snapshot) -> Result<(), SnapshotError> {
+    let path = dir.join(NAME);
+    let partial = dir.join("state.snapshot.tmp");
+    let outcome = write(&partial, meta, state)
+        .and_then(|()| fs::rename(&partial, &path))
+        .and_then(|()| File::open(dir)?.sync_all());
+    outcome.map_err(|source| {
+        let _ = fs::remove_file(&partial);
+        SnapshotError::Io { action: "write the snapshot", path, source }
+    })
+}
+
+fn write(path: &Path, meta: &SnapshotMeta, state: &Snapshot) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 18, File::create(path)?);
+    out.write_all(MAGIC)?;
+    put(&mut out, &Frame::Head(Box::new(Head { revision: state.revision(), meta: meta.clone() })))?;
+    for (key, entry) in state.range("/", None) {
+        put(&mut out, &Frame::Entry(key.clone(), entry.clone()))?;
+    }
+    put(&mut out, &Frame::End { count: state.len() as u64 })?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+}
+
+fn put(out: &mut impl io::Write, frame: &Frame) -> io::Result<()> {
+    let payload = postcard::to_allocvec(frame).map_err(io::Error::other)?;
+    let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+    out.write_all(&length.to_le_bytes())?;
+    out.write_all(&crc32fast::hash(&payload).to_le_bytes())?;
+    out.write_all(&payload)
+}
+
+/// Reads the snapshot of a folder, if there is one.
+pub(crate) fn load(dir: &Path) -> Result<Option<Loaded>, SnapshotError> {
+    let path = dir.join(NAME);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(SnapshotError::Io { action: "open the snapshot", path, source }),
+    };
+    read(BufReader::with_capacity(1 << 18, file)).map(Some).map_err(|error| match error {
+        ReadError::Io(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+            SnapshotError::Damaged { path, what: "it ends early" }
+        }
+        ReadError::Io(source) => SnapshotError::Io { action: "read the snapshot", path, source },
+        ReadError::Damaged(what) => SnapshotError::Damaged { path, what },
+    })
+}
+
+enum ReadError {
+    Io(io::Error),
+    Damaged(&'static str),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        ReadError::Io(error)
+    }
+}
+
+fn read(mut file: impl Read) -> Result<Loaded, ReadError> {
+    let mut magic = [0; 8];
+    file.read_exact(&mut magic)?;
+    if magic != *MAGIC {
+        return Err(ReadError::Damaged("it does not start as a snapshot"));
+    }
+    let Frame::Head(head) = get(&mut file)? else { return Err(ReadError::Damaged("it has no head")) };
+    let mut entries = Vec::new();
+    loop {
+        match get(&mut file)? {
+            Frame::Head(_) => return Err(ReadError::Damaged("it has two heads")),
+            Frame::Entry(key, entry) => entries.push((key, entry)),
+            Frame::End { count } if count == entries.len() as u64 => {
+                return Ok(Loaded { revision: head.revision, meta: head.meta, entries });
+            }
+            Frame::End { .. } => return Err(ReadError::Damaged("entries are missing")),
+        }
+    }
+}
+
+fn get(file: &mut impl Read) -> Result<Frame, ReadError> {
+    let mut head = [0; 8];
+    file.read_exact(&mut head)?;
+    let [l0, l1, l2, l3, checksum @ ..] = head;
+    let length = u32::from_le_bytes([l0, l1, l2, l3]);
+    if length > MAX_FRAME {
+        return Err(ReadError::Damaged("a length is out of range"));
+    }
+    let mut payload = vec![0; length as usize];
+    file.read_exact(&mut payload)?;
+    if crc32fast::hash(&payload) != u32::from_le_bytes(checksum) {
+        return Err(ReadError::Damaged("a checksum is wrong"));
+    }
+    postcard::from_bytes(&payload).map_err(|_| ReadError::Damaged("a frame cannot be decoded"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Config;
+    use crate::{Change, Engine, Precondition, Value, Write};
+
+    fn saved(dir: &Path) -> Snapshot {
+        let mut engine = Engine::new(Config::default());
+        for name in ["/a", "/b"] {
+            engine.apply(&[Write {
+                key: Key::new(name).unwrap(),
+                precondition: Precondition::Any,
+                change: Change::Put(Value::plain("some value")),
+            }]);
+        }
+        save(dir, &SnapshotMeta::default(), &engine.snapshot()).unwrap();
+        engine.snapshot()
+    }
+
+    #[test]
+    fn a_snapshot_is_read_back_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(load(dir.path()).unwrap().is_none());
+        let state = saved(dir.path());
+        let loaded = load(dir.path()).unwrap().unwrap();
+        assert_eq!(loaded.revision, state.revision());
+        let expected: Vec<_> = state.range("/", None).map(|(k, e)| (k.clone(), e.clone())).collect();
+        assert_eq!(loaded.entries, expected);
+    }
+
+    #[test]
+    fn a_snapshot_with_any_byte_changed_or_missing_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        saved(dir.path());
+        let path = dir.path().join(NAME);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x55;
+            fs::write(&path, &bytes).unwrap();
+            assert!(load(dir.path()).is_err(), "byte {at} changed");
+            fs::write(&path, &whole[..at]).unwrap();
+            assert!(load(dir.path()).is_err(), "cut at {at}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The interface that the API server is written against.
+
+use async_trait::async_trait;
+
+use crate::engine::HistoryError;
+use crate::{Entry, Refusal, Revision, Snapshot, Write};
+
+/// A revisioned store.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Makes one change. When it returns, the change is durable and every observer has seen it.
+    async fn write(&self, write: Write) -> Result<Entry, StoreError>;
+
+    /// A point that is not before anything that was acknowledged when it was called.
+    async fn barrier(&self) -> Result<Revision, StoreError>;
+
+    /// The newest state that this member has applied.
+    fn snapshot(&self) -> Snapshot;
+
+    /// The state at an earlier revision.
+    fn snapshot_at(&self, revision: Revision) -> Result<Snapshot, HistoryError>;
+
+    /// Ends the store: later writes get [`StoreError::Closed`], and what was acknowledged is on disk.
+    async fn close(&self);
+}
+
+/// Why a write or a barrier failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The write was refused; nothing has changed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// There is no room for the write on the disk; nothing has changed.
+    #[error("no space is left on the disk that holds the store")]
+    NoSpace,
+    /// It is not known whether the write was made.
+    #[error("the store cannot answer now: {reason}")]
+    Unavailable {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The store has been closed.
+    #[error("the store is closed")]
+    Closed,
+}

@@ -1,0 +1,259 @@
+//! The durable store against what happens to machines: ends, kills, and full disks.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use keelson_store::raft_store::Config;
+use keelson_store::{
+    Change, Event, Key, Observer, Precondition, RaftStore, Refusal, Revision, Snapshot, Store, StoreError,
+    Value, Write,
+};
+
+/// What an observer has seen: the state it would build.
+#[derive(Default)]
+struct Follower(Mutex<BTreeMap<String, u64>>);
+
+impl Observer for Follower {
+    fn restored(&self, snapshot: &Snapshot) {
+        *self.0.lock().unwrap() = state(snapshot);
+    }
+
+    fn applied(&self, events: &[Event]) {
+        let mut seen = self.0.lock().unwrap();
+        for event in events {
+            match event.kind {
+                keelson_store::EventKind::Deleted => seen.remove(event.key.as_str()),
+                keelson_store::EventKind::Created | keelson_store::EventKind::Updated => {
+                    seen.insert(event.key.to_string(), event.revision.get())
+                }
+            };
+        }
+    }
+
+    fn compacted(&self, _: Revision) {}
+}
+
+fn state(snapshot: &Snapshot) -> BTreeMap<String, u64> {
+    snapshot.range("/", None).map(|(key, entry)| (key.to_string(), entry.modified.get())).collect()
+}
+
+fn put(name: &str, precondition: Precondition, value: &[u8]) -> Write {
+    Write {
+        key: Key::new(format!("/{name}")).unwrap(),
+        precondition,
+        change: Change::Put(Value::plain(value.to_vec())),
+    }
+}
+
+async fn open(dir: &Path) -> (Arc<RaftStore>, Arc<Follower>) {
+    let follower = Arc::new(Follower::default());
+    let store = RaftStore::open(Config::new(dir), follower.clone()).await.unwrap();
+    (store, follower)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_opened_again_has_everything_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path()).await;
+    for number in 0..10 {
+        store.write(put(&format!("k{number}"), Precondition::Absent, b"x")).await.unwrap();
+    }
+    let before = state(&store.snapshot());
+    store.close().await;
+    drop(store);
+    let (store, follower) = open(dir.path()).await;
+    assert_eq!(state(&store.snapshot()), before);
+    assert_eq!(*follower.0.lock().unwrap(), before);
+    let entry = store.write(put("k0", Precondition::Unchanged(Revision::new(1)), b"y")).await.unwrap();
+    assert_eq!(entry.modified, Revision::new(11));
+    assert_eq!(store.barrier().await.unwrap(), Revision::new(11));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saved_state_and_the_log_after_it_make_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path()).await;
+    for number in 0..10 {
+        store.write(put(&format!("a{number}"), Precondition::Absent, b"x")).await.unwrap();
+    }
+    store.checkpoint().await.unwrap();
+    for number in 0..10 {
+        store.write(put(&format!("b{number}"), Precondition::Absent, b"x")).await.unwrap();
+    }
+    let before = state(&store.snapshot());
+    store.close().await;
+    drop(store);
+    assert!(dir.path().join("state.snapshot").exists());
+    let (store, follower) = open(dir.path()).await;
+    assert_eq!(state(&store.snapshot()), before);
+    assert_eq!(*follower.0.lock().unwrap(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_who_write_the_same_revision_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, follower) = open(dir.path()).await;
+    store.write(put("k", Precondition::Absent, b"0")).await.unwrap();
+    let writers = (0..32).map(|_| {
+        let store = Arc::clone(&store);
+        tokio::spawn(
+            async move { store.write(put("k", Precondition::Unchanged(Revision::new(1)), b"1")).await },
+        )
+    });
+    let mut made = 0;
+    for writer in futures::future::join_all(writers).await {
+        match writer.unwrap() {
+            Ok(entry) => {
+                assert_eq!(entry.modified, Revision::new(2));
+                made += 1;
+            }
+            Err(StoreError::Refused(Refusal::Conflict { current })) => {
+                assert_eq!(current.unwrap().modified, Revision::new(2));
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(made, 1);
+    assert_eq!(follower.0.lock().unwrap()["/k"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_opened_by_one_process_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_store, follower) = open(dir.path()).await;
+    let second = RaftStore::open(Config::new(dir.path()), follower).await;
+    assert!(matches!(second, Err(keelson_store::OpenError::Locked { .. })));
+}
+
+const CHILD_DIR: &str = "KEELSON_STORE_TEST_CHILD";
+
+/// Not a test of its own: what the kill test runs as another process. Without its variable it does nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn child_that_writes_until_it_is_killed() {
+    let Ok(dir) = std::env::var(CHILD_DIR) else { return };
+    let (store, _) = open(Path::new(&dir)).await;
+    let from = store.snapshot().len() as u64;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..8u64 {
+        let store = Arc::clone(&store);
+        writers.spawn(async move {
+            for number in from.. {
+                let name = format!("w{writer}-{number}");
+                let entry = store.write(put(&name, Precondition::Any, &[b'x'; 500])).await.unwrap();
+                println!("ACK /{name} {}", entry.modified);
+                if number % 40 == 39 && writer == 0 {
+                    store.checkpoint().await.unwrap();
+                }
+            }
+        });
+    }
+    while writers.join_next().await.is_some() {}
+}
+
+#[test]
+fn every_acknowledged_write_survives_kill_9_at_any_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged = BTreeMap::new();
+    for round in 1..=6u32 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_that_writes_until_it_is_killed", "--nocapture"])
+            .env(CHILD_DIR, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // The number of acknowledgements after which the blow falls differs with each round; those that are in
+        // the pipe by then count too.
+        let mut left = 97 * round;
+        for line in lines {
+            let line = line.unwrap();
+            let Some(at) = line.find("ACK ") else { continue };
+            let mut words = line[at + 4..].split(' ');
+            let (Some(key), Some(revision)) = (words.next(), words.next()) else { continue };
+            let Ok(revision) = revision.parse::<u64>() else { continue };
+            acknowledged.insert(key.to_owned(), revision);
+            left = left.saturating_sub(1);
+            if left == 0 {
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let (store, follower) = open(dir.path()).await;
+            let held = state(&store.snapshot());
+            for (key, revision) in &acknowledged {
+                assert!(held.get(key) >= Some(revision), "{key} at {revision} is lost in round {round}");
+            }
+            assert_eq!(*follower.0.lock().unwrap(), held);
+            store.close().await;
+        });
+    }
+    assert!(acknowledged.len() > 1000, "{}", acknowledged.len());
+}
+
+/// A file system of 24 MiB that is gone with the value.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` where the test may not mount.
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Some("size=24m");
+        nix::mount::mount(Some("none"), dir.path(), Some("tmpfs"), nix::mount::MsFlags::empty(), options)
+            .inspect_err(|error| eprintln!("skipped: a tmpfs cannot be mounted here: {error}"))
+            .ok()
+            .map(|()| SmallDisk(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_turns_writes_away_keeps_reads_and_heals_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let dir = disk.0.path().join("store");
+    let mut config = Config::new(&dir);
+    config.segment_bytes = 4 << 20;
+    config.snapshot_after_bytes = u64::MAX;
+    let follower = Arc::new(Follower::default());
+    let store = RaftStore::open(config, follower).await.unwrap();
+    let value = vec![b'x'; 256 << 10];
+    let mut made = 0;
+    let refused = loop {
+        match store.write(put(&format!("k{made}"), Precondition::Absent, &value)).await {
+            Ok(_) => made += 1,
+            Err(error) => break error,
+        }
+        assert!(made < 200, "the disk of 24 MiB never filled");
+    };
+    assert!(matches!(refused, StoreError::NoSpace), "{refused}");
+    assert_eq!(store.snapshot().len(), made);
+    let delete = Write {
+        key: Key::new("/k0").unwrap(),
+        precondition: Precondition::Any,
+        change: Change::Delete(Value::plain("gone")),
+    };
+    store.write(delete).await.unwrap();
+    assert!(matches!(store.write(put("more", Precondition::Any, &value)).await, Err(StoreError::NoSpace)));
+    nix::mount::mount(
+        Some("none"),
+        disk.0.path(),
+        None::<&str>,
+        nix::mount::MsFlags::MS_REMOUNT,
+        Some("size=64m"),
+    )
+    .unwrap();
+    store.write(put("more", Precondition::Any, &value)).await.unwrap();
+    assert_eq!(store.snapshot().len(), made);
+    store.close().await;
+}

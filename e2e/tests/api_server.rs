@@ -1,0 +1,152 @@
+//! The API server as kubectl sees it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use keelson_e2e::Server;
+
+const WEB: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - {name: web, image: "example/web:1", ports: [{containerPort: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+"#;
+
+#[test]
+fn kubectl_applies_changes_and_deletes() {
+    let server = Server::start().unwrap();
+    let applied = server.kubectl_with(&["apply", "-f", "-"], WEB).unwrap();
+    assert_eq!(applied, "deployment.apps/web created\nservice/web created\n");
+    let again = server.kubectl_with(&["apply", "-f", "-"], WEB).unwrap();
+    assert_eq!(again, "deployment.apps/web unchanged\nservice/web unchanged\n");
+    let newer = WEB.replace("web:1", "web:2");
+    server.kubectl_with(&["apply", "-f", "-"], &newer).unwrap();
+    let image = "jsonpath={.spec.template.spec.containers[0].image} {.metadata.generation}";
+    assert_eq!(server.kubectl(&["get", "deploy", "web", "-o", image]).unwrap(), "example/web:2 2");
+    server.kubectl(&["scale", "deploy", "web", "--replicas=5"]).unwrap();
+    server.kubectl(&["label", "deploy", "web", "tier=front"]).unwrap();
+    server.kubectl(&["set", "image", "deploy/web", "web=example/web:3"]).unwrap();
+    let table = server.kubectl(&["get", "deploy", "-l", "tier=front", "-o", "wide"]).unwrap();
+    let columns: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        columns[0],
+        ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE", "CONTAINERS", "IMAGES", "SELECTOR"]
+    );
+    assert_eq!(columns[1][..2], ["web", "0/5"]);
+    assert_eq!(columns[1][6], "example/web:3");
+    server.kubectl(&["delete", "deploy", "web"]).unwrap();
+    let gone = server.kubectl_fails(&["get", "deploy", "web"]).unwrap();
+    assert_eq!(gone, "Error from server (NotFound): deployments.apps \"web\" not found\n");
+}
+
+#[test]
+fn a_service_gets_an_address_of_its_own() {
+    let server = Server::start().unwrap();
+    server.kubectl_with(&["apply", "-f", "-"], WEB).unwrap();
+    let address = "jsonpath={.spec.clusterIP}";
+    let web = server.kubectl(&["get", "svc", "web", "-o", address]).unwrap();
+    assert_eq!(server.kubectl(&["get", "svc", "kubernetes", "-o", address]).unwrap(), "10.96.0.1");
+    assert!(web.starts_with("10.96.") && web != "10.96.0.1", "{web}");
+    let taken = format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: other}}, spec: {{clusterIP: {web}, ports: [{{port: 1}}]}}}}"
+    );
+    let refused = server.kubectl_with(&["apply", "-f", "-"], &taken).unwrap_err().to_string();
+    assert!(refused.contains("provided IP is already allocated"), "{refused}");
+}
+
+#[test]
+fn a_watch_tells_of_changes_as_they_come() {
+    let server = Server::start().unwrap();
+    let mut watch = server
+        .command(&["get", "cm", "-w", "--no-headers", "--output-watch-events"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next = || {
+        let line = lines.next().unwrap().unwrap();
+        line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(next(), "ADDED kube-root-ca.crt");
+    let map = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: v}}";
+    server.kubectl_with(&["apply", "-f", "-"], map).unwrap();
+    assert_eq!(next(), "ADDED a");
+    server.kubectl(&["annotate", "cm", "a", "x=y"]).unwrap();
+    assert_eq!(next(), "MODIFIED a");
+    server.kubectl(&["delete", "cm", "a"]).unwrap();
+    assert_eq!(next(), "DELETED a");
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_9() {
+    let mut server = Server::start().unwrap();
+    for round in 0..3 {
+        let map =
+            format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: round-{round}}}, data: {{k: v}}}}");
+        server.kubectl_with(&["apply", "-f", "-"], &map).unwrap();
+        server = server.kill_and_restart().unwrap();
+        for earlier in 0..=round {
+            server.kubectl(&["get", "cm", &format!("round-{earlier}")]).unwrap();
+        }
+    }
+    assert!(server.stop().unwrap().success());
+}
+
+#[test]
+fn a_typing_error_is_refused_and_changes_nothing() {
+    let server = Server::start().unwrap();
+    let misspelt = WEB.replace("replicas: 3", "replcas: 3");
+    let refused = server.kubectl_with(&["apply", "-f", "-"], &misspelt).unwrap_err().to_string();
+    assert!(refused.contains("strict decoding error: unknown field \"spec.replcas\""), "{refused}");
+    server.kubectl_fails(&["get", "deploy", "web"]).unwrap();
+}
+
+#[test]
+fn who_has_no_certificate_may_only_ask_whether_the_server_is_well() {
+    let server = Server::start().unwrap();
+    let anonymous = |path: &str, more: &[&str]| {
+        let mut command = std::process::Command::new("curl");
+        command
+            .args(["--silent", "--show-error", "--insecure"])
+            .args(more)
+            .arg(format!("{}{path}", server.url()));
+        String::from_utf8(command.output().expect("run curl: is it installed?").stdout).unwrap()
+    };
+    assert_eq!(anonymous("/livez", &[]), "ok");
+    let status = |text: String| -> (i64, String) {
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+        (status["code"].as_i64().unwrap(), status["message"].as_str().unwrap().to_owned())
+    };
+    let refusal = "pods is forbidden: User \"system:anonymous\" cannot list resource \"pods\" in API group \"\" at the cluster scope";
+    assert_eq!(status(anonymous("/api/v1/pods", &[])), (403, refusal.to_owned()));
+    let token = anonymous("/api/v1/pods", &["--header", "Authorization: Bearer not-a-token"]);
+    assert_eq!(status(token), (401, "Unauthorized".to_owned()));
+}
+
+#[test]
+fn a_namespace_that_ends_takes_nothing_new() {
+    let server = Server::start().unwrap();
+    let namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: ending}}";
+    server.kubectl_with(&["apply", "-f", "-"], namespace).unwrap();
+    server.kubectl(&["delete", "ns", "ending", "--wait=false"]).unwrap();
+    let phase = server.kubectl(&["get", "ns", "ending", "-o", "jsonpath={.status.phase}"]).unwrap();
+    assert_eq!(phase, "Terminating");
+    let refused = server.kubectl_with(&["apply", "-n", "ending", "-f", "-"], WEB).unwrap_err().to_string();
+    assert!(refused.contains("because it is being terminated"), "{refused}");
+}
