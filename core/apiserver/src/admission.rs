@@ -7,6 +7,8 @@ use crate::identity::Identity;
 use crate::registry::{Registry, Target, WriteOptions};
 
 pub mod namespace_lifecycle;
+pub mod role_escalation;
+pub mod service_account;
 pub mod service_allocation;
 
 /// What is done to the object.

@@ -7,6 +7,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use keelson_api::{GroupResource, ResourceInfo, Status};
 
+use crate::authentication::Authenticator;
+use crate::authorization::rbac::Rbac;
 use crate::authorization::{Authorizer, Decision};
 use crate::identity::Identity;
 use crate::registry::{Registry, Target, WriteOptions};
@@ -20,6 +22,7 @@ pub mod openapi;
 pub mod patch;
 pub mod reviews;
 pub mod table;
+mod tokens;
 pub mod watch;
 
 /// What requests are served from.
@@ -28,6 +31,10 @@ pub struct ApiState {
     pub registry: Arc<Registry>,
     /// Who may do what.
     pub authorizer: Arc<dyn Authorizer>,
+    /// Whose certificate or token a request carries.
+    pub authenticator: Arc<Authenticator>,
+    /// The RBAC part of the authorizer.
+    pub rbac: Arc<Rbac>,
     /// The version that `/version` tells, such as `v1.36.0`.
     pub git_version: String,
 }
@@ -84,6 +91,14 @@ async fn serve(
 ) -> Result<Response, Status> {
     authorize(state, &identity, &info).await?;
     if !info.is_resource {
+        let known = match info.path.trim_end_matches('/') {
+            "/.well-known/openid-configuration" => Some(state.authenticator.signer().discovery()),
+            "/openid/v1/jwks" => Some(state.authenticator.signer().key_set()),
+            _ => None,
+        };
+        if let Some(document) = known.filter(|_| request.method() == Method::GET) {
+            return Ok(json(StatusCode::OK, &document));
+        }
         return discovery::serve(state, &info, request.method(), request.headers());
     }
     let catalog = state.registry.catalog();
@@ -103,6 +118,17 @@ async fn serve(
     if !info.subresource.is_empty() && resource.subresource(&info.subresource).is_none() {
         return Err(Status::path_not_found());
     }
+    if resource.kind == "ServiceAccount" && info.subresource == "token" {
+        if info.verb != "create" {
+            return Err(method_not_allowed(&resource, request.method()));
+        }
+        let kind =
+            resource.subresource("token").map(|it| it.kind.clone()).ok_or_else(Status::path_not_found)?;
+        let (parts, content) = request.into_parts();
+        let raw = body::read(content).await?;
+        let asked = body::object(body::value(&parts.headers, &raw)?, &kind)?;
+        return Ok(json(StatusCode::CREATED, &tokens::create(state, &info, asked)?));
+    }
     objects::serve(state, identity, info, resource, request).await
 }
 
@@ -114,7 +140,8 @@ async fn authorize(state: &ApiState, identity: &Identity, info: &RequestInfo) ->
     }
 }
 
-fn forbidden(identity: &Identity, info: &RequestInfo, reason: &str) -> Status {
+/// The 403 for a request that no authorizer allows.
+pub(crate) fn forbidden(identity: &Identity, info: &RequestInfo, reason: &str) -> Status {
     let user = &identity.username;
     let tail = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     if !info.is_resource {

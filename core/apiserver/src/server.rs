@@ -12,8 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::admission::namespace_lifecycle::NamespaceLifecycle;
+use crate::admission::role_escalation::RoleEscalation;
+use crate::admission::service_account::ServiceAccount;
 use crate::admission::service_allocation::ServiceAllocation;
-use crate::authorization::{Always, Union, node::NodeAuthorizer, rbac::Rbac};
+use crate::authentication::Authenticator;
+use crate::authentication::token::{Signer, TokenError};
+use crate::authorization::{Always, Authorizer, Union, node::NodeAuthorizer, rbac::Rbac};
 use crate::cache::WatchCache;
 use crate::http::{ApiState, handle};
 use crate::identity::{Identity, MASTERS};
@@ -22,6 +26,7 @@ use crate::registry::Registry;
 
 pub mod bootstrap;
 pub mod listener;
+mod roles;
 
 /// How the server runs.
 #[derive(Clone, Debug)]
@@ -44,6 +49,9 @@ pub enum StartError {
     /// The certificates.
     #[error("open the cluster's certificates")]
     Pki(#[from] PkiError),
+    /// The key of service-account tokens.
+    #[error("open the key of service-account tokens")]
+    Token(#[from] TokenError),
     /// The store.
     #[error("open the store")]
     Store(#[from] keelson_store::OpenError),
@@ -76,9 +84,15 @@ pub struct ApiServer {
 /// The resources that this server can serve: a version that is not the stored one needs a conversion that it does
 /// not have, and a subresource must be one that it knows.
 fn served() -> Catalog {
-    const SUBRESOURCES: [&str; 4] = ["status", "scale", "binding", "finalize"];
-    const REVIEWS: [&str; 4] =
-        ["SelfSubjectReview", "SelfSubjectAccessReview", "SubjectAccessReview", "LocalSubjectAccessReview"];
+    const SUBRESOURCES: [&str; 5] = ["status", "scale", "binding", "finalize", "token"];
+    const REVIEWS: [&str; 6] = [
+        "TokenReview",
+        "SelfSubjectRulesReview",
+        "SelfSubjectReview",
+        "SelfSubjectAccessReview",
+        "SubjectAccessReview",
+        "LocalSubjectAccessReview",
+    ];
     let mut catalog = Catalog::default();
     for resource in Catalog::builtin().resources() {
         let stored = resource.is_stored()
@@ -105,16 +119,26 @@ impl ApiServer {
             cache.clone(),
         )
         .await?;
-        let admission: Vec<Arc<dyn Admission>> =
-            vec![Arc::new(NamespaceLifecycle), Arc::new(ServiceAllocation::new(config.service_cidr))];
-        let authorizer = Arc::new(Union(vec![
-            Box::new(Always),
-            Box::new(NodeAuthorizer::new(&cache)),
-            Box::new(Rbac::new(&cache)),
-        ]));
+        let signer = Arc::new(Signer::from_pem(&pki.service_account_key()?)?);
+        let authenticator = Arc::new(Authenticator::new(signer, &cache));
+        let rbac = Arc::new(Rbac::new(&cache));
+        let nodes = Arc::new(NodeAuthorizer::new(&cache));
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![Arc::new(Always), nodes, rbac.clone()]));
+        let admission: Vec<Arc<dyn Admission>> = vec![
+            Arc::new(NamespaceLifecycle),
+            Arc::new(ServiceAccount),
+            Arc::new(ServiceAllocation::new(config.service_cidr)),
+            Arc::new(RoleEscalation::new(rbac.clone(), authorizer.clone())),
+        ];
         let registry = Arc::new(Registry::new(store.clone() as Arc<dyn Store>, cache, served(), admission));
         bootstrap::run(&registry, &config, pki.authority()).await.map_err(StartError::Bootstrap)?;
-        let state = Arc::new(ApiState { registry, authorizer, git_version: config.git_version.clone() });
+        let state = Arc::new(ApiState {
+            registry,
+            authorizer,
+            authenticator,
+            rbac,
+            git_version: config.git_version.clone(),
+        });
         let stop = CancellationToken::new();
         let (address, listener) = listener::start(Arc::clone(&state), &config, &pki, stop.clone()).await?;
         Ok(ApiServer { state, store, pki, address, stop, listener })
