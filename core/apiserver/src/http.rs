@@ -11,6 +11,7 @@ use crate::authentication::Authenticator;
 use crate::authorization::rbac::Rbac;
 use crate::authorization::{Authorizer, Decision};
 use crate::identity::Identity;
+use crate::kubelet_proxy::KubeletProxy;
 use crate::registry::{Registry, Target, WriteOptions};
 use crate::request_info::RequestInfo;
 
@@ -35,6 +36,8 @@ pub struct ApiState {
     pub authenticator: Arc<Authenticator>,
     /// The RBAC part of the authorizer.
     pub rbac: Arc<Rbac>,
+    /// The way to kubelets.
+    pub kubelets: KubeletProxy,
     /// The version that `/version` tells, such as `v1.36.0`.
     pub git_version: String,
 }
@@ -128,6 +131,13 @@ async fn serve(
         let raw = body::read(content).await?;
         let asked = body::object(body::value(&parts.headers, &raw)?, &kind)?;
         return Ok(json(StatusCode::CREATED, &tokens::create(state, &info, asked)?));
+    }
+    if matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy") {
+        // A WebSocket opens with GET; what it does is to create a stream.
+        if matches!(info.subresource.as_str(), "exec" | "attach" | "portforward") && info.verb == "get" {
+            authorize(state, &identity, &RequestInfo { verb: "create".to_owned(), ..info.clone() }).await?;
+        }
+        return state.kubelets.serve(&state.registry, &info, request).await;
     }
     objects::serve(state, identity, info, resource, request).await
 }

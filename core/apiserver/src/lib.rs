@@ -12,6 +12,7 @@ pub mod authorization;
 pub mod cache;
 pub mod http;
 pub mod identity;
+pub mod kubelet_proxy;
 pub mod pki;
 pub mod registry;
 pub mod request_info;

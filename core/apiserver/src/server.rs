@@ -21,6 +21,7 @@ use crate::authorization::{Always, Authorizer, Union, node::NodeAuthorizer, rbac
 use crate::cache::WatchCache;
 use crate::http::{ApiState, handle};
 use crate::identity::{Identity, MASTERS};
+use crate::kubelet_proxy::{KubeletProxy, ProxyError};
 use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 
@@ -52,6 +53,9 @@ pub enum StartError {
     /// The key of service-account tokens.
     #[error("open the key of service-account tokens")]
     Token(#[from] TokenError),
+    /// The way to kubelets.
+    #[error("set up the way to kubelets")]
+    Kubelets(#[from] ProxyError),
     /// The store.
     #[error("open the store")]
     Store(#[from] keelson_store::OpenError),
@@ -84,7 +88,8 @@ pub struct ApiServer {
 /// The resources that this server can serve: a version that is not the stored one needs a conversion that it does
 /// not have, and a subresource must be one that it knows.
 fn served() -> Catalog {
-    const SUBRESOURCES: [&str; 5] = ["status", "scale", "binding", "finalize", "token"];
+    const SUBRESOURCES: [&str; 10] =
+        ["status", "scale", "binding", "finalize", "token", "log", "exec", "attach", "portforward", "proxy"];
     const REVIEWS: [&str; 6] = [
         "TokenReview",
         "SelfSubjectRulesReview",
@@ -103,7 +108,11 @@ fn served() -> Catalog {
             continue;
         }
         let mut resource = resource.as_ref().clone();
-        resource.subresources.retain(|it| SUBRESOURCES.contains(&it.name.as_str()));
+        // Only kubelets are proxied to.
+        let is_node = resource.kind == "Node";
+        resource
+            .subresources
+            .retain(|it| SUBRESOURCES.contains(&it.name.as_str()) && (it.name != "proxy" || is_node));
         catalog.insert(Arc::new(resource));
     }
     catalog
@@ -120,6 +129,7 @@ impl ApiServer {
         )
         .await?;
         let signer = Arc::new(Signer::from_pem(&pki.service_account_key()?)?);
+        let kubelets = KubeletProxy::new(&pki)?;
         let authenticator = Arc::new(Authenticator::new(signer, &cache));
         let rbac = Arc::new(Rbac::new(&cache));
         let nodes = Arc::new(NodeAuthorizer::new(&cache));
@@ -137,6 +147,7 @@ impl ApiServer {
             authorizer,
             authenticator,
             rbac,
+            kubelets,
             git_version: config.git_version.clone(),
         });
         let stop = CancellationToken::new();
