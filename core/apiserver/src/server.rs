@@ -11,7 +11,10 @@ use keelson_store::{RaftStore, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::admission::default_toleration_seconds::DefaultTolerationSeconds;
 use crate::admission::namespace_lifecycle::NamespaceLifecycle;
+use crate::admission::node_restriction::NodeRestriction;
+use crate::admission::priority::Priority;
 use crate::admission::role_escalation::RoleEscalation;
 use crate::admission::service_account::ServiceAccount;
 use crate::admission::service_allocation::ServiceAllocation;
@@ -137,6 +140,9 @@ impl ApiServer {
         let admission: Vec<Arc<dyn Admission>> = vec![
             Arc::new(NamespaceLifecycle),
             Arc::new(ServiceAccount),
+            Arc::new(NodeRestriction),
+            Arc::new(Priority),
+            Arc::new(DefaultTolerationSeconds),
             Arc::new(ServiceAllocation::new(config.service_cidr)),
             Arc::new(RoleEscalation::new(rbac.clone(), authorizer.clone())),
         ];
