@@ -38,6 +38,8 @@ pub struct ApiState {
     pub rbac: Arc<Rbac>,
     /// The way to kubelets.
     pub kubelets: KubeletProxy,
+    /// The authority's certificate, in PEM.
+    pub authority: String,
     /// The version that `/version` tells, such as `v1.36.0`.
     pub git_version: String,
 }
@@ -139,7 +141,12 @@ async fn serve(
         }
         return state.kubelets.serve(&state.registry, &info, request).await;
     }
-    objects::serve(state, identity, info, resource, request).await
+    let makes_namespace = resource.kind == "Namespace" && info.verb == "create";
+    let response = objects::serve(state, identity, info, resource, request).await?;
+    if makes_namespace {
+        crate::server::bootstrap::fill_namespaces(&state.registry, &state.authority).await?;
+    }
+    Ok(response)
 }
 
 async fn authorize(state: &ApiState, identity: &Identity, info: &RequestInfo) -> Result<(), Status> {

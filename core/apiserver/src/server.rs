@@ -154,6 +154,7 @@ impl ApiServer {
             authenticator,
             rbac,
             kubelets,
+            authority: pki.authority().to_owned(),
             git_version: config.git_version.clone(),
         });
         let stop = CancellationToken::new();

@@ -49,6 +49,25 @@ pub fn namespace_contents(namespace: &str, authority: &str) -> [Value; 2] {
     ]
 }
 
+/// Gives every namespace without a `default` account what it holds from its beginning.
+pub(crate) async fn fill_namespaces(registry: &Registry, authority: &str) -> Result<(), Status> {
+    let of = |resource: &str| registry.resource(&keelson_api::GroupResource::new("", resource));
+    let accounts = of("serviceaccounts");
+    for namespace in of("namespaces").list().objects.values() {
+        if accounts.get(&format!("{}/default", namespace.name)).is_some() {
+            continue;
+        }
+        let object = crate::cache::decode(&namespace.bytes)?;
+        if object.deletion_timestamp().is_some() {
+            continue;
+        }
+        for document in namespace_contents(&namespace.name, authority) {
+            ensure(registry, document).await?;
+        }
+    }
+    Ok(())
+}
+
 fn priority_class(name: &str, value: i64, description: &str) -> Value {
     json!({
         "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": value, "description": description,
