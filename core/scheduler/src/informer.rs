@@ -1,0 +1,242 @@
+//! The watches (client): what the API says, reduced to what decisions need.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::stream::{BoxStream, SelectAll};
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1 as core;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::labels::Labels;
+use crate::names::{NamespaceName, NodeName, ObjectName, PodUid};
+use crate::node::NodeInfo;
+use crate::pod::{PendingPod, PodInfo};
+use crate::queue::Condition;
+use crate::volume::{Claim, Volume};
+
+/// Something that the API says.
+#[derive(Debug)]
+pub enum Update {
+    /// This is there, or has changed.
+    Seen(Box<Object>),
+    /// This is gone, or is no business of ours any more.
+    Gone(Key),
+    /// Of this kind, only these are there.
+    Listed(Kind, HashSet<Key>),
+}
+
+/// An object, as far as it matters.
+#[derive(Debug)]
+pub enum Object {
+    /// A node.
+    Node(NodeInfo),
+    /// A pod that waits for a node.
+    Pending(PendingPod, Standing),
+    /// A pod that has a node.
+    Placed(Arc<PodInfo>, NodeName),
+    /// A namespace.
+    Namespace(NamespaceName, Labels),
+    /// A claim of a volume.
+    Claim(ObjectName, Claim),
+    /// A volume.
+    Volume(Arc<str>, Volume),
+}
+
+/// What the API knows of earlier attempts to schedule a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Why it could not be scheduled.
+    pub condition: Option<Condition>,
+    /// The node on which room was made for it.
+    pub nominated: Option<NodeName>,
+}
+
+/// The kinds that are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Node.
+    Node,
+    /// Pod.
+    Pod,
+    /// Namespace.
+    Namespace,
+    /// PersistentVolumeClaim.
+    Claim,
+    /// PersistentVolume.
+    Volume,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 5] = [Kind::Node, Kind::Pod, Kind::Namespace, Kind::Claim, Kind::Volume];
+}
+
+/// The identity of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// A node.
+    Node(NodeName),
+    /// A pod.
+    Pod(PodUid),
+    /// A namespace.
+    Namespace(NamespaceName),
+    /// A claim of a volume.
+    Claim(ObjectName),
+    /// A volume.
+    Volume(Arc<str>),
+}
+
+impl Object {
+    fn key(&self) -> Key {
+        match self {
+            Object::Node(node) => Key::Node(node.name.clone()),
+            Object::Pending(pod, _) => Key::Pod(pod.info.uid.clone()),
+            Object::Placed(pod, _) => Key::Pod(pod.uid.clone()),
+            Object::Namespace(name, _) => Key::Namespace(name.clone()),
+            Object::Claim(name, _) => Key::Claim(name.clone()),
+            Object::Volume(name, _) => Key::Volume(name.clone()),
+        }
+    }
+}
+
+/// Pods that have ended need no room.
+const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
+
+/// Starts all watches. The stream goes on for ever: a broken watch is taken up again, with growing pauses.
+pub fn watch(client: &Client, scheduler_name: &str) -> SelectAll<BoxStream<'static, Update>> {
+    let everything = watcher::Config::default();
+    let unfinished = watcher::Config::default().fields(UNFINISHED);
+    let own = scheduler_name.to_owned();
+    stream::select_all([
+        updates(Api::all(client.clone()), everything.clone(), Kind::Node, read_node),
+        updates(Api::all(client.clone()), unfinished, Kind::Pod, move |pod| read_pod(pod, &own)),
+        updates(Api::all(client.clone()), everything.clone(), Kind::Namespace, read_namespace),
+        updates(Api::all(client.clone()), everything.clone(), Kind::Claim, read_claim),
+        updates(Api::all(client.clone()), everything, Kind::Volume, read_volume),
+    ])
+}
+
+fn updates<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    kind: Kind,
+    read: impl Fn(&K) -> Option<Reading> + Send + 'static,
+) -> BoxStream<'static, Update>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut listed = HashSet::new();
+    let events = watcher(api, config).default_backoff();
+    let updates = events.filter_map(move |event| {
+        let update = match event {
+            Ok(event) => translate(event, kind, &read, &mut listed),
+            Err(error) => {
+                tracing::warn!(?kind, error = &error as &dyn std::error::Error, "a watch was interrupted");
+                None
+            }
+        };
+        std::future::ready(update)
+    });
+    updates.boxed()
+}
+
+/// What an object is to us.
+enum Reading {
+    Object(Box<Object>),
+    /// It does not matter (any more).
+    Nothing(Key),
+}
+
+impl Reading {
+    fn of(object: Object) -> Self {
+        Reading::Object(Box::new(object))
+    }
+}
+
+fn translate<K>(
+    event: Event<K>,
+    kind: Kind,
+    read: impl Fn(&K) -> Option<Reading>,
+    listed: &mut HashSet<Key>,
+) -> Option<Update> {
+    match event {
+        Event::Init => {
+            listed.clear();
+            None
+        }
+        Event::InitApply(object) => match read(&object)? {
+            Reading::Object(object) => {
+                listed.insert(object.key());
+                Some(Update::Seen(object))
+            }
+            Reading::Nothing(_) => None,
+        },
+        Event::InitDone => Some(Update::Listed(kind, std::mem::take(listed))),
+        Event::Apply(object) => match read(&object)? {
+            Reading::Object(object) => Some(Update::Seen(object)),
+            Reading::Nothing(key) => Some(Update::Gone(key)),
+        },
+        Event::Delete(object) => match read(&object)? {
+            Reading::Object(object) => Some(Update::Gone(object.key())),
+            Reading::Nothing(key) => Some(Update::Gone(key)),
+        },
+    }
+}
+
+fn read_node(node: &core::Node) -> Option<Reading> {
+    NodeInfo::read(node).map(Object::Node).map(Reading::of)
+}
+
+fn read_pod(pod: &core::Pod, own: &str) -> Option<Reading> {
+    let spec = pod.spec.as_ref()?;
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let ended = matches!(phase, Some("Succeeded" | "Failed"));
+    let ours = spec.scheduler_name.as_deref().unwrap_or("default-scheduler") == own;
+    let deleting = pod.metadata.deletion_timestamp.is_some();
+    match spec.node_name.as_deref().filter(|name| !name.is_empty()) {
+        Some(node) if !ended => {
+            let info = Arc::new(PodInfo::read(pod)?);
+            Some(Reading::of(Object::Placed(info, NodeName::new(node))))
+        }
+        None if ours && !ended && !deleting => {
+            let standing = Standing::read(pod);
+            Some(Reading::of(Object::Pending(PendingPod::read(pod)?, standing)))
+        }
+        Some(_) | None => Some(Reading::Nothing(Key::Pod(PodUid::new(pod.metadata.uid.as_deref()?)))),
+    }
+}
+
+fn read_namespace(namespace: &core::Namespace) -> Option<Reading> {
+    let name = NamespaceName::new(namespace.metadata.name.as_deref()?);
+    Some(Reading::of(Object::Namespace(name, Labels::from(namespace.metadata.labels.as_ref()))))
+}
+
+fn read_claim(claim: &core::PersistentVolumeClaim) -> Option<Reading> {
+    let name = ObjectName::new(claim.metadata.namespace.as_deref()?, claim.metadata.name.as_deref()?);
+    Some(Reading::of(Object::Claim(name, Claim::read(claim))))
+}
+
+fn read_volume(volume: &core::PersistentVolume) -> Option<Reading> {
+    let name = volume.metadata.name.as_deref()?;
+    Some(Reading::of(Object::Volume(name.into(), Volume::read(volume))))
+}
+
+impl Standing {
+    fn read(pod: &core::Pod) -> Self {
+        let Some(status) = &pod.status else { return Standing::default() };
+        let scheduled =
+            status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled");
+        let condition =
+            scheduled.filter(|condition| condition.status == "False").map(|condition| Condition {
+                reason: condition.reason.clone().unwrap_or_default(),
+                message: condition.message.clone().unwrap_or_default(),
+            });
+        let nominated = status.nominated_node_name.as_deref().filter(|name| !name.is_empty());
+        Standing { condition, nominated: nominated.map(NodeName::new) }
+    }
+}

@@ -1,0 +1,320 @@
+//! The scheduler as a state machine without IO: updates and outcomes in, actions out.
+//!
+//! A pod goes from the queue into a decision; with a node it is assumed there and an [`Action::Bind`] goes out, and
+//! until [`Scheduler::bound`] tells how that ended it is among those being bound. Without a node it goes back to the
+//! queue and an [`Action::Report`] says why.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::cycle::fit_error::{FitError, NO_NODES};
+use crate::cycle::preemption::{self, NoPreemption, Preemption};
+use crate::cycle::{Failure, Rotation, schedule};
+use crate::framework::Framework;
+use crate::informer::{Key, Kind, Object, Update};
+use crate::names::{NodeName, PodUid};
+use crate::pod::PodInfo;
+use crate::queue::event::ClusterEvents;
+use crate::queue::{Condition, Queue, QueuedPod};
+
+/// `reason` of the condition when no node takes the pod.
+const UNSCHEDULABLE: &str = "Unschedulable";
+/// `reason` of the condition when something went wrong.
+const SCHEDULER_ERROR: &str = "SchedulerError";
+/// The same failure is told in an Event again only after this long.
+const TELL_AGAIN: Duration = Duration::from_secs(300);
+
+/// Something to do at the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Bind the pod to the node, and tell [`Scheduler::bound`].
+    Bind {
+        /// The pod.
+        pod: Arc<PodInfo>,
+        /// Its node.
+        node: NodeName,
+    },
+    /// Say why a pod has no node.
+    Report(Report),
+    /// Delete the victims, and tell [`Scheduler::preempted`].
+    Preempt {
+        /// The pod for which room is made.
+        pod: Arc<PodInfo>,
+        /// Where, and who has to go.
+        preemption: Preemption,
+    },
+}
+
+/// Why a pod has no node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The pod.
+    pub pod: Arc<PodInfo>,
+    /// The condition, where it differs from the one that the pod has.
+    pub condition: Option<Condition>,
+    /// The message of an Event, where one is due.
+    pub event: Option<String>,
+    /// The node that is now reserved for it, or that none is any more; `None` where nothing changed.
+    pub nominated: Option<Option<NodeName>>,
+}
+
+/// Why a pod could not be bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BindFailure {
+    /// The pod is gone.
+    Gone,
+    /// Something else; the text is for people.
+    Refused(String),
+}
+
+#[derive(Debug)]
+struct Binding {
+    queued: QueuedPod,
+    gone: bool,
+}
+
+/// The scheduler.
+pub struct Scheduler {
+    config: Config,
+    framework: Framework,
+    cache: Cache,
+    queue: Queue,
+    rotation: Rotation,
+    binding: HashMap<PodUid, Binding>,
+    listed: HashSet<Kind>,
+}
+
+impl Scheduler {
+    /// A scheduler that knows nothing yet.
+    pub fn new(config: Config) -> Self {
+        Scheduler {
+            queue: Queue::new(config.queue.clone()),
+            config,
+            framework: Framework::default(),
+            cache: Cache::default(),
+            rotation: Rotation::default(),
+            binding: HashMap::new(),
+            listed: HashSet::new(),
+        }
+    }
+
+    /// Whether a decision can be made now: everything was listed once, and a pod waits.
+    pub fn is_ready(&self, now: Instant) -> bool {
+        self.listed.len() == Kind::ALL.len() && self.queue.is_ready(now)
+    }
+
+    /// When a decision can be made if nothing happens.
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.queue.next_wake()
+    }
+
+    /// How many pods wait, and how many are being bound.
+    pub fn pending(&self) -> (usize, usize) {
+        (self.queue.len(), self.binding.len())
+    }
+
+    /// Takes in what the API says.
+    pub fn update(&mut self, update: Update, now: Instant) {
+        let events = match update {
+            Update::Seen(object) => self.seen(*object, now),
+            Update::Gone(key) => self.gone(&key),
+            Update::Listed(kind, keys) => self.keep_only(kind, &keys),
+        };
+        self.queue.moved_by(events, now);
+    }
+
+    fn seen(&mut self, object: Object, now: Instant) -> ClusterEvents {
+        match object {
+            Object::Node(node) => self.cache.set_node(node),
+            Object::Placed(pod, node) => {
+                self.queue.remove(&pod.uid);
+                self.cache.denominate(&pod.uid);
+                self.cache.place(pod, node)
+            }
+            Object::Pending(pod, standing) => {
+                let uid = &pod.info.uid;
+                if let Some(binding) = self.binding.get_mut(uid) {
+                    binding.queued.pod = pod;
+                } else if !self.cache.is_placed(uid) {
+                    if let Some(node) = standing.nominated
+                        && self.cache.nomination(uid).is_none()
+                    {
+                        self.cache.nominate(pod.info.clone(), node);
+                    }
+                    self.queue.update(pod, standing.condition, now);
+                }
+                ClusterEvents::NONE
+            }
+            Object::Namespace(name, labels) => {
+                let before = self.cache.namespaces.insert(name, labels.clone());
+                if before.as_ref() == Some(&labels) { ClusterEvents::NONE } else { ClusterEvents::NAMESPACE }
+            }
+            Object::Claim(name, claim) => {
+                let before = self.cache.volumes.claims.insert(name, claim.clone());
+                if before.as_ref() == Some(&claim) { ClusterEvents::NONE } else { ClusterEvents::VOLUME }
+            }
+            Object::Volume(name, volume) => {
+                let before = self.cache.volumes.volumes.insert(name, volume.clone());
+                if before.as_ref() == Some(&volume) { ClusterEvents::NONE } else { ClusterEvents::VOLUME }
+            }
+        }
+    }
+
+    fn gone(&mut self, key: &Key) -> ClusterEvents {
+        match key {
+            Key::Node(name) => self.cache.remove_node(name),
+            Key::Pod(uid) => {
+                self.queue.remove(uid);
+                self.cache.denominate(uid);
+                if let Some(binding) = self.binding.get_mut(uid) {
+                    binding.gone = true;
+                }
+                self.cache.remove_pod(uid)
+            }
+            Key::Namespace(name) => {
+                self.cache.namespaces.remove(name);
+                ClusterEvents::NONE
+            }
+            Key::Claim(name) => {
+                self.cache.volumes.claims.remove(name);
+                ClusterEvents::NONE
+            }
+            Key::Volume(name) => {
+                self.cache.volumes.volumes.remove(name);
+                ClusterEvents::NONE
+            }
+        }
+    }
+
+    /// After a new list: what is not on it went while nobody watched.
+    fn keep_only(&mut self, kind: Kind, keys: &HashSet<Key>) -> ClusterEvents {
+        self.listed.insert(kind);
+        let known: Vec<Key> = match kind {
+            Kind::Node => self.cache.node_names().into_iter().map(Key::Node).collect(),
+            Kind::Pod => {
+                let placed = self.cache.placed().filter(|uid| !self.binding.contains_key(*uid));
+                placed.chain(self.queue.uids()).cloned().map(Key::Pod).collect()
+            }
+            Kind::Namespace => self.cache.namespaces.keys().cloned().map(Key::Namespace).collect(),
+            Kind::Claim => self.cache.volumes.claims.keys().cloned().map(Key::Claim).collect(),
+            Kind::Volume => self.cache.volumes.volumes.keys().cloned().map(Key::Volume).collect(),
+        };
+        let lost = known.iter().filter(|key| !keys.contains(*key));
+        lost.fold(ClusterEvents::NONE, |events, key| events | self.gone(key))
+    }
+
+    /// Decides about the next pod.
+    pub fn step(&mut self, now: Instant) -> Vec<Action> {
+        let Some(queued) = self.queue.pop(now) else { return Vec::new() };
+        let share = self.config.percentage_of_nodes_to_score;
+        let found = schedule(&self.framework, self.cache.view(), &queued.pod, share, &mut self.rotation);
+        match found {
+            Ok(found) => {
+                let pod = queued.pod.info.clone();
+                self.cache.denominate(&pod.uid);
+                self.cache.assume(pod.clone(), found.node.clone());
+                self.binding.insert(pod.uid.clone(), Binding { queued, gone: false });
+                vec![Action::Bind { pod, node: found.node }]
+            }
+            Err(Failure::NoNodes) => {
+                let events = ClusterEvents::NODE_ADDED;
+                vec![self.put_back(queued, NO_NODES.to_owned(), events, None, now)]
+            }
+            Err(Failure::Unfit(error)) => self.unfit(queued, error, now),
+        }
+    }
+
+    fn unfit(&mut self, queued: QueuedPod, mut error: FitError, now: Instant) -> Vec<Action> {
+        let pod = queued.pod.info.clone();
+        let before = self.cache.nomination(&pod.uid).cloned();
+        let view = self.cache.view();
+        let preemption = preemption::preempt(&self.framework, view, &queued.pod, &error, before.as_ref());
+        let nominated = match &preemption {
+            Ok(preemption) => Some(preemption.node.clone()),
+            Err(NoPreemption::Terminating) => before.clone(),
+            Err(NoPreemption::Never | NoPreemption::NoHelp) => None,
+        };
+        match &nominated {
+            Some(node) => self.cache.nominate(pod.clone(), node.clone()),
+            None => self.cache.denominate(&pod.uid),
+        }
+        if let Err(why) = preemption {
+            error.preemption = Some(preemption::refusal(&error, why));
+        }
+        let change = (nominated != before).then_some(nominated);
+        let events = self.framework.helped_by(error.refused_by) | ClusterEvents::NODE_ADDED;
+        let events = if preemption.is_ok() { events | ClusterEvents::POD_GONE } else { events };
+        let mut actions = vec![self.put_back(queued, error.to_string(), events, change, now)];
+        actions.extend(preemption.ok().map(|preemption| Action::Preempt { pod, preemption }));
+        actions
+    }
+
+    fn put_back(
+        &mut self,
+        mut queued: QueuedPod,
+        message: String,
+        helped_by: ClusterEvents,
+        nominated: Option<Option<NodeName>>,
+        now: Instant,
+    ) -> Action {
+        let report = report(&mut queued, UNSCHEDULABLE, message, nominated, now);
+        self.queue.put_unschedulable(queued, helped_by, now);
+        Action::Report(report)
+    }
+
+    /// Takes in how binding a pod has ended.
+    pub fn bound(&mut self, uid: &PodUid, result: Result<(), BindFailure>, now: Instant) -> Option<Action> {
+        let binding = self.binding.remove(uid)?;
+        let failure = result.err()?;
+        let events = self.cache.forget(uid);
+        self.queue.moved_by(events, now);
+        let message = match failure {
+            BindFailure::Gone => return None,
+            BindFailure::Refused(message) => message,
+        };
+        if binding.gone || self.cache.is_placed(uid) {
+            return None;
+        }
+        let mut queued = binding.queued;
+        let report = report(&mut queued, SCHEDULER_ERROR, message, None, now);
+        self.queue.put_failed(queued, now);
+        Some(Action::Report(report))
+    }
+
+    /// Takes in whether the victims for a pod could be deleted; if not, it is tried again soon.
+    pub fn preempted(&mut self, uid: &PodUid, deleted: bool, now: Instant) {
+        if deleted {
+            return;
+        }
+        self.cache.denominate(uid);
+        if let Some(queued) = self.queue.remove(uid) {
+            self.queue.put_failed(queued, now);
+        }
+    }
+}
+
+/// Says only what is new: the condition where it changed, the Event where it was not told lately.
+fn report(
+    queued: &mut QueuedPod,
+    reason: &str,
+    message: String,
+    nominated: Option<Option<NodeName>>,
+    now: Instant,
+) -> Report {
+    let condition = Condition { reason: reason.to_owned(), message };
+    let told = queued.told.as_ref();
+    let told = told.is_some_and(|(text, at)| *text == condition.message && now < *at + TELL_AGAIN);
+    let event = (!told).then(|| condition.message.clone());
+    if let Some(text) = &event {
+        queued.told = Some((text.clone(), now));
+    }
+    let changed = queued.condition.as_ref() != Some(&condition);
+    queued.condition = Some(condition.clone());
+    Report { pod: queued.pod.info.clone(), condition: changed.then_some(condition), event, nominated }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+use pretty_assertions::assert_eq;
+use serde_json::{Value, from_value, json};
+
+use super::*;
+use crate::informer::Standing;
+use crate::node::NodeInfo;
+use crate::pod::PendingPod;
+
+fn node(name: &str, cpu: &str) -> Update {
+    let node = json!({
+        "metadata": {"name": name},
+        "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "110"}},
+    });
+    Update::Seen(Box::new(Object::Node(NodeInfo::read(&from_value(node).unwrap()).unwrap())))
+}
+
+fn json_pod(uid: &str, cpu: &str, priority: i32) -> Value {
+    json!({
+        "metadata": {"name": uid, "namespace": "default", "uid": uid},
+        "spec": {
+            "priority": priority,
+            "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}],
+        },
+    })
+}
+
+fn pod(uid: &str, cpu: &str, priority: i32) -> PendingPod {
+    PendingPod::read(&from_value(json_pod(uid, cpu, priority)).unwrap()).unwrap()
+}
+
+fn pending(uid: &str, cpu: &str, priority: i32) -> Update {
+    Update::Seen(Box::new(Object::Pending(pod(uid, cpu, priority), Standing::default())))
+}
+
+fn placed(uid: &str, cpu: &str, node: &str) -> Update {
+    Update::Seen(Box::new(Object::Placed(pod(uid, cpu, 0).info, NodeName::new(node))))
+}
+
+fn gone(uid: &str) -> Update {
+    Update::Gone(Key::Pod(PodUid::new(uid)))
+}
+
+/// A scheduler that has listed everything: `updates` is all there is.
+fn scheduler(updates: impl IntoIterator<Item = Update>, now: Instant) -> Scheduler {
+    let mut scheduler = Scheduler::new(Config::default());
+    let mut listed: HashMap<Kind, HashSet<Key>> = HashMap::new();
+    for update in updates {
+        let Update::Seen(object) = &update else { panic!("only objects") };
+        let (kind, key) = match &**object {
+            Object::Node(node) => (Kind::Node, Key::Node(node.name.clone())),
+            Object::Pending(pod, _) => (Kind::Pod, Key::Pod(pod.info.uid.clone())),
+            Object::Placed(pod, _) => (Kind::Pod, Key::Pod(pod.uid.clone())),
+            Object::Namespace(..) | Object::Claim(..) | Object::Volume(..) => panic!("not used here"),
+        };
+        listed.entry(kind).or_default().insert(key);
+        scheduler.update(update, now);
+    }
+    for kind in Kind::ALL {
+        assert!(!scheduler.is_ready(now), "nothing is decided before everything was listed");
+        scheduler.update(Update::Listed(kind, listed.remove(&kind).unwrap_or_default()), now);
+    }
+    scheduler
+}
+
+fn bind(uid: &str, node: &str) -> Action {
+    Action::Bind { pod: pod(uid, "1", 0).info, node: NodeName::new(node) }
+}
+
+fn message(action: &Action) -> &str {
+    match action {
+        Action::Report(report) => report.event.as_deref().unwrap_or_default(),
+        Action::Bind { .. } | Action::Preempt { .. } => panic!("{action:?} is no report"),
+    }
+}
+
+#[test]
+fn a_pod_is_bound_once_and_counts_from_then_on() {
+    let now = Instant::now();
+    let mut scheduler = scheduler([node("a", "1"), pending("1", "1", 0), pending("2", "1", 0)], now);
+    assert_eq!(scheduler.step(now), [bind("1", "a")]);
+    // A late echo of the unbound pod does not queue it again.
+    scheduler.update(pending("1", "1", 0), now);
+    let actions = scheduler.step(now);
+    assert_eq!(
+        message(&actions[0]),
+        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
+         1 No preemption victims found for incoming pod."
+    );
+    assert_eq!(scheduler.bound(&PodUid::new("1"), Ok(()), now), None);
+    scheduler.update(pending("1", "1", 0), now);
+    scheduler.update(placed("1", "1", "a"), now);
+    assert_eq!(scheduler.pending(), (1, 0));
+}
+
+#[test]
+fn when_a_pod_goes_another_that_waits_for_its_room_is_tried() {
+    let now = Instant::now();
+    let mut scheduler = scheduler([node("a", "1"), placed("1", "1", "a"), pending("2", "1", 0)], now);
+    assert!(matches!(scheduler.step(now)[..], [Action::Report(_)]));
+    assert!(!scheduler.is_ready(now));
+    scheduler.update(gone("1"), now);
+    assert_eq!(scheduler.step(now), [bind("2", "a")]);
+}
+
+#[test]
+fn the_same_failure_is_reported_once() {
+    let now = Instant::now();
+    let mut scheduler = scheduler([node("a", "1"), pending("1", "2", 0)], now);
+    let actions = scheduler.step(now);
+    let [Action::Report(first)] = &actions[..] else { panic!("{actions:?}") };
+    assert!(first.condition.is_some() && first.event.is_some());
+    scheduler.update(node("a", "1500m"), now);
+    let actions = scheduler.step(now);
+    let [Action::Report(second)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((&second.condition, &second.event), (&None, &None));
+    let later = now + TELL_AGAIN;
+    scheduler.update(node("a", "1600m"), later);
+    let actions = scheduler.step(later);
+    let [Action::Report(third)] = &actions[..] else { panic!("{actions:?}") };
+    assert!(third.condition.is_none() && third.event.is_some());
+}
+
+#[test]
+fn after_a_failed_binding_the_room_is_free_and_the_pod_is_tried_again_later() {
+    let now = Instant::now();
+    let mut scheduler = scheduler([node("a", "1"), pending("1", "1", 0)], now);
+    scheduler.step(now);
+    let refused = Err(BindFailure::Refused("binding rejected: no".to_owned()));
+    let report = scheduler.bound(&PodUid::new("1"), refused, now).unwrap();
+    assert_eq!(message(&report), "binding rejected: no");
+    assert!(!scheduler.is_ready(now));
+    let later = scheduler.next_wake().unwrap();
+    assert_eq!(scheduler.step(later), [bind("1", "a")]);
+}
+
+#[test]
+fn a_pod_deleted_while_it_is_bound_leaves_nothing_behind() {
+    let now = Instant::now();
+    let mut scheduler = scheduler([node("a", "1"), pending("1", "1", 0)], now);
+    scheduler.step(now);
+    scheduler.update(gone("1"), now);
+    assert_eq!(scheduler.bound(&PodUid::new("1"), Err(BindFailure::Gone), now), None);
+    assert_eq!(scheduler.pending(), (0, 0));
+    scheduler.update(pending("2", "1", 0), now);
+    assert_eq!(scheduler.step(now), [bind("2", "a")]);
+}
+
+#[test]
+fn a_binding_that_succeeded_unseen_is_not_repeated() {
+    let now = Instant::now();
+    let mut scheduler = scheduler([node("a", "1"), pending("1", "1", 0)], now);
+    scheduler.step(now);
+    scheduler.update(placed("1", "1", "a"), now);
+    let refused = Err(BindFailure::Refused("timeout".to_owned()));
+    assert_eq!(scheduler.bound(&PodUid::new("1"), refused, now), None);
+    assert_eq!(scheduler.pending(), (0, 0));
+}
+
+#[test]
+fn what_is_missing_on_a_new_list_is_gone() {
+    let now = Instant::now();
+    let mut scheduler = scheduler([node("a", "1"), placed("1", "1", "a"), pending("2", "1", 0)], now);
+    scheduler.step(now);
+    scheduler.update(Update::Listed(Kind::Pod, HashSet::from([Key::Pod(PodUid::new("2"))])), now);
+    assert_eq!(scheduler.step(now), [bind("2", "a")]);
+    scheduler.update(Update::Listed(Kind::Node, HashSet::new()), now);
+    scheduler.update(pending("3", "1", 0), now);
+    assert_eq!(message(&scheduler.step(now)[0]), "no nodes available to schedule pods");
+}
+
+#[test]
+fn a_greater_pod_displaces_a_lesser_one_and_gets_its_room() {
+    let now = Instant::now();
+    let mut scheduler = scheduler([node("a", "1"), placed("1", "1", "a"), pending("2", "1", 9)], now);
+    let actions = scheduler.step(now);
+    let [Action::Report(report), Action::Preempt { pod: greater, preemption }] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(report.nominated, Some(Some(NodeName::new("a"))));
+    assert_eq!(report.event.as_deref(), Some("0/1 nodes are available: 1 Insufficient cpu."));
+    assert_eq!((greater.uid.as_str(), preemption.victims[0].uid.as_str()), ("2", "1"));
+    scheduler.update(pending("3", "1", 0), now);
+    scheduler.update(gone("1"), now);
+    let actions = [scheduler.step(now), scheduler.step(now)].concat();
+    let bound: Vec<_> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Bind { pod, .. } => Some(pod.uid.as_str()),
+            Action::Report(_) | Action::Preempt { .. } => None,
+        })
+        .collect();
+    assert_eq!(bound, ["2"]);
+}
+
+#[test]
+fn a_node_heartbeat_wakes_nobody() {
+    let now = Instant::now();
+    let mut scheduler = scheduler([node("a", "1"), pending("1", "2", 0)], now);
+    scheduler.step(now);
+    scheduler.update(node("a", "1"), now);
+    assert!(!scheduler.is_ready(now));
+    scheduler.update(node("a", "2"), now);
+    assert!(scheduler.is_ready(now));
+}
