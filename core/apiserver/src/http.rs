@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, Request, StatusCode, header};
 use keelson_api::{GroupResource, ResourceInfo, Status};
 
 use crate::authentication::Authenticator;
+use crate::authentication::impersonate;
 use crate::authorization::rbac::Rbac;
 use crate::authorization::{Authorizer, Decision};
 use crate::identity::Identity;
@@ -17,7 +18,6 @@ use crate::request_info::RequestInfo;
 
 pub mod body;
 pub mod discovery;
-mod impersonation;
 pub mod negotiation;
 pub mod objects;
 pub mod openapi;
@@ -95,7 +95,7 @@ async fn serve(
     info: RequestInfo,
     request: Request<Body>,
 ) -> Result<Response, Status> {
-    let identity = impersonation::identity(state, identity, request.headers()).await?;
+    let identity = impersonate(state.authorizer.as_ref(), identity, request.headers()).await?;
     authorize(state, &identity, &info).await?;
     if !info.is_resource {
         let known = match info.path.trim_end_matches('/') {

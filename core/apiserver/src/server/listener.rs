@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Config, StartError};
-use crate::authentication::impersonate;
 use crate::http::{ApiState, Failure, handle};
 use crate::identity::Identity;
 use crate::pki::{Pki, PkiError};
@@ -139,11 +138,7 @@ async fn answer(
 ) -> axum::response::Response {
     use axum::response::IntoResponse;
     let path = request.uri().path();
-    let identity = match state.authenticator.request(peer, request.headers(), path) {
-        Ok(identity) => impersonate(state.authorizer.as_ref(), identity, request.headers()).await,
-        Err(status) => Err(status),
-    };
-    match identity {
+    match state.authenticator.request(peer, request.headers(), path) {
         Ok(identity) => handle(state, identity, request).await,
         Err(status) => Failure(status).into_response(),
     }
