@@ -54,6 +54,19 @@ fn kubectl_applies_changes_and_deletes() {
 }
 
 #[test]
+fn kubectl_explains_the_fields_of_a_kind() {
+    let server = Server::start().unwrap();
+    let text = server.kubectl(&["explain", "deployment.spec.strategy.rollingUpdate.maxSurge"]).unwrap();
+    assert!(text.contains("GROUP:      apps") && text.contains("FIELD: maxSurge"), "{text}");
+    assert!(
+        text.contains("The maximum number of pods that can be scheduled above the desired number of pods"),
+        "{text}"
+    );
+    let whole = server.kubectl(&["explain", "pod", "--recursive"]).unwrap();
+    assert!(whole.contains("terminationGracePeriodSeconds"), "{whole}");
+}
+
+#[test]
 fn kubectl_creates_in_its_binary_encoding() {
     let server = Server::start().unwrap();
     server.kubectl(&["create", "namespace", "shop"]).unwrap();

@@ -43,6 +43,8 @@ pub struct ApiState {
     pub authority: String,
     /// The version that `/version` tells, such as `v1.36.0`.
     pub git_version: String,
+    /// The index of OpenAPI documents, made when it is first asked for.
+    pub openapi_index: std::sync::OnceLock<serde_json::Value>,
 }
 
 /// A failed request as its answer.

@@ -156,6 +156,7 @@ impl ApiServer {
             kubelets,
             authority: pki.authority().to_owned(),
             git_version: config.git_version.clone(),
+            openapi_index: std::sync::OnceLock::new(),
         });
         let stop = CancellationToken::new();
         let (address, listener) = listener::start(Arc::clone(&state), &config, &pki, stop.clone()).await?;
