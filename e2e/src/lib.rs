@@ -20,9 +20,11 @@ pub fn binary() -> anyhow::Result<&'static Path> {
 }
 
 fn build() -> anyhow::Result<PathBuf> {
-    let output = Command::new(option_env!("CARGO").unwrap_or("cargo"))
+    // Read when it runs: a target folder may outlive the clone that it was filled from.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").context("run the tests with cargo")?;
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--quiet", "--package", "keelson"])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .current_dir(package)
         .output()
         .context("run cargo")?;
     ensure!(output.status.success(), "build keelson: {}", String::from_utf8_lossy(&output.stderr));

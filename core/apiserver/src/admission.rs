@@ -6,7 +6,12 @@ use keelson_api::{Object, ResourceInfo, Status};
 use crate::identity::Identity;
 use crate::registry::{Registry, Target, WriteOptions};
 
+pub mod default_toleration_seconds;
 pub mod namespace_lifecycle;
+pub mod node_restriction;
+pub mod priority;
+pub mod role_escalation;
+pub mod service_account;
 pub mod service_allocation;
 
 /// What is done to the object.

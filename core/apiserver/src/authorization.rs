@@ -5,6 +5,8 @@ use async_trait::async_trait;
 use crate::identity::{Identity, MASTERS};
 use crate::request_info::RequestInfo;
 
+pub mod coverage;
+pub mod node;
 pub mod rbac;
 
 /// What an authorizer says.
@@ -29,7 +31,7 @@ pub trait Authorizer: Send + Sync {
 }
 
 /// Asks one after the other until one has an opinion.
-pub struct Union(pub Vec<Box<dyn Authorizer>>);
+pub struct Union(pub Vec<std::sync::Arc<dyn Authorizer>>);
 
 #[async_trait]
 impl Authorizer for Union {

@@ -7,20 +7,24 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use keelson_api::{GroupResource, ResourceInfo, Status};
 
+use crate::authentication::Authenticator;
+use crate::authentication::impersonate;
+use crate::authorization::rbac::Rbac;
 use crate::authorization::{Authorizer, Decision};
 use crate::identity::Identity;
+use crate::kubelet_proxy::KubeletProxy;
 use crate::registry::{Registry, Target, WriteOptions};
 use crate::request_info::RequestInfo;
 
 pub mod body;
 pub mod discovery;
-mod impersonation;
 pub mod negotiation;
 pub mod objects;
 pub mod openapi;
 pub mod patch;
 pub mod reviews;
 pub mod table;
+mod tokens;
 pub mod watch;
 
 /// What requests are served from.
@@ -29,8 +33,18 @@ pub struct ApiState {
     pub registry: Arc<Registry>,
     /// Who may do what.
     pub authorizer: Arc<dyn Authorizer>,
+    /// Whose certificate or token a request carries.
+    pub authenticator: Arc<Authenticator>,
+    /// The RBAC part of the authorizer.
+    pub rbac: Arc<Rbac>,
+    /// The way to kubelets.
+    pub kubelets: KubeletProxy,
+    /// The authority's certificate, in PEM.
+    pub authority: String,
     /// The version that `/version` tells, such as `v1.36.0`.
     pub git_version: String,
+    /// The index of OpenAPI documents, made when it is first asked for.
+    pub openapi_index: std::sync::OnceLock<serde_json::Value>,
 }
 
 /// A failed request as its answer.
@@ -83,9 +97,17 @@ async fn serve(
     info: RequestInfo,
     request: Request<Body>,
 ) -> Result<Response, Status> {
-    let identity = impersonation::identity(state, identity, request.headers()).await?;
+    let identity = impersonate(state.authorizer.as_ref(), identity, request.headers()).await?;
     authorize(state, &identity, &info).await?;
     if !info.is_resource {
+        let known = match info.path.trim_end_matches('/') {
+            "/.well-known/openid-configuration" => Some(state.authenticator.signer().discovery()),
+            "/openid/v1/jwks" => Some(state.authenticator.signer().key_set()),
+            _ => None,
+        };
+        if let Some(document) = known.filter(|_| request.method() == Method::GET) {
+            return Ok(json(StatusCode::OK, &document));
+        }
         return discovery::serve(state, &info, request.method(), request.headers());
     }
     let catalog = state.registry.catalog();
@@ -105,7 +127,30 @@ async fn serve(
     if !info.subresource.is_empty() && resource.subresource(&info.subresource).is_none() {
         return Err(Status::path_not_found());
     }
-    objects::serve(state, identity, info, resource, request).await
+    if resource.kind == "ServiceAccount" && info.subresource == "token" {
+        if info.verb != "create" {
+            return Err(method_not_allowed(&resource, request.method()));
+        }
+        let kind =
+            resource.subresource("token").map(|it| it.kind.clone()).ok_or_else(Status::path_not_found)?;
+        let (parts, content) = request.into_parts();
+        let raw = body::read(content).await?;
+        let asked = body::object(body::value(&parts.headers, &raw)?, &kind)?;
+        return Ok(json(StatusCode::CREATED, &tokens::create(state, &info, asked)?));
+    }
+    if matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy") {
+        // A WebSocket opens with GET; what it does is to create a stream.
+        if matches!(info.subresource.as_str(), "exec" | "attach" | "portforward") && info.verb == "get" {
+            authorize(state, &identity, &RequestInfo { verb: "create".to_owned(), ..info.clone() }).await?;
+        }
+        return state.kubelets.serve(&state.registry, &info, request).await;
+    }
+    let makes_namespace = resource.kind == "Namespace" && info.verb == "create";
+    let response = objects::serve(state, identity, info, resource, request).await?;
+    if makes_namespace {
+        crate::server::bootstrap::fill_namespaces(&state.registry, &state.authority).await?;
+    }
+    Ok(response)
 }
 
 async fn authorize(state: &ApiState, identity: &Identity, info: &RequestInfo) -> Result<(), Status> {
@@ -116,7 +161,8 @@ async fn authorize(state: &ApiState, identity: &Identity, info: &RequestInfo) ->
     }
 }
 
-fn forbidden(identity: &Identity, info: &RequestInfo, reason: &str) -> Status {
+/// The 403 for a request that no authorizer allows.
+pub(crate) fn forbidden(identity: &Identity, info: &RequestInfo, reason: &str) -> Status {
     let user = &identity.username;
     let tail = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     if !info.is_resource {

@@ -20,6 +20,9 @@ pub const MASTERS: &str = "system:masters";
 /// The group of everybody who was authenticated.
 pub const AUTHENTICATED: &str = "system:authenticated";
 
+/// The group of kubelets.
+pub const NODES: &str = "system:nodes";
+
 impl Identity {
     /// A user in some groups, and in [`AUTHENTICATED`].
     pub fn user(username: impl Into<String>, groups: &[&str]) -> Self {
@@ -48,5 +51,16 @@ impl Identity {
     /// Whether the caller is in a group.
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|own| own == group)
+    }
+
+    /// The node whose kubelet this is.
+    pub fn node(&self) -> Option<&str> {
+        let name = self.username.strip_prefix("system:node:").filter(|name| !name.is_empty());
+        name.filter(|_| self.is_in(NODES))
+    }
+
+    /// Namespace and name of the service account that this is.
+    pub fn as_service_account(&self) -> Option<(&str, &str)> {
+        self.username.strip_prefix("system:serviceaccount:")?.split_once(':')
     }
 }

@@ -7,10 +7,12 @@
 //! | [`registry`] | reads and writes objects of every resource by the same rules |
 
 pub mod admission;
+pub mod authentication;
 pub mod authorization;
 pub mod cache;
 pub mod http;
 pub mod identity;
+pub mod kubelet_proxy;
 pub mod pki;
 pub mod registry;
 pub mod request_info;

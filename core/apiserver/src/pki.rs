@@ -130,6 +130,17 @@ impl Pki {
         &self.certificate
     }
 
+    /// The private key of service-account tokens, in PEM, from its file or new.
+    pub fn service_account_key(&self) -> Result<String, PkiError> {
+        let path = self.dir.join("sa.key");
+        if let Some(key) = read(&path)? {
+            return Ok(key);
+        }
+        let key = KeyPair::generate().map_err(made("service accounts"))?.serialize_pem();
+        write(&path, &key, 0o600)?;
+        Ok(key)
+    }
+
     /// A certificate for a user in some groups.
     pub fn issue_client(&self, user: &str, groups: &[&str]) -> Result<Credential, PkiError> {
         let mut params = CertificateParams::default();

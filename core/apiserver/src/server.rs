@@ -11,17 +11,26 @@ use keelson_store::{RaftStore, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::admission::default_toleration_seconds::DefaultTolerationSeconds;
 use crate::admission::namespace_lifecycle::NamespaceLifecycle;
+use crate::admission::node_restriction::NodeRestriction;
+use crate::admission::priority::Priority;
+use crate::admission::role_escalation::RoleEscalation;
+use crate::admission::service_account::ServiceAccount;
 use crate::admission::service_allocation::ServiceAllocation;
-use crate::authorization::{Always, Union, rbac::Rbac};
+use crate::authentication::Authenticator;
+use crate::authentication::token::{Signer, TokenError};
+use crate::authorization::{Always, Authorizer, Union, node::NodeAuthorizer, rbac::Rbac};
 use crate::cache::WatchCache;
 use crate::http::{ApiState, handle};
 use crate::identity::{Identity, MASTERS};
+use crate::kubelet_proxy::{KubeletProxy, ProxyError};
 use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 
 pub mod bootstrap;
 pub mod listener;
+mod roles;
 
 /// How the server runs.
 #[derive(Clone, Debug)]
@@ -44,6 +53,12 @@ pub enum StartError {
     /// The certificates.
     #[error("open the cluster's certificates")]
     Pki(#[from] PkiError),
+    /// The key of service-account tokens.
+    #[error("open the key of service-account tokens")]
+    Token(#[from] TokenError),
+    /// The way to kubelets.
+    #[error("set up the way to kubelets")]
+    Kubelets(#[from] ProxyError),
     /// The store.
     #[error("open the store")]
     Store(#[from] keelson_store::OpenError),
@@ -76,9 +91,16 @@ pub struct ApiServer {
 /// The resources that this server can serve: a version that is not the stored one needs a conversion that it does
 /// not have, and a subresource must be one that it knows.
 fn served() -> Catalog {
-    const SUBRESOURCES: [&str; 4] = ["status", "scale", "binding", "finalize"];
-    const REVIEWS: [&str; 4] =
-        ["SelfSubjectReview", "SelfSubjectAccessReview", "SubjectAccessReview", "LocalSubjectAccessReview"];
+    const SUBRESOURCES: [&str; 10] =
+        ["status", "scale", "binding", "finalize", "token", "log", "exec", "attach", "portforward", "proxy"];
+    const REVIEWS: [&str; 6] = [
+        "TokenReview",
+        "SelfSubjectRulesReview",
+        "SelfSubjectReview",
+        "SelfSubjectAccessReview",
+        "SubjectAccessReview",
+        "LocalSubjectAccessReview",
+    ];
     let mut catalog = Catalog::default();
     for resource in Catalog::builtin().resources() {
         let stored = resource.is_stored()
@@ -89,7 +111,11 @@ fn served() -> Catalog {
             continue;
         }
         let mut resource = resource.as_ref().clone();
-        resource.subresources.retain(|it| SUBRESOURCES.contains(&it.name.as_str()));
+        // Only kubelets are proxied to.
+        let is_node = resource.kind == "Node";
+        resource
+            .subresources
+            .retain(|it| SUBRESOURCES.contains(&it.name.as_str()) && (it.name != "proxy" || is_node));
         catalog.insert(Arc::new(resource));
     }
     catalog
@@ -105,12 +131,33 @@ impl ApiServer {
             cache.clone(),
         )
         .await?;
-        let admission: Vec<Arc<dyn Admission>> =
-            vec![Arc::new(NamespaceLifecycle), Arc::new(ServiceAllocation::new(config.service_cidr))];
-        let authorizer = Arc::new(Union(vec![Box::new(Always), Box::new(Rbac::new(&cache))]));
+        let signer = Arc::new(Signer::from_pem(&pki.service_account_key()?)?);
+        let kubelets = KubeletProxy::new(&pki)?;
+        let authenticator = Arc::new(Authenticator::new(signer, &cache));
+        let rbac = Arc::new(Rbac::new(&cache));
+        let nodes = Arc::new(NodeAuthorizer::new(&cache));
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![Arc::new(Always), nodes, rbac.clone()]));
+        let admission: Vec<Arc<dyn Admission>> = vec![
+            Arc::new(NamespaceLifecycle),
+            Arc::new(ServiceAccount),
+            Arc::new(NodeRestriction),
+            Arc::new(Priority),
+            Arc::new(DefaultTolerationSeconds),
+            Arc::new(ServiceAllocation::new(config.service_cidr)),
+            Arc::new(RoleEscalation::new(rbac.clone(), authorizer.clone())),
+        ];
         let registry = Arc::new(Registry::new(store.clone() as Arc<dyn Store>, cache, served(), admission));
         bootstrap::run(&registry, &config, pki.authority()).await.map_err(StartError::Bootstrap)?;
-        let state = Arc::new(ApiState { registry, authorizer, git_version: config.git_version.clone() });
+        let state = Arc::new(ApiState {
+            registry,
+            authorizer,
+            authenticator,
+            rbac,
+            kubelets,
+            authority: pki.authority().to_owned(),
+            git_version: config.git_version.clone(),
+            openapi_index: std::sync::OnceLock::new(),
+        });
         let stop = CancellationToken::new();
         let (address, listener) = listener::start(Arc::clone(&state), &config, &pki, stop.clone()).await?;
         Ok(ApiServer { state, store, pki, address, stop, listener })

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use anyhow::Context;
 use keelson_apiserver::ApiServer;
-use keelson_apiserver::identity::MASTERS;
+use keelson_apiserver::identity::{Identity, MASTERS};
 use keelson_apiserver::server::Config;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::ServerOptions;
 
@@ -31,14 +32,28 @@ pub(crate) async fn run(options: ServerOptions) -> anyhow::Result<()> {
     let url = format!("https://{}", server.address());
     let text = server.pki().kubeconfig(&url, "kubernetes-admin", &[MASTERS])?;
     server.pki().write_kubeconfig(&kubeconfig, &text)?;
+    let stop = CancellationToken::new();
+    let scheduler = tokio::spawn(keelson_scheduler::run(
+        keelson_scheduler::Config::default(),
+        server.client(Identity::user("system:kube-scheduler", &[])),
+        stop.clone(),
+    ));
     println!("API server ready at {url} after {} ms", began.elapsed().as_millis());
     println!("  export KUBECONFIG={}", kubeconfig.display());
     println!("  kubectl get namespaces");
-    tokio::select! {
-        _ = interrupted.recv() => {}
-        _ = terminated.recv() => {}
-    }
+    tokio::pin!(scheduler);
+    let ended = tokio::select! {
+        _ = interrupted.recv() => None,
+        _ = terminated.recv() => None,
+        ended = &mut scheduler => Some(ended),
+    };
     println!("Stopping");
+    stop.cancel();
+    // What it has under way goes through the server, which ends after it.
+    let ended = match ended {
+        Some(ended) => ended,
+        None => scheduler.await,
+    };
     server.shutdown().await;
-    Ok(())
+    ended.context("the scheduler failed")?.context("the scheduler ended")
 }

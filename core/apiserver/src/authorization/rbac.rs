@@ -1,21 +1,23 @@
 //! RBAC: a request is allowed if a rule of a role that is bound to the caller allows it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use keelson_api::GroupResource;
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Authorizer, Decision};
-use crate::cache::{ResourceCache, WatchCache};
+use crate::cache::{Cached, ResourceCache, WatchCache};
 use crate::identity::Identity;
 use crate::request_info::RequestInfo;
 
-const GROUP: &str = "rbac.authorization.k8s.io";
+/// The group of roles and bindings.
+pub const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// A rule of a role.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rule {
     /// API groups, or `*`.
@@ -167,13 +169,8 @@ impl Rbac {
                 tracing::warn!(object = %object.name, "a role binding cannot be read and grants nothing");
                 continue;
             };
-            let rules = match (binding.role_ref.kind.as_str(), &object.namespace) {
-                ("ClusterRole", _) => self.cluster_role(&binding.role_ref.name),
-                ("Role", Some(namespace)) => {
-                    rules(self.roles.get(&format!("{namespace}/{}", binding.role_ref.name)).as_deref())
-                }
-                _ => Vec::new(),
-            };
+            let reference = &binding.role_ref;
+            let rules = self.role_rules(&reference.kind, object.namespace.as_deref(), &reference.name);
             grants.push(Grant {
                 namespace: object.namespace.clone(),
                 subjects: binding.subjects.unwrap_or_default(),
@@ -183,23 +180,65 @@ impl Rbac {
         grants
     }
 
-    /// The rules of a cluster role; of an aggregated one, those of the roles that it selects.
+    /// The rules of a cluster role; of an aggregated one, those of the roles that it selects, which may themselves
+    /// be aggregated.
     fn cluster_role(&self, name: &str) -> Vec<Rule> {
-        let Some(object) = self.cluster_roles.get(name) else { return Vec::new() };
-        let Ok(role) = serde_json::from_slice::<Role>(&object.bytes) else { return Vec::new() };
-        let Some(aggregation) = role.aggregation_rule else { return role.rules.unwrap_or_default() };
-        let selectors: Vec<_> = aggregation
-            .cluster_role_selectors
-            .iter()
-            .filter_map(|it| keelson_api::selector::LabelSelector::from_value(it).ok())
-            .collect();
-        let listing = self.cluster_roles.list();
-        listing
-            .objects
-            .values()
-            .filter(|it| &*it.name != name && selectors.iter().any(|one| one.matches(it.labels.as_deref())))
-            .flat_map(|it| rules(Some(it)))
-            .collect()
+        let mut seen = HashSet::new();
+        let mut waiting: Vec<Arc<Cached>> = self.cluster_roles.get(name).into_iter().collect();
+        let mut granted = Vec::new();
+        while let Some(object) = waiting.pop() {
+            if !seen.insert(object.name.clone()) {
+                continue;
+            }
+            let Ok(role) = serde_json::from_slice::<Role>(&object.bytes) else {
+                tracing::warn!(object = %object.name, "a cluster role cannot be read and grants nothing");
+                continue;
+            };
+            let Some(aggregation) = role.aggregation_rule else {
+                granted.extend(role.rules.unwrap_or_default());
+                continue;
+            };
+            let selectors: Vec<_> = aggregation
+                .cluster_role_selectors
+                .iter()
+                .filter_map(|it| keelson_api::selector::LabelSelector::from_value(it).ok())
+                .collect();
+            let listing = self.cluster_roles.list();
+            let selected = listing
+                .objects
+                .values()
+                .filter(|it| selectors.iter().any(|one| one.matches(it.labels.as_deref())));
+            waiting.extend(selected.cloned());
+        }
+        granted
+    }
+
+    /// The rules of a role or cluster role.
+    pub fn role_rules(&self, kind: &str, namespace: Option<&str>, name: &str) -> Vec<Rule> {
+        match (kind, namespace) {
+            ("ClusterRole", _) => self.cluster_role(name),
+            ("Role", Some(namespace)) => rules(self.roles.get(&format!("{namespace}/{name}")).as_deref()),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether the role or cluster role is there.
+    pub fn has_role(&self, kind: &str, namespace: Option<&str>, name: &str) -> bool {
+        match (kind, namespace) {
+            ("ClusterRole", _) => self.cluster_roles.get(name).is_some(),
+            ("Role", Some(namespace)) => self.roles.get(&format!("{namespace}/{name}")).is_some(),
+            _ => false,
+        }
+    }
+
+    /// All rules that the caller holds, in the cluster and in the namespace.
+    pub fn rules_for(&self, who: &Identity, namespace: Option<&str>) -> Vec<Rule> {
+        let grants = self.grants();
+        let held = grants.iter().filter(|grant| {
+            (grant.namespace.is_none() || grant.namespace.as_deref() == namespace)
+                && grant.subjects.iter().any(|subject| subject.is(who))
+        });
+        held.flat_map(|grant| grant.rules.iter().cloned()).collect()
     }
 }
 

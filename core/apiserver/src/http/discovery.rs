@@ -37,7 +37,7 @@ pub(super) fn serve(
         ["api", "v1"] => resources(&catalog, &GroupVersion::parse("v1"))?,
         ["apis", group] => group_of(&catalog, group).ok_or_else(Status::path_not_found)?,
         ["apis", group, version] => resources(&catalog, &GroupVersion::parse(&format!("{group}/{version}")))?,
-        ["openapi", "v3"] => openapi::index(&catalog),
+        ["openapi", "v3"] => state.openapi_index.get_or_init(|| openapi::index(&catalog)).clone(),
         ["openapi", "v3", "api", version] => openapi::document(&catalog, &GroupVersion::parse(version))?,
         ["openapi", "v3", "apis", group, version] => {
             openapi::document(&catalog, &GroupVersion::parse(&format!("{group}/{version}")))?

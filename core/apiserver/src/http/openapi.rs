@@ -1,5 +1,7 @@
-//! OpenAPI v3: which operations there are and which parameters they take, by group and version. kubectl reads it
-//! to learn that fields are validated by the server.
+//! OpenAPI v3, by group and version: which operations there are, which parameters they take, and the fields of
+//! their kinds. kubectl reads it for `explain`, and to learn that fields are validated by the server.
+
+use std::collections::BTreeSet;
 
 use keelson_api::{Catalog, GroupVersion, ResourceInfo, Status};
 use ring::digest;
@@ -13,11 +15,80 @@ fn path(group_version: &GroupVersion) -> String {
     }
 }
 
+/// The generated definitions: kinds to names, and the definitions by name. They are large, and dropped after use.
+struct Definitions {
+    kinds: Map<String, Value>,
+    all: Map<String, Value>,
+}
+
+impl Definitions {
+    fn read() -> Self {
+        let (kinds, all) = keelson_api::schema::definitions();
+        Definitions { kinds, all }
+    }
+
+    fn name(&self, resource: &ResourceInfo) -> Option<&str> {
+        let key = format!("{}/{}/{}", resource.group, resource.version, resource.kind);
+        self.kinds.get(&key)?.as_str()
+    }
+
+    /// The definitions of some kinds and of all that they refer to.
+    fn components(&self, resources: &[&ResourceInfo]) -> Map<String, Value> {
+        let mut wanted: Vec<String> =
+            resources.iter().filter_map(|it| self.name(it).map(str::to_owned)).collect();
+        let mut seen: BTreeSet<String> = wanted.iter().cloned().collect();
+        let mut components = Map::new();
+        while let Some(name) = wanted.pop() {
+            let Some(definition) = self.all.get(&name) else { continue };
+            let mut definition = definition.clone();
+            link(&mut definition, &mut |child| {
+                if seen.insert(child.to_owned()) {
+                    wanted.push(child.to_owned());
+                }
+            });
+            components.insert(name, definition);
+        }
+        for resource in resources {
+            let kind = json!([{"group": resource.group, "version": resource.version, "kind": resource.kind}]);
+            if let Some(Value::Object(definition)) =
+                self.name(resource).and_then(|name| components.get_mut(name))
+            {
+                definition.insert("x-kubernetes-group-version-kind".into(), kind);
+            }
+        }
+        components
+    }
+}
+
+/// Turns references into those of a document, and tells of each. A reference with a text beside it is wrapped, as
+/// the format wants it.
+fn link(value: &mut Value, found: &mut impl FnMut(&str)) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(Value::String(name)) = fields.get("$ref") {
+                found(name);
+                let reference = json!({"$ref": format!("#/components/schemas/{name}")});
+                fields.remove("$ref");
+                if fields.is_empty() {
+                    *value = reference;
+                } else {
+                    fields.insert("allOf".into(), json!([reference]));
+                }
+                return;
+            }
+            fields.values_mut().for_each(|child| link(child, found));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|child| link(child, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 /// The index: a document for each group and version, named by the hash of its content.
 pub(super) fn index(catalog: &Catalog) -> Value {
+    let definitions = Definitions::read();
     let mut paths = Map::new();
     for group_version in catalog.group_versions() {
-        let text = build(catalog, &group_version).to_string();
+        let text = build(catalog, &group_version, &definitions).to_string();
         let hash = hex::encode_upper(digest::digest(&digest::SHA256, text.as_bytes()));
         let path = path(&group_version);
         paths.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));
@@ -30,13 +101,19 @@ pub(super) fn document(catalog: &Catalog, group_version: &GroupVersion) -> Resul
     if !catalog.group_versions().contains(group_version) {
         return Err(Status::path_not_found());
     }
-    Ok(build(catalog, group_version))
+    Ok(build(catalog, group_version, &Definitions::read()))
 }
 
-fn build(catalog: &Catalog, group_version: &GroupVersion) -> Value {
+fn build(catalog: &Catalog, group_version: &GroupVersion, definitions: &Definitions) -> Value {
     let mut paths = Map::new();
     let base = path(group_version);
-    for resource in catalog.resources().iter().filter(|it| it.group_version() == *group_version) {
+    let resources: Vec<&ResourceInfo> = catalog
+        .resources()
+        .iter()
+        .filter(|it| it.group_version() == *group_version)
+        .map(AsRef::as_ref)
+        .collect();
+    for resource in &resources {
         let root = match resource.namespaced {
             true => format!("/{base}/namespaces/{{namespace}}/{}", resource.plural),
             false => format!("/{base}/{}", resource.plural),
@@ -60,7 +137,7 @@ fn build(catalog: &Catalog, group_version: &GroupVersion) -> Value {
     }
     json!({
         "openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.36.0"},
-        "paths": paths, "components": {"schemas": {}},
+        "paths": paths, "components": {"schemas": definitions.components(&resources)},
     })
 }
 

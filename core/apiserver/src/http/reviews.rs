@@ -32,13 +32,19 @@ pub(super) async fn serve(
             let whom = subject(&review)?;
             decide(state, &whom, &review, info).await?
         }
+        "TokenReview" => super::tokens::review(state, &review),
+        "SelfSubjectRulesReview" => {
+            let namespace = review.get_str(&["spec", "namespace"]).filter(|namespace| !namespace.is_empty());
+            let namespace = namespace.ok_or_else(|| Status::bad_request("no namespace on request"))?;
+            rules(state, identity, namespace)
+        }
         _ => return Err(method_not_allowed(resource, &http::Method::POST)),
     };
     review.set(&["status"], status);
     Ok(answer(StatusCode::CREATED, &review.into_value()))
 }
 
-fn user_info(identity: &Identity) -> Value {
+pub(super) fn user_info(identity: &Identity) -> Value {
     let mut info = json!({"username": identity.username, "groups": identity.groups});
     if let Some(uid) = &identity.uid {
         info["uid"] = uid.as_str().into();
@@ -47,6 +53,31 @@ fn user_info(identity: &Identity) -> Value {
         info["extra"] = json!(identity.extra);
     }
     info
+}
+
+/// What a user may do in a namespace, as far as roles say so.
+fn rules(state: &ApiState, who: &Identity, namespace: &str) -> Value {
+    let (mut resources, mut paths) = (Vec::new(), Vec::new());
+    if who.is_in(crate::identity::MASTERS) {
+        resources.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
+        paths.push(json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
+    }
+    for rule in state.rbac.rules_for(who, Some(namespace)) {
+        if !rule.non_resource_urls.is_empty() {
+            paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}));
+        }
+        if rule.resources.is_empty() {
+            continue;
+        }
+        let mut document =
+            json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
+        if !rule.resource_names.is_empty() {
+            document["resourceNames"] = json!(rule.resource_names);
+        }
+        resources.push(document);
+    }
+    // The node authorizer grants by object, which no list of rules can say.
+    json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": who.node().is_some()})
 }
 
 fn subject(review: &Object) -> Result<Identity, Status> {

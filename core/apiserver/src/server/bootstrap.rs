@@ -49,61 +49,23 @@ pub fn namespace_contents(namespace: &str, authority: &str) -> [Value; 2] {
     ]
 }
 
-fn cluster_role(name: &str, rules: &Value) -> Value {
-    json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "rules": rules,
-        "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
-            "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
-    })
-}
-
-fn binding(role: &str, groups: &[&str]) -> Value {
-    let subjects: Vec<Value> = groups
-        .iter()
-        .map(|name| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name}))
-        .collect();
-    json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "subjects": subjects,
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-        "metadata": {"name": role, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
-            "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
-    })
-}
-
-fn roles() -> Vec<Value> {
-    let discovery = json!([
-        "/api",
-        "/api/*",
-        "/apis",
-        "/apis/*",
-        "/healthz",
-        "/livez",
-        "/openapi",
-        "/openapi/*",
-        "/readyz",
-        "/version",
-        "/version/"
-    ]);
-    let public = json!(["/healthz", "/livez", "/readyz", "/version", "/version/"]);
-    vec![
-        cluster_role(
-            "cluster-admin",
-            &json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]}]),
-        ),
-        cluster_role("system:discovery", &json!([{"nonResourceURLs": discovery, "verbs": ["get"]}])),
-        cluster_role("system:public-info-viewer", &json!([{"nonResourceURLs": public, "verbs": ["get"]}])),
-        cluster_role(
-            "system:basic-user",
-            &json!([
-                {"apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], "verbs": ["create"]},
-                {"apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"], "verbs": ["create"]},
-            ]),
-        ),
-        binding("cluster-admin", &["system:masters"]),
-        binding("system:discovery", &["system:authenticated"]),
-        binding("system:basic-user", &["system:authenticated"]),
-        binding("system:public-info-viewer", &["system:authenticated", "system:unauthenticated"]),
-    ]
+/// Gives every namespace without a `default` account what it holds from its beginning.
+pub(crate) async fn fill_namespaces(registry: &Registry, authority: &str) -> Result<(), Status> {
+    let of = |resource: &str| registry.resource(&keelson_api::GroupResource::new("", resource));
+    let accounts = of("serviceaccounts");
+    for namespace in of("namespaces").list().objects.values() {
+        if accounts.get(&format!("{}/default", namespace.name)).is_some() {
+            continue;
+        }
+        let object = crate::cache::decode(&namespace.bytes)?;
+        if object.deletion_timestamp().is_some() {
+            continue;
+        }
+        for document in namespace_contents(&namespace.name, authority) {
+            ensure(registry, document).await?;
+        }
+    }
+    Ok(())
 }
 
 fn priority_class(name: &str, value: i64, description: &str) -> Value {
@@ -122,7 +84,7 @@ pub(super) async fn run(registry: &Registry, config: &Config, authority: &str) -
             ensure(registry, document).await?;
         }
     }
-    for document in roles() {
+    for document in super::roles::documents().map_err(Status::internal)? {
         ensure(registry, document).await?;
     }
     let critical = "Used for system critical pods that must not be moved from their current node.";

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Request, header};
+use http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use keelson_api::Status;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -119,7 +118,7 @@ async fn serve(state: Arc<ApiState>, acceptor: TlsAcceptor, stream: TcpStream) {
         }
         Err(_) => return,
     };
-    let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(identity);
+    let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(identity);
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
         let (state, peer) = (Arc::clone(&state), peer.clone());
         async move { Ok::<_, std::convert::Infallible>(answer(state, peer, request.map(Body::new)).await) }
@@ -138,21 +137,19 @@ async fn answer(
     request: Request<Body>,
 ) -> axum::response::Response {
     use axum::response::IntoResponse;
-    // No token authenticator is configured, so that a token is never a valid one.
-    if peer.is_none() && request.headers().contains_key(header::AUTHORIZATION) {
-        return Failure(Status::unauthorized()).into_response();
+    let path = request.uri().path();
+    match state.authenticator.request(peer, request.headers(), path) {
+        Ok(identity) => handle(state, identity, request).await,
+        Err(status) => Failure(status).into_response(),
     }
-    handle(state, peer.unwrap_or_else(Identity::anonymous), request).await
 }
 
 /// The user and groups that a verified client certificate names.
-fn identity(certificate: &CertificateDer<'_>) -> Identity {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Identity::anonymous() };
+fn identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();
-    let user = subject.iter_common_name().find_map(|name| name.as_str().ok());
+    let user =
+        subject.iter_common_name().find_map(|name| name.as_str().ok()).filter(|user| !user.is_empty())?;
     let groups: Vec<&str> = subject.iter_organization().filter_map(|name| name.as_str().ok()).collect();
-    match user {
-        Some(user) if !user.is_empty() => Identity::user(user, &groups),
-        Some(_) | None => Identity::anonymous(),
-    }
+    Some(Identity::user(user, &groups))
 }

@@ -1,0 +1,273 @@
+//! The way to kubelets: logs, exec, attach and port-forward of pods, and a node's own paths. Upgraded connections are
+//! passed on byte for byte in both directions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use keelson_api::{GroupResource, Object, Status};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::cache;
+use crate::pki::{Pki, PkiError};
+use crate::registry::Registry;
+use crate::request_info::RequestInfo;
+
+/// How long a kubelet may take to accept a connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PORT: u16 = 10250;
+
+/// Why the proxy cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The certificate with which the server comes to kubelets.
+    #[error("make the certificate for kubelets")]
+    Pki(#[from] PkiError),
+    /// The certificate's form.
+    #[error("the certificate for kubelets cannot be used")]
+    Unusable,
+    /// TLS.
+    #[error("set up TLS to kubelets")]
+    Tls(#[source] rustls::Error),
+}
+
+/// Reaches kubelets.
+pub struct KubeletProxy {
+    connector: TlsConnector,
+}
+
+fn container(pod: &Object, asked: Option<&str>) -> Result<String, Status> {
+    let name = pod.name().unwrap_or_default();
+    let all: Vec<&str> = ["initContainers", "containers", "ephemeralContainers"]
+        .iter()
+        .filter_map(|field| pod.get(&["spec", field])?.as_array())
+        .flatten()
+        .filter_map(|container| container.get("name")?.as_str())
+        .collect();
+    if let Some(asked) = asked.filter(|asked| !asked.is_empty()) {
+        if all.contains(&asked) {
+            return Ok(asked.to_owned());
+        }
+        return Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")));
+    }
+    let main = pod.get(&["spec", "containers"]).and_then(Value::as_array);
+    match main.map(Vec::as_slice) {
+        Some([one]) => Ok(one["name"].as_str().unwrap_or_default().to_owned()),
+        _ => {
+            let choices = all.join(" ");
+            let text =
+                format!("a container name must be specified for pod {name}, choose one of: [{choices}]");
+            Err(Status::bad_request(text))
+        }
+    }
+}
+
+/// The kubelet's path and query for a pod's subresource.
+fn pod_path(info: &RequestInfo, pod: &Object, query: Option<&str>) -> Result<String, Status> {
+    let namespace = pod.namespace().unwrap_or_default();
+    let name = pod.name().unwrap_or_default();
+    let verb = match info.subresource.as_str() {
+        "log" => "containerLogs",
+        "exec" => "exec",
+        "attach" => "attach",
+        "portforward" => {
+            let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+            return Ok(format!("/portForward/{namespace}/{name}{query}"));
+        }
+        _ => return Err(Status::path_not_found()),
+    };
+    let container = container(pod, info.parameter("container"))?;
+    let mut out = form_urlencoded::Serializer::new(String::new());
+    // The command's parts repeat and their order counts, so the query is read again as it was sent.
+    for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let stream = match key.as_ref() {
+            "container" => continue,
+            "stdin" => "input",
+            "stdout" => "output",
+            "stderr" => "error",
+            "tty" => "tty",
+            _ => {
+                out.append_pair(&key, &value);
+                continue;
+            }
+        };
+        if matches!(value.as_ref(), "true" | "1") {
+            out.append_pair(stream, "1");
+        }
+    }
+    let query = out.finish();
+    let mark = if query.is_empty() { "" } else { "?" };
+    Ok(format!("/{verb}/{namespace}/{name}/{container}{mark}{query}"))
+}
+
+/// Headers that belong to the caller's own connection or credentials.
+fn is_own(name: &HeaderName) -> bool {
+    *name == header::AUTHORIZATION
+        || *name == header::HOST
+        || *name == header::COOKIE
+        || *name == header::ACCEPT_ENCODING
+        || name.as_str().starts_with("impersonate-")
+}
+
+fn read(registry: &Registry, resource: &str, namespace: Option<&str>, name: &str) -> Result<Object, Status> {
+    let resource = GroupResource::new("", resource);
+    let key = namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"));
+    let found = registry.resource(&resource).get(&key);
+    cache::decode(&found.ok_or_else(|| Status::not_found(&resource, name))?.bytes)
+}
+
+/// Where a node's kubelet listens.
+fn endpoint(node: &Object) -> Option<(String, u16)> {
+    let addresses = node.get(&["status", "addresses"]).and_then(Value::as_array)?;
+    let of = |kind: &str| addresses.iter().find(|it| it["type"] == kind)?["address"].as_str();
+    let address = of("InternalIP").or_else(|| of("Hostname"))?;
+    let port = node.get(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]).and_then(Value::as_u64);
+    let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(PORT);
+    Some((address.to_owned(), port))
+}
+
+fn unreachable(node: &str, error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("error dialing the kubelet of node {node}: {error}"))
+}
+
+impl KubeletProxy {
+    /// A proxy that shows a certificate of the cluster's authority, and trusts kubelets with one.
+    pub fn new(pki: &Pki) -> Result<Self, ProxyError> {
+        let credential = pki.issue_client("kube-apiserver-kubelet-client", &[crate::identity::MASTERS])?;
+        let (chain, key) = credential.to_der().ok_or(ProxyError::Unusable)?;
+        let mut roots = rustls::RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(pki.authority().as_bytes());
+        roots.add(authority.map_err(|_| ProxyError::Unusable)?).map_err(ProxyError::Tls)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(ProxyError::Tls)?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .map_err(ProxyError::Tls)?;
+        Ok(KubeletProxy { connector: TlsConnector::from(Arc::new(tls)) })
+    }
+
+    /// Serves `pods/{log,exec,attach,portforward}` and `nodes/proxy`.
+    pub async fn serve(
+        &self,
+        registry: &Registry,
+        info: &RequestInfo,
+        request: Request<Body>,
+    ) -> Result<Response, Status> {
+        let name = info.name.as_deref().unwrap_or_default();
+        let query = request.uri().query();
+        let (node, path) = if info.resource == "nodes" {
+            let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+            (name.to_owned(), format!("/{}{query}", info.rest))
+        } else {
+            let pod = read(registry, "pods", info.namespace.as_deref(), name)?;
+            let node = pod.get_str(&["spec", "nodeName"]).filter(|node| !node.is_empty());
+            let node =
+                node.ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))?;
+            (node.to_owned(), pod_path(info, &pod, query)?)
+        };
+        let found = read(registry, "nodes", None, &node)?;
+        let (address, port) = endpoint(&found).ok_or_else(|| unreachable(&node, "it has no address"))?;
+        self.forward(&node, &address, port, &path, request).await
+    }
+
+    async fn forward(
+        &self,
+        node: &str,
+        address: &str,
+        port: u16,
+        path: &str,
+        mut request: Request<Body>,
+    ) -> Result<Response, Status> {
+        let server = ServerName::try_from(address.to_owned()).map_err(|error| unreachable(node, error))?;
+        let connect = async {
+            let stream = TcpStream::connect((address, port)).await?;
+            stream.set_nodelay(true)?;
+            self.connector.connect(server, stream).await
+        };
+        let stream =
+            tokio::time::timeout(PATIENCE, connect).await.map_err(|error| unreachable(node, error))?;
+        let stream = stream.map_err(|error| unreachable(node, error))?;
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| unreachable(node, error))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "a connection to a kubelet ended");
+            }
+        });
+        let upgrade =
+            request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+        let (parts, body) = request.into_parts();
+        let mut outward = Request::builder().method(parts.method).uri(path);
+        if let Some(headers) = outward.headers_mut() {
+            let passed: HeaderMap = parts
+                .headers
+                .iter()
+                .filter(|(name, _)| !is_own(name))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect();
+            *headers = passed;
+        }
+        let outward = outward.header(header::HOST, format!("{address}:{port}")).body(body);
+        let outward = outward.map_err(|error| Status::bad_request(error.to_string()))?;
+        let mut response = sender.send_request(outward).await.map_err(|error| unreachable(node, error))?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let inner = hyper::upgrade::on(&mut response);
+            let Some(outer) = upgrade else {
+                return Err(Status::internal("the kubelet switched protocols without being asked to"));
+            };
+            tokio::spawn(async move {
+                let (outer, inner) = match tokio::try_join!(outer, inner) {
+                    Ok(both) => both,
+                    Err(error) => {
+                        tracing::debug!(%error, "a connection could not be upgraded");
+                        return;
+                    }
+                };
+                let (mut outer, mut inner) = (TokioIo::new(outer), TokioIo::new(inner));
+                if let Err(error) = tokio::io::copy_bidirectional(&mut outer, &mut inner).await {
+                    tracing::debug!(%error, "an upgraded connection ended");
+                }
+            });
+        }
+        Ok(response.map(Body::new))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+
+    use super::*;
+
+    fn path(of: &str, query: &str) -> Result<String, Status> {
+        let pod = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": [{"name": "a"}, {"name": "b"}]}});
+        let full = format!("/api/v1/namespaces/n/pods/p/{of}");
+        let info = RequestInfo::parse(&Method::GET, &full, Some(query));
+        pod_path(&info, &Object::from_value(pod).unwrap(), Some(query))
+    }
+
+    #[test]
+    fn the_command_keeps_its_order_and_streams_get_the_kubelets_names() {
+        let found =
+            path("exec", "container=b&command=ls&command=-l&stdin=true&stdout=true&tty=false").unwrap();
+        assert_eq!(found, "/exec/n/p/b?command=ls&command=-l&input=1&output=1");
+        assert_eq!(path("portforward", "ports=80").unwrap(), "/portForward/n/p?ports=80");
+    }
+
+    #[test]
+    fn a_container_must_be_named_where_there_are_several() {
+        let error = path("log", "").unwrap_err();
+        assert_eq!(error.message, "a container name must be specified for pod p, choose one of: [a b]");
+        assert_eq!(path("log", "container=c").unwrap_err().message, "container c is not valid for pod p");
+    }
+}
