@@ -27,6 +27,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use imbl::ordmap::DiffItem;
 
@@ -42,6 +43,10 @@ const DATABASE: &str = "sled";
 const CACHE: u64 = 4 << 20;
 /// Roughly how many bytes are written at once.
 const BATCH: usize = 1 << 20;
+
+/// How often, and with which pauses, the lock of a database that is being closed is tried.
+const LOCK_ATTEMPTS: u32 = 500;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a checkpoint cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -118,13 +123,24 @@ fn database(action: &'static str) -> impl FnOnce(sled::Error) -> CheckpointError
     move |source| CheckpointError::Database { action, source }
 }
 
+/// Opens sled. Of a database that was closed, its threads may hold the lock for a moment longer; nobody else can,
+/// because the folder of the store has a lock of its own.
 fn open_database(dir: &Path) -> Result<sled::Db, CheckpointError> {
     let config = sled::Config::new()
         .path(dir.join(DATABASE))
         .cache_capacity(CACHE)
         .mode(sled::Mode::LowSpace)
         .flush_every_ms(None);
-    config.open().map_err(database("open"))
+    let mut attempts = LOCK_ATTEMPTS;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error)) if attempts > 0 && error.to_string().contains("acquire lock") => {
+                attempts -= 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            result => return result.map_err(database("open")),
+        }
+    }
 }
 
 impl Checkpoint {

@@ -91,9 +91,13 @@ pub struct Contents {
 }
 
 impl Contents {
-    fn apply(&mut self, record: Record) {
+    /// Entries up to `unneeded`, inclusive, are left out.
+    fn apply(&mut self, record: Record, unneeded: Option<u64>) {
         match record {
-            Record::Append { first, entries } => self.entries.extend((first..).zip(entries)),
+            Record::Append { first, entries } => {
+                let needed = |(index, _): &(u64, Bytes)| unneeded.is_none_or(|upto| *index > upto);
+                self.entries.extend((first..).zip(entries).filter(needed));
+            }
             Record::Truncate { from } => {
                 self.entries.split_off(&from);
             }
@@ -161,9 +165,14 @@ pub struct Log {
     /// What a new segment starts with, so that older ones can be removed.
     slots: BTreeMap<Slot, Bytes>,
     purged: Option<u64>,
+    /// Purged entries up to this index may leave the disk; later ones are kept although they are purged.
+    released: Option<u64>,
     active_last: Option<u64>,
     poisoned: bool,
 }
+
+/// The records of one frame.
+type Group = Vec<Record>;
 
 /// A segment that is no longer written to.
 #[derive(Debug)]
@@ -171,6 +180,29 @@ struct Sealed {
     path: PathBuf,
     /// The largest index of an entry in it.
     last: Option<u64>,
+    bytes: u64,
+}
+
+/// The largest index of an entry among records.
+fn last_index<'a>(records: impl IntoIterator<Item = &'a Record>) -> Option<u64> {
+    records
+        .into_iter()
+        .filter_map(|record| match record {
+            Record::Append { first, entries } => Some(first + (entries.len() as u64).saturating_sub(1)),
+            Record::Truncate { .. } | Record::Purge { .. } | Record::Set { .. } => None,
+        })
+        .max()
+}
+
+/// The largest purged index among records.
+fn last_purged<'a>(records: impl IntoIterator<Item = &'a Record>) -> Option<u64> {
+    records
+        .into_iter()
+        .filter_map(|record| match record {
+            Record::Purge { upto } => Some(*upto),
+            Record::Append { .. } | Record::Truncate { .. } | Record::Set { .. } => None,
+        })
+        .max()
 }
 
 impl Log {
@@ -184,24 +216,23 @@ impl Log {
         let mut sealed = VecDeque::new();
         let mut active: Option<(Segment, Option<u64>)> = None;
         let count = paths.len();
+        // The newest segment says what was purged: entries before that need not be gathered.
+        let unneeded = match paths.last() {
+            Some(newest) => Log::records(newest, None, Ending::MayBeTorn)?
+                .and_then(|(_, records)| last_purged(records.iter().flatten())),
+            None => None,
+        };
         for (place, path) in paths.into_iter().enumerate() {
             let ending = if place + 1 == count { Ending::MayBeTorn } else { Ending::Whole };
             let expected = active.as_ref().map(|(segment, _)| segment.next_sequence());
-            let Some((segment, frames)) = Segment::open(&path, expected, ending)? else { continue };
-            let mut last = None;
-            for frame in frames {
-                for record in Log::decode(&path, &frame)? {
-                    if let Record::Append { first, entries } = &record {
-                        last = last.max(Some(first + (entries.len() as u64).saturating_sub(1)));
-                    }
-                    if let Record::Purge { upto } = &record {
-                        purged = purged.max(Some(*upto));
-                    }
-                    contents.apply(record);
-                }
+            let Some((segment, groups)) = Log::records(&path, expected, ending)? else { continue };
+            let last = last_index(groups.iter().flatten());
+            purged = purged.max(last_purged(groups.iter().flatten()));
+            for record in groups.into_iter().flatten() {
+                contents.apply(record, unneeded);
             }
             if let Some((older, last)) = active.replace((segment, last)) {
-                sealed.push_back(Sealed { path: older.into_path(), last });
+                sealed.push_back(Sealed { last, bytes: older.capacity(), path: older.into_path() });
             }
         }
         let (active, active_last) = match active {
@@ -209,9 +240,40 @@ impl Log {
             None => (Segment::create(&config.dir, &dir, 1, config.segment_bytes)?, None),
         };
         let slots = contents.slots.clone();
-        let log =
-            Log { config, dir, sealed, active, spare: None, slots, purged, active_last, poisoned: false };
+        let log = Log {
+            config,
+            dir,
+            sealed,
+            active,
+            spare: None,
+            slots,
+            purged,
+            released: None,
+            active_last,
+            poisoned: false,
+        };
         Ok((log, contents))
+    }
+
+    /// All entries that are still on the disk, purged ones included.
+    pub fn retained(&self) -> Result<BTreeMap<u64, Bytes>, LogError> {
+        let mut contents = Contents::default();
+        let paths = self.sealed.iter().map(|sealed| sealed.path.as_path()).chain([self.active.path()]);
+        for path in paths {
+            let Some((_, groups)) = Log::records(path, None, Ending::MayBeTorn)? else { continue };
+            for record in groups.into_iter().flatten() {
+                if !matches!(record, Record::Purge { .. }) {
+                    contents.apply(record, None);
+                }
+            }
+        }
+        Ok(contents.entries)
+    }
+
+    /// Purged entries up to `upto`, inclusive, may leave the disk.
+    pub fn release(&mut self, upto: u64) {
+        self.released = self.released.max(Some(upto));
+        self.remove_purged();
     }
 
     /// Makes sure that a group of `bytes` will find room, whatever happens to the disk. When this fails, nothing
@@ -249,11 +311,9 @@ impl Log {
         Ok(())
     }
 
-    /// Bytes on the disk, preallocated ones included.
-    pub fn disk_bytes(&self) -> u64 {
-        let sealed: u64 =
-            self.sealed.iter().filter_map(|s| fs::metadata(&s.path).ok()).map(|m| m.len()).sum();
-        sealed + self.active.capacity() + self.spare.as_ref().map_or(0, Segment::capacity)
+    /// Bytes written that are still on the disk.
+    pub fn retained_bytes(&self) -> u64 {
+        self.sealed.iter().map(|sealed| sealed.bytes).sum::<u64>() + self.active.offset
     }
 
     fn write(&mut self, payload: &[u8]) -> Result<(), LogError> {
@@ -262,13 +322,10 @@ impl Log {
 
     /// Takes up what the records mean for the files.
     fn note(&mut self, records: &[Record]) {
+        self.active_last = self.active_last.max(last_index(records));
         for record in records {
             match record {
-                Record::Append { first, entries } => {
-                    let last = first + (entries.len() as u64).saturating_sub(1);
-                    self.active_last = self.active_last.max(Some(last));
-                }
-                Record::Truncate { .. } => {}
+                Record::Append { .. } | Record::Truncate { .. } => {}
                 Record::Purge { upto } => {
                     self.purged = self.purged.max(Some(*upto));
                     self.remove_purged();
@@ -283,7 +340,8 @@ impl Log {
     /// Removes leading segments that hold no needed entry. Their small values stand in the active one's head.
     fn remove_purged(&mut self) {
         while let Some(oldest) = self.sealed.front() {
-            let needed = oldest.last.is_some_and(|last| self.purged.is_none_or(|purged| last > purged));
+            let free = self.purged.min(self.released);
+            let needed = oldest.last.is_some_and(|last| free.is_none_or(|free| last > free));
             if needed {
                 break;
             }
@@ -305,7 +363,8 @@ impl Log {
         next.append(&head)?;
         self.dir.sync_all().map_err(LogError::io("flush the folder", &self.config.dir))?;
         let older = std::mem::replace(&mut self.active, next);
-        self.sealed.push_back(Sealed { path: older.into_path(), last: self.active_last.take() });
+        let last = self.active_last.take();
+        self.sealed.push_back(Sealed { last, bytes: older.offset, path: older.into_path() });
         Ok(())
     }
 
@@ -321,6 +380,17 @@ impl Log {
 
     fn head_bytes(&self) -> Result<u64, LogError> {
         Ok(self.head()?.len() as u64 + frame::OVERHEAD)
+    }
+
+    /// Reads a segment; its records group by group.
+    fn records(
+        path: &Path,
+        expected: Option<u64>,
+        ending: Ending,
+    ) -> Result<Option<(Segment, Vec<Group>)>, LogError> {
+        let Some((segment, frames)) = Segment::open(path, expected, ending)? else { return Ok(None) };
+        let groups = frames.iter().map(|frame| Log::decode(path, frame)).collect::<Result<_, _>>()?;
+        Ok(Some((segment, groups)))
     }
 
     fn decode(path: &Path, frame: &Frame) -> Result<Vec<Record>, LogError> {

@@ -9,7 +9,8 @@
 //! | [`sequencer`] | one task that makes one log entry of the writes that wait |
 //! | [`log_storage`] | one thread that owns the [`crate::log::Log`] |
 //! | [`state_machine`] | applies committed entries to the engine, tells the observer, answers |
-//! | [`snapshot_file`] | the whole state in a checksummed file; the log is cut only behind a durable one |
+//! | [`saver`] | saves states: what changed in a [`crate::checkpoint`], and now and then the whole in a [`snapshot_file`] |
+//! | [`recovery`] | finds the newest saved state at the start, or makes it again |
 //! | [`network`] | the way to other members |
 
 use std::fmt;
@@ -20,6 +21,8 @@ use crate::{Entry, Refusal, Write};
 
 pub(crate) mod log_storage;
 pub(crate) mod network;
+pub(crate) mod recovery;
+pub(crate) mod saver;
 pub(crate) mod sequencer;
 pub(crate) mod snapshot_file;
 pub(crate) mod state_machine;

@@ -17,8 +17,10 @@ use crate::log::{self, Log, LogError};
 use crate::raft::Raft;
 use crate::raft::log_storage::LogStorage;
 use crate::raft::network::NoPeers;
+use crate::raft::recovery;
+use crate::raft::saver::Saver;
 use crate::raft::sequencer::{self, Proposal};
-use crate::raft::snapshot_file::{self, SnapshotError};
+use crate::raft::snapshot_file::SnapshotError;
 use crate::raft::state_machine::StateMachine;
 use crate::{Engine, Entry, Observer, Revision, Snapshot, Store, StoreError, Write};
 
@@ -29,7 +31,10 @@ pub struct Config {
     pub dir: PathBuf,
     /// How many recent states stay readable.
     pub history: usize,
-    /// The least number of bytes of log after which the state is saved and the log is cut.
+    /// After how many bytes of log the changes are saved and the log is cut.
+    pub checkpoint_after_bytes: u64,
+    /// The least number of bytes of log that are kept behind the last whole snapshot, from which the state can be
+    /// made again should the saved changes be damaged. With a state larger than this, as many bytes as that.
     pub snapshot_after_bytes: u64,
     /// The size of a file of the log.
     pub segment_bytes: u64,
@@ -41,7 +46,8 @@ impl Config {
         Config {
             dir: dir.into(),
             history: engine::Config::default().history,
-            snapshot_after_bytes: 16 << 20,
+            checkpoint_after_bytes: 16 << 20,
+            snapshot_after_bytes: 64 << 20,
             segment_bytes: 16 << 20,
         }
     }
@@ -56,6 +62,17 @@ pub enum OpenError {
     /// Its snapshot cannot be read.
     #[error("open the snapshot of the store")]
     Snapshot(#[from] SnapshotError),
+    /// A damaged checkpoint cannot be moved away.
+    #[error("move the damaged checkpoint of the store away")]
+    Checkpoint(#[from] crate::CheckpointError),
+    /// No saved state can be read, and what is left of the log does not make it again.
+    #[error(
+        "the store has neither a saved state nor the log from entry {from} on; restore a snapshot, or remove this member's data and let it join again"
+    )]
+    Lost {
+        /// The index of the first entry that is missing.
+        from: u64,
+    },
     /// The log's thread cannot be started, or an entry cannot be decoded.
     #[error("start the log of the store")]
     Start(#[source] std::io::Error),
@@ -120,14 +137,11 @@ impl RaftStore {
         let lock = lock(&config)?;
         let (log, contents) =
             Log::open(log::Config { dir: config.dir.join("log"), segment_bytes: config.segment_bytes })?;
-        let loaded = snapshot_file::load(&config.dir)?;
+        let history = engine::Config { history: config.history };
+        let (recovered, places) = recovery::recover(&config.dir, history, &log, &contents)?;
         let storage = LogStorage::start(log, contents).map_err(OpenError::Start)?;
-        let machine = StateMachine::new(
-            config.dir.clone(),
-            engine::Config { history: config.history },
-            loaded,
-            observer,
-        );
+        let saver = Saver::start(&config, places, storage.clone()).await;
+        let machine = StateMachine::new(recovered, history, saver, observer);
         let engine = machine.engine();
         let raft = Raft::new(MEMBER, Arc::new(raft_config()?), NoPeers, storage.clone(), machine)
             .await
@@ -135,7 +149,7 @@ impl RaftStore {
         lead(&raft, &storage).await?;
         let proposals = sequencer::start(raft.clone(), storage.clone());
         let ended = CancellationToken::new();
-        tokio::spawn(keep_log_short(raft.clone(), storage, config.snapshot_after_bytes, ended.clone()));
+        tokio::spawn(keep_log_short(raft.clone(), storage, config.checkpoint_after_bytes, ended.clone()));
         Ok(Arc::new(RaftStore { engine, raft, proposals: Mutex::new(Some(proposals)), ended, _lock: lock }))
     }
 
@@ -172,9 +186,11 @@ async fn snapshot(raft: &Raft) -> Result<(), StoreError> {
     raft.trigger().purge_log(applied.index).await.map_err(|error| unavailable(error.to_string()))
 }
 
-/// Saves the state when the log has grown by as much as half of what a save costs, and by enough to be worth it.
+/// Saves the state and cuts the log each time that it has grown by `after` bytes. If that fails, it is tried again
+/// when the log has grown by as much once more.
 async fn keep_log_short(raft: Raft, log: LogStorage, after: u64, ended: CancellationToken) {
     let mut progress = raft.metrics();
+    let mut next = after;
     loop {
         tokio::select! {
             () = ended.cancelled() => return,
@@ -184,11 +200,16 @@ async fn keep_log_short(raft: Raft, log: LogStorage, after: u64, ended: Cancella
                 }
             }
         }
-        if log.bytes_since_purge() < after {
+        let grown = log.bytes_since_purge();
+        if grown < next {
             continue;
         }
-        if let Err(error) = snapshot(&raft).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the state could not be saved");
+        match snapshot(&raft).await {
+            Ok(()) => next = after,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the state could not be saved");
+                next = grown.saturating_add(after);
+            }
         }
     }
 }

@@ -88,10 +88,79 @@ async fn a_saved_state_and_the_log_after_it_make_the_whole() {
     let before = state(&store.snapshot());
     store.close().await;
     drop(store);
-    assert!(dir.path().join("state.snapshot").exists());
+    assert!(dir.path().join("state/current").exists());
     let (store, follower) = open(dir.path()).await;
     assert_eq!(state(&store.snapshot()), before);
     assert_eq!(*follower.0.lock().unwrap(), before);
+}
+
+/// A store whose state was saved twice, with writes before, between and after.
+async fn saved_twice(dir: &Path, snapshot_after_bytes: u64) -> BTreeMap<String, u64> {
+    let config = Config { snapshot_after_bytes, segment_bytes: 64 << 10, ..Config::new(dir) };
+    let store = RaftStore::open(config, Arc::new(Follower::default())).await.unwrap();
+    for round in ["a", "b", "c"] {
+        for number in 0..100 {
+            store.write(put(&format!("{round}{number}"), Precondition::Absent, &[b'x'; 2000])).await.unwrap();
+            store.write(put("often", Precondition::Any, round.as_bytes())).await.unwrap();
+        }
+        if round != "c" {
+            store.checkpoint().await.unwrap();
+        }
+    }
+    let state = state(&store.snapshot());
+    store.close().await;
+    state
+}
+
+fn spoil(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..].iter_mut().for_each(|byte| *byte ^= 0x5a);
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_checkpoint_is_moved_away_and_made_again_from_snapshot_and_log() {
+    // With and without a whole snapshot behind the log.
+    for (snapshot_after_bytes, whole) in [(u64::MAX, false), (1, true), (300_000, true)] {
+        for name in ["state/current", "state/sled/db"] {
+            let dir = tempfile::tempdir().unwrap();
+            let before = saved_twice(dir.path(), snapshot_after_bytes).await;
+            assert_eq!(dir.path().join("state.snapshot").exists(), whole);
+            spoil(&dir.path().join(name));
+            let (store, follower) = open(dir.path()).await;
+            assert_eq!(state(&store.snapshot()), before, "{name} {snapshot_after_bytes}");
+            assert_eq!(*follower.0.lock().unwrap(), before);
+            assert!(dir.path().join("state.damaged").exists());
+            store.write(put("new", Precondition::Absent, b"x")).await.unwrap();
+            store.checkpoint().await.unwrap();
+            let before = state(&store.snapshot());
+            store.close().await;
+            drop(store);
+            let (store, _) = open(dir.path()).await;
+            assert_eq!(state(&store.snapshot()), before);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_snapshot_harms_nothing_while_the_checkpoint_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = saved_twice(dir.path(), 1).await;
+    spoil(&dir.path().join("state.snapshot"));
+    let (store, _) = open(dir.path()).await;
+    assert_eq!(state(&store.snapshot()), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_any_way_to_make_the_state_again_the_store_does_not_open() {
+    let dir = tempfile::tempdir().unwrap();
+    saved_twice(dir.path(), 1).await;
+    std::fs::remove_file(dir.path().join("state.snapshot")).unwrap();
+    spoil(&dir.path().join("state/current"));
+    let refused = RaftStore::open(Config::new(dir.path()), Arc::new(Follower::default())).await.err();
+    assert!(matches!(refused, Some(keelson_store::OpenError::Lost { .. })), "{refused:?}");
+    assert!(dir.path().join("state/current").exists(), "nothing is moved away that may still be of use");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,7 +293,7 @@ async fn a_full_disk_turns_writes_away_keeps_reads_and_heals_when_there_is_room(
     let dir = disk.0.path().join("store");
     let mut config = Config::new(&dir);
     config.segment_bytes = 4 << 20;
-    config.snapshot_after_bytes = u64::MAX;
+    config.checkpoint_after_bytes = u64::MAX;
     let follower = Arc::new(Follower::default());
     let store = RaftStore::open(config, follower).await.unwrap();
     let value = vec![b'x'; 256 << 10];

@@ -23,6 +23,9 @@ enum Head {
     Entry { created: Revision, modified: Revision, length: u64, checksum: u32 },
 }
 
+/// A key and a value of sled.
+pub(super) type Pair = (Vec<u8>, Vec<u8>);
+
 /// An entry at a generation.
 #[derive(Debug)]
 pub(super) struct Version<'a> {
@@ -60,7 +63,7 @@ impl Version<'_> {
     }
 
     /// sled's keys and values for an entry, or for its absence.
-    pub(super) fn chunks(&self, entry: Option<&Entry>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CheckpointError> {
+    pub(super) fn chunks(&self, entry: Option<&Entry>) -> Result<Vec<Pair>, CheckpointError> {
         let (head, bytes) = match entry {
             None => (Head::Tombstone, [].as_slice()),
             Some(entry) => {

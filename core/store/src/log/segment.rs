@@ -176,6 +176,10 @@ impl Segment {
         self.sequence
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn into_path(self) -> PathBuf {
         self.path
     }

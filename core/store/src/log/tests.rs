@@ -92,6 +92,15 @@ fn segments_rotate_and_purged_ones_are_removed_without_losing_the_slots() {
     let many = segment::list(dir.path()).unwrap().len();
     assert!(many > 4, "{many}");
     log.append(&[Record::Purge { upto: 17 }]).unwrap();
+    assert_eq!(segment::list(dir.path()).unwrap().len(), many, "what is purged stays until it is released");
+    drop(log);
+    let (mut log, contents) = Log::open(small(dir.path())).unwrap();
+    assert_eq!(indexes(&contents), [18, 19]);
+    assert_eq!(log.retained().unwrap().into_keys().collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+    log.release(10);
+    let kept: Vec<u64> = log.retained().unwrap().into_keys().collect();
+    assert!(kept[0] > 5 && kept.contains(&11), "{kept:?}");
+    log.release(100);
     assert!(segment::list(dir.path()).unwrap().len() < 4);
     drop(log);
     let (_, contents) = Log::open(small(dir.path())).unwrap();

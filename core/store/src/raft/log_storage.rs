@@ -23,6 +23,7 @@ const QUEUE: usize = 256;
 enum Job {
     Write { record: Record, done: Done },
     Reserve { bytes: u64, done: oneshot::Sender<Result<(), LogError>> },
+    Release { upto: u64 },
 }
 
 /// Whom to tell that a record is durable.
@@ -42,6 +43,8 @@ struct Shared {
     state: Mutex<State>,
     /// Bytes written since the log was last cut.
     since_purge: AtomicU64,
+    /// Bytes on the disk.
+    retained: AtomicU64,
 }
 
 #[derive(Default)]
@@ -51,8 +54,14 @@ struct State {
     purged: Option<LogId>,
 }
 
-fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+/// Decodes an entry or a small value of the log.
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     postcard::from_bytes(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// The last entry that was purged.
+pub(crate) fn purged(contents: &Contents) -> io::Result<Option<LogId>> {
+    contents.slots.get(&Slot::Purged).map(|bytes| decode(bytes)).transpose()
 }
 
 fn encode<T: serde::Serialize>(value: &T) -> io::Result<Bytes> {
@@ -69,17 +78,33 @@ impl LogStorage {
             state.entries.insert(*index, decode(bytes)?);
         }
         state.vote = contents.slots.get(&Slot::Vote).map(|bytes| decode(bytes)).transpose()?;
-        state.purged = contents.slots.get(&Slot::Purged).map(|bytes| decode(bytes)).transpose()?;
+        state.purged = purged(&contents)?;
         let held = contents.entries.values().map(|bytes| bytes.len() as u64).sum();
-        let shared = Arc::new(Shared { state: Mutex::new(state), since_purge: AtomicU64::new(held) });
+        let retained = AtomicU64::new(log.retained_bytes());
+        let since_purge = AtomicU64::new(held);
+        let shared = Arc::new(Shared { state: Mutex::new(state), since_purge, retained });
         let (jobs, receiver) = mpsc::channel(QUEUE);
-        std::thread::Builder::new().name("store-log".to_owned()).spawn(move || serve(log, receiver))?;
+        let seen = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("store-log".to_owned())
+            .spawn(move || serve(log, receiver, &seen.retained))?;
         Ok(LogStorage { shared, jobs })
     }
 
     /// Bytes of entries since the log was last cut.
     pub(crate) fn bytes_since_purge(&self) -> u64 {
         self.shared.since_purge.load(Ordering::Relaxed)
+    }
+
+    /// Bytes on the disk, entries included that are cut off but not released.
+    pub(crate) fn retained_bytes(&self) -> u64 {
+        self.shared.retained.load(Ordering::Relaxed)
+    }
+
+    /// Lets entries up to `upto`, inclusive, leave the disk once they are cut off.
+    pub(crate) async fn release(&self, upto: u64) {
+        // If the thread has ended, the next start releases them.
+        let _ = self.jobs.send(Job::Release { upto }).await;
     }
 
     /// The index of the last entry.
@@ -110,7 +135,7 @@ fn ended() -> io::Error {
 }
 
 /// The log's thread: all jobs that wait become one group, one flush.
-fn serve(mut log: Log, mut jobs: mpsc::Receiver<Job>) {
+fn serve(mut log: Log, mut jobs: mpsc::Receiver<Job>, retained: &AtomicU64) {
     let mut waiting = Vec::new();
     while jobs.blocking_recv_many(&mut waiting, QUEUE) > 0 {
         let mut records = Vec::new();
@@ -125,12 +150,11 @@ fn serve(mut log: Log, mut jobs: mpsc::Receiver<Job>) {
                     // Who asked may have gone; the room stays reserved.
                     let _ = done.send(log.reserve(bytes));
                 }
+                Job::Release { upto } => log.release(upto),
             }
         }
-        if records.is_empty() {
-            continue;
-        }
-        let outcome = log.append(&records);
+        let outcome = if records.is_empty() { Ok(()) } else { log.append(&records) };
+        retained.store(log.retained_bytes(), Ordering::Relaxed);
         if let Err(error) = &outcome {
             tracing::error!(error = error as &dyn std::error::Error, "the log could not be written");
         }

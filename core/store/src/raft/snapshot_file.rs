@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::SnapshotMeta;
+use crate::checkpoint::Loaded;
 use crate::{Entry, Key, Revision, Snapshot};
 
 const MAGIC: &[u8; 8] = b"KEELSNP1";
@@ -51,13 +52,6 @@ enum Frame {
     End { count: u64 },
 }
 
-/// A state that was read back.
-pub(crate) struct Loaded {
-    pub(crate) revision: Revision,
-    pub(crate) meta: SnapshotMeta,
-    pub(crate) entries: Vec<(Key, Entry)>,
-}
-
 /// Writes the state so that the folder holds either the old snapshot or the whole new one, and the new one once
 /// this returns.
 pub(crate) fn save(dir: &Path, meta: &SnapshotMeta, state: &Snapshot) -> Result<(), SnapshotError> {
@@ -91,8 +85,25 @@ fn put(out: &mut impl io::Write, frame: &Frame) -> io::Result<()> {
     out.write_all(&payload)
 }
 
+/// Its size in bytes; 0 where there is none.
+pub(crate) fn size(dir: &Path) -> u64 {
+    fs::metadata(dir.join(NAME)).map_or(0, |meta| meta.len())
+}
+
 /// Reads the snapshot of a folder, if there is one.
 pub(crate) fn load(dir: &Path) -> Result<Option<Loaded>, SnapshotError> {
+    open(dir, read)
+}
+
+/// Reads only what the snapshot of a folder says of itself.
+pub(crate) fn meta(dir: &Path) -> Result<Option<SnapshotMeta>, SnapshotError> {
+    open(dir, |mut file| read_head(&mut file).map(|head| head.meta))
+}
+
+fn open<T>(
+    dir: &Path,
+    read: impl FnOnce(BufReader<File>) -> Result<T, ReadError>,
+) -> Result<Option<T>, SnapshotError> {
     let path = dir.join(NAME);
     let file = match File::open(&path) {
         Ok(file) => file,
@@ -119,13 +130,20 @@ impl From<io::Error> for ReadError {
     }
 }
 
-fn read(mut file: impl Read) -> Result<Loaded, ReadError> {
+fn read_head(file: &mut impl Read) -> Result<Head, ReadError> {
     let mut magic = [0; 8];
     file.read_exact(&mut magic)?;
     if magic != *MAGIC {
         return Err(ReadError::Damaged("it does not start as a snapshot"));
     }
-    let Frame::Head(head) = get(&mut file)? else { return Err(ReadError::Damaged("it has no head")) };
+    match get(file)? {
+        Frame::Head(head) => Ok(*head),
+        Frame::Entry(..) | Frame::End { .. } => Err(ReadError::Damaged("it has no head")),
+    }
+}
+
+fn read(mut file: impl Read) -> Result<Loaded, ReadError> {
+    let head = read_head(&mut file)?;
     let mut entries = Vec::new();
     loop {
         match get(&mut file)? {

@@ -1,55 +1,54 @@
 //! What becomes of committed entries.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::type_config::alias::SnapshotOf;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
-use super::snapshot_file::{self, Loaded};
+use super::recovery::Recovered;
+use super::saver::Saver;
 use super::{LogId, Outcomes, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::engine::Config;
 use crate::{Engine, Observer, Snapshot};
+
+type Saved = Arc<Mutex<Option<SnapshotOf<TypeConfig, Snapshot>>>>;
 
 /// The engine, its place in the log, and those who follow it.
 pub(crate) struct StateMachine {
     engine: Arc<RwLock<Engine>>,
     config: Config,
     observer: Arc<dyn Observer>,
-    dir: PathBuf,
+    saver: Arc<Saver>,
     applied: Option<LogId>,
     membership: StoredMembership,
-    saved: Option<SnapshotOf<TypeConfig, Snapshot>>,
+    saved: Saved,
 }
 
 impl StateMachine {
-    /// The state of a snapshot, or an empty one. The observer is shown it at once; what the log adds follows.
+    /// Goes on from the state that was found. The observer is shown it at once; what the log adds follows.
     pub(crate) fn new(
-        dir: PathBuf,
+        recovered: Recovered,
         config: Config,
-        loaded: Option<Loaded>,
+        saver: Arc<Saver>,
         observer: Arc<dyn Observer>,
     ) -> Self {
-        let (engine, meta) = match loaded {
-            Some(loaded) => (Engine::restore(config, loaded.revision, loaded.entries), Some(loaded.meta)),
-            None => (Engine::new(config), None),
-        };
+        let Recovered { engine, meta } = recovered;
         let state = engine.snapshot();
         observer.restored(&state);
-        let saved = meta.clone().map(|meta| SnapshotOf::<TypeConfig, Snapshot> { meta, snapshot: state });
-        let meta = meta.unwrap_or_default();
+        let found = meta.last_log_id.is_some();
+        let saved = found.then(|| SnapshotOf::<TypeConfig, Snapshot> { meta: meta.clone(), snapshot: state });
         StateMachine {
             engine: Arc::new(RwLock::new(engine)),
             config,
             observer,
-            dir,
+            saver,
             applied: meta.last_log_id,
             membership: meta.last_membership,
-            saved,
+            saved: Arc::new(Mutex::new(saved)),
         }
     }
 
@@ -63,26 +62,23 @@ impl StateMachine {
     }
 }
 
-/// Writes one state to the disk. It may run while later entries are applied.
+/// Saves one state. It may run while later entries are applied.
 pub(crate) struct SnapshotBuilder {
-    dir: PathBuf,
+    saver: Arc<Saver>,
     meta: SnapshotMeta,
     state: Snapshot,
-}
-
-async fn save(dir: PathBuf, meta: SnapshotMeta, state: Snapshot) -> io::Result<()> {
-    tokio::task::spawn_blocking(move || snapshot_file::save(&dir, &meta, &state))
-        .await
-        .map_err(io::Error::other)?
-        .map_err(io::Error::other)
+    saved: Saved,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = Snapshot;
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Snapshot>, io::Error> {
-        save(self.dir.clone(), self.meta.clone(), self.state.clone()).await?;
-        Ok(SnapshotOf::<TypeConfig, Snapshot> { meta: self.meta.clone(), snapshot: self.state.clone() })
+        self.saver.save(self.meta.clone(), self.state.clone()).await?;
+        let snapshot =
+            SnapshotOf::<TypeConfig, Snapshot> { meta: self.meta.clone(), snapshot: self.state.clone() };
+        *self.saved.lock() = Some(snapshot.clone());
+        Ok(snapshot)
     }
 }
 
@@ -123,20 +119,25 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder { dir: self.dir.clone(), meta: self.meta(), state: self.engine.read().snapshot() }
+        SnapshotBuilder {
+            saver: Arc::clone(&self.saver),
+            meta: self.meta(),
+            state: self.engine.read().snapshot(),
+            saved: Arc::clone(&self.saved),
+        }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Snapshot) -> Result<(), io::Error> {
-        save(self.dir.clone(), meta.clone(), snapshot.clone()).await?;
+        self.saver.save_whole(meta.clone(), snapshot.clone()).await?;
         *self.engine.write() = Engine::adopt(self.config, snapshot.clone());
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.observer.restored(&snapshot);
-        self.saved = Some(SnapshotOf::<TypeConfig, Snapshot> { meta: meta.clone(), snapshot });
+        *self.saved.lock() = Some(SnapshotOf::<TypeConfig, Snapshot> { meta: meta.clone(), snapshot });
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, Snapshot>>, io::Error> {
-        Ok(self.saved.clone())
+        Ok(self.saved.lock().clone())
     }
 }
