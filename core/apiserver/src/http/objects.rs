@@ -28,8 +28,11 @@ pub(super) async fn serve(
     request: Request<Body>,
 ) -> Result<Response, Status> {
     let form = form(request.headers())?;
-    let verb = if info.subresource.is_empty() { info.verb.as_str() } else { "" };
-    if !verb.is_empty() && !resource.has_verb(verb) {
+    let has_verb = match resource.subresource(&info.subresource) {
+        Some(subresource) => subresource.verbs.contains(&info.verb),
+        None => resource.has_verb(&info.verb),
+    };
+    if !has_verb {
         return Err(method_not_allowed(&resource, request.method()));
     }
     match info.verb.as_str() {
