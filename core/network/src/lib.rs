@@ -1,1 +1,44 @@
-//! Pod networking: the CNI plugin, its address management, the bridge and the overlay.
+//! Pod networking: connects a pod's network namespace to the node, and gives its addresses back when it goes.
+//!
+//! Two ways, chosen by what lies in the CNI configuration directory:
+//! - our own: a bridge with the gateway's address, a veth per pod, addresses from the node's range ([`PodNetwork`])
+//! - somebody else's CNI plugins, executed as the CNI specification 1.1 says (`cni`)
+//!
+//! ```text
+//! PodNetwork --> ipam (pure), record (files) --> link (rtnetlink) --> rules (pure), nftables
+//!            \-> cni::configuration, cni::chain --> plugins
+//! ```
+//!
+//! A pod has its address as a /32 and everything else behind the gateway, so that also packets between two pods of one node pass
+//! the node's IP layer: Services, their way back, and policies work without `br_netfilter`.
+//!
+//! - `config`, `pod`: what is asked; `pod_network`: the driver
+//! - `ipam`: which address; `record`: what is on disk, one file per pod, written before anything is made
+//! - `link`, `netns`, `sysctl`: the kernel's interfaces; `rules`: the nftables table; `forwarding`: other people's tables
+//!
+//! **Invariant**: what exists in the kernel has a record on disk, so that it can be removed after a crash.
+//! **Invariant**: every name in the kernel contains the cluster's id.
+
+mod cni;
+mod config;
+mod forwarding;
+mod ipam;
+mod link;
+mod netns;
+mod pod;
+mod pod_network;
+mod record;
+mod rules;
+mod sysctl;
+
+pub use cni::chain::ChainError;
+pub use cni::configuration::ConfigurationError;
+pub use config::{Config, ConfigError};
+pub use forwarding::ForwardingError;
+pub use ipam::Exhausted;
+pub use link::LinkError;
+pub use netns::NamespaceError;
+pub use pod::{AddResult, Pod, PortMapping, Protocol};
+pub use pod_network::{Error, PodNetwork, remove_all};
+pub use record::RecordError;
+pub use sysctl::SysctlError;

@@ -7,7 +7,7 @@
 //! | [`event`] | what a change looks like to an [`Observer`] |
 //! | [`engine`] | the pure state machine: writes in, outcomes and events out |
 //! | [`snapshot`] | a consistent, immutable view at one revision |
-//! | [`checkpoint`] | the applied state in sled, saved as what has changed |
+//! | `checkpoint` | the applied state in sled, saved as what has changed |
 //! | [`log`] | the durable point: checksummed frames in preallocated segments |
 //! | [`store`] | the [`Store`] trait that the API server is written against |
 //! | [`raft_store`] | the durable store: the engine behind a Raft log, with snapshots |

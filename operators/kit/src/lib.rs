@@ -1,1 +1,36 @@
-//! What every operator shares: the Operator contract, conditions, apply and prune, leader election.
+//! What every operator shares, so that its own crate holds nothing but its decisions.
+//!
+//! - [`operator`]: the contract between an operator and the host that runs it.
+//! - [`object_key`], [`informer`], [`work_queue`], [`controller`]: what is known of the cluster, what has to be looked
+//!   at again, and the driver that does so: one place where a reconcile is started, retried and logged.
+//! - [`recorder`]: Events, correlated so that a repetition is a count and not a further object.
+//! - [`condition`], [`owner`], [`int_or_percent`], [`selection`]: pure rules that several kinds follow.
+//! - [`apply`]: server-side apply under an own field manager, and pruning of what is no longer wanted.
+//! - [`leader_election`]: one holder of a Lease at a time.
+//!
+//! Data flows one way: a watch task writes an [`informer::Informer`] and adds keys to a [`work_queue::WorkQueue`]; the
+//! controller takes keys from there and runs the operator's reconcile function, which reads informers and writes
+//! through the API.
+
+pub mod apply;
+pub mod condition;
+pub mod controller;
+pub mod informer;
+pub mod int_or_percent;
+pub mod leader_election;
+pub mod object_key;
+pub mod operator;
+pub mod owner;
+pub mod recorder;
+pub mod selection;
+pub mod time;
+pub mod work_queue;
+
+pub use controller::{Controller, Fault, Next, Policy};
+pub use informer::Informer;
+pub use object_key::ObjectKey;
+pub use operator::{ClusterFacts, Context, Definition, Error, Operator, Readiness, SYSTEM_NAMESPACE, rule};
+pub use recorder::Recorder;
+pub use work_queue::WorkQueue;
+
+pub use async_trait::async_trait;

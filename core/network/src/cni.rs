@@ -1,0 +1,4 @@
+//! Other people's CNI plugins.
+
+pub(crate) mod chain;
+pub(crate) mod configuration;
