@@ -1,0 +1,46 @@
+//! What a kubelet is told at its start.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+/// Everything that a node agent has to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name of the Node object.
+    pub node_name: String,
+    /// Address under which the node is reached; its `InternalIP`.
+    pub node_ip: IpAddr,
+    /// Where logs, exec, attach, port-forward and metrics are served, usually port 10250.
+    pub bind: SocketAddr,
+    /// Folder of the pods: `pods/UID/volumes/KIND/NAME`, `pods/UID/etc-hosts`, `pods/UID/containers/NAME`.
+    pub data_dir: PathBuf,
+    /// Folder of the logs: `NAMESPACE_NAME_UID/CONTAINER/N.log`.
+    pub log_dir: PathBuf,
+    /// Unix socket of the container runtime.
+    pub cri_socket: PathBuf,
+    /// Addresses of this node's pods; written to `spec.podCIDR`.
+    pub pod_cidr: IpNet,
+    /// Name servers of pods with `dnsPolicy: ClusterFirst`.
+    pub cluster_dns: Vec<IpAddr>,
+    /// The cluster's domain, without a dot at its end.
+    pub cluster_domain: String,
+    /// The node's own resolver configuration.
+    pub resolv_conf: PathBuf,
+    /// Parent of all pods' control groups, as `/keelson-0badcafe`.
+    pub cgroup_root: String,
+    /// How many pods the node takes.
+    pub max_pods: u32,
+    /// Labels of the Node object beside the usual ones.
+    pub labels: BTreeMap<String, String>,
+    /// The `kubeletVersion` of the Node, as `v1.36.0`.
+    pub version: String,
+    /// Certificate chain of the server, PEM.
+    pub certificate: String,
+    /// Key of the server, PEM.
+    pub key: String,
+    /// Certificate authority of the server's clients, PEM.
+    pub client_ca: String,
+}

@@ -1,0 +1,154 @@
+//! The pods of this node, for whoever has to find one: the kubelet's server and the node's status.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::RwLock;
+
+use crate::runtime_view::{ContainerState, Observed};
+
+/// Why a container is not found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LookupError {
+    /// No such pod on this node.
+    #[error("pod {pod:?} not found")]
+    Pod {
+        /// `NAME_NAMESPACE`.
+        pod: String,
+    },
+    /// The pod has no container of this name.
+    #[error("container {container:?} not found in pod {pod:?}")]
+    Container {
+        /// `NAME_NAMESPACE`.
+        pod: String,
+        /// Name of the container.
+        container: String,
+    },
+    /// The container was never made, or its pod's network is not up.
+    #[error("container {container:?} in pod {pod:?} is waiting to start")]
+    Waiting {
+        /// `NAME_NAMESPACE`.
+        pod: String,
+        /// Name of the container.
+        container: String,
+    },
+}
+
+/// One instance of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ContainerRef {
+    /// The runtime's identifier.
+    pub(crate) id: String,
+    /// The pod's unique identifier.
+    pub(crate) uid: String,
+    /// Its log file.
+    pub(crate) log_path: PathBuf,
+    /// Whether it runs now.
+    pub(crate) running: bool,
+    /// The instance before this one, if it is still kept.
+    pub(crate) previous: Option<Box<ContainerRef>>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    pod: Arc<Pod>,
+    observed: Arc<Observed>,
+}
+
+/// All pods that have a worker, as the API and as the runtime know them.
+#[derive(Debug, Default)]
+pub(crate) struct Pods {
+    by_uid: RwLock<HashMap<String, Entry>>,
+}
+
+impl Pods {
+    /// All pods, in no order.
+    pub(crate) fn all(&self) -> Vec<Arc<Pod>> {
+        self.by_uid.read().values().map(|entry| Arc::clone(&entry.pod)).collect()
+    }
+
+    /// The pod's newest state.
+    pub(crate) fn put(&self, uid: &str, pod: Arc<Pod>, observed: Arc<Observed>) {
+        self.by_uid.write().insert(uid.to_owned(), Entry { pod, observed });
+    }
+
+    /// The pod's worker has ended.
+    pub(crate) fn remove(&self, uid: &str) {
+        self.by_uid.write().remove(uid);
+    }
+
+    fn entry(&self, namespace: &str, name: &str, uid: Option<&str>) -> Result<Entry, LookupError> {
+        let all = self.by_uid.read();
+        let fits = |entry: &&Entry| {
+            let metadata = &entry.pod.metadata;
+            metadata.name.as_deref() == Some(name)
+                && metadata.namespace.as_deref() == Some(namespace)
+                && uid.is_none_or(|uid| metadata.uid.as_deref() == Some(uid))
+        };
+        // Of two pods of the same name the one that is not being deleted is meant.
+        let mut found: Vec<&Entry> = all.values().filter(fits).collect();
+        found.sort_by_key(|entry| entry.pod.metadata.deletion_timestamp.is_some());
+        let missing = || LookupError::Pod { pod: format!("{name}_{namespace}") };
+        found.first().map(|entry| (*entry).clone()).ok_or_else(missing)
+    }
+
+    /// The pod's object.
+    pub(crate) fn pod(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: Option<&str>,
+    ) -> Result<Arc<Pod>, LookupError> {
+        Ok(self.entry(namespace, name, uid)?.pod)
+    }
+
+    /// The newest instance of a container, with the one before it.
+    pub(crate) fn container(
+        &self,
+        namespace: &str,
+        pod: &str,
+        uid: Option<&str>,
+        container: &str,
+    ) -> Result<ContainerRef, LookupError> {
+        let entry = self.entry(namespace, pod, uid)?;
+        let label = || format!("{pod}_{namespace}");
+        let spec = entry.pod.spec.as_ref();
+        let mut names = spec.into_iter().flat_map(|spec| {
+            let plain = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+            let ephemeral = spec.ephemeral_containers.iter().flatten().map(|one| one.name.as_str());
+            plain.map(|one| one.name.as_str()).chain(ephemeral)
+        });
+        if !names.any(|name| name == container) {
+            return Err(LookupError::Container { pod: label(), container: container.to_owned() });
+        }
+        let uid = entry.pod.metadata.uid.clone().unwrap_or_default();
+        let mut previous = None;
+        for instance in entry.observed.instances(container).rev() {
+            previous = Some(Box::new(ContainerRef {
+                id: instance.id.clone(),
+                uid: uid.clone(),
+                log_path: PathBuf::from(&instance.log_path),
+                running: matches!(instance.state, ContainerState::Running { .. }),
+                previous: previous.take(),
+            }));
+        }
+        let newest =
+            previous.ok_or_else(|| LookupError::Waiting { pod: label(), container: container.to_owned() });
+        Ok(*newest?)
+    }
+
+    /// The sandbox that runs the pod now.
+    pub(crate) fn sandbox(
+        &self,
+        namespace: &str,
+        pod: &str,
+        uid: Option<&str>,
+    ) -> Result<String, LookupError> {
+        let entry = self.entry(namespace, pod, uid)?;
+        let missing =
+            || LookupError::Waiting { pod: format!("{pod}_{namespace}"), container: "POD".to_owned() };
+        entry.observed.ready_sandbox().map(|sandbox| sandbox.id.clone()).ok_or_else(missing)
+    }
+}
