@@ -1,57 +1,79 @@
-//! Server-side apply and the record of who manages which field.
+//! Server-side apply, and the record of who manages which field.
+//!
+//! - [`field_set`]: sets of fields, as `fieldsV1` writes them.
+//! - `managed_fields`: the entries of `metadata.managedFields`.
+//! - `shape`: what is one field and what has fields of its own, by the schema.
+//! - `compare`: which fields differ between two states; `merge`: a configuration into an object; `config`: what may be applied.
+//! - `track`: the record after any write but an apply; `server_side`: an apply.
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::object::Object;
+use crate::kinds::GroupVersionKind;
 use crate::schema::Schema;
-use crate::status::Status;
 
-/// Who writes: a field manager and the subresource written through (empty for the main resource).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Manager<'a> {
-    /// The manager's name.
-    pub name: &'a str,
-    /// The subresource, such as `status`.
+mod compare;
+mod config;
+pub mod field_set;
+mod last_applied;
+mod managed_fields;
+mod merge;
+mod prune;
+mod server_side;
+mod shape;
+mod track;
+mod versions;
+
+pub use field_set::FieldSet;
+pub use managed_fields::scale_entries;
+pub use server_side::{ApplyError, Conflict, apply};
+pub use track::{differ_in_times_alone, track};
+
+/// Finds the schema of a kind in one version; `None` for a version that is not served.
+pub type Schemas<'a> = dyn Fn(&GroupVersionKind) -> Option<Arc<Schema>> + 'a;
+
+/// A write whose fields are recorded.
+pub struct Write<'a> {
+    /// The field manager.
+    pub manager: &'a str,
+    /// The subresource written through, such as `status`; empty for the object itself.
     pub subresource: &'a str,
+    /// Whether the resource has a status that is written through its own subresource alone.
+    pub has_status: bool,
+    /// The schemas of the kind in all its versions.
+    pub schemas: &'a Schemas<'a>,
+    /// When.
+    pub now: Timestamp,
 }
 
-/// Why an apply is refused.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum ApplyError {
-    /// Server-side apply is not served by this build.
-    #[error("server-side apply is not supported")]
-    Unsupported,
-}
-
-impl ApplyError {
-    /// The HTTP answer.
-    pub fn to_status(&self) -> Status {
-        match self {
-            Self::Unsupported => Status::new(415, "UnsupportedMediaType", self.to_string()),
+impl Write<'_> {
+    fn scope(&self) -> Scope {
+        match self.subresource {
+            "status" => Scope::Status,
+            "" if self.has_status => Scope::AllButStatus,
+            _ => Scope::All,
         }
     }
 }
 
-/// Merges an applied configuration into the live object. Refused with an error for now.
-pub fn apply(
-    _live: Option<&Object>,
-    _applied: &Object,
-    _manager: Manager<'_>,
-    _force: bool,
-    _schema: Option<&Schema>,
-    _now: Timestamp,
-) -> Result<Object, ApplyError> {
-    Err(ApplyError::Unsupported)
+/// The fields at the top of an object, besides its metadata, that a write can change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    All,
+    AllButStatus,
+    Status,
 }
 
-/// Keeps the record of managed fields of the live object in its new state; a client cannot forge it.
-pub fn track_update(
-    live: Option<&Object>,
-    new: &mut Object,
-    _manager: Manager<'_>,
-    _schema: Option<&Schema>,
-    _now: Timestamp,
-) {
-    let entries = live.map_or_else(Vec::new, |live| live.managed_fields().to_vec());
-    new.set_managed_fields(entries);
+impl Scope {
+    fn has(self, field: &str) -> bool {
+        match self {
+            Scope::All => true,
+            Scope::AllButStatus => field != "status",
+            Scope::Status => field == "status",
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

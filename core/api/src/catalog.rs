@@ -85,6 +85,7 @@ fn row(group_version: &GroupVersion, line: &str) -> Option<ResourceInfo> {
         verbs,
         subresources: subresources.iter().map(|name| subresource(&own, plural, name)).collect(),
         storage_version,
+        custom: None,
         group,
         version,
     })

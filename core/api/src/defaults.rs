@@ -3,10 +3,12 @@
 mod pod;
 mod workload;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use crate::custom_resource;
 use crate::kinds::GroupVersionKind;
 use crate::object::{Object, child_map};
+use crate::schema::Schema;
 
 pub(crate) fn fill(map: &mut Map<String, Value>, field: &str, value: impl Into<Value>) {
     if map.get(field).is_none_or(|have| have.is_null() || have.as_str() == Some("")) {
@@ -23,14 +25,45 @@ pub(crate) fn each<'a>(
 
 /// Fills in the defaults of a built-in kind.
 pub fn apply_defaults(gvk: &GroupVersionKind, object: &mut Object) {
+    if let Some(schema) = Schema::builtin(gvk) {
+        for (name, value) in &mut object.0 {
+            schema.field(name).into_iter().for_each(|field| field.settle_quantities(value));
+        }
+    }
     match (gvk.group.as_str(), gvk.kind.as_str()) {
+        (custom_resource::GROUP, "CustomResourceDefinition") => custom_resource::defaults::apply(object),
         ("", "Pod") => pod::spec(child_map(&mut object.0, "spec")),
         ("", "Service") => service(child_map(&mut object.0, "spec")),
         ("", "Secret") => secret(object),
         ("", "Namespace") => namespace(object),
-        ("", "PersistentVolumeClaim") => fill(child_map(&mut object.0, "spec"), "volumeMode", "Filesystem"),
+        ("", "PersistentVolumeClaim") => {
+            let spec = child_map(&mut object.0, "spec");
+            fill(spec, "volumeMode", "Filesystem");
+        }
+        ("", "PersistentVolume") => {
+            let spec = child_map(&mut object.0, "spec");
+            fill(spec, "persistentVolumeReclaimPolicy", "Retain");
+            fill(spec, "volumeMode", "Filesystem");
+        }
         ("apps" | "batch", kind) => workload::apply(kind, child_map(&mut object.0, "spec")),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaler(child_map(&mut object.0, "spec")),
+        ("", "Endpoints") => {
+            for subset in each(&mut object.0, "subsets") {
+                each(subset, "ports").for_each(|port| fill(port, "protocol", "TCP"));
+            }
+        }
+        ("discovery.k8s.io", "EndpointSlice") => {
+            for port in each(&mut object.0, "ports") {
+                port.entry("name").or_insert_with(|| "".into());
+                fill(port, "protocol", "TCP");
+            }
+        }
+        ("networking.k8s.io", "NetworkPolicy") => network_policy(child_map(&mut object.0, "spec")),
+        ("scheduling.k8s.io", "PriorityClass") => {
+            fill(&mut object.0, "preemptionPolicy", "PreemptLowerPriority")
+        }
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => binding(object),
+        ("storage.k8s.io", "CSIDriver") => driver(child_map(&mut object.0, "spec")),
         ("storage.k8s.io", "StorageClass") => {
             fill(&mut object.0, "reclaimPolicy", "Delete");
             fill(&mut object.0, "volumeBindingMode", "Immediate");
@@ -75,6 +108,36 @@ fn namespace(object: &mut Object) {
     }
     fill(child_map(&mut object.0, "spec"), "finalizers", vec!["kubernetes"]);
     fill(child_map(&mut object.0, "status"), "phase", "Active");
+}
+
+fn autoscaler(spec: &mut Map<String, Value>) {
+    fill(spec, "minReplicas", 1);
+    if spec.get("metrics").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        let target = json!({"type": "Utilization", "averageUtilization": 80});
+        let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
+        spec.insert("metrics".to_owned(), json!([metric]));
+    }
+}
+
+/// A policy is about what comes in; about what goes out if it says something of that.
+fn network_policy(spec: &mut Map<String, Value>) {
+    let egress = spec.get("egress").and_then(Value::as_array).is_some_and(|rules| !rules.is_empty());
+    let types = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+    fill(spec, "policyTypes", types);
+    for direction in ["ingress", "egress"] {
+        for rule in each(spec, direction) {
+            each(rule, "ports").for_each(|port| fill(port, "protocol", "TCP"));
+        }
+    }
+}
+
+fn driver(spec: &mut Map<String, Value>) {
+    fill(spec, "attachRequired", true);
+    for field in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
+        fill(spec, field, false);
+    }
+    fill(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+    fill(spec, "volumeLifecycleModes", json!(["Persistent"]));
 }
 
 fn binding(object: &mut Object) {

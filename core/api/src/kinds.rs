@@ -1,6 +1,10 @@
 //! Names of kinds and resources, and what is known of a served resource.
 
 use std::fmt;
+use std::sync::Arc;
+
+use crate::custom_resource::CustomKind;
+use crate::schema::Schema;
 
 /// A group and a version: `apps/v1`, or `v1` for the core group.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,12 +131,21 @@ pub struct ResourceInfo {
     pub subresources: Vec<SubresourceInfo>,
     /// The version in which objects are stored; may differ from `version`.
     pub storage_version: String,
+    /// What a CustomResourceDefinition says of it; `None` for a built-in resource.
+    pub custom: Option<Arc<CustomKind>>,
 }
 
 impl ResourceInfo {
     /// Group, version and kind.
     pub fn gvk(&self) -> GroupVersionKind {
         GroupVersionKind::new(&self.group, &self.version, &self.kind)
+    }
+    /// The fields of its kind.
+    pub fn schema(&self) -> Option<Arc<Schema>> {
+        match &self.custom {
+            Some(custom) => Some(Arc::clone(&custom.schema)),
+            None => Schema::builtin(&self.gvk()),
+        }
     }
     /// Group and version.
     pub fn group_version(&self) -> GroupVersion {

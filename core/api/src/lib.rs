@@ -2,7 +2,9 @@
 //!
 //! - [`object`]: an object is a JSON document; accessors for its metadata, and its one encoding.
 //! - [`kinds`], [`catalog`]: names of kinds and resources, and every resource that is built in.
+//! - [`convert`]: one stored object, several served versions.
 //! - [`schema`]: the fields of a kind; unknown fields, pruning, structural validation, list and map types.
+//! - [`custom_resource`]: CustomResourceDefinitions, and the kinds that they define.
 //! - [`names`], [`quantity`], [`selector`]: the small languages inside objects.
 //! - [`patch`]: JSON patch, merge patch and strategic merge patch.
 //! - [`apply`]: server-side apply, and who manages which field.
@@ -13,6 +15,8 @@
 
 pub mod apply;
 pub mod catalog;
+pub mod convert;
+pub mod custom_resource;
 pub mod defaults;
 pub mod kinds;
 pub mod names;

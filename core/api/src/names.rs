@@ -114,3 +114,40 @@ pub fn config_key(text: &str) -> Vec<String> {
     }
     found
 }
+
+/// What is wrong with the name of a port, an IANA service name.
+pub fn port_name(text: &str) -> Vec<String> {
+    let bytes = text.as_bytes();
+    let mut found = Vec::new();
+    if bytes.len() > 15 {
+        found.push(too_long(15));
+    }
+    if !bytes.iter().all(|byte| lower(*byte) || *byte == b'-') {
+        found.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
+    }
+    if !bytes.iter().any(u8::is_ascii_lowercase) {
+        found.push("must contain at least one letter (a-z)".into());
+    }
+    if text.contains("--") {
+        found.push("must not contain consecutive hyphens".into());
+    }
+    if text.starts_with('-') || text.ends_with('-') {
+        found.push("must not begin or end with a hyphen".into());
+    }
+    found
+}
+
+/// What is wrong with the name of an environment variable.
+pub fn variable_name(text: &str) -> Vec<String> {
+    if text.is_empty() {
+        return vec!["environment variable name must be non-empty".into()];
+    }
+    let good = text.chars().all(|it| matches!(it, ' '..='~') && it != '=');
+    if good {
+        return Vec::new();
+    }
+    vec![
+        "a valid environment variable name must consist only of printable ASCII characters other than '='"
+            .into(),
+    ]
+}

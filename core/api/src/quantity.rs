@@ -12,6 +12,9 @@ pub struct QuantityError;
 const NANO: i128 = 1_000_000_000;
 
 impl Quantity {
+    /// Nothing.
+    pub const ZERO: Quantity = Quantity(0);
+
     /// Reads a quantity; what is finer than nano is rounded up.
     pub fn parse(text: &str) -> Result<Self, QuantityError> {
         let (negative, rest) = match text.as_bytes().first() {
@@ -46,6 +49,38 @@ impl Quantity {
     }
 }
 
+/// A quantity as it is stored: the largest suffix of its kind that leaves a whole number.
+pub fn canonical(text: &str) -> Result<String, QuantityError> {
+    let Quantity(nano) = Quantity::parse(text)?;
+    let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-'));
+    if nano == 0 {
+        return Ok("0".to_owned());
+    }
+    let is_small = nano.abs() < 1024 * NANO;
+    if suffix.ends_with('i') && !is_small && nano % NANO == 0 {
+        let mut number = nano / NANO;
+        let mut power = 0;
+        while power + 1 < BINARY.len() && number % 1024 == 0 {
+            number /= 1024;
+            power += 1;
+        }
+        return Ok(format!("{number}{}", BINARY[power]));
+    }
+    let mut number = nano;
+    let mut power = 0;
+    while power + 1 < DECIMAL.len() && number % 1000 == 0 {
+        number /= 1000;
+        power += 1;
+    }
+    let is_exponent = suffix.len() > 1 && suffix.starts_with(['e', 'E']) && !suffix.ends_with('i');
+    let tail = if is_exponent { EXPONENTS[power] } else { DECIMAL[power] };
+    Ok(format!("{number}{tail}"))
+}
+
+const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+const DECIMAL: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
+const EXPONENTS: [&str; 10] = ["e-9", "e-6", "e-3", "", "e3", "e6", "e9", "e12", "e15", "e18"];
+
 fn scale(suffix: &str) -> Result<(i128, i128), QuantityError> {
     Ok(match suffix {
         "" => (1, 1),
@@ -71,4 +106,31 @@ fn scale(suffix: &str) -> Result<(i128, i128), QuantityError> {
             if exponent < 0 { (1, power) } else { (power, 1) }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantity_is_stored_in_its_shortest_whole_form() {
+        let pairs = [
+            ("0.5", "500m"),
+            ("1000m", "1"),
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("512Ki", "512Ki"),
+            ("100Mi", "100Mi"),
+            ("0.5Ki", "512"),
+            ("1000", "1k"),
+            ("1e3", "1e3"),
+            ("128974848", "128974848"),
+            ("0Mi", "0"),
+            ("-2000m", "-2"),
+        ];
+        for (given, stored) in pairs {
+            assert_eq!(canonical(given).as_deref(), Ok(stored), "{given}");
+        }
+        assert_eq!(canonical("1GB"), Err(QuantityError));
+    }
 }

@@ -1,7 +1,10 @@
 //! The fields of a kind: types, list and map types, patch strategies.
 
 mod builtin;
+mod constraints;
 mod crd;
+mod format;
+mod quantities;
 mod strict;
 mod structural;
 
@@ -11,6 +14,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use builtin::definitions;
+pub use constraints::{Constraints, Pattern, PatternError};
 pub use crd::CrdSchemaError;
 pub use strict::duplicate_fields;
 
@@ -63,6 +67,8 @@ pub struct Schema {
     pub additional: Option<Arc<Schema>>,
     /// Unknown fields are kept.
     pub preserve_unknown: bool,
+    /// Fields that are not named are unknown, even where none is named.
+    pub closed: bool,
     /// The value is a whole object with `apiVersion`, `kind` and `metadata`.
     pub embedded: bool,
     /// How a list is merged by apply.
@@ -83,8 +89,8 @@ pub struct Schema {
     pub default: Option<Value>,
     /// Allowed values; empty for any.
     pub values: Vec<Value>,
-    /// Further constraints of a CustomResourceDefinition, by their JSON-schema names.
-    pub constraints: Option<Box<serde_json::Map<String, Value>>>,
+    /// Further constraints of a CustomResourceDefinition.
+    pub constraints: Option<Box<Constraints>>,
 }
 
 impl Schema {
@@ -96,6 +102,11 @@ impl Schema {
     /// The schema in a CustomResourceDefinition: the value of `openAPIV3Schema`.
     pub fn from_crd(open_api_v3_schema: &Value) -> Result<Arc<Self>, CrdSchemaError> {
         crd::read_root(open_api_v3_schema).map(Arc::new)
+    }
+
+    /// The schema of a single value in a CustomResourceDefinition.
+    pub fn value_from_crd(schema: &Value) -> Result<Self, CrdSchemaError> {
+        crd::read(schema, 0)
     }
 
     /// The schema of a field of an object.
@@ -125,7 +136,17 @@ impl Schema {
         structural::decode_error(self, value, "")
     }
 
-    /// Fills in the schema's default values.
+    /// Whether a value is a quantity, which may be written as a number.
+    pub(crate) fn is_quantity(&self) -> bool {
+        quantities::is_quantity(self)
+    }
+
+    /// Brings quantities, which may be written as numbers, into the form in which they are stored.
+    pub fn settle_quantities(&self, value: &mut Value) {
+        quantities::settle(self, value);
+    }
+
+    /// Fills in the schema's default values. A null in a field that is not nullable is taken for a missing value.
     pub fn apply_defaults(&self, value: &mut Value) {
         structural::apply_defaults(self, value);
     }

@@ -23,6 +23,26 @@ pub enum SelectorError {
     Operator(String),
 }
 
+/// A selector in the form of a query: a `LabelSelector` object, or a map of labels. Empty where it selects by nothing.
+pub fn query(selector: &Value) -> String {
+    let labels = selector.get("matchLabels").unwrap_or(selector);
+    let labels = labels.as_object().into_iter().flatten();
+    let mut parts: Vec<String> =
+        labels.filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?))).collect();
+    for term in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
+        let key = term["key"].as_str().unwrap_or_default();
+        let values: Vec<&str> =
+            term["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        parts.push(match term["operator"].as_str() {
+            Some("In") => format!("{key} in ({})", values.join(",")),
+            Some("NotIn") => format!("{key} notin ({})", values.join(",")),
+            Some("DoesNotExist") => format!("!{key}"),
+            Some(_) | None => key.to_owned(),
+        });
+    }
+    parts.join(",")
+}
+
 /// How a key's value is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Operator {

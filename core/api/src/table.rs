@@ -1,7 +1,12 @@
 //! What `kubectl get` prints: columns and cells.
 
+mod cluster;
+mod network;
 mod pod;
+mod row;
 mod rows;
+mod storage;
+mod workload;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -41,18 +46,38 @@ pub fn columns(gvk: &GroupVersionKind) -> Vec<Column> {
                 Some(name) => (name, 1),
                 None => (heading, 0),
             };
-            let number =
-                matches!(name, "Desired" | "Current" | "Up-to-date" | "Available" | "Data" | "Secrets")
-                    || (name == "Ready" && matches!(gvk.kind.as_str(), "ReplicaSet" | "DaemonSet"));
             Column {
                 name: name.to_owned(),
-                kind: if number { "integer" } else { "string" }.to_owned(),
+                kind: kind(gvk, name).to_owned(),
                 format: if name == "Name" { "name" } else { "" }.to_owned(),
                 description: String::new(),
                 priority,
             }
         })
         .collect()
+}
+
+/// The JSON type of a column's cells.
+fn kind(gvk: &GroupVersionKind, name: &str) -> &'static str {
+    match (gvk.kind.as_str(), name) {
+        ("CSIDriver", "AttachRequired" | "PodInfoOnMount" | "StorageCapacity" | "RequiresRepublish")
+        | ("VolumeAttachment", "Attached")
+        | ("PriorityClass", "Global-Default")
+        | ("StorageClass", "AllowVolumeExpansion") => "boolean",
+        ("ReplicaSet" | "ReplicationController" | "DaemonSet", "Ready" | "Desired" | "Current")
+        | ("Deployment" | "DaemonSet", "Up-to-date" | "Available")
+        | ("PodDisruptionBudget", "Allowed Disruptions")
+        | ("CronJob", "Active")
+        | ("PriorityClass", "Value")
+        | ("ControllerRevision", "Revision")
+        | ("ConfigMap" | "Secret", "Data")
+        | ("ServiceAccount", "Secrets")
+        | ("HorizontalPodAutoscaler", "MaxPods" | "Replicas")
+        | ("CSINode", "Drivers")
+        | ("FlowSchema", "MatchingPrecedence")
+        | (_, "Webhooks" | "Validations" | "Count") => "integer",
+        _ => "string",
+    }
 }
 
 /// The cells of an object, one for each of its kind's columns.
@@ -86,5 +111,29 @@ pub fn human(seconds: i64) -> String {
         _ if days < 365 * 2 => format!("{days}d"),
         _ if days < 365 * 8 => pair(days / 365, "y", days % 365, "d"),
         _ => format!("{}y", days / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Catalog;
+
+    #[test]
+    fn every_row_has_a_cell_for_each_column() {
+        let object = Object::from_value(json!({"metadata": {"name": "a"}})).unwrap();
+        for resource in Catalog::builtin().resources() {
+            let gvk = resource.gvk();
+            let (columns, cells) = (columns(&gvk), cells(&gvk, &object, Timestamp::UNIX_EPOCH));
+            assert_eq!(columns.len(), cells.len(), "{gvk:?}");
+            let fits = |(column, cell): (&Column, &Value)| match column.kind.as_str() {
+                "integer" => cell.is_i64() || cell.is_u64(),
+                "boolean" => cell.is_boolean(),
+                _ => cell.is_string(),
+            };
+            for pair in columns.iter().zip(&cells) {
+                assert!(fits(pair), "{gvk:?} {pair:?}");
+            }
+        }
     }
 }

@@ -1,11 +1,22 @@
 //! Validation of objects: every fault is a [`FieldError`]; all of them make one 422 `Status`.
 
+mod at;
+mod config;
+mod event;
 mod field_error;
 mod immutable;
 mod metadata;
+mod pod;
+mod rbac;
+mod rules;
+mod selector;
+mod service;
+mod storage;
+mod workload;
 
 pub use field_error::{ErrorKind, FieldError};
 
+use crate::custom_resource;
 use crate::kinds::GroupVersionKind;
 use crate::object::Object;
 
@@ -13,6 +24,22 @@ use crate::object::Object;
 pub fn validate_create(gvk: &GroupVersionKind, new: &Object, namespaced: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     metadata::create(gvk, new, namespaced, &mut errors);
+    if custom_resource::is_definition(gvk) {
+        errors.extend(custom_resource::validation::create(new));
+    }
+    if gvk.group.is_empty() && gvk.kind == "Event" {
+        event::core(new, &mut errors);
+    }
+    rules::state(gvk, new, true, &mut errors);
+    errors
+}
+
+/// The faults of a new object in the version that it is sent in, where that one is stricter than the stored one.
+pub fn validate_served(gvk: &GroupVersionKind, new: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if gvk.group == "events.k8s.io" && gvk.kind == "Event" {
+        event::create(new, &mut errors);
+    }
     errors
 }
 
@@ -21,5 +48,23 @@ pub fn validate_update(gvk: &GroupVersionKind, new: &Object, old: &Object) -> Ve
     let mut errors = Vec::new();
     metadata::update(new, old, &mut errors);
     immutable::update(gvk, new, old, &mut errors);
+    if custom_resource::is_definition(gvk) && new.deletion_timestamp().is_none() {
+        errors.extend(custom_resource::validation::update(new, old));
+    }
+    errors
+}
+
+/// The faults of a change of the object's own fields. Writes through a subresource are not asked: what they may
+/// change is fixed by it.
+pub fn validate_change(gvk: &GroupVersionKind, new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    rules::change(gvk, new, old, &mut errors);
+    errors
+}
+
+/// The faults of a pod whose ephemeral containers were changed.
+pub fn validate_ephemeral(new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    pod::ephemeral::update(new, old, &mut errors);
     errors
 }

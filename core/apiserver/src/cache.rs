@@ -18,8 +18,10 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 pub use cached::{Cached, WatchEvent, frame, word};
+pub use followers::Scope;
 
 mod cached;
+mod followers;
 
 /// Events that are kept for each resource.
 const RING: usize = 4096;
@@ -59,8 +61,10 @@ pub struct WatchCache {
 /// One resource.
 pub struct ResourceCache {
     state: RwLock<State>,
-    /// The revision of the newest event, for those who wait.
-    newest: watch::Sender<u64>,
+    /// Those who wait for events.
+    followers: followers::Followers,
+    /// Whether it is the resource whose objects are bound to nodes.
+    are_pods: bool,
     /// The cluster-wide revision.
     global: Arc<AtomicU64>,
 }
@@ -98,8 +102,17 @@ impl WatchCache {
         let mut resources = self.resources.write();
         let floor = self.revision.load(Ordering::Acquire);
         let global = &self.revision;
-        let made = || Arc::new(ResourceCache::new(Arc::clone(global), floor));
+        let are_pods = *resource == GroupResource::new("", "pods");
+        let made = || Arc::new(ResourceCache::new(Arc::clone(global), floor, are_pods));
         Arc::clone(resources.entry(resource.clone()).or_insert_with(made))
+    }
+
+    /// Drops the cache of a resource that has no objects, and with it the events that it keeps.
+    pub(crate) fn forget(&self, resource: &GroupResource) {
+        let mut resources = self.resources.write();
+        if resources.get(resource).is_some_and(|cache| cache.state.read().objects.is_empty()) {
+            resources.remove(resource);
+        }
     }
 
     /// The revision up to which everything has been taken up.
@@ -109,7 +122,7 @@ impl WatchCache {
 }
 
 impl ResourceCache {
-    fn new(global: Arc<AtomicU64>, floor: u64) -> Self {
+    fn new(global: Arc<AtomicU64>, floor: u64, are_pods: bool) -> Self {
         let state = State {
             objects: Objects::new(),
             ring: VecDeque::new(),
@@ -117,7 +130,12 @@ impl ResourceCache {
             newest: floor,
             pins: VecDeque::new(),
         };
-        ResourceCache { state: RwLock::new(state), newest: watch::Sender::new(floor), global }
+        ResourceCache {
+            state: RwLock::new(state),
+            followers: followers::Followers::new(floor),
+            are_pods,
+            global,
+        }
     }
 
     /// One object.
@@ -167,7 +185,12 @@ impl ResourceCache {
 
     /// Tells when there are newer events.
     pub fn follow(&self) -> watch::Receiver<u64> {
-        self.newest.subscribe()
+        self.follow_scope(&Scope::All)
+    }
+
+    /// Tells when there are newer events in a scope, and now and then when there are others.
+    pub fn follow_scope(&self, scope: &Scope) -> watch::Receiver<u64> {
+        self.followers.follow(scope)
     }
 
     fn restore(&self, objects: Objects, revision: u64) {
@@ -179,33 +202,39 @@ impl ResourceCache {
             newest: revision,
             pins: VecDeque::new(),
         };
-        self.newest.send_replace(revision);
+        drop(state);
+        self.followers.wake_everybody(revision);
     }
 
-    fn apply(&self, event: &Event, key: &str) {
-        let object = Arc::new(Cached::read(event.value.clone(), event.revision.get(), key));
+    fn apply(&self, event: &Event, key: &str) -> Arc<WatchEvent> {
+        let object = Arc::new(Cached::read(event.value.clone(), event.revision.get(), key, self.are_pods));
         let mut state = self.state.write();
         let previous = match event.kind {
             EventKind::Created | EventKind::Updated => state.objects.insert(key.into(), Arc::clone(&object)),
             EventKind::Deleted => state.objects.remove(key),
         };
         state.newest = event.revision.get();
-        let event = WatchEvent::new(event.revision.get(), event.kind, object, previous);
-        state.ring.push_back(Arc::new(event));
+        let event = Arc::new(WatchEvent::new(event.revision.get(), event.kind, object, previous));
+        state.ring.push_back(Arc::clone(&event));
         if state.ring.len() > RING
             && let Some(oldest) = state.ring.pop_front()
         {
             state.floor = oldest.revision;
         }
+        event
     }
 }
+
+/// A resource with its new events, each with the key of its object.
+type Touched<'a> = (Arc<ResourceCache>, Vec<(&'a str, Arc<WatchEvent>)>);
 
 impl Observer for WatchCache {
     fn restored(&self, snapshot: &Snapshot) {
         let mut found: HashMap<GroupResource, Objects> = HashMap::new();
         for (key, entry) in snapshot.range("/registry/", None) {
             let Some((resource, name)) = split(key.as_str()) else { continue };
-            let object = Cached::read(entry.value.clone(), entry.modified.get(), name);
+            let are_pods = resource == GroupResource::new("", "pods");
+            let object = Cached::read(entry.value.clone(), entry.modified.get(), name, are_pods);
             found.entry(resource).or_default().insert(name.into(), Arc::new(object));
         }
         let revision = snapshot.revision().get();
@@ -220,21 +249,22 @@ impl Observer for WatchCache {
     }
 
     fn applied(&self, events: &[Event]) {
-        let mut touched: Vec<(Arc<ResourceCache>, u64)> = Vec::new();
+        let mut touched: Vec<Touched<'_>> = Vec::new();
         for event in events {
             let Some((resource, name)) = split(event.key.as_str()) else { continue };
             let cache = self.resource(&resource);
-            cache.apply(event, name);
+            let seen = (name, cache.apply(event, name));
             match touched.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &cache)) {
-                Some((_, newest)) => *newest = event.revision.get(),
-                None => touched.push((cache, event.revision.get())),
+                Some((_, events)) => events.push(seen),
+                None => touched.push((cache, vec![seen])),
             }
         }
         if let Some(last) = events.last() {
             self.revision.store(last.revision.get(), Ordering::Release);
         }
-        for (cache, newest) in touched {
-            cache.newest.send_replace(newest);
+        for (cache, events) in touched {
+            let events: Vec<(&str, &WatchEvent)> = events.iter().map(|(key, it)| (*key, &**it)).collect();
+            cache.followers.wake(&events);
         }
     }
 

@@ -5,18 +5,22 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, Request, StatusCode, header};
-use keelson_api::{GroupResource, ResourceInfo, Status};
+use keelson_api::validation::{ErrorKind, FieldError};
+use keelson_api::{GroupResource, GroupVersionKind, ResourceInfo, Status};
 
 use crate::authentication::Authenticator;
 use crate::authentication::impersonate;
 use crate::authorization::rbac::Rbac;
 use crate::authorization::{Authorizer, Decision};
+use crate::custom_resources::{Settled, is_definitions};
 use crate::identity::Identity;
 use crate::kubelet_proxy::KubeletProxy;
-use crate::registry::{Registry, Target, WriteOptions};
+use crate::registry::{Record, Registry, Target, WriteOptions};
 use crate::request_info::RequestInfo;
 
+mod apply;
 pub mod body;
+pub mod compression;
 pub mod discovery;
 pub mod negotiation;
 pub mod objects;
@@ -37,6 +41,8 @@ pub struct ApiState {
     pub authenticator: Arc<Authenticator>,
     /// The RBAC part of the authorizer.
     pub rbac: Arc<Rbac>,
+    /// Whether definitions of custom resources have been taken up.
+    pub definitions: Settled,
     /// The way to kubelets.
     pub kubelets: KubeletProxy,
     /// The authority's certificate, in PEM.
@@ -145,9 +151,13 @@ async fn serve(
         }
         return state.kubelets.serve(&state.registry, &info, request).await;
     }
-    let makes_namespace = resource.kind == "Namespace" && info.verb == "create";
+    let makes_namespace = resource.kind == "Namespace" && matches!(info.verb.as_str(), "create" | "patch");
+    let defines = is_definitions(&resource) && !matches!(info.verb.as_str(), "get" | "list" | "watch");
     let response = objects::serve(state, identity, info, resource, request).await?;
-    if makes_namespace {
+    if defines {
+        state.definitions.caught_up().await;
+    }
+    if makes_namespace && response.status() == StatusCode::CREATED {
         crate::server::bootstrap::fill_namespaces(&state.registry, &state.authority).await?;
     }
     Ok(response)
@@ -198,29 +208,65 @@ fn target(info: &RequestInfo, resource: Arc<ResourceInfo>) -> Target {
 /// How a request wants its write made.
 fn write_options(
     info: &RequestInfo,
+    resource: &ResourceInfo,
     identity: Identity,
     headers: &http::HeaderMap,
 ) -> Result<WriteOptions, Status> {
+    let mut faults = Vec::new();
     let dry_run = match info.parameter("dryRun") {
         None | Some("") => false,
         Some("All") => true,
         Some(other) => {
-            return Err(Status::bad_request(format!(
-                "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-            )));
+            faults.push(FieldError::not_supported("dryRun", other, &["All"]));
+            false
         }
     };
-    let manager = match info.parameter("fieldManager").filter(|manager| !manager.is_empty()) {
-        Some(manager) if manager.len() > 128 => {
-            return Err(Status::bad_request("fieldManager: Too long: may not be more than 128 bytes"));
+    let manager = info.parameter("fieldManager").unwrap_or_default();
+    if manager.len() > MAX_MANAGER_BYTES {
+        let detail = format!("may not be more than {MAX_MANAGER_BYTES} bytes");
+        faults.push(FieldError {
+            kind: ErrorKind::TooLong,
+            ..FieldError::invalid("fieldManager", manager, detail)
+        });
+    }
+    if manager.chars().any(char::is_control) {
+        faults.push(FieldError::invalid("fieldManager", manager, "should only contain printable characters"));
+    }
+    let is_apply = info.verb == "patch" && body::media_type(headers) == patch::APPLY;
+    if is_apply && manager.is_empty() {
+        faults.push(FieldError::required("fieldManager", "is required for apply patch"));
+    }
+    if info.verb == "patch" && !is_apply && info.parameter("force").is_some_and(|force| !force.is_empty()) {
+        faults.push(FieldError::forbidden("force", "may not be specified for non-apply patch"));
+    }
+    if !faults.is_empty() {
+        let kind = match info.verb.as_str() {
+            "create" => "CreateOptions",
+            "update" => "UpdateOptions",
+            "patch" => "PatchOptions",
+            _ => "DeleteOptions",
+        };
+        return Err(Status::invalid(&GroupVersionKind::new("meta.k8s.io", "", kind), "", &faults));
+    }
+    let manager = if manager.is_empty() { program(headers) } else { manager.to_owned() };
+    Ok(WriteOptions { identity, manager, served: Some(resource.gvk()), record: Record::Track, dry_run })
+}
+
+/// The longest name of a field manager.
+const MAX_MANAGER_BYTES: usize = 128;
+
+/// The program that sends a request, by its user agent: the manager of what it writes, if it names none.
+fn program(headers: &http::HeaderMap) -> String {
+    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let name = agent.and_then(|agent| agent.split('/').next()).filter(|name| !name.is_empty());
+    let mut program = String::new();
+    for letter in name.unwrap_or("unknown").chars().filter(|letter| !letter.is_control()) {
+        if program.len() + letter.len_utf8() > MAX_MANAGER_BYTES {
+            break;
         }
-        Some(manager) => manager.to_owned(),
-        None => {
-            let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-            agent.and_then(|agent| agent.split('/').next()).unwrap_or("unknown").to_owned()
-        }
-    };
-    Ok(WriteOptions { identity, manager, dry_run })
+        program.push(letter);
+    }
+    program
 }
 
 /// 405 for a verb that a resource does not have.

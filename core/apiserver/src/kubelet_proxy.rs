@@ -22,7 +22,10 @@ use crate::request_info::RequestInfo;
 
 /// How long a kubelet may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Where a kubelet listens that does not say so in its node's status.
 const PORT: u16 = 10250;
+/// So much of a refusal is passed on.
+const REFUSAL: usize = 64 << 10;
 
 /// Why the proxy cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -45,66 +48,119 @@ pub struct KubeletProxy {
 
 fn container(pod: &Object, asked: Option<&str>) -> Result<String, Status> {
     let name = pod.name().unwrap_or_default();
-    let all: Vec<&str> = ["initContainers", "containers", "ephemeralContainers"]
-        .iter()
-        .filter_map(|field| pod.get(&["spec", field])?.as_array())
-        .flatten()
-        .filter_map(|container| container.get("name")?.as_str())
-        .collect();
+    let names = |field: &str| -> Vec<&str> {
+        let list = pod.get(&["spec", field]).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(|container| container.get("name")?.as_str()).collect()
+    };
+    let (main, init) = (names("containers"), names("initContainers"));
     if let Some(asked) = asked.filter(|asked| !asked.is_empty()) {
-        if all.contains(&asked) {
+        let ephemeral = names("ephemeralContainers");
+        if [&main, &init, &ephemeral].into_iter().any(|names| names.contains(&asked)) {
             return Ok(asked.to_owned());
         }
         return Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")));
     }
-    let main = pod.get(&["spec", "containers"]).and_then(Value::as_array);
-    match main.map(Vec::as_slice) {
-        Some([one]) => Ok(one["name"].as_str().unwrap_or_default().to_owned()),
-        _ => {
-            let choices = all.join(" ");
-            let text =
-                format!("a container name must be specified for pod {name}, choose one of: [{choices}]");
-            Err(Status::bad_request(text))
+    if let [one] = main.as_slice() {
+        return Ok((*one).to_owned());
+    }
+    let mut text = format!("a container name must be specified for pod {name}");
+    if !main.is_empty() {
+        text += &format!(", choose one of: [{}]", main.join(" "));
+    }
+    if !init.is_empty() {
+        text += &format!(" or one of the init containers: [{}]", init.join(" "));
+    }
+    Err(Status::bad_request(text))
+}
+
+/// `ports` of all parameters as the kubelet's one `port`.
+fn port_query(query: Option<&str>) -> String {
+    let parameters = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let ports = parameters.filter(|(key, _)| key == "ports").map(|(_, value)| value.into_owned());
+    let ports: Vec<String> = ports.collect();
+    if ports.is_empty() {
+        return String::new();
+    }
+    form_urlencoded::Serializer::new(String::new()).append_pair("port", &ports.join(",")).finish()
+}
+
+/// The streams and the command, whose parts repeat and whose order counts. Outputs are on unless they are turned off.
+fn stream_query(query: Option<&str>) -> String {
+    let mut out = form_urlencoded::Serializer::new(String::new());
+    let (mut stdin, mut stdout, mut stderr, mut tty) = (false, true, true, false);
+    for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let is_on = matches!(value.as_ref(), "true" | "1" | "");
+        match key.as_ref() {
+            "stdin" => stdin = is_on,
+            "stdout" => stdout = is_on,
+            "stderr" => stderr = is_on,
+            "tty" => tty = is_on,
+            "command" => {
+                out.append_pair("command", &value);
+            }
+            _ => {}
         }
     }
+    // A terminal has one output.
+    let streams = [("input", stdin), ("output", stdout), ("error", stderr && !tty), ("tty", tty)];
+    for (name, _) in streams.into_iter().filter(|(_, is_on)| *is_on) {
+        out.append_pair(name, "1");
+    }
+    out.finish()
+}
+
+/// What of a log is wanted, in the words in which it was asked for.
+fn log_query(query: Option<&str>) -> String {
+    let mut out = form_urlencoded::Serializer::new(String::new());
+    for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let is_known = matches!(
+            key.as_ref(),
+            "follow"
+                | "previous"
+                | "sinceSeconds"
+                | "sinceTime"
+                | "timestamps"
+                | "tailLines"
+                | "limitBytes"
+                | "stream"
+        );
+        if is_known && !value.is_empty() {
+            out.append_pair(&key, &value);
+        }
+    }
+    out.finish()
 }
 
 /// The kubelet's path and query for a pod's subresource.
 fn pod_path(info: &RequestInfo, pod: &Object, query: Option<&str>) -> Result<String, Status> {
     let namespace = pod.namespace().unwrap_or_default();
     let name = pod.name().unwrap_or_default();
-    let verb = match info.subresource.as_str() {
-        "log" => "containerLogs",
-        "exec" => "exec",
-        "attach" => "attach",
-        "portforward" => {
-            let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-            return Ok(format!("/portForward/{namespace}/{name}{query}"));
-        }
+    let container = || container(pod, info.parameter("container"));
+    let (path, query) = match info.subresource.as_str() {
+        "log" => (format!("/containerLogs/{namespace}/{name}/{}", container()?), log_query(query)),
+        "exec" => (format!("/exec/{namespace}/{name}/{}", container()?), stream_query(query)),
+        "attach" => (format!("/attach/{namespace}/{name}/{}", container()?), stream_query(query)),
+        "portforward" => (format!("/portForward/{namespace}/{name}"), port_query(query)),
         _ => return Err(Status::path_not_found()),
     };
-    let container = container(pod, info.parameter("container"))?;
-    let mut out = form_urlencoded::Serializer::new(String::new());
-    // The command's parts repeat and their order counts, so the query is read again as it was sent.
-    for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        let stream = match key.as_ref() {
-            "container" => continue,
-            "stdin" => "input",
-            "stdout" => "output",
-            "stderr" => "error",
-            "tty" => "tty",
-            _ => {
-                out.append_pair(&key, &value);
-                continue;
-            }
-        };
-        if matches!(value.as_ref(), "true" | "1") {
-            out.append_pair(stream, "1");
+    Ok(if query.is_empty() { path } else { format!("{path}?{query}") })
+}
+
+/// A kubelet's refusal to give a log, which is plain text, as a status.
+async fn refusal(response: Response, pod: &str) -> Status {
+    let code = response.status();
+    let text = match axum::body::to_bytes(response.into_body(), REFUSAL).await {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
+        Err(error) => format!("the kubelet's answer {code} cannot be read: {error}"),
+    };
+    match code {
+        StatusCode::BAD_REQUEST => Status::bad_request(text),
+        StatusCode::NOT_FOUND => {
+            let text = format!("the server could not find the requested resource ( pods {pod}): {text}");
+            Status::new(404, "NotFound", text)
         }
+        _ => Status::internal(text),
     }
-    let query = out.finish();
-    let mark = if query.is_empty() { "" } else { "?" };
-    Ok(format!("/{verb}/{namespace}/{name}/{container}{mark}{query}"))
 }
 
 /// Headers that belong to the caller's own connection or credentials.
@@ -176,7 +232,11 @@ impl KubeletProxy {
         };
         let found = read(registry, "nodes", None, &node)?;
         let (address, port) = endpoint(&found).ok_or_else(|| unreachable(&node, "it has no address"))?;
-        self.forward(&node, &address, port, &path, request).await
+        let response = self.forward(&node, &address, port, &path, request).await?;
+        if info.subresource == "log" && !response.status().is_success() {
+            return Err(refusal(response, name).await);
+        }
+        Ok(response)
     }
 
     async fn forward(
@@ -260,8 +320,36 @@ mod tests {
     fn the_command_keeps_its_order_and_streams_get_the_kubelets_names() {
         let found =
             path("exec", "container=b&command=ls&command=-l&stdin=true&stdout=true&tty=false").unwrap();
-        assert_eq!(found, "/exec/n/p/b?command=ls&command=-l&input=1&output=1");
-        assert_eq!(path("portforward", "ports=80").unwrap(), "/portForward/n/p?ports=80");
+        assert_eq!(found, "/exec/n/p/b?command=ls&command=-l&input=1&output=1&error=1");
+        let found = path("attach", "container=a&tty=true&stdin=1&stdout=false").unwrap();
+        assert_eq!(found, "/attach/n/p/a?input=1&tty=1");
+    }
+
+    #[test]
+    fn ports_come_to_the_kubelet_in_one_parameter() {
+        assert_eq!(path("portforward", "ports=80&ports=81").unwrap(), "/portForward/n/p?port=80%2C81");
+        assert_eq!(path("portforward", "").unwrap(), "/portForward/n/p");
+    }
+
+    #[test]
+    fn a_log_is_asked_for_in_the_same_words() {
+        let found = path("log", "container=a&follow=true&tailLines=5&pretty=1").unwrap();
+        assert_eq!(found, "/containerLogs/n/p/a?follow=true&tailLines=5");
+    }
+
+    #[tokio::test]
+    async fn a_kubelets_refusal_becomes_a_status() {
+        let answer = |code: u16, text: &'static str| {
+            http::Response::builder().status(code).body(Body::from(text)).unwrap()
+        };
+        let waiting = "container \"c\" in pod \"p\" is waiting to start: ContainerCreating";
+        let status = refusal(answer(400, waiting), "p").await;
+        assert_eq!(
+            (status.code, status.reason.as_str(), status.message.as_str()),
+            (400, "BadRequest", waiting)
+        );
+        assert_eq!(refusal(answer(500, "x"), "p").await.message, "Internal error occurred: x");
+        assert_eq!(refusal(answer(404, "x"), "p").await.code, 404);
     }
 
     #[test]

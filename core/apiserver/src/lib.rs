@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`request_info`], [`identity`] | what is asked, and by whom |
 //! | [`cache`] | what the store holds, ready to be listed and watched |
+//! | [`custom_resources`] | serves the kinds that CustomResourceDefinitions define |
 //! | [`registry`] | reads and writes objects of every resource by the same rules |
 
 pub mod admission;
 pub mod authentication;
 pub mod authorization;
 pub mod cache;
+pub mod custom_resources;
 pub mod http;
 pub mod identity;
 pub mod kubelet_proxy;

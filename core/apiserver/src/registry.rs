@@ -8,15 +8,20 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use keelson_api::{
-    Catalog, GroupResource, Object, ResourceInfo, Schema, Status, apply, defaults, validation,
+    Catalog, GroupResource, GroupVersionKind, Object, ResourceInfo, Schema, Status, apply, convert, defaults,
+    validation,
 };
 use keelson_store::{Change, Key, Precondition, Refusal, Revision, Store, StoreError, Value, Write};
+use tokio::sync::watch;
 
 use crate::cache::{self, Cached, ResourceCache, WatchCache};
 use crate::identity::Identity;
 
 pub mod delete;
+pub mod eviction;
+pub mod expiry;
 pub mod list;
+pub mod scale;
 pub mod strategy;
 pub mod subresource;
 
@@ -28,6 +33,8 @@ pub struct Registry {
     store: Arc<dyn Store>,
     cache: Arc<WatchCache>,
     catalog: ArcSwap<Catalog>,
+    /// Told whenever the catalog is another one.
+    changes: watch::Sender<()>,
     admission: Vec<Arc<dyn crate::admission::Admission>>,
 }
 
@@ -70,8 +77,21 @@ pub struct WriteOptions {
     pub identity: Identity,
     /// The field manager.
     pub manager: String,
+    /// The kind that the writer speaks, in its version; `None` where that is the stored one.
+    pub served: Option<GroupVersionKind>,
+    /// How managed fields are kept.
+    pub record: Record,
     /// Do everything but the write.
     pub dry_run: bool,
+}
+
+/// How the record of managed fields is kept in a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// What the write changes is its manager's.
+    Track,
+    /// The changed object has its record already.
+    Kept,
 }
 
 /// What a write gave.
@@ -91,7 +111,24 @@ impl Registry {
         catalog: Catalog,
         admission: Vec<Arc<dyn crate::admission::Admission>>,
     ) -> Self {
-        Registry { store, cache, catalog: ArcSwap::from_pointee(catalog), admission }
+        let (catalog, changes) = (ArcSwap::from_pointee(catalog), watch::Sender::new(()));
+        Registry { store, cache, catalog, changes, admission }
+    }
+
+    /// Serves these resources from now on. A request that has begun ends with those of before.
+    pub(crate) fn serve(&self, catalog: Catalog) {
+        self.catalog.store(Arc::new(catalog));
+        self.changes.send_replace(());
+    }
+
+    /// Tells when other resources are served.
+    pub(crate) fn catalog_changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Drops what is kept of a resource without objects.
+    pub(crate) fn forget(&self, resource: &GroupResource) {
+        self.cache.forget(resource);
     }
 
     /// The resources that are served now.
@@ -102,6 +139,17 @@ impl Registry {
     /// The store, for health.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// The resource by whose rules objects are written: that of the version in which they are stored. Versions of a
+    /// custom resource each have their own rules, and differ in the stored form by name alone.
+    pub fn stored(&self, resource: &Arc<ResourceInfo>) -> Result<Arc<ResourceInfo>, Status> {
+        if resource.custom.is_some() || !convert::is_converted(resource) {
+            return Ok(Arc::clone(resource));
+        }
+        let kind = convert::storage_kind(resource);
+        let catalog = self.catalog();
+        catalog.find_kind(&kind).cloned().ok_or_else(|| Status::internal(format!("{kind:?} is not served")))
     }
 
     /// The cache of a resource.
@@ -131,7 +179,7 @@ impl Registry {
         mut object: Object,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        let gvk = target.resource.gvk();
+        let gvk = convert::storage_kind(&target.resource);
         if object.resource_version().is_some_and(|version| !version.is_empty()) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
@@ -143,14 +191,22 @@ impl Registry {
         object.set_deletion_timestamp(None);
         object.set_deletion_grace_period_seconds(None);
         strategy::before_create(&target.resource, &mut object);
-        defaults::apply_defaults(&gvk, &mut object);
+        match &target.resource.custom {
+            Some(custom) => custom.apply_defaults(&mut object),
+            None => defaults::apply_defaults(&gvk, &mut object),
+        }
+        // What the server adds from here on belongs to nobody.
+        track(None, &mut object, &target, options, now);
         self.mutate(crate::admission::Operation::Create, &target, None, &mut object, options).await?;
-        let errors = validation::validate_create(&gvk, &object, target.resource.namespaced);
+        strategy::finish_create(&target.resource, &mut object, now);
+        let mut errors = validation::validate_create(&gvk, &object, target.resource.namespaced);
+        if let Some(custom) = &target.resource.custom {
+            errors.extend(custom.validate(&object));
+        }
         if !errors.is_empty() {
             return Err(Status::invalid(&gvk, &target.name, &errors));
         }
         self.validate(crate::admission::Operation::Create, &target, None, Some(&object), options).await?;
-        track(None, &mut object, &target, options, now);
         if options.dry_run {
             if self.find(&target).is_some() {
                 return Err(Status::already_exists(&target.group_resource(), &target.name));
@@ -185,7 +241,6 @@ impl Registry {
             if pinned {
                 return Err(Status::modified(&resource, &target.name));
             }
-            let has_revision = named.is_some();
             if let (Some(own), Some(asked)) = (live.uid(), object.uid().filter(|uid| !uid.is_empty()))
                 && own != asked
             {
@@ -207,9 +262,7 @@ impl Registry {
             };
             match outcome {
                 Ok(bytes) => return Ok(Written { bytes, created: false }),
-                Err(WriteFailure::Conflict) if has_revision => {
-                    return Err(Status::modified(&resource, &target.name));
-                }
+                // What the change names as its base is compared with the newer state at the next attempt.
                 Err(WriteFailure::Conflict) => {}
                 Err(WriteFailure::Status(status)) => return Err(status),
             }
@@ -225,25 +278,34 @@ impl Registry {
         object: &mut Object,
         options: &WriteOptions,
     ) -> Result<Settled, Status> {
-        let gvk = target.resource.gvk();
+        let gvk = convert::storage_kind(&target.resource);
         object.set_gvk(&gvk);
         strategy::before_update(target, object, live);
-        if target.subresource.is_empty() {
-            defaults::apply_defaults(&gvk, object);
+        let has_defaults = matches!(target.subresource.as_str(), "" | "ephemeralcontainers");
+        match &target.resource.custom {
+            Some(custom) => custom.apply_defaults(object),
+            None if has_defaults => defaults::apply_defaults(&gvk, object),
+            None => {}
         }
+        track(Some(live), object, target, options, Timestamp::now());
         self.mutate(crate::admission::Operation::Update, target, Some(live), object, options).await?;
-        let errors = validation::validate_update(&gvk, object, live);
+        let mut errors = validation::validate_update(&gvk, object, live);
+        if let Some(custom) = &target.resource.custom {
+            errors.extend(custom.validate_update(object, live));
+        }
+        match target.subresource.as_str() {
+            "" => errors.extend(validation::validate_change(&gvk, object, live)),
+            "ephemeralcontainers" => errors.extend(validation::validate_ephemeral(object, live)),
+            _ => {}
+        }
         if !errors.is_empty() {
             return Err(Status::invalid(&gvk, &target.name, &errors));
         }
         self.validate(crate::admission::Operation::Update, target, Some(live), Some(object), options).await?;
         strategy::set_generation(target, object, live);
         object.set_resource_version(live.resource_version());
-        if *object == *live {
-            return Ok(Settled::Unchanged);
-        }
-        track(Some(live), object, target, options, Timestamp::now());
-        Ok(if *object == *live { Settled::Unchanged } else { Settled::Changed })
+        let is_same = *object == *live || apply::differ_in_times_alone(object, live);
+        Ok(if is_same { Settled::Unchanged } else { Settled::Changed })
     }
 
     async fn mutate(
@@ -344,9 +406,34 @@ fn track(
     options: &WriteOptions,
     now: Timestamp,
 ) {
-    let manager = apply::Manager { name: &options.manager, subresource: &target.subresource };
-    let schema = Schema::builtin(&target.resource.gvk());
-    apply::track_update(live, object, manager, schema.as_deref(), now);
+    if options.record == Record::Kept {
+        return;
+    }
+    let find = |gvk: &GroupVersionKind| schema(&target.resource, gvk);
+    let write = apply::Write {
+        manager: &options.manager,
+        subresource: &target.subresource,
+        has_status: target.resource.subresource("status").is_some(),
+        schemas: &find,
+        now,
+    };
+    let Some(served) = options.served.as_ref().filter(|served| **served != object.gvk()) else {
+        return apply::track(live, object, &write);
+    };
+    let convert = |object: &Object| {
+        let mut object = object.clone();
+        convert::convert(&mut object, served);
+        object
+    };
+    let mut new = convert(object);
+    apply::track(live.map(convert).as_ref(), &mut new, &write);
+    object.set_managed_fields(new.managed_fields().to_vec());
+}
+
+/// The schema of a resource's kind in one of its versions. That a custom resource's versions each have a schema of
+/// their own makes no difference to those who manage their fields: they are compared by the one that is written through.
+pub(crate) fn schema(resource: &ResourceInfo, gvk: &GroupVersionKind) -> Option<Arc<Schema>> {
+    if resource.custom.is_some() { resource.schema() } else { Schema::builtin(gvk) }
 }
 
 fn dry(object: Object, created: bool) -> Result<Written, Status> {

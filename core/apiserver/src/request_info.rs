@@ -1,8 +1,10 @@
 //! What a request asks for, read from its method, path and query.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use http::Method;
+use keelson_api::selector::FieldSelector;
 
 /// The attributes of a request that authorization and the handlers go by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,6 +98,21 @@ impl RequestInfo {
         verb.to_owned()
     }
 
+    /// The name by which authorization decides: the path's, or the one that a list or watch selects alone.
+    pub fn object_name(&self) -> Option<Cow<'_, str>> {
+        if let Some(name) = &self.name {
+            return Some(Cow::Borrowed(name));
+        }
+        if !matches!(self.verb.as_str(), "list" | "watch") {
+            return None;
+        }
+        let selector = FieldSelector::parse(self.parameter("fieldSelector")?).ok()?;
+        selector
+            .exact("metadata.name")
+            .filter(|name| !name.is_empty())
+            .map(|name| Cow::Owned(name.to_owned()))
+    }
+
     /// A query parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.query.get(name).map(String::as_str)
@@ -146,6 +163,17 @@ mod tests {
             parse(Method::DELETE, "/api/v1/namespaces/a/pods", None),
             expected("deletecollection", "pods", "a", "-", "")
         );
+    }
+
+    #[test]
+    fn a_list_of_one_object_has_its_name() {
+        let name = |query| {
+            let info = RequestInfo::parse(&Method::GET, "/api/v1/namespaces/a/secrets", query);
+            info.object_name().map(Cow::into_owned)
+        };
+        assert_eq!(name(Some("fieldSelector=metadata.name%3Dkeys&watch=1")).as_deref(), Some("keys"));
+        assert_eq!(name(Some("fieldSelector=metadata.name!%3Dkeys")), None);
+        assert_eq!(name(None), None);
     }
 
     #[test]

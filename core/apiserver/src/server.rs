@@ -1,11 +1,11 @@
 //! The API server as a whole: the store behind the registry, the listener before it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use keelson_api::Catalog;
 use keelson_store::{RaftStore, Store};
 use tokio_util::sync::CancellationToken;
@@ -22,14 +22,19 @@ use crate::authentication::Authenticator;
 use crate::authentication::token::{Signer, TokenError};
 use crate::authorization::{Always, Authorizer, Union, node::NodeAuthorizer, rbac::Rbac};
 use crate::cache::WatchCache;
+use crate::custom_resources::CustomResources;
 use crate::http::{ApiState, handle};
 use crate::identity::{Identity, MASTERS};
 use crate::kubelet_proxy::{KubeletProxy, ProxyError};
 use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 
+mod aggregated_roles;
 pub mod bootstrap;
+mod controller_roles;
+mod kubernetes_service;
 pub mod listener;
+mod role_reconciliation;
 mod roles;
 
 /// How the server runs.
@@ -39,6 +44,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where to listen.
     pub bind: SocketAddr,
+    /// The address at which pods and nodes reach this server; that of `bind` if none is given.
+    pub advertise: Option<IpAddr>,
     /// Names and addresses of the serving certificate, beside the usual ones.
     pub names: Vec<String>,
     /// The addresses of Services.
@@ -88,11 +95,45 @@ pub struct ApiServer {
     listener: tokio::task::JoinHandle<()>,
 }
 
-/// The resources that this server can serve: a version that is not the stored one needs a conversion that it does
-/// not have, and a subresource must be one that it knows.
+/// Makes clients that reach the server without a connection.
+#[derive(Clone)]
+pub struct Clients(Arc<ApiState>);
+
+impl Clients {
+    /// A client that acts with the given identity.
+    pub fn client(&self, identity: Identity) -> kube::Client {
+        let state = Arc::clone(&self.0);
+        let agent = HeaderValue::from_str(program(&identity)).ok();
+        let service = tower::service_fn(move |mut request: Request<kube::client::Body>| {
+            let (state, identity) = (Arc::clone(&state), identity.clone());
+            if let (false, Some(agent)) = (request.headers().contains_key(header::USER_AGENT), &agent) {
+                request.headers_mut().insert(header::USER_AGENT, agent.clone());
+            }
+            async move {
+                let response: Response<Body> = handle(state, identity, request.map(Body::new)).await;
+                Ok::<_, std::convert::Infallible>(response)
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+}
+
+/// The resources that this server can serve. A subresource must be one that it knows.
 fn served() -> Catalog {
-    const SUBRESOURCES: [&str; 10] =
-        ["status", "scale", "binding", "finalize", "token", "log", "exec", "attach", "portforward", "proxy"];
+    const SUBRESOURCES: [&str; 12] = [
+        "ephemeralcontainers",
+        "eviction",
+        "status",
+        "scale",
+        "binding",
+        "finalize",
+        "token",
+        "log",
+        "exec",
+        "attach",
+        "portforward",
+        "proxy",
+    ];
     const REVIEWS: [&str; 6] = [
         "TokenReview",
         "SelfSubjectRulesReview",
@@ -103,10 +144,7 @@ fn served() -> Catalog {
     ];
     let mut catalog = Catalog::default();
     for resource in Catalog::builtin().resources() {
-        let stored = resource.is_stored()
-            && resource.storage_version == resource.version
-            && resource.group != "events.k8s.io"
-            && !matches!(resource.plural.as_str(), "customresourcedefinitions" | "apiservices");
+        let stored = resource.is_stored() && resource.plural != "apiservices";
         if !stored && !REVIEWS.contains(&resource.kind.as_str()) {
             continue;
         }
@@ -147,9 +185,13 @@ impl ApiServer {
             Arc::new(RoleEscalation::new(rbac.clone(), authorizer.clone())),
         ];
         let registry = Arc::new(Registry::new(store.clone() as Arc<dyn Store>, cache, served(), admission));
-        bootstrap::run(&registry, &config, pki.authority()).await.map_err(StartError::Bootstrap)?;
+        bootstrap::run(&registry, pki.authority()).await.map_err(StartError::Bootstrap)?;
+        let stop = CancellationToken::new();
+        let definitions =
+            CustomResources::start(&registry, stop.clone()).await.map_err(StartError::Bootstrap)?;
         let state = Arc::new(ApiState {
             registry,
+            definitions,
             authorizer,
             authenticator,
             rbac,
@@ -158,8 +200,10 @@ impl ApiServer {
             git_version: config.git_version.clone(),
             openapi_index: std::sync::OnceLock::new(),
         });
-        let stop = CancellationToken::new();
+        tokio::spawn(Arc::clone(&state.registry).expire_events(stop.clone()));
+        tokio::spawn(aggregated_roles::keep(Arc::clone(&state.registry), stop.clone()));
         let (address, listener) = listener::start(Arc::clone(&state), &config, &pki, stop.clone()).await?;
+        kubernetes_service::keep(&state.registry, &config, address).await.map_err(StartError::Bootstrap)?;
         Ok(ApiServer { state, store, pki, address, stop, listener })
     }
 
@@ -175,15 +219,12 @@ impl ApiServer {
 
     /// A client in this process, which acts with the given identity.
     pub fn client(&self, identity: Identity) -> kube::Client {
-        let state = Arc::clone(&self.state);
-        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
-            let (state, identity) = (Arc::clone(&state), identity.clone());
-            async move {
-                let response: Response<Body> = handle(state, identity, request.map(Body::new)).await;
-                Ok::<_, std::convert::Infallible>(response)
-            }
-        });
-        kube::Client::new(service, "default")
+        self.clients().client(identity)
+    }
+
+    /// Makes clients in this process.
+    pub fn clients(&self) -> Clients {
+        Clients(Arc::clone(&self.state))
     }
 
     /// A client of the administrator.
@@ -199,4 +240,13 @@ impl ApiServer {
         }
         self.store.close().await;
     }
+}
+
+/// The name of the component behind an identity: it manages the fields that the component writes.
+fn program(identity: &Identity) -> &str {
+    let name = identity.username.as_str();
+    if name.starts_with("system:node:") {
+        return "kubelet";
+    }
+    name.rsplit(':').next().unwrap_or(name)
 }

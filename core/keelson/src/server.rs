@@ -23,6 +23,7 @@ pub(crate) async fn run(options: ServerOptions) -> anyhow::Result<()> {
     let config = Config {
         data_dir: data_dir.clone(),
         bind: options.bind,
+        advertise: None,
         names: options.tls_sans,
         service_cidr: options.service_cidr,
         git_version: crate::GIT_VERSION.to_owned(),

@@ -15,7 +15,10 @@ const LIST_KEYS: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Lists that a strategic merge patch merges, but apply replaces.
-const PATCH_ONLY: &[(&str, &str)] = &[("ObjectMeta", "nothing")];
+const PATCH_ONLY: &[(&str, &str)] = &[("PodStatus", "hostIPs"), ("JobStatus", "conditions")];
+
+/// Lists that are replaced as a whole by every patch.
+const ATOMIC_LISTS: &[(&str, &str)] = &[("StatefulSetSpec", "volumeClaimTemplates")];
 
 /// Lists that a strategic merge patch replaces although apply merges them.
 const APPLY_ONLY: &[(&str, &str)] = &[
@@ -83,10 +86,15 @@ pub(crate) fn annotate(name: &str, schema: &mut Value, strategies: &BTreeMap<Str
         }
         let strategy = strategies.iter().find(|(rust, _)| camel(rust).eq_ignore_ascii_case(field));
         match strategy.map(|(_, strategy)| strategy) {
+            Some(Strategy::List(_)) if is(ATOMIC_LISTS, field) => {
+                property["x-kubernetes-list-type"] = json!("atomic");
+            }
             Some(Strategy::List(keys)) => {
                 let own = LIST_KEYS.iter().find(|(of, list, _)| *of == last && list == field);
                 let list_keys = own.map_or_else(|| json!(keys), |(_, _, keys)| json!(keys));
-                if !is(PATCH_ONLY, field) {
+                if is(PATCH_ONLY, field) {
+                    property["x-kubernetes-list-type"] = json!("atomic");
+                } else {
                     property["x-kubernetes-list-type"] = json!("map");
                     property["x-kubernetes-list-map-keys"] = list_keys;
                 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value};
 
-use super::{ListType, Schema, SchemaType};
+use super::{ListType, Schema, SchemaType, quantities};
 use crate::kinds::GroupVersionKind;
 
 /// `{"kinds": {"GROUP/VERSION/KIND": DEFINITION}, "definitions": {NAME: SCHEMA}}`, gzip.
@@ -82,14 +82,25 @@ impl Reader<'_> {
         if let Some(schema) = self.done.get(name) {
             return schema.clone();
         }
+        if name.ends_with(".resource.Quantity") {
+            let schema = Arc::new(quantities::schema());
+            self.done.insert(name.to_owned(), schema.clone());
+            return schema;
+        }
         // JSONSchemaProps contains itself: its inside is free.
         if name.ends_with(".JSONSchemaProps") {
             return Arc::new(Schema { preserve_unknown: true, ..Schema::default() });
         }
-        let schema = match self.definitions.get(name) {
-            Some(value) => Arc::new(self.schema(value)),
-            None => Arc::new(Schema { preserve_unknown: true, ..Schema::default() }),
+        let mut schema = match self.definitions.get(name) {
+            Some(value) => self.schema(value),
+            None => Schema { preserve_unknown: true, ..Schema::default() },
         };
+        // The one default value that is part of a list's keys.
+        if name.ends_with(".ContainerPort") || name.ends_with(".ServicePort") {
+            let tcp = Schema { kind: SchemaType::String, default: Some("TCP".into()), ..Schema::default() };
+            schema.properties.insert("protocol".to_owned(), Arc::new(tcp));
+        }
+        let schema = Arc::new(schema);
         self.done.insert(name.to_owned(), schema.clone());
         schema
     }

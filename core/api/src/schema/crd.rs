@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::builtin::{list_type, schema_type};
-use super::{Schema, SchemaType};
+use super::{Constraints, Pattern, Schema, SchemaType};
 use crate::kinds::GroupVersionKind;
 
 /// Why a CustomResourceDefinition's schema cannot be used.
@@ -14,29 +14,12 @@ pub enum CrdSchemaError {
     /// It nests too deep.
     #[error("the schema nests deeper than {0} levels")]
     TooDeep(usize),
+    /// The names of the kind cannot be written.
+    #[error("write the names of the kind")]
+    Encode(#[source] crate::object::EncodeError),
 }
 
 const MAX_DEPTH: usize = 100;
-const CONSTRAINTS: &[&str] = &[
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
-    "minLength",
-    "maxLength",
-    "minItems",
-    "maxItems",
-    "minProperties",
-    "maxProperties",
-    "pattern",
-    "multipleOf",
-    "uniqueItems",
-    "allOf",
-    "anyOf",
-    "oneOf",
-    "not",
-    "x-kubernetes-validations",
-];
 
 pub(super) fn read_root(value: &Value) -> Result<Schema, CrdSchemaError> {
     let mut root = read(value, 0)?;
@@ -56,7 +39,7 @@ fn add_object_fields(schema: &mut Schema) {
     }
 }
 
-fn read(value: &Value, depth: usize) -> Result<Schema, CrdSchemaError> {
+pub(super) fn read(value: &Value, depth: usize) -> Result<Schema, CrdSchemaError> {
     if depth > MAX_DEPTH {
         return Err(CrdSchemaError::TooDeep(MAX_DEPTH));
     }
@@ -70,7 +53,7 @@ fn read(value: &Value, depth: usize) -> Result<Schema, CrdSchemaError> {
         nullable: flag("nullable"),
         atomic: text("x-kubernetes-map-type") == Some("atomic"),
         format: text("format").map(str::to_owned),
-        default: value.get("default").cloned(),
+        default: value.get("default").filter(|default| !default.is_null()).cloned(),
         values: array("enum").cloned().collect(),
         required: array("required").filter_map(Value::as_str).map(str::to_owned).collect(),
         ..Schema::default()
@@ -97,8 +80,38 @@ fn read(value: &Value, depth: usize) -> Result<Schema, CrdSchemaError> {
     if schema.embedded {
         add_object_fields(&mut schema);
     }
-    let constraints: Map<String, Value> =
-        CONSTRAINTS.iter().filter_map(|name| Some(((*name).to_owned(), value.get(*name)?.clone()))).collect();
+    schema.closed = schema.kind == SchemaType::Object;
+    let constraints = constraints(value, depth)?;
     schema.constraints = (!constraints.is_empty()).then(|| Box::new(constraints));
     Ok(schema)
+}
+
+fn constraints(value: &Value, depth: usize) -> Result<Constraints, CrdSchemaError> {
+    let number = |field: &str| value.get(field).and_then(Value::as_f64);
+    let size = |field: &str| {
+        value.get(field).and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok())
+    };
+    let flag = |field: &str| value.get(field).and_then(Value::as_bool).unwrap_or(false);
+    let alternatives = |field: &str| {
+        let list = value.get(field).and_then(Value::as_array).into_iter().flatten();
+        list.map(|it| read(it, depth + 1)).collect::<Result<Vec<Schema>, CrdSchemaError>>()
+    };
+    Ok(Constraints {
+        minimum: number("minimum"),
+        maximum: number("maximum"),
+        exclusive_minimum: flag("exclusiveMinimum"),
+        exclusive_maximum: flag("exclusiveMaximum"),
+        multiple_of: number("multipleOf"),
+        min_length: size("minLength"),
+        max_length: size("maxLength"),
+        min_items: size("minItems"),
+        max_items: size("maxItems"),
+        min_properties: size("minProperties"),
+        max_properties: size("maxProperties"),
+        pattern: value.get("pattern").and_then(Value::as_str).filter(|it| !it.is_empty()).map(Pattern::new),
+        all_of: alternatives("allOf")?,
+        any_of: alternatives("anyOf")?,
+        one_of: alternatives("oneOf")?,
+        not: value.get("not").map(|it| read(it, depth + 1).map(Box::new)).transpose()?,
+    })
 }

@@ -15,8 +15,11 @@ pub(super) fn unknown_fields(schema: &Schema, value: &Value) -> Vec<String> {
 }
 
 fn is_free(schema: &Schema) -> bool {
-    schema.preserve_unknown
-        || !matches!(schema.kind, SchemaType::Object)
+    schema.preserve_unknown || !schema.closed && is_open(schema)
+}
+
+fn is_open(schema: &Schema) -> bool {
+    !matches!(schema.kind, SchemaType::Object)
         || (schema.properties.is_empty() && schema.additional.is_none())
 }
 
@@ -56,7 +59,7 @@ pub(super) fn prune(schema: &Schema, value: &mut Value) {
             if !is_free(schema) {
                 fields.retain(|name, _| schema.field(name).is_some());
             } else if schema.kind == SchemaType::Object
-                && !schema.preserve_unknown
+                && !(schema.preserve_unknown || schema.closed)
                 && schema.properties.is_empty()
                 && schema.additional.is_none()
                 && schema.constraints.is_none()

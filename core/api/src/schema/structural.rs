@@ -1,8 +1,8 @@
 //! Types, required fields, allowed values, limits and defaults.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{Schema, SchemaType};
+use super::{Constraints, ListType, Schema, SchemaType, format};
 use crate::validation::{ErrorKind, FieldError};
 
 fn type_name(value: &Value) -> &'static str {
@@ -71,6 +71,13 @@ pub(super) fn validate(schema: &Schema, value: &Value, path: String, errors: &mu
     }
     if let Some(constraints) = &schema.constraints {
         limits(constraints, value, &path, errors);
+        alternatives(constraints, value, &path, errors);
+    }
+    if let (Some(format), false) = (&schema.format, null) {
+        errors.extend(format::fault(format, schema.kind, value, &path));
+    }
+    if schema.embedded {
+        embedded(value, &path, errors);
     }
     match value {
         Value::Object(fields) => {
@@ -87,6 +94,7 @@ pub(super) fn validate(schema: &Schema, value: &Value, path: String, errors: &mu
             }
         }
         Value::Array(items) => {
+            duplicates(&schema.list, items, &path, errors);
             if let Some(item_schema) = &schema.items {
                 for (at, item) in items.iter().enumerate() {
                     validate(item_schema, item, format!("{path}[{at}]"), errors);
@@ -97,47 +105,139 @@ pub(super) fn validate(schema: &Schema, value: &Value, path: String, errors: &mu
     }
 }
 
-fn limits(constraints: &Map<String, Value>, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let bound = |name: &str| constraints.get(name).and_then(Value::as_f64);
-    let exclusive = |name: &str| constraints.get(name).and_then(Value::as_bool).unwrap_or(false);
+fn limits(constraints: &Constraints, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let mut fault = |detail: String| errors.push(FieldError::invalid(path, value.clone(), detail));
     if let Some(number) = value.as_f64() {
-        if let Some(least) = bound("minimum") {
-            let strict = exclusive("exclusiveMinimum");
+        if let Some(least) = constraints.minimum {
+            let strict = constraints.exclusive_minimum;
             if number < least || (strict && number == least) {
                 let word = if strict { "greater than" } else { "greater than or equal to" };
                 fault(format!("{path} in body should be {word} {least}"));
             }
         }
-        if let Some(most) = bound("maximum") {
-            let strict = exclusive("exclusiveMaximum");
+        if let Some(most) = constraints.maximum {
+            let strict = constraints.exclusive_maximum;
             if number > most || (strict && number == most) {
                 let word = if strict { "less than" } else { "less than or equal to" };
                 fault(format!("{path} in body should be {word} {most}"));
             }
         }
+        if let Some(factor) = constraints.multiple_of.filter(|factor| *factor > 0.0) {
+            let times = number / factor;
+            if (times - times.round()).abs() > 1e-9 {
+                fault(format!("{path} in body should be a multiple of {factor}"));
+            }
+        }
     }
-    let (size, minimum, maximum, unit) = match value {
-        Value::String(text) => (text.chars().count(), "minLength", "maxLength", "chars long"),
-        Value::Array(items) => (items.len(), "minItems", "maxItems", "items"),
-        Value::Object(fields) => (fields.len(), "minProperties", "maxProperties", "properties"),
-        _ => return,
+    if let (Some(pattern), Value::String(text)) = (&constraints.pattern, value)
+        && !pattern.is_match(text)
+    {
+        fault(format!("{path} in body should match '{}'", pattern.as_str()));
+    }
+    let (size, least, most, unit, verb) = match value {
+        Value::String(text) => {
+            let size = text.chars().count();
+            (size, constraints.min_length, constraints.max_length, "chars long", "be")
+        }
+        Value::Array(items) => (items.len(), constraints.min_items, constraints.max_items, "items", "have"),
+        Value::Object(fields) => {
+            (fields.len(), constraints.min_properties, constraints.max_properties, "properties", "have")
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => return,
     };
-    let count = |name: &str| {
-        constraints.get(name).and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok())
-    };
-    let verb = if value.is_string() { "be" } else { "have" };
-    if let Some(least) = count(minimum).filter(|least| size < *least) {
+    if let Some(least) = least.filter(|least| size < *least) {
         fault(format!("{path} in body should {verb} at least {least} {unit}"));
     }
-    if let Some(most) = count(maximum).filter(|most| size > *most) {
-        fault(format!("{path} in body should {verb} at most {most} {unit}"));
+    if let Some(most) = most.filter(|most| size > *most) {
+        let (kind, value, detail) = if value.is_string() {
+            (ErrorKind::TooLong, Value::Null, format!("may not be more than {most} bytes"))
+        } else {
+            (ErrorKind::TooMany, size.into(), format!("must have at most {most} items"))
+        };
+        errors.push(FieldError { path: path.to_owned(), kind, value, detail });
+    }
+}
+
+fn alternatives(constraints: &Constraints, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let try_all = |schemas: &[Schema]| {
+        let faults = schemas.iter().map(|schema| {
+            let mut found = Vec::new();
+            validate(schema, value, path.to_owned(), &mut found);
+            found
+        });
+        faults.collect::<Vec<Vec<FieldError>>>()
+    };
+    // The word for a fault that belongs to no single field.
+    let whole = |detail: String| FieldError::invalid("<nil>", "", detail);
+    let closest = |mut outcomes: Vec<Vec<FieldError>>| {
+        outcomes.sort_by_key(Vec::len);
+        outcomes.into_iter().next().unwrap_or_default()
+    };
+    if !constraints.any_of.is_empty() {
+        let outcomes = try_all(&constraints.any_of);
+        if outcomes.iter().all(|faults| !faults.is_empty()) {
+            errors.push(whole(format!("{path:?} must validate at least one schema (anyOf)")));
+            errors.extend(closest(outcomes));
+        }
+    }
+    if !constraints.one_of.is_empty() {
+        let outcomes = try_all(&constraints.one_of);
+        let valid = outcomes.iter().filter(|faults| faults.is_empty()).count();
+        let text = "must validate one and only one schema (oneOf)";
+        if valid == 0 {
+            errors.push(whole(format!("{path:?} {text}. Found none valid")));
+            errors.extend(closest(outcomes));
+        } else if valid > 1 {
+            errors.push(whole(format!("{path:?} {text}. Found {valid} valid alternatives")));
+        }
+    }
+    let faults: Vec<FieldError> = try_all(&constraints.all_of).into_iter().flatten().collect();
+    if !faults.is_empty() {
+        errors.push(whole(format!("{path:?} must validate all the schemas (allOf)")));
+        errors.extend(faults);
+    }
+    if let Some(not) = &constraints.not {
+        let mut found = Vec::new();
+        validate(not, value, path.to_owned(), &mut found);
+        if found.is_empty() {
+            errors.push(whole(format!("{path:?} must not validate the schema (not)")));
+        }
+    }
+}
+
+fn embedded(value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    if !value.is_object() {
+        return;
+    }
+    for field in ["apiVersion", "kind"] {
+        if value.get(field).and_then(Value::as_str).is_none_or(str::is_empty) {
+            errors.push(FieldError::required(format!("{path}.{field}"), "must not be empty"));
+        }
+    }
+}
+
+/// Items of a set are unique as a whole, items of a map by their keys.
+fn duplicates(list: &ListType, items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
+    let mut seen = std::collections::HashSet::new();
+    for (at, item) in items.iter().enumerate() {
+        let key = match list {
+            ListType::Atomic => return,
+            ListType::Set => item.clone(),
+            ListType::Map(keys) => {
+                let present = keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone())));
+                Value::Object(present.collect())
+            }
+        };
+        if !seen.insert(key.to_string()) {
+            errors.push(FieldError::duplicate(format!("{path}[{at}]"), key));
+        }
     }
 }
 
 /// Built-in kinds take null for any field, as an absent one.
 pub(super) fn decode_error(schema: &Schema, value: &Value, path: &str) -> Option<String> {
-    if !value.is_null() && !fits(schema, value) {
+    let number = value.is_number() && super::quantities::is_quantity(schema);
+    if !value.is_null() && !number && !fits(schema, value) {
         let go = match schema.kind {
             SchemaType::Integer if schema.format.as_deref() == Some("int32") => "int32",
             SchemaType::Integer => "int64",
@@ -171,10 +271,12 @@ pub(super) fn apply_defaults(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (name, property) in &schema.properties {
-                let Some(default) = &property.default else { continue };
+                // Null where there can be none is as good as nothing.
                 let absent = fields.get(name).is_none_or(|have| have.is_null() && !property.nullable);
-                if absent {
-                    fields.insert(name.clone(), default.clone());
+                match &property.default {
+                    Some(default) if absent => drop(fields.insert(name.clone(), default.clone())),
+                    None if absent => drop(fields.remove(name)),
+                    Some(_) | None => {}
                 }
             }
             for (name, child) in fields {

@@ -91,16 +91,61 @@ fn reason(pod: &Object) -> String {
     reason
 }
 
+/// What has restarted, and when the last time; ready containers and all of them.
+struct Containers {
+    ready: usize,
+    total: usize,
+    restarts: i64,
+    last: Option<String>,
+}
+
+/// While a pod begins, only its init containers count; afterwards those that go on beside the others do.
+fn containers(pod: &Object) -> Containers {
+    let list =
+        |field: &str| pod.get(&["spec", field]).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let is_sidecar = |it: &Value| text(it, "/restartPolicy") == "Always";
+    let sidecars: Vec<&str> =
+        list("initContainers").iter().filter(|it| is_sidecar(it)).map(|it| text(it, "/name")).collect();
+    let is_ready = |it: &&Value| it.get("ready") == Some(&Value::Bool(true));
+    let mut found =
+        Containers { ready: 0, total: list("containers").len() + sidecars.len(), restarts: 0, last: None };
+    let mut counted: Vec<&Value> = Vec::new();
+    let mut initializing = false;
+    let all = statuses(pod, "initContainerStatuses");
+    for status in all {
+        counted.push(status);
+        let clean = status.pointer("/state/terminated/exitCode").and_then(Value::as_i64) == Some(0);
+        let runs = sidecars.contains(&text(status, "/name"))
+            && status.get("started").and_then(Value::as_bool).unwrap_or(false);
+        if !clean && runs && is_ready(&status) {
+            found.ready += 1;
+        }
+        if !clean && !runs {
+            initializing = true;
+            break;
+        }
+    }
+    let conditions = pod.get(&["status", "conditions"]).and_then(Value::as_array);
+    let initialized = conditions
+        .into_iter()
+        .flatten()
+        .any(|it| text(it, "/type") == "Initialized" && text(it, "/status") == "True");
+    if !initializing || initialized {
+        counted.retain(|status| sidecars.contains(&text(status, "/name")));
+        let own = statuses(pod, "containerStatuses");
+        counted.extend(own);
+        found.ready += own.iter().filter(|it| is_ready(it) && it.pointer("/state/running").is_some()).count();
+    }
+    found.restarts = counted.iter().filter_map(|it| it.get("restartCount")?.as_i64()).sum();
+    let ends = counted.iter().filter_map(|it| it.pointer("/lastState/terminated/finishedAt")?.as_str());
+    found.last = ends.max().map(str::to_owned);
+    found
+}
+
 pub(super) fn cells(pod: &Object, now: Timestamp) -> Vec<Value> {
-    let all = statuses(pod, "containerStatuses");
-    let total = pod.get(&["spec", "containers"]).and_then(Value::as_array).map_or(0, Vec::len);
-    let ready = all
-        .iter()
-        .filter(|it| it.get("ready") == Some(&Value::Bool(true)) && it.pointer("/state/running").is_some());
-    let restarts: i64 = all.iter().filter_map(|it| it.get("restartCount")?.as_i64()).sum();
-    let last = all.iter().filter_map(|it| it.pointer("/lastState/terminated/finishedAt")?.as_str()).max();
+    let Containers { ready, total, restarts, last } = containers(pod);
     let restarts = match last {
-        Some(last) if restarts > 0 => format!("{restarts} ({} ago)", age(Some(last), now)),
+        Some(last) if restarts > 0 => format!("{restarts} ({} ago)", age(Some(&last), now)),
         _ => restarts.to_string(),
     };
     let or_none = |path: &[&str]| match pod.get_str(path) {
@@ -119,7 +164,7 @@ pub(super) fn cells(pod: &Object, now: Timestamp) -> Vec<Value> {
         if gates.is_empty() { "<none>".to_owned() } else { format!("{}/{}", open.count(), gates.len()) };
     vec![
         json!(pod.name().unwrap_or("")),
-        json!(format!("{}/{total}", ready.count())),
+        json!(format!("{ready}/{total}")),
         json!(reason(pod)),
         json!(restarts),
         json!(age(pod.creation_timestamp(), now)),
@@ -128,4 +173,61 @@ pub(super) fn cells(pod: &Object, now: Timestamp) -> Vec<Value> {
         json!(or_none(&["status", "nominatedNodeName"])),
         json!(gates),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(document: Value) -> Vec<Value> {
+        let now = "2026-01-01T00:10:00Z".parse().unwrap();
+        cells(&Object::from_value(document).unwrap(), now)
+    }
+
+    fn status(spec: Value, status: Value) -> Vec<Value> {
+        let pod = json!({"metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec, "status": status});
+        row(pod)[1..4].to_vec()
+    }
+
+    #[test]
+    fn the_status_says_what_holds_a_pod_up() {
+        let one = json!({"containers": [{"name": "c"}]});
+        let two = json!({"containers": [{"name": "c"}], "initContainers": [{"name": "i"}, {"name": "j"}]});
+        let crash = json!({"phase": "Running", "containerStatuses": [{"name": "c", "restartCount": 3,
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"finishedAt": "2026-01-01T00:05:00Z"}}}]});
+        assert_eq!(
+            status(one.clone(), crash),
+            [json!("0/1"), json!("CrashLoopBackOff"), json!("3 (5m ago)")]
+        );
+        let begins = json!({"phase": "Pending", "initContainerStatuses": [
+            {"name": "i", "state": {"terminated": {"exitCode": 0}}}, {"name": "j", "state": {"running": {}}}]});
+        assert_eq!(status(two.clone(), begins), [json!("0/1"), json!("Init:1/2"), json!("0")]);
+        let fails = json!({"phase": "Pending", "initContainerStatuses": [
+            {"name": "i", "restartCount": 2, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]});
+        assert_eq!(status(two, fails), [json!("0/1"), json!("Init:CrashLoopBackOff"), json!("2")]);
+        let done = json!({"phase": "Succeeded", "containerStatuses": [
+            {"name": "c", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}]});
+        assert_eq!(status(one, done), [json!("0/1"), json!("Completed"), json!("0")]);
+    }
+
+    #[test]
+    fn a_sidecar_counts_beside_the_others() {
+        let spec = json!({"containers": [{"name": "c"}], "initContainers": [{"name": "s", "restartPolicy": "Always"}]});
+        let state = json!({"phase": "Running",
+            "initContainerStatuses": [{"name": "s", "ready": true, "started": true, "restartCount": 1, "state": {"running": {}}}],
+            "containerStatuses": [{"name": "c", "ready": true, "restartCount": 1, "state": {"running": {}}}]});
+        assert_eq!(status(spec, state), [json!("2/2"), json!("Running"), json!("2")]);
+    }
+
+    #[test]
+    fn a_pod_that_ends_is_terminating_unless_its_node_is_lost() {
+        let ending = |status: Value| {
+            row(json!({"metadata": {"name": "p", "deletionTimestamp": "2026-01-01T00:10:30Z"}, "status": status}))[2]
+                .clone()
+        };
+        assert_eq!(ending(json!({"phase": "Running"})), "Terminating");
+        assert_eq!(ending(json!({"phase": "Running", "reason": "NodeLost"})), "Unknown");
+        assert_eq!(ending(json!({"phase": "Succeeded"})), "Succeeded");
+    }
 }

@@ -3,166 +3,238 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{age, pod};
+use super::row::Row;
+use super::{cluster, network, pod, storage, workload};
 use crate::kinds::GroupVersionKind;
 use crate::object::Object;
+
+const REPLICA_SET: &str = "Name,Desired,Current,Ready,Age,Containers+,Images+,Selector+";
+const NAME_AND_AGE: &str = "Name,Age";
 
 pub(super) fn headings(gvk: &GroupVersionKind) -> &'static str {
     match (gvk.group.as_str(), gvk.kind.as_str()) {
         ("", "Pod") => "Name,Ready,Status,Restarts,Age,IP+,Node+,Nominated Node+,Readiness Gates+",
+        ("", "PodTemplate") => "Name,Containers,Images,Pod Labels",
+        ("", "ReplicationController") | ("apps", "ReplicaSet") => REPLICA_SET,
         ("apps", "Deployment") => "Name,Ready,Up-to-date,Available,Age,Containers+,Images+,Selector+",
-        ("apps", "ReplicaSet") => "Name,Desired,Current,Ready,Age,Containers+,Images+,Selector+",
+        ("apps", "DaemonSet") => {
+            "Name,Desired,Current,Ready,Up-to-date,Available,Node Selector,Age,Containers+,Images+,Selector+"
+        }
+        ("apps", "StatefulSet") => "Name,Ready,Age,Containers+,Images+",
+        ("apps", "ControllerRevision") => "Name,Controller,Revision,Age",
+        ("batch", "Job") => "Name,Status,Completions,Duration,Age,Containers+,Images+,Selector+",
+        ("batch", "CronJob") => {
+            "Name,Schedule,Timezone,Suspend,Active,Last Schedule,Age,Containers+,Images+,Selector+"
+        }
+        ("autoscaling", "HorizontalPodAutoscaler") => "Name,Reference,Targets,MinPods,MaxPods,Replicas,Age",
+        ("policy", "PodDisruptionBudget") => "Name,Min Available,Max Unavailable,Allowed Disruptions,Age",
         ("", "Service") => "Name,Type,Cluster-IP,External-IP,Port(s),Age,Selector+",
+        ("", "Endpoints") => "Name,Endpoints,Age",
+        ("discovery.k8s.io", "EndpointSlice") => "Name,AddressType,Ports,Endpoints,Age",
+        ("networking.k8s.io", "Ingress") => "Name,Class,Hosts,Address,Ports,Age",
+        ("networking.k8s.io", "IngressClass") => "Name,Controller,Parameters,Age",
+        ("networking.k8s.io", "NetworkPolicy") => "Name,Pod-Selector,Age",
+        ("networking.k8s.io", "IPAddress") => "Name,ParentRef",
+        ("networking.k8s.io", "ServiceCIDR") => "Name,CIDRs,Age",
         ("", "Node") => {
             "Name,Status,Roles,Age,Version,Internal-IP+,External-IP+,OS-Image+,Kernel-Version+,Container-Runtime+"
         }
         ("", "Namespace") => "Name,Status,Age",
         ("", "ConfigMap") => "Name,Data,Age",
         ("", "Secret") => "Name,Type,Data,Age",
-        ("", "Event") => "Last Seen,Type,Reason,Object,Message,Name+",
+        ("", "ServiceAccount") => "Name,Secrets,Age",
+        ("", "Event") => "Last Seen,Type,Reason,Object,Subobject+,Source+,Message,First Seen+,Count+,Name+",
+        ("", "PersistentVolume") => {
+            "Name,Capacity,Access Modes,Reclaim Policy,Status,Claim,StorageClass,VolumeAttributesClass,Reason,Age,VolumeMode+"
+        }
+        ("", "PersistentVolumeClaim") => {
+            "Name,Status,Volume,Capacity,Access Modes,StorageClass,VolumeAttributesClass,Age,VolumeMode+"
+        }
+        ("", "ResourceQuota") => "Name,Request,Limit,Age",
+        ("storage.k8s.io", "StorageClass") => {
+            "Name,Provisioner,ReclaimPolicy,VolumeBindingMode,AllowVolumeExpansion,Age"
+        }
+        ("storage.k8s.io", "VolumeAttachment") => "Name,Attacher,PV,Node,Attached,Age",
+        ("storage.k8s.io", "VolumeAttributesClass") => "Name,DriverName,Age",
+        ("storage.k8s.io", "CSINode") => "Name,Drivers,Age",
+        ("storage.k8s.io", "CSIDriver") => {
+            "Name,AttachRequired,PodInfoOnMount,StorageCapacity,TokenRequests,RequiresRepublish,Modes,Age"
+        }
+        ("storage.k8s.io", "CSIStorageCapacity") => "Name,StorageClassName,Capacity,Age",
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
+            "Name,Role,Age,Users+,Groups+,ServiceAccounts+"
+        }
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            "Name,Age,SignerName,Requestor,RequestedDuration,Condition"
+        }
+        ("coordination.k8s.io", "Lease") => "Name,Holder,Age",
+        ("scheduling.k8s.io", "PriorityClass") => "Name,Value,Global-Default,Age,PreemptionPolicy",
+        ("node.k8s.io", "RuntimeClass") => "Name,Handler,Age",
+        (
+            "admissionregistration.k8s.io",
+            "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration",
+        ) => "Name,Webhooks,Age",
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => "Name,Validations,ParamKind,Age",
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => {
+            "Name,PolicyName,ParamRef,Age"
+        }
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => {
+            "Name,PriorityLevel,MatchingPrecedence,DistinguisherMethod,Age,MissingPL"
+        }
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
+            "Name,Type,NominalConcurrencyShares,Queues,HandSize,QueueLengthLimit,Age"
+        }
+        ("apiregistration.k8s.io", "APIService") => "Name,Service,Available,Age",
+        ("resource.k8s.io", "DeviceClass" | "ResourceClaimTemplate") => NAME_AND_AGE,
+        ("resource.k8s.io", "ResourceClaim") => "Name,State,Age",
+        ("resource.k8s.io", "ResourceSlice") => "Name,Node,Driver,Pool,Age",
         _ => "Name,Created At",
     }
 }
 
 pub(super) fn cells(gvk: &GroupVersionKind, it: &Object, now: Timestamp) -> Vec<Value> {
-    let name = || json!(it.name().unwrap_or(""));
-    let old = || json!(age(it.creation_timestamp(), now));
-    let number = |path: &[&str]| it.get(path).and_then(Value::as_i64).unwrap_or(0);
-    let text = |path: &[&str]| it.get_str(path).filter(|text| !text.is_empty()).unwrap_or("<none>");
-    let size = |field: &str| it.get(&[field]).and_then(Value::as_object).map_or(0, serde_json::Map::len);
+    let row = &Row { it, now };
     match (gvk.group.as_str(), gvk.kind.as_str()) {
         ("", "Pod") => pod::cells(it, now),
-        ("apps", "Deployment") => {
-            let ready = format!("{}/{}", number(&["status", "readyReplicas"]), number(&["spec", "replicas"]));
-            let (updated, available) = (["status", "updatedReplicas"], ["status", "availableReplicas"]);
-            let mut row =
-                vec![name(), json!(ready), json!(number(&updated)), json!(number(&available)), old()];
-            row.extend(template(it));
-            row
+        ("", kind) => core(kind, row),
+        ("apps", "Deployment") => workload::deployment(row),
+        ("apps", "ReplicaSet") => workload::replica_set(row),
+        ("apps", "DaemonSet") => workload::daemon_set(row),
+        ("apps", "StatefulSet") => workload::stateful_set(row),
+        ("apps", "ControllerRevision") => workload::controller_revision(row),
+        ("batch", "Job") => workload::job(row),
+        ("batch", "CronJob") => workload::cron_job(row),
+        ("autoscaling", "HorizontalPodAutoscaler") => workload::autoscaler(row),
+        ("policy", "PodDisruptionBudget") => workload::disruption_budget(row),
+        ("discovery.k8s.io", "EndpointSlice") => network::endpoint_slice(row),
+        ("networking.k8s.io", kind) => networking(kind, row),
+        ("storage.k8s.io", kind) => storage(kind, row),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => cluster::binding(row),
+        ("certificates.k8s.io", "CertificateSigningRequest") => cluster::signing_request(row),
+        ("coordination.k8s.io", "Lease") => {
+            vec![row.name(), json!(row.text(&["spec", "holderIdentity"])), row.age()]
         }
-        ("apps", "ReplicaSet") => {
-            let mut row = vec![
-                name(),
-                json!(number(&["spec", "replicas"])),
-                json!(number(&["status", "replicas"])),
-                json!(number(&["status", "readyReplicas"])),
-                old(),
-            ];
-            row.extend(template(it));
-            row
+        ("scheduling.k8s.io", "PriorityClass") => cluster::priority_class(row),
+        ("node.k8s.io", "RuntimeClass") => vec![row.name(), json!(row.text(&["handler"])), row.age()],
+        (
+            "admissionregistration.k8s.io",
+            "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration",
+        ) => {
+            vec![row.name(), json!(row.count(&["webhooks"])), row.age()]
         }
-        ("", "Service") => service(it, old()),
-        ("", "Node") => node(it, old()),
-        ("", "Namespace") => vec![name(), json!(text(&["status", "phase"])), old()],
-        ("", "ConfigMap") => vec![name(), json!(size("data") + size("binaryData")), old()],
-        ("", "Secret") => vec![name(), json!(text(&["type"])), json!(size("data")), old()],
-        ("", "Event") => {
-            let seen = it.get_str(&["lastTimestamp"]).or_else(|| it.get_str(&["eventTime"]));
-            let part = |field: &str| it.get_str(&["involvedObject", field]).unwrap_or("");
-            vec![
-                json!(age(seen.or(it.creation_timestamp()), now)),
-                json!(it.get_str(&["type"]).unwrap_or("")),
-                json!(it.get_str(&["reason"]).unwrap_or("")),
-                json!(format!("{}/{}", part("kind").to_lowercase(), part("name"))),
-                json!(it.get_str(&["message"]).unwrap_or("").trim()),
-                name(),
-            ]
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => cluster::admission_policy(row),
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => {
+            cluster::admission_policy_binding(row)
         }
-        _ => vec![name(), json!(it.creation_timestamp().unwrap_or(""))],
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => cluster::flow_schema(row),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => cluster::priority_level(row),
+        ("apiregistration.k8s.io", "APIService") => api_service(row),
+        ("resource.k8s.io", "DeviceClass" | "ResourceClaimTemplate") => vec![row.name(), row.age()],
+        ("resource.k8s.io", "ResourceClaim") => claim_state(row),
+        ("resource.k8s.io", "ResourceSlice") => vec![
+            row.name(),
+            json!(row.text(&["spec", "nodeName"])),
+            json!(row.text(&["spec", "driver"])),
+            json!(row.text(&["spec", "pool", "name"])),
+            row.age(),
+        ],
+        _ => created(row),
     }
 }
 
-fn pairs(map: Option<&Value>) -> String {
-    let pairs: Vec<String> = map
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("")))
-        .collect();
-    if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
+fn created(row: &Row<'_>) -> Vec<Value> {
+    vec![row.name(), json!(row.it.creation_timestamp().unwrap_or(""))]
 }
 
-fn template(it: &Object) -> [Value; 3] {
-    let containers = it.get(&["spec", "template", "spec", "containers"]).and_then(Value::as_array);
-    let all = |field: &str| {
-        let texts = containers.into_iter().flatten().filter_map(|container| container.get(field)?.as_str());
-        json!(texts.collect::<Vec<_>>().join(","))
-    };
-    [all("name"), all("image"), json!(pairs(it.get(&["spec", "selector", "matchLabels"])))]
-}
-
-fn service(it: &Object, old: Value) -> Vec<Value> {
-    let text = |field: &str| it.get_str(&["spec", field]).filter(|text| !text.is_empty());
-    let mut external: Vec<&str> = Vec::new();
-    for ingress in
-        it.get(&["status", "loadBalancer", "ingress"]).and_then(Value::as_array).into_iter().flatten()
-    {
-        external.extend(ingress.get("ip").or_else(|| ingress.get("hostname")).and_then(Value::as_str));
+fn core(kind: &str, row: &Row<'_>) -> Vec<Value> {
+    match kind {
+        "PodTemplate" => {
+            let [names, images] = row.containers(&["template", "spec"]);
+            let labels = super::row::pairs(row.get(&["template", "metadata", "labels"]));
+            vec![row.name(), names, images, json!(labels)]
+        }
+        "ReplicationController" => workload::replica_set(row),
+        "Service" => network::service(row),
+        "Endpoints" => network::endpoints(row),
+        "Node" => cluster::node(row),
+        "Namespace" => vec![row.name(), json!(row.text(&["status", "phase"])), row.age()],
+        "ConfigMap" => {
+            vec![row.name(), json!(row.count(&["data"]) + row.count(&["binaryData"])), row.age()]
+        }
+        "Secret" => {
+            vec![row.name(), json!(row.text(&["type"])), json!(row.count(&["data"])), row.age()]
+        }
+        "ServiceAccount" => vec![row.name(), json!(row.count(&["secrets"])), row.age()],
+        "Event" => cluster::event(row),
+        "PersistentVolume" => storage::volume(row),
+        "PersistentVolumeClaim" => storage::claim(row),
+        "ResourceQuota" => cluster::quota(row),
+        _ => created(row),
     }
-    let listed = it.get(&["spec", "externalIPs"]).and_then(Value::as_array);
-    external.extend(listed.into_iter().flatten().filter_map(Value::as_str));
-    external.extend(text("externalName").filter(|_| text("type") == Some("ExternalName")));
-    let external = match (external.is_empty(), text("type")) {
-        (true, Some("LoadBalancer")) => "<pending>".to_owned(),
-        (true, _) => "<none>".to_owned(),
-        (false, _) => external.join(","),
-    };
-    let ports: Vec<String> = it
-        .get(&["spec", "ports"])
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .map(|port| {
-            let number = |field: &str| port.get(field).and_then(Value::as_i64).unwrap_or(0);
-            let protocol = port.get("protocol").and_then(Value::as_str).unwrap_or("TCP");
-            match number("nodePort") {
-                0 => format!("{}/{protocol}", number("port")),
-                node => format!("{}:{node}/{protocol}", number("port")),
-            }
-        })
-        .collect();
-    let ports = if ports.is_empty() { "<none>".to_owned() } else { ports.join(",") };
-    vec![
-        json!(it.name().unwrap_or("")),
-        json!(text("type").unwrap_or("")),
-        json!(text("clusterIP").unwrap_or("<none>")),
-        json!(external),
-        json!(ports),
-        old,
-        json!(pairs(it.get(&["spec", "selector"]))),
-    ]
 }
 
-fn node(it: &Object, old: Value) -> Vec<Value> {
-    let list = |field: &str| it.get(&["status", field]).and_then(Value::as_array).into_iter().flatten();
-    let is = |value: &Value, field: &str, want: &str| value.get(field).and_then(Value::as_str) == Some(want);
-    let mut status = match list("conditions").find(|condition| is(condition, "type", "Ready")) {
-        Some(condition) if is(condition, "status", "True") => "Ready".to_owned(),
-        Some(_) => "NotReady".to_owned(),
+fn networking(kind: &str, row: &Row<'_>) -> Vec<Value> {
+    match kind {
+        "Ingress" => network::ingress(row),
+        "IngressClass" => network::ingress_class(row),
+        "NetworkPolicy" => network::network_policy(row),
+        "IPAddress" => {
+            let part = |field: &str| row.text(&["spec", "parentRef", field]);
+            let parts = [part("resource"), part("namespace"), part("name")];
+            let text = parts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("/");
+            vec![row.name(), json!(text)]
+        }
+        "ServiceCIDR" => {
+            let all = row.items(&["spec", "cidrs"]).iter().filter_map(Value::as_str);
+            vec![row.name(), json!(all.collect::<Vec<_>>().join(",")), row.age()]
+        }
+        _ => created(row),
+    }
+}
+
+fn storage(kind: &str, row: &Row<'_>) -> Vec<Value> {
+    match kind {
+        "StorageClass" => storage::storage_class(row),
+        "VolumeAttachment" => storage::attachment(row),
+        "VolumeAttributesClass" => vec![row.name(), json!(row.text(&["driverName"])), row.age()],
+        "CSINode" => vec![row.name(), json!(row.count(&["spec", "drivers"])), row.age()],
+        "CSIDriver" => storage::driver(row),
+        "CSIStorageCapacity" => vec![
+            row.name(),
+            json!(row.text(&["storageClassName"])),
+            json!(row.written(&["capacity"], "")),
+            row.age(),
+        ],
+        _ => created(row),
+    }
+}
+
+fn api_service(row: &Row<'_>) -> Vec<Value> {
+    let part = |field: &str| row.text(&["spec", "service", field]);
+    let service = if part("name").is_empty() {
+        "Local".to_owned()
+    } else {
+        format!("{}/{}", part("namespace"), part("name"))
+    };
+    let available = row.items(&["status", "conditions"]).iter().find(|it| it["type"] == "Available");
+    let text = |it: &Value, field: &str| it[field].as_str().unwrap_or("").to_owned();
+    let available = match available {
         None => "Unknown".to_owned(),
+        Some(it) if it["status"] == "True" => "True".to_owned(),
+        Some(it) => format!("{} ({})", text(it, "status"), text(it, "reason")),
     };
-    if it.get(&["spec", "unschedulable"]) == Some(&Value::Bool(true)) {
-        status.push_str(",SchedulingDisabled");
+    vec![row.name(), json!(service), json!(available), row.age()]
+}
+
+fn claim_state(row: &Row<'_>) -> Vec<Value> {
+    let mut states = Vec::new();
+    if row.it.deletion_timestamp().is_some() {
+        states.push("deleted");
     }
-    let labels = it.labels().into_iter().flatten();
-    let roles: Vec<&str> =
-        labels.filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/")).collect();
-    let roles = if roles.is_empty() { "<none>".to_owned() } else { roles.join(",") };
-    let address = |kind: &str| {
-        let found = list("addresses").find(|address| is(address, "type", kind));
-        json!(found.and_then(|address| address.get("address")?.as_str()).unwrap_or("<none>"))
-    };
-    let info = |field: &str| json!(it.get_str(&["status", "nodeInfo", field]).unwrap_or("<unknown>"));
-    vec![
-        json!(it.name().unwrap_or("")),
-        json!(status),
-        json!(roles),
-        old,
-        info("kubeletVersion"),
-        address("InternalIP"),
-        address("ExternalIP"),
-        info("osImage"),
-        info("kernelVersion"),
-        info("containerRuntimeVersion"),
-    ]
+    match (row.get(&["status", "allocation"]), row.count(&["status", "reservedFor"])) {
+        (None, _) => states.push("pending"),
+        (Some(_), 0) => states.push("allocated"),
+        (Some(_), _) => states.extend(["allocated", "reserved"]),
+    }
+    vec![row.name(), json!(states.join(",")), row.age()]
 }

@@ -108,6 +108,7 @@ impl FieldError {
                 | ErrorKind::NotSupported
                 | ErrorKind::Duplicate
                 | ErrorKind::NotFound
+                | ErrorKind::TooMany
         );
         if shown {
             text.push_str(": ");

@@ -21,11 +21,17 @@ pub(super) fn update(gvk: &GroupVersionKind, new: &Object, old: &Object, errors:
         }
         ("scheduling.k8s.io", "PriorityClass") => &[&["value"], &["preemptionPolicy"]],
         ("", "Secret") => &[&["type"]],
-        ("", "Pod") => &[&["spec", "nodeSelector"], &["spec", "volumes"], &["spec", "serviceAccountName"]],
+        ("", "PersistentVolumeClaim") => &[
+            &["spec", "accessModes"],
+            &["spec", "storageClassName"],
+            &["spec", "selector"],
+            &["spec", "volumeMode"],
+        ],
         _ => &[],
     };
     for path in paths {
-        if *path == ["spec", "nodeSelector"] && old.get(&["spec", "schedulingGates"]).is_some() {
+        // A claim gets its class later, where none was the default when it was made.
+        if *path == ["spec", "storageClassName"] && old.get(path).is_none() {
             continue;
         }
         if new.get(path) != old.get(path) {

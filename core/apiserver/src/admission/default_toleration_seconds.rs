@@ -44,7 +44,8 @@ impl Admission for DefaultTolerationSeconds {
         object: &mut Object,
     ) -> Result<(), Status> {
         let is_pod = attributes.resource.group_resource() == GroupResource::new("", "pods");
-        if is_pod && attributes.subresource.is_empty() && attributes.old.is_none() {
+        // On an update too: whoever sets the list anew gets the same one.
+        if is_pod && attributes.subresource.is_empty() {
             add(object);
         }
         Ok(())

@@ -36,6 +36,14 @@ impl Admission for Priority {
     ) -> Result<(), Status> {
         let resource = attributes.resource.group_resource();
         let is_pod = resource == GroupResource::new("", "pods") && attributes.subresource.is_empty();
+        if let (true, Some(old)) = (is_pod, attributes.old) {
+            // A writer that leaves out what was computed keeps it.
+            for path in [["spec", "priority"], ["spec", "preemptionPolicy"]] {
+                if let (None, Some(value)) = (object.get(&path), old.get(&path)) {
+                    object.set(&path, value.clone());
+                }
+            }
+        }
         if !is_pod || attributes.operation != Operation::Create {
             return Ok(());
         }

@@ -149,7 +149,13 @@ impl ServiceAllocation {
         reserved: &mut Reserved,
         attributes: &Attributes<'_>,
     ) -> Result<(), Status> {
-        let wanted = matches!(service.get_str(&["spec", "type"]), Some("NodePort" | "LoadBalancer"));
+        let wanted = match service.get_str(&["spec", "type"]) {
+            Some("NodePort") => true,
+            Some("LoadBalancer") => {
+                service.get(&["spec", "allocateLoadBalancerNodePorts"]) != Some(&Value::Bool(false))
+            }
+            Some(_) | None => false,
+        };
         let mut ports =
             service.get(&["spec", "ports"]).and_then(Value::as_array).cloned().unwrap_or_default();
         for (place, port) in ports.iter_mut().enumerate() {
@@ -219,13 +225,6 @@ impl Admission for ServiceAllocation {
         }
         if object.get_str(&["spec", "type"]) == Some("ExternalName") {
             return Ok(());
-        }
-        // An update that does not name the address keeps it.
-        if let Some(old) = attributes.old
-            && object.get_str(&["spec", "clusterIP"]).is_none_or(str::is_empty)
-            && let Some(address) = old.get(&["spec", "clusterIP"])
-        {
-            object.set(&["spec", "clusterIP"], address.clone());
         }
         let key = format!("{}/{}", attributes.namespace.unwrap_or_default(), attributes.name);
         let mut reserved = self.reserved.lock();

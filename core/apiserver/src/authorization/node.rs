@@ -204,7 +204,8 @@ impl NodeAuthorizer {
         let verb = info.verb.as_str();
         let reads = matches!(verb, "get" | "list" | "watch");
         let namespace = info.namespace.as_deref().unwrap_or_default();
-        let name = info.name.as_deref().unwrap_or_default();
+        let name = info.object_name().unwrap_or_default();
+        let name = &*name;
         let mut known = self.known.lock();
         self.catch_up(&mut known);
         let graph = &known.graph;

@@ -59,7 +59,7 @@ impl Rule {
                 || (!info.subresource.is_empty() && it.strip_prefix("*/") == Some(info.subresource.as_str()))
         });
         let named = self.resource_names.is_empty()
-            || info.name.as_ref().is_some_and(|name| self.resource_names.contains(name));
+            || info.object_name().is_some_and(|name| self.resource_names.iter().any(|it| *it == name));
         fits && named && any(&self.api_groups, &info.group)
     }
 }

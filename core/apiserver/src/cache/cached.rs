@@ -1,5 +1,6 @@
 //! An object as it is kept, and an event as it is sent.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -20,12 +21,43 @@ pub struct Cached {
     pub name: Box<str>,
     /// Its labels; `None` where it has none.
     pub labels: Option<Box<Map<String, Value>>>,
+    /// Of a pod: what it is most often selected by.
+    pod: Option<Box<Pod>>,
+}
+
+/// Where a pod is, and how far it is.
+#[derive(Debug, Default)]
+struct Pod {
+    node: Box<str>,
+    phase: Box<str>,
 }
 
 #[derive(Deserialize)]
 struct Selected {
     #[serde(default)]
     metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct SelectedPod {
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Default, Deserialize)]
+struct Spec {
+    #[serde(default, rename = "nodeName")]
+    node_name: Box<str>,
+}
+
+#[derive(Default, Deserialize)]
+struct PodStatus {
+    #[serde(default)]
+    phase: Box<str>,
 }
 
 #[derive(Default, Deserialize)]
@@ -35,29 +67,43 @@ struct Metadata {
 }
 
 impl Cached {
-    pub(super) fn read(bytes: Bytes, revision: u64, key: &str) -> Self {
+    pub(super) fn read(bytes: Bytes, revision: u64, key: &str, is_pod: bool) -> Self {
         let (namespace, name) = match key.split_once('/') {
             Some((namespace, name)) => (Some(namespace.into()), name.into()),
             None => (None, key.into()),
         };
-        // What is stored was encoded by this server; a document that cannot be read has no labels to select.
-        let labels = serde_json::from_slice::<Selected>(&bytes).ok().and_then(|it| it.metadata.labels);
-        Cached { bytes, revision, namespace, name, labels: labels.filter(|it| !it.is_empty()).map(Box::new) }
+        let selected = is_pod.then(|| serde_json::from_slice::<SelectedPod>(&bytes).ok()).flatten();
+        let (labels, pod) = match selected {
+            Some(SelectedPod { metadata, spec, status }) => {
+                (metadata.labels, Some(Box::new(Pod { node: spec.node_name, phase: status.phase })))
+            }
+            // What is stored was encoded by this server; a document that cannot be read has no labels to select.
+            None => (serde_json::from_slice::<Selected>(&bytes).ok().and_then(|it| it.metadata.labels), None),
+        };
+        let labels = labels.filter(|it| !it.is_empty()).map(Box::new);
+        Cached { bytes, revision, namespace, name, labels, pod }
+    }
+
+    /// The node that a pod is bound to.
+    pub(super) fn node(&self) -> Option<&str> {
+        self.pod.as_ref().map(|pod| &*pod.node).filter(|node| !node.is_empty())
     }
 
     /// A string or scalar inside of the document, as field selectors compare it; empty where there is none.
-    pub fn field(&self, path: &str) -> String {
-        match path {
-            "metadata.name" => return self.name.to_string(),
-            "metadata.namespace" => return self.namespace.as_deref().unwrap_or_default().to_owned(),
+    pub fn field(&self, path: &str) -> Cow<'_, str> {
+        match (path, &self.pod) {
+            ("metadata.name", _) => return Cow::Borrowed(&self.name),
+            ("metadata.namespace", _) => return Cow::Borrowed(self.namespace.as_deref().unwrap_or_default()),
+            ("spec.nodeName", Some(pod)) => return Cow::Borrowed(&pod.node),
+            ("status.phase", Some(pod)) => return Cow::Borrowed(&pod.phase),
             _ => {}
         }
-        let Ok(document) = serde_json::from_slice::<Value>(&self.bytes) else { return String::new() };
+        let Ok(document) = serde_json::from_slice::<Value>(&self.bytes) else { return Cow::Borrowed("") };
         let found = path.split('.').try_fold(&document, |value, part| value.get(part));
         match found {
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Null) | None => String::new(),
-            Some(other) => other.to_string(),
+            Some(Value::String(text)) => Cow::Owned(text.clone()),
+            Some(Value::Null) | None => Cow::Borrowed(""),
+            Some(other) => Cow::Owned(other.to_string()),
         }
     }
 }

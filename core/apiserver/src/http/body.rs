@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
 use keelson_api::schema::Schema;
-use keelson_api::{GroupVersionKind, Object, Status};
+use keelson_api::{GroupVersionKind, Object, ResourceInfo, Status};
 use serde_json::Value;
 
 use crate::registry::MAX_OBJECT_BYTES;
@@ -34,6 +34,9 @@ pub fn media_type(headers: &HeaderMap) -> String {
 /// Decodes JSON or YAML.
 pub fn value(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Status> {
     match media_type(headers).as_str() {
+        "" | "application/json" | "*/*" if bytes.iter().all(u8::is_ascii_whitespace) => Err(
+            Status::bad_request("couldn't get version/kind; json parse error: unexpected end of JSON input"),
+        ),
         "" | "application/json" | "*/*" => serde_json::from_slice(bytes).map_err(|error| {
             Status::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
         }),
@@ -70,17 +73,26 @@ pub fn object(value: Value, expected: &GroupVersionKind) -> Result<Object, Statu
     Ok(object)
 }
 
+/// The fault of a document that its kind's decoder would find. Of a custom resource only metadata is decoded: the rest
+/// is validated.
+fn decode_error(schema: &Schema, document: &Value, resource: &ResourceInfo) -> Option<String> {
+    if resource.custom.is_none() {
+        return schema.decode_error(document);
+    }
+    schema.field("metadata")?.decode_error(document.get("metadata")?)
+}
+
 /// Looks for unknown and duplicate fields as `fieldValidation` asks, and takes unknown ones out. Gives the
 /// warnings to send.
 pub fn check_fields(
     info: &RequestInfo,
     object: &mut Object,
     raw: &[u8],
-    schema: Option<&Schema>,
+    resource: &ResourceInfo,
 ) -> Result<Vec<String>, Status> {
-    let Some(schema) = schema else { return Ok(Vec::new()) };
+    let Some(schema) = resource.schema() else { return Ok(Vec::new()) };
     let document = Value::Object(std::mem::take(&mut object.0));
-    if let Some(text) = schema.decode_error(&document) {
+    if let Some(text) = decode_error(&schema, &document, resource) {
         return Err(Status::bad_request(text));
     }
     let mode = info.parameter("fieldValidation").unwrap_or("Warn");
@@ -88,9 +100,7 @@ pub fn check_fields(
         "Ignore" => Vec::new(),
         "Warn" | "Strict" | "" => schema.unknown_fields(&document),
         other => {
-            return Err(Status::bad_request(format!(
-                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-            )));
+            return Err(unknown_validation(other));
         }
     };
     if mode != "Ignore" {
@@ -103,4 +113,11 @@ pub fn check_fields(
     schema.prune(&mut document);
     *object = Object::from_value(document).map_err(Status::internal)?;
     Ok(faults)
+}
+
+/// The answer to a `fieldValidation` that does not exist.
+pub fn unknown_validation(mode: &str) -> Status {
+    Status::bad_request(format!(
+        "fieldValidation: Unsupported value: {mode:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+    ))
 }

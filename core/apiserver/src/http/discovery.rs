@@ -37,10 +37,13 @@ pub(super) fn serve(
         ["api", "v1"] => resources(&catalog, &GroupVersion::parse("v1"))?,
         ["apis", group] => group_of(&catalog, group).ok_or_else(Status::path_not_found)?,
         ["apis", group, version] => resources(&catalog, &GroupVersion::parse(&format!("{group}/{version}")))?,
-        ["openapi", "v3"] => state.openapi_index.get_or_init(|| openapi::index(&catalog)).clone(),
-        ["openapi", "v3", "api", version] => openapi::document(&catalog, &GroupVersion::parse(version))?,
+        ["openapi", "v3"] => openapi::index(&state.registry, &catalog, &state.openapi_index),
+        ["openapi", "v3", "api", version] => {
+            openapi::document(&state.registry, &catalog, &GroupVersion::parse(version))?
+        }
         ["openapi", "v3", "apis", group, version] => {
-            openapi::document(&catalog, &GroupVersion::parse(&format!("{group}/{version}")))?
+            let group_version = GroupVersion::parse(&format!("{group}/{version}"));
+            openapi::document(&state.registry, &catalog, &group_version)?
         }
         [] => {
             json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]})
@@ -60,12 +63,18 @@ fn health(info: &RequestInfo, check: &[&str]) -> Result<Response, Status> {
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
 }
 
+/// When the binary was built (RFC 3339) and of what, where the build says so; upstream's values for an unknown build
+/// otherwise.
+const BUILD_DATE: Option<&str> = option_env!("KEELSON_BUILD_DATE");
+const COMMIT: Option<&str> = option_env!("KEELSON_GIT_COMMIT");
+
 fn version(git_version: &str) -> Value {
     let numbers = git_version.trim_start_matches('v');
     let mut parts = numbers.split('.');
     json!({
         "major": parts.next(), "minor": parts.next(), "gitVersion": git_version,
-        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "gitCommit": COMMIT.unwrap_or_default(), "gitTreeState": "clean",
+        "buildDate": BUILD_DATE.unwrap_or("1970-01-01T00:00:00Z"),
         "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", architecture()),
     })
 }

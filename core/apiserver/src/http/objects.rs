@@ -7,7 +7,7 @@ use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use jiff::Timestamp;
-use keelson_api::{Object, ResourceInfo, Schema, Status};
+use keelson_api::{Object, ResourceInfo, Status, convert, validation};
 use serde_json::{Value, json as document};
 
 use super::negotiation::{Form, form};
@@ -35,6 +35,28 @@ pub(super) async fn serve(
     if !has_verb {
         return Err(method_not_allowed(&resource, request.method()));
     }
+    let Some(custom) = resource.custom.clone() else {
+        return answer(state, identity, info, resource, request, form).await;
+    };
+    if custom.terminating && info.verb == "create" {
+        let text = "create not allowed while custom resource definition is terminating";
+        let mut status = method_not_allowed(&resource, request.method());
+        status.message = text.to_owned();
+        return Err(status);
+    }
+    let mut response = answer(state, identity, info, resource, request, form).await?;
+    warn(response.headers_mut(), custom.deprecation.as_slice());
+    Ok(response)
+}
+
+async fn answer(
+    state: &Arc<ApiState>,
+    identity: Identity,
+    info: RequestInfo,
+    resource: Arc<ResourceInfo>,
+    request: Request<Body>,
+    form: Form,
+) -> Result<Response, Status> {
     match info.verb.as_str() {
         "list" => {
             let page = state.registry.list(&info, &resource).await?;
@@ -42,12 +64,12 @@ pub(super) async fn serve(
         }
         "watch" => watch::serve(&state.registry, &info, &resource, form),
         "get" => {
-            let target = target(&info, resource);
+            let target = target(&info, state.registry.stored(&resource)?);
             if info.subresource == "scale" {
                 return Ok(json(StatusCode::OK, &state.registry.scale(&target)?));
             }
             let found = state.registry.get(&target)?;
-            one(&info, &target.resource, StatusCode::OK, found.bytes.clone(), &form)
+            one(&info, &resource, StatusCode::OK, found.bytes.clone(), &form)
         }
         "create" | "update" | "patch" | "delete" | "deletecollection" => {
             write(state, identity, info, resource, request, &form).await
@@ -66,11 +88,16 @@ async fn write(
 ) -> Result<Response, Status> {
     let (parts, content) = request.into_parts();
     let raw = body::read(content).await?;
-    let mut options = write_options(&info, identity, &parts.headers)?;
-    let target = target(&info, Arc::clone(&resource));
-    let mut warnings = Vec::new();
+    let mut options = write_options(&info, &resource, identity, &parts.headers)?;
+    let target = target(&info, state.registry.stored(&resource)?);
+    let warnings;
     let written = match info.verb.as_str() {
-        "create" => create(state, &info, target, &parts.headers, &raw, &options, &mut warnings).await?,
+        "create" => {
+            let sent = Sent { headers: &parts.headers, raw: &raw };
+            let (written, said) = create(state, &info, &resource, target, sent, &options).await?;
+            warnings = said;
+            written
+        }
         "update" => {
             if info.subresource == "scale" {
                 let scale = scale_object(&parts.headers, &raw)?;
@@ -79,6 +106,7 @@ async fn write(
             }
             let mut object = body::object(body::value(&parts.headers, &raw)?, &resource.gvk())?;
             warnings = check(&info, &mut object, &raw, &resource)?;
+            convert::convert(&mut object, &convert::storage_kind(&target.resource));
             if object.name().is_some_and(|name| name != target.name) {
                 let text = format!(
                     "the name of the object ({}) does not match the name on the URL ({})",
@@ -94,9 +122,13 @@ async fn write(
             }
         }
         "patch" => {
-            let outcome = patch::serve(state, &info, &target, &parts.headers, &raw, &options).await?;
+            let outcome =
+                patch::serve(state, &info, &resource, &target, &parts.headers, &raw, &options).await?;
             match outcome {
-                patch::Patched::Object(written) => written,
+                patch::Patched::Object(written, said) => {
+                    warnings = said;
+                    written
+                }
                 patch::Patched::Scale(scale) => return Ok(json(StatusCode::OK, &scale)),
             }
         }
@@ -104,13 +136,13 @@ async fn write(
             let delete = delete_options(&info, &parts.headers, &raw)?;
             options.dry_run |= delete.dry_run.iter().any(|item| item == "All");
             if info.verb == "deletecollection" {
-                return delete_collection(state, &info, &resource, &delete, &options).await;
+                return delete_collection(state, &info, &resource, &target, &delete, &options).await;
             }
             if !info.subresource.is_empty() {
                 return Err(method_not_allowed(&resource, &Method::DELETE));
             }
             let deleted = state.registry.delete(&target, &delete, &options).await?;
-            return gone(&info, &target, deleted, form);
+            return gone(&info, &resource, &target, deleted, form);
         }
     };
     let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -125,7 +157,7 @@ fn check(
     raw: &[u8],
     resource: &ResourceInfo,
 ) -> Result<Vec<String>, Status> {
-    body::check_fields(info, object, raw, Schema::builtin(&resource.gvk()).as_deref())
+    body::check_fields(info, object, raw, resource)
 }
 
 /// Reads a Scale.
@@ -133,28 +165,42 @@ pub(super) fn scale_object(headers: &HeaderMap, raw: &[u8]) -> Result<Object, St
     Object::from_value(body::value(headers, raw)?).map_err(|error| Status::bad_request(error.to_string()))
 }
 
+/// What a writer has sent.
+struct Sent<'a> {
+    headers: &'a HeaderMap,
+    raw: &'a [u8],
+}
+
 async fn create(
     state: &ApiState,
     info: &RequestInfo,
+    resource: &ResourceInfo,
     target: Target,
-    headers: &HeaderMap,
-    raw: &[u8],
+    sent: Sent<'_>,
     options: &WriteOptions,
-    warnings: &mut Vec<String>,
-) -> Result<Written, Status> {
-    let value = body::value(headers, raw)?;
-    if info.subresource == "binding" {
-        let binding = Object::from_value(value).map_err(|error| Status::bad_request(error.to_string()))?;
-        state.registry.bind(&target, &binding, options).await?;
+) -> Result<(Written, Vec<String>), Status> {
+    let value = body::value(sent.headers, sent.raw)?;
+    if matches!(info.subresource.as_str(), "binding" | "eviction") {
+        let object = Object::from_value(value).map_err(|error| Status::bad_request(error.to_string()))?;
+        if info.subresource == "binding" {
+            state.registry.bind(&target, &object, options).await?;
+        } else {
+            state.registry.evict(&target, &object, options).await?;
+        }
         let status = document!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
-        return Ok(Written { bytes: status.to_string().into(), created: true });
+        return Ok((Written { bytes: status.to_string().into(), created: true }, Vec::new()));
     }
     if !info.subresource.is_empty() || info.name.is_some() {
         return Err(method_not_allowed(&target.resource, &Method::POST));
     }
-    let mut object = body::object(value, &target.resource.gvk())?;
-    *warnings = check(info, &mut object, raw, &target.resource)?;
-    state.registry.create(target, object, options).await
+    let mut object = body::object(value, &resource.gvk())?;
+    let warnings = check(info, &mut object, sent.raw, resource)?;
+    let errors = validation::validate_served(&resource.gvk(), &object);
+    if !errors.is_empty() {
+        return Err(Status::invalid(&resource.gvk(), object.name().unwrap_or_default(), &errors));
+    }
+    convert::convert(&mut object, &convert::storage_kind(&target.resource));
+    Ok((state.registry.create(target, object, options).await?, warnings))
 }
 
 fn warn(headers: &mut HeaderMap, warnings: &[String]) {
@@ -192,6 +238,7 @@ async fn delete_collection(
     state: &ApiState,
     info: &RequestInfo,
     resource: &Arc<ResourceInfo>,
+    collection: &Target,
     delete: &DeleteOptions,
     options: &WriteOptions,
 ) -> Result<Response, Status> {
@@ -201,7 +248,7 @@ async fn delete_collection(
     let mut deletions = Vec::with_capacity(page.objects.len());
     for object in &page.objects {
         let target = Target {
-            resource: Arc::clone(resource),
+            resource: Arc::clone(&collection.resource),
             namespace: object.namespace.as_deref().map(str::to_owned),
             name: object.name.to_string(),
             subresource: String::new(),
@@ -221,14 +268,51 @@ async fn delete_collection(
     listed(info, resource, &page, &Form::Object)
 }
 
-fn gone(info: &RequestInfo, target: &Target, deleted: Deleted, form: &Form) -> Result<Response, Status> {
+fn gone(
+    info: &RequestInfo,
+    resource: &ResourceInfo,
+    target: &Target,
+    deleted: Deleted,
+    form: &Form,
+) -> Result<Response, Status> {
     match deleted {
         Deleted::Gone { uid } => {
             let status = Status::deleted(&target.group_resource(), &target.name, &uid);
             Ok(json(StatusCode::OK, &status.to_value()))
         }
-        Deleted::Ending(bytes) => one(info, &target.resource, StatusCode::OK, bytes, form),
+        Deleted::Ending(bytes) => one(info, resource, StatusCode::OK, bytes, form),
     }
+}
+
+/// Whether a stored document is served as the bytes that it is.
+pub(super) fn is_as_served(resource: &ResourceInfo, stored: &[u8]) -> bool {
+    match &resource.custom {
+        Some(custom) => custom.is_as_served(stored),
+        None => !convert::is_converted(resource),
+    }
+}
+
+/// Brings a stored object into the version that is served.
+pub(super) fn serve_as(resource: &ResourceInfo, object: &mut Object) {
+    convert::convert(object, &resource.gvk());
+    if let Some(custom) = &resource.custom {
+        custom.complete(object);
+    }
+}
+
+/// A stored document in the version that is served.
+pub(super) fn served(resource: &ResourceInfo, bytes: Bytes) -> Result<Bytes, Status> {
+    if is_as_served(resource, &bytes) {
+        return Ok(bytes);
+    }
+    let mut object = cache::decode(&bytes)?;
+    // An answer that is no object of this kind, such as a Status, goes as it is.
+    let stored = convert::storage_kind(resource);
+    if object.kind() != stored.kind || object.gvk().group != stored.group {
+        return Ok(bytes);
+    }
+    serve_as(resource, &mut object);
+    serde_json::to_vec(&object.into_value()).map(Bytes::from).map_err(Status::internal)
 }
 
 /// One object in the form that is asked for.
@@ -240,7 +324,7 @@ fn one(
     form: &Form,
 ) -> Result<Response, Status> {
     match form {
-        Form::Object | Form::AggregatedDiscovery => Ok(super::bytes(code, bytes)),
+        Form::Object | Form::AggregatedDiscovery => Ok(super::bytes(code, served(resource, bytes)?)),
         Form::Metadata => Ok(json(code, &table::metadata_of(&cache::decode(&bytes)?))),
         Form::Table => {
             let object = cache::decode(&bytes)?;
@@ -291,7 +375,7 @@ fn listed(info: &RequestInfo, resource: &ResourceInfo, page: &Page, form: &Form)
                 if place > 0 {
                     out.put_u8(b',');
                 }
-                out.put_slice(&object.bytes);
+                out.put_slice(&served(resource, object.bytes.clone())?);
             }
             out.put_slice(b"]}");
             Ok(super::bytes(StatusCode::OK, out.freeze()))

@@ -2,10 +2,15 @@
 //! their kinds. kubectl reads it for `explain`, and to learn that fields are validated by the server.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
 use keelson_api::{Catalog, GroupVersion, ResourceInfo, Status};
 use ring::digest;
 use serde_json::{Map, Value, json};
+
+use crate::registry::Registry;
+
+mod custom;
 
 fn path(group_version: &GroupVersion) -> String {
     if group_version.group.is_empty() {
@@ -33,9 +38,12 @@ impl Definitions {
     }
 
     /// The definitions of some kinds and of all that they refer to.
-    fn components(&self, resources: &[&ResourceInfo]) -> Map<String, Value> {
+    fn components(&self, resources: &[&ResourceInfo], registry: &Registry) -> Map<String, Value> {
         let mut wanted: Vec<String> =
             resources.iter().filter_map(|it| self.name(it).map(str::to_owned)).collect();
+        if resources.iter().any(|resource| resource.custom.is_some()) {
+            wanted.push(custom::METADATA.to_owned());
+        }
         let mut seen: BTreeSet<String> = wanted.iter().cloned().collect();
         let mut components = Map::new();
         while let Some(name) = wanted.pop() {
@@ -54,6 +62,12 @@ impl Definitions {
                 self.name(resource).and_then(|name| components.get_mut(name))
             {
                 definition.insert("x-kubernetes-group-version-kind".into(), kind);
+            }
+        }
+        let fields = self.all.get(custom::MODEL).and_then(|model| model.get("properties"));
+        for resource in resources.iter().filter(|it| it.custom.is_some()) {
+            if let Some(definition) = custom::definition(registry, resource, fields.unwrap_or(&Value::Null)) {
+                components.insert(custom::name(resource), definition);
             }
         }
         components
@@ -83,28 +97,61 @@ fn link(value: &mut Value, found: &mut impl FnMut(&str)) {
     }
 }
 
-/// The index: a document for each group and version, named by the hash of its content.
-pub(super) fn index(catalog: &Catalog) -> Value {
-    let definitions = Definitions::read();
-    let mut paths = Map::new();
-    for group_version in catalog.group_versions() {
-        let text = build(catalog, &group_version, &definitions).to_string();
-        let hash = hex::encode_upper(digest::digest(&digest::SHA256, text.as_bytes()));
-        let path = path(&group_version);
-        paths.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));
+/// The index: a document for each group and version, named by the hash of its content, or of what a custom resource's
+/// content is made from. The entries of built-in resources are made once, and kept in `builtin`.
+pub(super) fn index(registry: &Registry, catalog: &Catalog, builtin: &OnceLock<Value>) -> Value {
+    let mut index = builtin.get_or_init(|| builtin_index(registry, catalog)).clone();
+    let resources = catalog.resources();
+    let is_custom = |group_version: &GroupVersion| {
+        resources.iter().any(|it| it.custom.is_some() && it.group_version() == *group_version)
+    };
+    for group_version in catalog.group_versions().iter().filter(|it| is_custom(it)) {
+        let own = resources.iter().filter(|it| it.group_version() == *group_version);
+        let hash = custom::hash(own.filter_map(|it| it.custom.as_deref()));
+        add_entry(&mut index, group_version, &hash);
     }
-    json!({"paths": paths})
+    index
+}
+
+fn builtin_index(registry: &Registry, catalog: &Catalog) -> Value {
+    let mut builtin = Catalog::default();
+    for resource in catalog.resources().iter().filter(|it| it.custom.is_none()) {
+        builtin.insert(Arc::clone(resource));
+    }
+    let definitions = Definitions::read();
+    let mut index = json!({"paths": {}});
+    for group_version in builtin.group_versions() {
+        let text = build(registry, &builtin, &group_version, &definitions).to_string();
+        let hash = hex::encode_upper(digest::digest(&digest::SHA256, text.as_bytes()));
+        add_entry(&mut index, &group_version, &hash);
+    }
+    index
+}
+
+fn add_entry(index: &mut Value, group_version: &GroupVersion, hash: &str) {
+    let path = path(group_version);
+    let url = format!("/openapi/v3/{path}?hash={hash}");
+    index["paths"][path] = json!({"serverRelativeURL": url});
 }
 
 /// The document of a group and version.
-pub(super) fn document(catalog: &Catalog, group_version: &GroupVersion) -> Result<Value, Status> {
+pub(super) fn document(
+    registry: &Registry,
+    catalog: &Catalog,
+    group_version: &GroupVersion,
+) -> Result<Value, Status> {
     if !catalog.group_versions().contains(group_version) {
         return Err(Status::path_not_found());
     }
-    Ok(build(catalog, group_version, &Definitions::read()))
+    Ok(build(registry, catalog, group_version, &Definitions::read()))
 }
 
-fn build(catalog: &Catalog, group_version: &GroupVersion, definitions: &Definitions) -> Value {
+fn build(
+    registry: &Registry,
+    catalog: &Catalog,
+    group_version: &GroupVersion,
+    definitions: &Definitions,
+) -> Value {
     let mut paths = Map::new();
     let base = path(group_version);
     let resources: Vec<&ResourceInfo> = catalog
@@ -137,7 +184,7 @@ fn build(catalog: &Catalog, group_version: &GroupVersion, definitions: &Definiti
     }
     json!({
         "openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.36.0"},
-        "paths": paths, "components": {"schemas": definitions.components(&resources)},
+        "paths": paths, "components": {"schemas": definitions.components(&resources, registry)},
     })
 }
 

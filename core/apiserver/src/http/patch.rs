@@ -1,24 +1,30 @@
 //! The four patch formats.
 
 use http::HeaderMap;
-use jiff::Timestamp;
-use keelson_api::{Object, Schema, Status, apply, patch};
+use keelson_api::{Object, ResourceInfo, Schema, Status, convert, patch};
+use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{ApiState, body};
+use super::{ApiState, apply, body};
 use crate::registry::{Target, WriteOptions, Written};
 use crate::request_info::RequestInfo;
+
+/// Server-side apply.
+pub(super) const APPLY: &str = "application/apply-patch+yaml";
 
 const ACCEPTED: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
+    APPLY,
 ];
+
+const CUSTOM_ACCEPTED: [&str; 3] = ["application/json-patch+json", "application/merge-patch+json", APPLY];
 
 /// What a patch gave.
 pub(super) enum Patched {
-    Object(Written),
+    /// The object, and warnings about its fields.
+    Object(Written, Vec<String>),
     Scale(Value),
 }
 
@@ -26,17 +32,21 @@ pub(super) enum Patched {
 pub(super) async fn serve(
     state: &ApiState,
     info: &RequestInfo,
+    resource: &ResourceInfo,
     target: &Target,
     headers: &HeaderMap,
     raw: &[u8],
     options: &WriteOptions,
 ) -> Result<Patched, Status> {
     let format = body::media_type(headers);
-    if !ACCEPTED.contains(&format.as_str()) {
-        return Err(Status::unsupported_media_type(&ACCEPTED));
+    // What a strategic merge would go by is not known of custom resources.
+    let is_custom = resource.custom.is_some();
+    let accepted = if is_custom { &CUSTOM_ACCEPTED[..] } else { &ACCEPTED[..] };
+    if !accepted.contains(&format.as_str()) {
+        return Err(Status::unsupported_media_type(accepted));
     }
-    if format == "application/apply-patch+yaml" {
-        return server_side_apply(state, info, target, raw, options).await.map(Patched::Object);
+    if format == APPLY {
+        return apply::serve(state, info, resource, target, raw, options).await;
     }
     let document: Value = serde_json::from_slice(raw)
         .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
@@ -46,22 +56,44 @@ pub(super) async fn serve(
         let scale = Object::from_value(scale).map_err(|error| Status::bad_request(error.to_string()))?;
         return state.registry.set_scale(target, &scale, options).await.map(Patched::Scale);
     }
-    let schema = Schema::builtin(&target.resource.gvk());
-    let names_revision = document.pointer("/metadata/resourceVersion").is_some();
+    let gvk = resource.gvk();
+    let schema = resource.schema();
+    let stored = convert::storage_kind(&target.resource);
+    let names_revision = names_revision(&document);
+    let warnings = Mutex::new(Vec::new());
     let written = state
         .registry
         .update(target, options, |live| {
-            let mut value = live.clone().into_value();
+            let mut object = live.clone();
+            convert::convert(&mut object, &gvk);
+            let mut value = object.into_value();
             change(&format, &mut value, &document, schema.as_deref())?;
-            let mut object = body::object(value, &target.resource.gvk())?;
-            body::check_fields(info, &mut object, b"{}", schema.as_deref())?;
+            let mut object = body::object(value, &gvk)?;
+            *warnings.lock() = body::check_fields(info, &mut object, b"{}", resource)?;
+            convert::convert(&mut object, &stored);
             if !names_revision {
                 object.set_resource_version(None);
             }
             Ok(object)
         })
         .await?;
-    Ok(Patched::Object(written))
+    Ok(Patched::Object(written, warnings.into_inner()))
+}
+
+/// Whether a patch says at which revision it is to be applied.
+fn names_revision(patch: &Value) -> bool {
+    match patch {
+        Value::Array(operations) => operations.iter().any(|operation| {
+            let value = &operation["value"];
+            match (operation["op"].as_str(), operation["path"].as_str()) {
+                (Some("add" | "replace" | "copy" | "move"), Some("/metadata/resourceVersion")) => true,
+                (Some("add" | "replace"), Some("/metadata")) => value.get("resourceVersion").is_some(),
+                (Some("add" | "replace"), Some("")) => value.pointer("/metadata/resourceVersion").is_some(),
+                _ => false,
+            }
+        }),
+        other => other.pointer("/metadata/resourceVersion").is_some(),
+    }
 }
 
 fn change(format: &str, value: &mut Value, document: &Value, schema: Option<&Schema>) -> Result<(), Status> {
@@ -78,31 +110,4 @@ fn change(format: &str, value: &mut Value, document: &Value, schema: Option<&Sch
         _ => Err(patch::PatchError::UnsupportedMediaType),
     };
     outcome.map_err(|error| error.to_status())
-}
-
-async fn server_side_apply(
-    state: &ApiState,
-    info: &RequestInfo,
-    target: &Target,
-    raw: &[u8],
-    options: &WriteOptions,
-) -> Result<Written, Status> {
-    if info.parameter("fieldManager").is_none_or(str::is_empty) {
-        return Err(Status::bad_request(
-            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-        ));
-    }
-    let gvk = target.resource.gvk();
-    let schema = Schema::builtin(&gvk);
-    let applied = body::object(body::yaml(raw)?, &gvk)?;
-    let manager = apply::Manager { name: &options.manager, subresource: &target.subresource };
-    let force = info.flag("force");
-    let merged = |live: Option<&Object>| {
-        apply::apply(live, &applied, manager, force, schema.as_deref(), Timestamp::now())
-            .map_err(|error| error.to_status())
-    };
-    if state.registry.find(target).is_none() && target.subresource.is_empty() {
-        return state.registry.create(target.clone(), merged(None)?, options).await;
-    }
-    state.registry.update(target, options, |live| merged(Some(live))).await
 }

@@ -1,7 +1,8 @@
 //! What kubectl prints: `meta.k8s.io/v1` Table, and PartialObjectMetadata.
 
 use jiff::Timestamp;
-use keelson_api::{Object, ResourceInfo, table};
+use keelson_api::custom_resource::columns;
+use keelson_api::{Object, ResourceInfo, convert, table};
 use serde_json::{Value, json};
 
 use crate::request_info::RequestInfo;
@@ -25,18 +26,31 @@ pub fn metadata_of(object: &Object) -> Value {
 
 /// One row.
 pub fn row(info: &RequestInfo, resource: &ResourceInfo, object: Object, now: Timestamp) -> Value {
-    let cells = table::cells(&resource.gvk(), &object, now);
+    // Rows are those of the stored form, whichever version is asked for.
+    let cells = match &resource.custom {
+        Some(custom) => columns::cells(&custom.columns, &object, now),
+        None => table::cells(&convert::storage_kind(resource), &object, now),
+    };
     match info.parameter("includeObject") {
         Some("None") => json!({"cells": cells}),
-        Some("Object") => json!({"cells": cells, "object": object.into_value()}),
+        Some("Object") => {
+            let mut object = object;
+            super::objects::serve_as(resource, &mut object);
+            json!({"cells": cells, "object": object.into_value()})
+        }
         _ => json!({"cells": cells, "object": metadata_of(&object)}),
     }
 }
 
 /// A whole table.
-pub fn table(resource: &ResourceInfo, metadata: Value, rows: Vec<Value>, columns: Columns) -> Value {
-    let definitions: Option<Vec<Value>> = (columns == Columns::Shown)
-        .then(|| table::columns(&resource.gvk()).iter().map(table::Column::to_value).collect());
+pub fn table(resource: &ResourceInfo, metadata: Value, rows: Vec<Value>, shown: Columns) -> Value {
+    let definitions: Option<Vec<Value>> = (shown == Columns::Shown).then(|| {
+        let headings = match &resource.custom {
+            Some(custom) => columns::headings(&custom.columns),
+            None => table::columns(&convert::storage_kind(resource)),
+        };
+        headings.iter().map(table::Column::to_value).collect()
+    });
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
         "columnDefinitions": definitions, "rows": rows,

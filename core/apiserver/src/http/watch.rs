@@ -9,12 +9,13 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{StatusCode, header};
 use jiff::Timestamp;
-use keelson_api::{Object, ResourceInfo, Status};
+use keelson_api::{Object, ResourceInfo, Status, convert};
 use keelson_store::EventKind;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::negotiation::Form;
+use super::objects::{is_as_served, serve_as};
 use super::table;
 use crate::cache::{self, Cached, ResourceCache, WatchEvent, frame, word};
 use crate::registry::Registry;
@@ -35,11 +36,53 @@ struct Watcher {
     selection: Selection,
     form: Form,
     columns: table::Columns,
+    /// Every event up to here has been looked at.
     position: u64,
+    /// The newest revision that the client has heard of.
+    told: u64,
     bookmarks: bool,
+    next_bookmark: Instant,
+    /// Once its time is over: the last revision that is told.
+    last: Option<u64>,
     deadline: Instant,
     ready: VecDeque<Bytes>,
     ended: bool,
+    /// Of a custom resource: what tells that its definition may be another one, or gone.
+    served: Option<Served>,
+}
+
+/// A custom resource's place among those that are served.
+struct Served {
+    registry: Arc<Registry>,
+    changes: tokio::sync::watch::Receiver<()>,
+}
+
+impl Served {
+    fn new(registry: &Arc<Registry>) -> Self {
+        let mut changes = registry.catalog_changes();
+        // What has changed since the request was read is looked at first.
+        changes.mark_changed();
+        Served { registry: Arc::clone(registry), changes }
+    }
+
+    /// Ends when other resources are served.
+    async fn changed(served: &mut Option<Self>) {
+        let lasts = match served {
+            Some(served) => served.changes.changed().await.is_ok(),
+            None => false,
+        };
+        if !lasts {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether the definition of a resource is still the one that it was.
+    fn holds(&self, resource: &ResourceInfo) -> bool {
+        let catalog = self.registry.catalog();
+        let found = catalog.find(&resource.group, &resource.version, &resource.plural);
+        let found = found.and_then(|it| it.custom.as_ref());
+        found.zip(resource.custom.as_ref()).is_some_and(|(now, then)| now.is_same_definition(then))
+    }
 }
 
 fn revision(info: &RequestInfo) -> Result<Option<u64>, Status> {
@@ -54,12 +97,12 @@ fn revision(info: &RequestInfo) -> Result<Option<u64>, Status> {
 
 /// Starts a watch.
 pub(super) fn serve(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     info: &RequestInfo,
     resource: &Arc<ResourceInfo>,
     form: Form,
 ) -> Result<Response, Status> {
-    let cache = registry.resource(&resource.group_resource());
+    let cache = registry.resource(&convert::storage_resource(resource));
     let initial = match info.parameter("sendInitialEvents") {
         Some(_) if info.parameter("resourceVersionMatch") != Some("NotOlderThan") => {
             return Err(Status::bad_request(
@@ -70,24 +113,31 @@ pub(super) fn serve(
         Some(_) | None => false,
     };
     let asked = revision(info)?;
-    let seconds = match info.parameter("timeoutSeconds") {
+    let seconds: u64 = match info.parameter("timeoutSeconds") {
         Some(text) => {
             text.parse().map_err(|_| Status::bad_request(format!("invalid timeoutSeconds {text:?}")))?
         }
-        None => rand::random_range(1800..3600),
+        None => 0,
     };
+    let seconds = if seconds == 0 { rand::random_range(1800..3600) } else { seconds };
+    let selection = Selection::of(info, resource)?;
     let mut watcher = Watcher {
-        newest: cache.follow(),
-        selection: Selection::of(info, resource)?,
+        newest: cache.follow_scope(&selection.scope(resource)),
+        selection,
         resource: Arc::clone(resource),
         info: info.clone(),
         form,
         columns: table::Columns::Shown,
         position: 0,
+        told: 0,
+        next_bookmark: Instant::now() + BOOKMARKS,
+        last: None,
         bookmarks: info.flag("allowWatchBookmarks"),
         deadline: Instant::now() + Duration::from_secs(seconds),
         ready: VecDeque::new(),
         ended: false,
+        // Before anything is read: a change that comes later is seen.
+        served: resource.custom.is_some().then(|| Served::new(registry)),
         cache,
     };
     match asked {
@@ -99,6 +149,7 @@ pub(super) fn serve(
         _ if initial || info.parameter("sendInitialEvents").is_none() => watcher.begin(initial)?,
         _ => watcher.position = watcher.cache.list().revision,
     }
+    watcher.told = watcher.position;
     let stream = futures::stream::unfold(watcher, |mut watcher| async move {
         let frame = watcher.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(frame), watcher))
@@ -137,6 +188,13 @@ impl Watcher {
             if self.ended {
                 return None;
             }
+            // Time counts, however much happens that is not selected.
+            let now = Instant::now();
+            if now >= self.deadline {
+                // What has happened until then is still told.
+                let last = *self.last.get_or_insert(self.cache.list().revision);
+                self.ended = self.position >= last;
+            }
             self.newest.borrow_and_update();
             match self.cache.events_after(self.position, BATCH) {
                 Err(expired) => {
@@ -144,12 +202,25 @@ impl Watcher {
                     let status = Status::expired(expired.to_string()).to_value();
                     return Some(frame("ERROR", status.to_string().as_bytes()));
                 }
-                Ok(events) if events.is_empty() => self.wait().await,
+                Ok(events) if events.is_empty() => {
+                    if now >= self.deadline {
+                        self.ended = true;
+                        self.tell();
+                    } else if now >= self.next_bookmark {
+                        self.next_bookmark = now + BOOKMARKS;
+                        self.tell();
+                    } else {
+                        self.wait().await;
+                    }
+                }
                 Ok(events) => {
                     for event in events {
                         self.position = event.revision;
                         match self.take(&event) {
-                            Ok(Some(frame)) => self.ready.push_back(frame),
+                            Ok(Some(frame)) => {
+                                self.told = event.revision;
+                                self.ready.push_back(frame);
+                            }
                             Ok(None) => {}
                             Err(status) => {
                                 self.ended = true;
@@ -178,23 +249,39 @@ impl Watcher {
     }
 
     async fn wait(&mut self) {
-        let pause = if self.bookmarks { BOOKMARKS } else { Duration::from_secs(3600) };
-        let until = self.deadline.min(Instant::now() + pause);
-        match tokio::time::timeout_at(until, self.newest.changed()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => self.ended = true,
-            Err(_) if Instant::now() >= self.deadline => self.ended = true,
-            Err(_) => {
-                // Nothing of this resource lies between its place and the newest revision of all.
-                let listing = self.cache.list();
-                let quiet = self.cache.events_after(self.position, 1).is_ok_and(|events| events.is_empty());
-                if quiet && listing.revision > self.position {
-                    self.position = listing.revision;
-                    match self.bookmark(listing.revision, false) {
-                        Ok(frame) => self.ready.push_back(frame),
-                        Err(_) => self.ended = true,
-                    }
-                }
+        let until = if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
+        let changed = async {
+            tokio::select! {
+                changed = self.newest.changed() => Some(changed),
+                () = Served::changed(&mut self.served) => None,
+            }
+        };
+        match tokio::time::timeout_at(until, changed).await {
+            Ok(Some(Ok(()))) => {}
+            Ok(Some(Err(_))) => self.ended = true,
+            Ok(None) => {
+                self.ended = self.served.as_ref().is_some_and(|served| !served.holds(&self.resource));
+            }
+            // It is time for something, which the loop sees.
+            Err(_) => {}
+        }
+    }
+
+    /// Tells a client that asked for it how far it is.
+    fn tell(&mut self) {
+        if !self.bookmarks {
+            return;
+        }
+        // Nothing of this resource lies between a quiet watcher's place and the newest revision of all.
+        let listing = self.cache.list();
+        if self.cache.events_after(self.position, 1).is_ok_and(|events| events.is_empty()) {
+            self.position = self.position.max(listing.revision);
+        }
+        if self.position > self.told {
+            self.told = self.position;
+            match self.bookmark(self.position, false) {
+                Ok(frame) => self.ready.push_back(frame),
+                Err(_) => self.ended = true,
             }
         }
     }
@@ -228,6 +315,9 @@ impl Watcher {
         object: &Cached,
         event: Option<&WatchEvent>,
     ) -> Result<Bytes, Status> {
+        if !is_as_served(&self.resource, &object.bytes) {
+            return self.shape_object(kind, cache::decode(&object.bytes)?);
+        }
         match (&self.form, event) {
             (Form::Object | Form::AggregatedDiscovery, Some(event)) if word(event.kind) == kind => {
                 Ok(event.frame())
@@ -239,7 +329,11 @@ impl Watcher {
 
     fn shape_object(&mut self, kind: &'static str, object: Object) -> Result<Bytes, Status> {
         let value = match self.form {
-            Form::Object | Form::AggregatedDiscovery => object.into_value(),
+            Form::Object | Form::AggregatedDiscovery => {
+                let mut object = object;
+                serve_as(&self.resource, &mut object);
+                object.into_value()
+            }
             Form::Metadata => table::metadata_of(&object),
             Form::Table => {
                 let metadata = json!({"resourceVersion": object.resource_version()});

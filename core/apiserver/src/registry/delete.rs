@@ -1,7 +1,8 @@
 //! Deletion: at once, after a grace period, or when the last finalizer is gone.
 
 use jiff::{SignedDuration, Timestamp};
-use keelson_api::{Object, ResourceInfo, Status};
+use keelson_api::validation::FieldError;
+use keelson_api::{GroupResource, GroupVersionKind, Object, ResourceInfo, Status};
 use keelson_store::{Precondition, Revision};
 use serde::Deserialize;
 
@@ -24,6 +25,28 @@ pub struct DeleteOptions {
     pub preconditions: Option<Preconditions>,
     /// `["All"]` to change nothing.
     pub dry_run: Vec<String>,
+}
+
+impl DeleteOptions {
+    /// Refuses what contradicts itself.
+    fn validate(&self) -> Result<(), Status> {
+        let mut errors = Vec::new();
+        if let Some(policy) = self.propagation_policy.as_deref() {
+            const PATH: &str = "propagationPolicy";
+            if self.orphan_dependents.is_some() {
+                let detail = "orphanDependents and deletionPropagation cannot be both set";
+                errors.push(FieldError::invalid(PATH, policy, detail));
+            }
+            if !matches!(policy, "Background" | "Foreground" | "Orphan") {
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                errors.push(FieldError::not_supported(PATH, policy, &known));
+            }
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(Status::invalid(&GroupVersionKind::new("meta.k8s.io", "v1", "DeleteOptions"), "", &errors))
+    }
 }
 
 /// What must hold of an object that is deleted.
@@ -58,25 +81,32 @@ enum Plan {
 
 fn check(options: &DeleteOptions, live: &Object, target: &Target) -> Result<(), Status> {
     let Some(preconditions) = &options.preconditions else { return Ok(()) };
-    let resource = target.group_resource();
-    let failed = |what: &str, asked: &str, own: &str| {
-        let detail =
-            format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {own}");
-        Err(Status::conflict(&resource, &target.name, &detail))
+    let about = GroupResource::new(&target.resource.group, &target.resource.kind);
+    let failed = |what: &str, asked: &str, own: &str, why: &str| {
+        let detail = format!(
+            "the {what} in the precondition ({asked}) does not match the {what} in record ({own}). The object might have been {why}"
+        );
+        Err(Status::conflict(&about, &target.name, &detail))
     };
     let own = live.uid().unwrap_or_default();
     if let Some(uid) = preconditions.uid.as_deref().filter(|uid| *uid != own) {
-        return failed("UID", uid, own);
+        return failed("UID", uid, own, "deleted and then recreated");
     }
     let own = live.resource_version().unwrap_or_default();
     if let Some(version) = preconditions.resource_version.as_deref().filter(|version| *version != own) {
-        return failed("ResourceVersion", version, own);
+        return failed("ResourceVersion", version, own, "modified");
     }
     Ok(())
 }
 
+/// Only pods go gracefully.
+fn is_graceful(resource: &ResourceInfo) -> bool {
+    resource.group.is_empty() && resource.plural == "pods"
+}
+
+/// The period of a deletion that begins.
 fn grace(resource: &ResourceInfo, options: &DeleteOptions, live: &Object) -> i64 {
-    if !resource.group.is_empty() || resource.plural != "pods" {
+    if !is_graceful(resource) {
         return 0;
     }
     let finished = matches!(live.get_str(&["status", "phase"]), Some("Succeeded" | "Failed"));
@@ -86,7 +116,7 @@ fn grace(resource: &ResourceInfo, options: &DeleteOptions, live: &Object) -> i64
     }
     let own = live.get(&["spec", "terminationGracePeriodSeconds"]).and_then(serde_json::Value::as_i64);
     // A negative period means: at once, but by the node.
-    let asked = options.grace_period_seconds.or(own).unwrap_or(30);
+    let asked = options.grace_period_seconds.or(own).unwrap_or(0);
     if asked < 0 { 1 } else { asked }
 }
 
@@ -105,21 +135,30 @@ fn finalizers(options: &DeleteOptions, live: &Object) -> Vec<String> {
 
 /// Decides, without doing anything.
 fn plan(resource: &ResourceInfo, options: &DeleteOptions, live: &Object, now: Timestamp) -> Plan {
-    let grace = grace(resource, options, live);
     let mut object = live.clone();
     object.set_finalizers(finalizers(options, live));
     let held = object.finalizers().next().is_some() || strategy::is_held_by_spec(resource, &object);
-    if live.deletion_timestamp().is_some() {
+    if let Some(until) = live.deletion_timestamp() {
         let left = live.deletion_grace_period_seconds().unwrap_or(0);
+        // A running deletion may only be shortened; its time counts from when it began.
+        let asked = options.grace_period_seconds.map_or(left, |asked| if asked < 0 { 1 } else { asked });
+        let grace = asked.min(left);
         if grace == 0 && !held {
             object.set_deletion_grace_period_seconds(Some(0));
             return Plan::Remove(object);
         }
-        if grace >= left && object.finalizers().eq(live.finalizers()) {
+        if grace == left && object.finalizers().eq(live.finalizers()) {
             return Plan::Nothing;
         }
-        object.set_deletion_grace_period_seconds(Some(grace.min(left)));
+        let sooner = SignedDuration::from_secs(left - grace);
+        let until = until.parse::<Timestamp>().ok().and_then(|until| until.checked_sub(sooner).ok());
+        object.set_deletion_timestamp(Some(until.unwrap_or(now)));
+        object.set_deletion_grace_period_seconds(Some(grace));
         return Plan::Mark(object);
+    }
+    let grace = grace(resource, options, live);
+    if let Some(generation) = live.generation().filter(|generation| *generation > 0) {
+        object.set_generation(Some(generation + 1));
     }
     let after = SignedDuration::from_secs(grace);
     object.set_deletion_timestamp(Some(now.checked_add(after).unwrap_or(now)));
@@ -141,13 +180,7 @@ impl Registry {
         delete: &DeleteOptions,
         options: &WriteOptions,
     ) -> Result<Deleted, Status> {
-        if let Some(policy) = delete.propagation_policy.as_deref()
-            && !matches!(policy, "Background" | "Foreground" | "Orphan")
-        {
-            return Err(Status::bad_request(format!(
-                "invalid propagationPolicy {policy:?}: it is one of Background, Foreground, Orphan"
-            )));
-        }
+        delete.validate()?;
         for _ in 0..ATTEMPTS {
             let found = self.get(target)?;
             let live = cache::decode(&found.bytes)?;
@@ -156,7 +189,11 @@ impl Registry {
             let uid = live.uid().unwrap_or_default().to_owned();
             let plan = plan(&target.resource, delete, &live, Timestamp::now());
             if options.dry_run {
-                return Ok(Deleted::Ending(found.bytes.clone()));
+                return match plan {
+                    Plan::Nothing => Ok(Deleted::Ending(found.bytes.clone())),
+                    Plan::Remove(_) => Ok(Deleted::Gone { uid }),
+                    Plan::Mark(object) => super::dry(object, false).map(|it| Deleted::Ending(it.bytes)),
+                };
             }
             let at = Precondition::Unchanged(Revision::new(found.revision));
             let outcome = match plan {
@@ -218,7 +255,11 @@ mod tests {
             pod(json!({"deletionTimestamp": "2026-01-01T00:00:10Z", "deletionGracePeriodSeconds": 10}));
         assert_eq!(decide(&ending, &DeleteOptions::default()), Plan::Nothing);
         let sooner = DeleteOptions { grace_period_seconds: Some(5), ..DeleteOptions::default() };
-        assert!(matches!(decide(&ending, &sooner), Plan::Mark(_)));
+        let Plan::Mark(object) = decide(&ending, &sooner) else { panic!() };
+        assert_eq!(object.deletion_timestamp(), Some("2026-01-01T00:00:05Z"));
+        assert_eq!(object.deletion_grace_period_seconds(), Some(5));
+        let now = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+        assert!(matches!(decide(&ending, &now), Plan::Remove(_)));
     }
 
     #[test]

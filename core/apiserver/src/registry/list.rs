@@ -5,11 +5,11 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keelson_api::selector::{FieldSelector, LabelSelector};
-use keelson_api::{ResourceInfo, Status};
+use keelson_api::{ResourceInfo, Status, convert};
 use serde::{Deserialize, Serialize};
 
 use super::Registry;
-use crate::cache::{Cached, Listing};
+use crate::cache::{Cached, Listing, Scope};
 use crate::request_info::RequestInfo;
 
 /// Fields that a selector may name, beside `metadata.name` and `metadata.namespace`.
@@ -36,6 +36,18 @@ fn selectable(resource: &ResourceInfo) -> &'static [&'static str] {
             "reason",
             "reportingComponent",
             "source",
+            "type",
+        ],
+        ("events.k8s.io", "events") => &[
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reason",
+            "reportingController",
             "type",
         ],
         ("", "secrets") => &["type"],
@@ -69,13 +81,16 @@ impl Selection {
         if text.is_empty() {
             return Ok(selection);
         }
-        let fields = FieldSelector::parse(text).map_err(|error| Status::bad_request(error.to_string()))?;
-        for requirement in &fields.requirements {
+        let mut fields =
+            FieldSelector::parse(text).map_err(|error| Status::bad_request(error.to_string()))?;
+        for requirement in &mut fields.requirements {
             let known = ["metadata.name", "metadata.namespace"].contains(&requirement.field.as_str())
-                || selectable(resource).contains(&requirement.field.as_str());
+                || selectable(resource).contains(&requirement.field.as_str())
+                || resource.custom.as_ref().is_some_and(|it| it.selectable.contains(&requirement.field));
             if !known {
                 return Err(Status::bad_request(format!("field label not supported: {}", requirement.field)));
             }
+            requirement.field = convert::stored_field(resource, &requirement.field).into_owned();
         }
         selection.fields = Some(fields);
         Ok(selection)
@@ -89,6 +104,25 @@ impl Selection {
             && self.fields.as_ref().is_none_or(|fields| {
                 fields.requirements.iter().all(|it| (object.field(&it.field) == it.value) == it.equal)
             })
+    }
+
+    /// Whose events may be selected: those of one object, of a node's pods, of a namespace, or all.
+    pub fn scope(&self, resource: &ResourceInfo) -> Scope {
+        let exact = |field: &str| self.fields.as_ref().and_then(|fields| fields.exact(field));
+        let name = self.name.as_deref().or_else(|| exact("metadata.name"));
+        let namespace = self.namespace.as_deref().or_else(|| exact("metadata.namespace"));
+        match (name, namespace, resource.namespaced) {
+            (Some(name), _, false) => return Scope::Object(name.to_owned()),
+            (Some(name), Some(namespace), true) => return Scope::Object(format!("{namespace}/{name}")),
+            (Some(_), None, true) | (None, ..) => {}
+        }
+        if let (Some(node), "", "pods") =
+            (exact("spec.nodeName"), resource.group.as_str(), resource.plural.as_str())
+            && !node.is_empty()
+        {
+            return Scope::Node(node.to_owned());
+        }
+        namespace.map_or(Scope::All, |namespace| Scope::Namespace(namespace.to_owned()))
     }
 
     /// Whether every object of the cluster is selected.
@@ -144,7 +178,7 @@ impl Registry {
     /// The objects that a request selects.
     pub async fn list(&self, info: &RequestInfo, resource: &ResourceInfo) -> Result<Page, Status> {
         let selection = Selection::of(info, resource)?;
-        let cache = self.resource(&resource.group_resource());
+        let cache = self.resource(&convert::storage_resource(resource));
         let limit = number(info, "limit")?.filter(|limit| *limit > 0).map(|limit| limit as usize);
         let asked = number(info, "resourceVersion")?;
         let exact = info.parameter("resourceVersionMatch") == Some("Exact");

@@ -5,6 +5,10 @@ use serde_json::Value;
 
 use super::Target;
 
+mod job;
+pub(crate) mod pod;
+mod service;
+
 /// The finalizer of foreground deletion.
 pub const FOREGROUND: &str = "foregroundDeletion";
 /// The finalizer that asks for dependents to be left.
@@ -72,14 +76,21 @@ fn counts_generation(resource: &ResourceInfo) -> bool {
         "events.k8s.io" | "coordination.k8s.io" | "discovery.k8s.io" | "rbac.authorization.k8s.io" => {
             resource.plural == "endpointslices"
         }
+        "autoscaling" | "node.k8s.io" => false,
+        "storage.k8s.io" => resource.plural == "csidrivers",
+        "apps" => resource.plural != "controllerrevisions",
         _ => true,
     }
 }
 
 /// What a creator may not set.
 pub(super) fn before_create(resource: &ResourceInfo, object: &mut Object) {
-    if has_status(resource) {
+    // A kubelet registers its node with its status.
+    if has_status(resource) && !is(resource, "", "nodes") {
         object.remove(&["status"]);
+    }
+    if is(resource, "batch", "jobs") {
+        job::before_create(object);
     }
     object.set_generation(counts_generation(resource).then_some(1));
     let phase = match (resource.group.as_str(), resource.plural.as_str()) {
@@ -90,15 +101,40 @@ pub(super) fn before_create(resource: &ResourceInfo, object: &mut Object) {
     object.set(&["status", "phase"], phase.into());
 }
 
+/// What the server says about a new object, once its spec is final.
+pub(super) fn finish_create(resource: &ResourceInfo, object: &mut Object, now: jiff::Timestamp) {
+    if is(resource, "", "pods") {
+        pod::finish(object, now);
+    }
+}
+
+fn is(resource: &ResourceInfo, group: &str, plural: &str) -> bool {
+    resource.group == group && resource.plural == plural
+}
+
 /// What an update keeps from the live object.
 pub(super) fn before_update(target: &Target, object: &mut Object, live: &Object) {
+    let record = object.remove(&["metadata", "managedFields"]);
     match target.subresource.as_str() {
         "" => {
             if has_status(&target.resource) {
                 keep(object, live, "status");
             }
-            if target.resource.plural == "namespaces" && target.resource.group.is_empty() {
+            if is(&target.resource, "", "namespaces") {
                 keep(object, live, "spec");
+            }
+            if is(&target.resource, "", "services") {
+                service::before_update(object, live);
+            }
+        }
+        "ephemeralcontainers" => {
+            let containers = object.remove(&["spec", "ephemeralContainers"]);
+            let version = object.resource_version().map(str::to_owned);
+            *object = live.clone();
+            object.set_resource_version(version.as_deref());
+            match containers {
+                Some(containers) => object.set(&["spec", "ephemeralContainers"], containers),
+                None => drop(object.remove(&["spec", "ephemeralContainers"])),
             }
         }
         "status" => {
@@ -110,12 +146,15 @@ pub(super) fn before_update(target: &Target, object: &mut Object, live: &Object)
                 None => drop(object.remove(&["status"])),
             }
             // Conditions' writers also set annotations and labels of nodes by this path.
-            if let Some(metadata) = metadata {
+            if let Some(metadata) = metadata.filter(|_| target.resource.custom.is_none()) {
                 for field in ["labels", "annotations"] {
                     if let Some(value) = metadata.get(field) {
                         object.set(&["metadata", field], value.clone());
                     }
                 }
+            }
+            if is(&target.resource, "", "pods") {
+                pod::keep(object, live);
             }
         }
         _ => {}
@@ -136,6 +175,11 @@ pub(super) fn before_update(target: &Target, object: &mut Object, live: &Object)
             None => drop(object.remove(&["metadata", field])),
         }
     }
+    // The record of an apply is that of the new state, whatever is kept of the object; of another write it is made yet.
+    match record {
+        Some(record) => object.set(&["metadata", "managedFields"], record),
+        None => drop(object.remove(&["metadata", "managedFields"])),
+    }
     object.set_name(&target.name);
     object.set_namespace(target.namespace.as_deref());
 }
@@ -149,15 +193,22 @@ fn keep(object: &mut Object, live: &Object, field: &str) {
 
 /// Counts a change of anything but metadata and status.
 pub(super) fn set_generation(target: &Target, object: &mut Object, live: &Object) {
-    if !counts_generation(&target.resource) || target.subresource == "status" {
+    if !counts_generation(&target.resource) || matches!(target.subresource.as_str(), "status" | "binding") {
         return;
     }
+    // Without a status of its own that field is one as others are.
+    let plain_status = target.resource.custom.is_some() && !has_status(&target.resource);
     let differs = |a: &Object, b: &Object| {
-        a.0.iter().any(|(field, value)| {
-            !matches!(field.as_str(), "metadata" | "status") && b.0.get(field) != Some(value)
+        a.0.iter().any(|(field, value)| match field.as_str() {
+            "metadata" | "apiVersion" => false,
+            "status" if !plain_status => false,
+            _ => b.0.get(field) != Some(value),
         })
     };
-    if differs(object, live) || differs(live, object) {
+    // A Deployment's annotations become those of its ReplicaSets.
+    let annotations =
+        is(&target.resource, "apps", "deployments") && object.annotations() != live.annotations();
+    if annotations || differs(object, live) || differs(live, object) {
         object.set_generation(Some(live.generation().unwrap_or(0) + 1));
     }
 }

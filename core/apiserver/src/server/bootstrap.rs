@@ -2,22 +2,24 @@
 
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use keelson_api::{GroupVersionKind, Object, Status};
 use serde_json::{Value, json};
 
-use super::Config;
 use crate::identity::{Identity, MASTERS};
-use crate::registry::{Registry, Target, WriteOptions};
+use crate::registry::{Record, Registry, Target, WriteOptions};
 
-fn options() -> WriteOptions {
+pub(super) fn options() -> WriteOptions {
     WriteOptions {
         identity: Identity::user("system:apiserver", &[MASTERS]),
         manager: "kube-apiserver".to_owned(),
+        served: None,
+        record: Record::Track,
         dry_run: false,
     }
 }
 
-async fn ensure(registry: &Registry, document: Value) -> Result<(), Status> {
+pub(super) async fn ensure(registry: &Registry, document: Value) -> Result<(), Status> {
     let object = Object::from_value(document).map_err(Status::internal)?;
     let gvk: GroupVersionKind = object.gvk();
     let catalog = registry.catalog();
@@ -76,31 +78,22 @@ fn priority_class(name: &str, value: i64, description: &str) -> Value {
 }
 
 /// Makes what is missing.
-pub(super) async fn run(registry: &Registry, config: &Config, authority: &str) -> Result<(), Status> {
-    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-        ensure(registry, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
-            .await?;
-        for document in namespace_contents(name, authority) {
-            ensure(registry, document).await?;
-        }
-    }
-    for document in super::roles::documents().map_err(Status::internal)? {
-        ensure(registry, document).await?;
-    }
-    let critical = "Used for system critical pods that must not be moved from their current node.";
-    ensure(registry, priority_class("system-node-critical", 2_000_001_000, critical)).await?;
-    let critical = "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.";
-    ensure(registry, priority_class("system-cluster-critical", 2_000_000_000, critical)).await?;
-    let address = config.service_cidr.hosts().next().map(|address| address.to_string());
-    ensure(
-        registry,
-        json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
-            "spec": {"type": "ClusterIP", "clusterIP": address, "ports": [
-                {"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.bind.port()},
-            ]},
-        }),
-    )
-    .await
+pub(super) async fn run(registry: &Registry, authority: &str) -> Result<(), Status> {
+    // What does not wait for each other is written together.
+    let names = ["default", "kube-system", "kube-public", "kube-node-lease"];
+    let namespace = |name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    try_join_all(names.map(|name| ensure(registry, namespace(name)))).await?;
+    let contents = names.into_iter().flat_map(|name| namespace_contents(name, authority));
+    let node = "Used for system critical pods that must not be moved from their current node.";
+    let cluster = "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.";
+    let classes = [
+        priority_class("system-node-critical", 2_000_001_000, node),
+        priority_class("system-cluster-critical", 2_000_000_000, cluster),
+    ];
+    let objects = contents.chain(classes).map(|document| ensure(registry, document));
+    let roles = super::roles::documents().map_err(Status::internal)?;
+    let roles = roles.into_iter().chain(super::controller_roles::documents());
+    let roles = roles.map(|document| super::role_reconciliation::reconcile(registry, document));
+    futures::try_join!(try_join_all(objects), try_join_all(roles))?;
+    super::aggregated_roles::settle(registry).await
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Config, StartError};
-use crate::http::{ApiState, Failure, handle};
+use crate::http::{ApiState, Failure, compression, handle};
 use crate::identity::Identity;
 use crate::pki::{Pki, PkiError};
 
@@ -40,6 +40,7 @@ fn tls(config: &Config, pki: &Pki) -> Result<rustls::ServerConfig, StartError> {
     .to_vec();
     let mut addresses = vec![std::net::Ipv4Addr::LOCALHOST.into()];
     addresses.extend(first.map(std::net::IpAddr::V4));
+    addresses.extend(config.advertise);
     addresses.extend(Some(config.bind.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback()));
     for name in &config.names {
         match name.parse() {
@@ -138,8 +139,12 @@ async fn answer(
 ) -> axum::response::Response {
     use axum::response::IntoResponse;
     let path = request.uri().path();
+    let gzip = compression::accepts(request.headers());
     match state.authenticator.request(peer, request.headers(), path) {
-        Ok(identity) => handle(state, identity, request).await,
+        Ok(identity) => {
+            let response = handle(state, identity, request).await;
+            if gzip { compression::compress(response).await } else { response }
+        }
         Err(status) => Failure(status).into_response(),
     }
 }

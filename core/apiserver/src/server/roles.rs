@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-const GROUP: &str = "rbac.authorization.k8s.io";
+pub(super) const GROUP: &str = "rbac.authorization.k8s.io";
 const ROLES: &str = include_str!("roles.yaml");
 
 #[derive(Deserialize)]
@@ -27,7 +27,7 @@ struct Role {
     rules: Option<Value>,
 }
 
-fn metadata(name: &str, labels: &[String]) -> Value {
+pub(super) fn metadata(name: &str, labels: &[String]) -> Value {
     let mut all = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
     for label in labels {
         all[label] = "true".into();

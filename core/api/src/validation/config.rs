@@ -1,0 +1,84 @@
+//! ConfigMaps and Secrets.
+
+use super::at::At;
+use super::{ErrorKind, FieldError};
+use crate::names;
+use crate::object::Object;
+
+const MOST: usize = 1 << 20;
+
+fn keys(map: &At<'_>, errors: &mut Vec<FieldError>) {
+    for (key, at) in map.entries() {
+        let faults = names::config_key(key).into_iter();
+        errors.extend(faults.map(|fault| FieldError::invalid(at.path.as_str(), key, fault)));
+    }
+}
+
+/// The size of what base64 stands for.
+fn decoded_length(text: &str) -> usize {
+    let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count();
+    (text.len() / 4 * 3).saturating_sub(padding)
+}
+
+fn too_long(path: &str, errors: &mut Vec<FieldError>) {
+    let detail = format!("may not be more than {MOST} bytes");
+    let value = serde_json::Value::Null;
+    errors.push(FieldError { path: path.into(), kind: ErrorKind::TooLong, value, detail });
+}
+
+fn base64(map: &At<'_>, errors: &mut Vec<FieldError>) {
+    use base64::Engine as _;
+    for (_, at) in map.entries() {
+        if base64::engine::general_purpose::STANDARD.decode(at.text()).is_err() {
+            errors.push(at.invalid("illegal base64 data"));
+        }
+    }
+}
+
+pub(super) fn config_map(object: &Object, errors: &mut Vec<FieldError>) {
+    let (data, binary) = (At::of(object, "data"), At::of(object, "binaryData"));
+    keys(&data, errors);
+    keys(&binary, errors);
+    base64(&binary, errors);
+    for (key, at) in data.entries() {
+        if binary.value.get(key).is_some() {
+            errors.push(FieldError::invalid(at.path, key, "duplicate of key present in binaryData"));
+        }
+    }
+    let texts: usize = data.entries().map(|(_, at)| at.text().len()).sum();
+    let bytes: usize = binary.entries().map(|(_, at)| decoded_length(at.text())).sum();
+    if texts + bytes > MOST {
+        too_long("", errors);
+    }
+}
+
+pub(super) fn secret(object: &Object, errors: &mut Vec<FieldError>) {
+    let data = At::of(object, "data");
+    keys(&data, errors);
+    base64(&data, errors);
+    if data.entries().map(|(_, at)| decoded_length(at.text())).sum::<usize>() > MOST {
+        too_long("data", errors);
+    }
+    let mut needs = |key: &str, detail: &str| {
+        if data.value.get(key).is_none() {
+            errors.push(FieldError::required(format!("data[{key}]"), detail));
+        }
+    };
+    match object.get_str(&["type"]).unwrap_or("") {
+        "kubernetes.io/dockerconfigjson" => needs(".dockerconfigjson", ""),
+        "kubernetes.io/dockercfg" => needs(".dockercfg", ""),
+        "kubernetes.io/ssh-auth" => needs("ssh-privatekey", ""),
+        "kubernetes.io/tls" => {
+            needs("tls.crt", "");
+            needs("tls.key", "");
+        }
+        "kubernetes.io/basic-auth" if data.value.get("password").is_none() => needs("username", ""),
+        "kubernetes.io/service-account-token" => {
+            const NAME: &str = "kubernetes.io/service-account.name";
+            if object.annotation(NAME).is_none_or(str::is_empty) {
+                errors.push(FieldError::required(format!("metadata.annotations[{NAME}]"), ""));
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,92 @@
+//! Probes and lifecycle hooks: exactly one handler, with what it needs.
+
+use super::super::FieldError;
+use super::super::at::At;
+
+const HANDLERS: [&str; 5] = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"];
+
+/// Which rules a probe follows beside those of all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Liveness,
+    Readiness,
+    Startup,
+}
+
+fn http_get(at: &At<'_>, errors: &mut Vec<FieldError>) {
+    if at.field("path").is_empty() {
+        errors.push(at.field("path").required(""));
+    }
+    at.field("port").port(errors);
+    at.field("scheme").one_of(&["HTTP", "HTTPS"], errors);
+    for header in at.field("httpHeaders").items() {
+        let name = header.field("name");
+        let good = !name.text().is_empty()
+            && name.text().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if !good {
+            errors.push(name.invalid(
+                "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')",
+            ));
+        }
+    }
+}
+
+/// A handler of a probe or hook. Some kinds are for one of both alone.
+fn handler(at: &At<'_>, known: &[&str], errors: &mut Vec<FieldError>) {
+    let mut found = 0;
+    for name in HANDLERS.iter().filter(|name| known.contains(name)) {
+        let one = at.field(name);
+        if !one.is_set() {
+            continue;
+        }
+        found += 1;
+        if found > 1 {
+            errors.push(one.forbidden("may not specify more than 1 handler type"));
+            continue;
+        }
+        match *name {
+            "exec" if one.field("command").is_empty() => errors.push(one.field("command").required("")),
+            "httpGet" => http_get(&one, errors),
+            "tcpSocket" => one.field("port").port(errors),
+            "grpc" => one.field("port").port_number(errors),
+            "sleep" if one.field("seconds").number().is_none_or(|seconds| seconds < 0) => {
+                errors.push(one.field("seconds").invalid("must be non-negative"));
+            }
+            _ => {}
+        }
+    }
+    if found == 0 {
+        errors.push(at.required("must specify a handler type"));
+    }
+}
+
+pub(super) fn probe(at: &At<'_>, kind: Kind, errors: &mut Vec<FieldError>) {
+    if !at.is_set() {
+        return;
+    }
+    handler(at, &["exec", "httpGet", "tcpSocket", "grpc"], errors);
+    for field in
+        ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
+    {
+        at.field(field).not_negative(errors);
+    }
+    let grace = at.field("terminationGracePeriodSeconds");
+    if grace.is_set() && kind == Kind::Readiness {
+        errors.push(grace.invalid("must not be set for readinessProbes"));
+    } else if grace.number().is_some_and(|seconds| seconds <= 0) {
+        errors.push(grace.invalid("must be greater than 0"));
+    }
+    let threshold = at.field("successThreshold");
+    if kind != Kind::Readiness && threshold.number().is_some_and(|number| number != 1) {
+        errors.push(threshold.invalid("must be 1"));
+    }
+}
+
+pub(super) fn lifecycle(at: &At<'_>, errors: &mut Vec<FieldError>) {
+    for hook in ["postStart", "preStop"] {
+        let hook = at.field(hook);
+        if hook.is_set() {
+            handler(&hook, &["exec", "httpGet", "tcpSocket", "sleep"], errors);
+        }
+    }
+}

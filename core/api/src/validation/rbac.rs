@@ -1,0 +1,83 @@
+//! Roles and bindings.
+
+use super::FieldError;
+use super::at::At;
+use crate::names;
+use crate::object::Object;
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+pub(super) fn role(object: &Object, namespaced: bool, errors: &mut Vec<FieldError>) {
+    for rule in At::of(object, "rules").items() {
+        let (verbs, groups, resources, urls) = (
+            rule.field("verbs"),
+            rule.field("apiGroups"),
+            rule.field("resources"),
+            rule.field("nonResourceURLs"),
+        );
+        if verbs.is_empty() {
+            errors.push(verbs.required("verbs must contain at least one value"));
+        }
+        if !urls.is_empty() {
+            if namespaced {
+                errors.push(urls.invalid("namespaced rules cannot apply to non-resource URLs"));
+            }
+            if !groups.is_empty() || !resources.is_empty() || !rule.field("resourceNames").is_empty() {
+                errors
+                    .push(urls.invalid("rules cannot apply to both regular resources and non-resource URLs"));
+            }
+            continue;
+        }
+        if groups.is_empty() {
+            errors.push(groups.required("resource rules must supply at least one api group"));
+        }
+        if resources.is_empty() {
+            errors.push(resources.required("resource rules must supply at least one resource"));
+        }
+    }
+}
+
+pub(super) fn binding(object: &Object, namespaced: bool, errors: &mut Vec<FieldError>) {
+    let reference = At::of(object, "roleRef");
+    let (group, kind, name) = (reference.field("apiGroup"), reference.field("kind"), reference.field("name"));
+    if group.text() != GROUP {
+        errors.push(FieldError::not_supported(group.path.as_str(), group.text(), &[GROUP]));
+    }
+    let kinds: &[&str] = if namespaced { &["ClusterRole", "Role"] } else { &["ClusterRole"] };
+    if !kinds.contains(&kind.text()) {
+        errors.push(FieldError::not_supported(kind.path.as_str(), kind.text(), kinds));
+    }
+    if name.is_empty() {
+        errors.push(name.required(""));
+    } else {
+        name.invalid_for(names::path_segment(name.text()), errors);
+    }
+    for subject in At::of(object, "subjects").items() {
+        let (kind, name, group) = (subject.field("kind"), subject.field("name"), subject.field("apiGroup"));
+        if name.is_empty() {
+            errors.push(name.required(""));
+        }
+        match kind.text() {
+            "ServiceAccount" => {
+                if !name.is_empty() {
+                    name.invalid_for(names::dns1123_subdomain(name.text()), errors);
+                }
+                if !group.is_empty() {
+                    errors.push(FieldError::not_supported(group.path.as_str(), group.text(), &[""]));
+                }
+                if subject.field("namespace").is_empty() {
+                    errors.push(subject.field("namespace").required(""));
+                }
+            }
+            "User" | "Group" => {
+                if group.text() != GROUP {
+                    errors.push(FieldError::not_supported(group.path.as_str(), group.text(), &[GROUP]));
+                }
+            }
+            other => {
+                let known = ["Group", "ServiceAccount", "User"];
+                errors.push(FieldError::not_supported(kind.path.as_str(), other, &known));
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What makes pods: Deployments, ReplicaSets, DaemonSets, StatefulSets, Jobs, CronJobs; and what guards them.
+
+use serde_json::{Map, Value};
+
+use super::FieldError;
+use super::at::At;
+use super::pod::template;
+use super::selector::label_selector;
+use crate::object::Object;
+use crate::selector::LabelSelector;
+
+const ALWAYS: [&str; 1] = ["Always"];
+
+pub(super) fn workload(kind: &str, object: &Object, errors: &mut Vec<FieldError>) {
+    let spec = At::of(object, "spec");
+    match kind {
+        "Deployment" => {
+            spec.field("replicas").not_negative(errors);
+            selected(&spec, "deployment", errors);
+            template(&spec.field("template"), &ALWAYS, errors);
+            deployment(&spec, errors);
+        }
+        "ReplicaSet" => {
+            spec.field("replicas").not_negative(errors);
+            spec.field("minReadySeconds").not_negative(errors);
+            selected(&spec, "deployment", errors);
+            template(&spec.field("template"), &ALWAYS, errors);
+        }
+        "DaemonSet" => {
+            selected(&spec, "daemonset", errors);
+            template(&spec.field("template"), &ALWAYS, errors);
+            spec.field("minReadySeconds").not_negative(errors);
+            spec.field("revisionHistoryLimit").not_negative(errors);
+            let strategy = spec.field("updateStrategy");
+            strategy.field("type").one_of(&["OnDelete", "RollingUpdate"], errors);
+            rolling(&strategy.field("rollingUpdate"), errors);
+        }
+        "StatefulSet" => {
+            spec.field("replicas").not_negative(errors);
+            selected(&spec, "statefulset", errors);
+            template(&spec.field("template"), &ALWAYS, errors);
+            spec.field("podManagementPolicy").one_of(&["OrderedReady", "Parallel"], errors);
+            let strategy = spec.field("updateStrategy");
+            strategy.field("type").one_of(&["OnDelete", "RollingUpdate"], errors);
+            strategy.field("rollingUpdate").field("partition").not_negative(errors);
+        }
+        _ => {}
+    }
+}
+
+/// A selector that selects something, and the template's labels among it.
+fn selected(spec: &At<'_>, owner: &str, errors: &mut Vec<FieldError>) {
+    let selector = spec.field("selector");
+    if !selector.is_set() {
+        errors.push(selector.required(""));
+        return;
+    }
+    let before = errors.len();
+    label_selector(&selector, errors);
+    if selector.field("matchLabels").is_empty() && selector.field("matchExpressions").is_empty() {
+        errors.push(selector.invalid(format!("empty selector is invalid for {owner}")));
+    }
+    if errors.len() > before {
+        return;
+    }
+    let labels = spec.field("template").field("metadata").field("labels");
+    if let Ok(parsed) = LabelSelector::from_value(selector.value)
+        && !parsed.matches(labels.value.as_object())
+    {
+        let value = labels.value.as_object().cloned().unwrap_or_else(Map::new);
+        errors.push(FieldError::invalid(labels.path, value, "`selector` does not match template `labels`"));
+    }
+}
+
+fn deployment(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+    let strategy = spec.field("strategy");
+    let (kind, update) = (strategy.field("type"), strategy.field("rollingUpdate"));
+    match kind.text() {
+        "Recreate" if update.is_set() => {
+            errors.push(update.forbidden("may not be specified when strategy `type` is 'Recreate'"))
+        }
+        "RollingUpdate" if !update.is_set() => {
+            errors.push(update.required("this should be defaulted and never be nil"))
+        }
+        _ => kind.one_of(&["Recreate", "RollingUpdate"], errors),
+    }
+    rolling(&update, errors);
+    for field in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
+        spec.field(field).not_negative(errors);
+    }
+    let (deadline, ready) = (spec.field("progressDeadlineSeconds"), spec.field("minReadySeconds"));
+    if deadline.number().is_some_and(|seconds| seconds <= ready.number().unwrap_or(0)) {
+        errors.push(deadline.invalid("must be greater than minReadySeconds"));
+    }
+}
+
+/// A number or a percentage, which is not negative.
+fn share(at: &At<'_>, errors: &mut Vec<FieldError>) -> Option<i64> {
+    match at.value {
+        Value::Null => None,
+        Value::String(text) => {
+            let number = text.strip_suffix('%').and_then(|text| text.parse::<i64>().ok());
+            if number.is_none_or(|number| number < 0) {
+                errors.push(at.invalid(
+                    "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+                ));
+            }
+            number
+        }
+        _ => {
+            at.not_negative(errors);
+            at.number()
+        }
+    }
+}
+
+fn rolling(update: &At<'_>, errors: &mut Vec<FieldError>) {
+    if !update.is_set() {
+        return;
+    }
+    let (unavailable, surge) = (update.field("maxUnavailable"), update.field("maxSurge"));
+    let (lost, more) = (share(&unavailable, errors), share(&surge, errors));
+    if lost == Some(0) && more == Some(0) {
+        errors.push(unavailable.invalid("may not be 0 when `maxSurge` is 0"));
+    }
+    if lost.is_some_and(|lost| unavailable.value.is_string() && lost > 100) {
+        errors.push(unavailable.invalid("must not be greater than 100%"));
+    }
+}
+
+pub(super) fn job(spec: &At<'_>, is_new: bool, errors: &mut Vec<FieldError>) {
+    let numbers =
+        ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"];
+    for field in numbers {
+        spec.field(field).not_negative(errors);
+    }
+    let mode = spec.field("completionMode");
+    mode.one_of(&["Indexed", "NonIndexed"], errors);
+    if mode.text() == "Indexed" && !spec.field("completions").is_set() {
+        let detail = "when completion mode is Indexed";
+        errors.push(spec.field("completions").required(detail));
+    }
+    let manual = spec.field("manualSelector").is_true();
+    if manual && spec.field("selector").is_set() {
+        label_selector(&spec.field("selector"), errors);
+    } else if is_new
+        && !manual
+        && spec.field("selector").is_set()
+        && spec.field("template").field("metadata").field("labels").is_empty()
+    {
+        errors.push(spec.field("selector").invalid("`selector` not auto-generated"));
+    }
+    template(&spec.field("template"), &["OnFailure", "Never"], errors);
+    let policy = spec.field("template").field("spec").field("restartPolicy");
+    if policy.text() == "Always" {
+        errors.retain(|error| error.path != policy.path);
+        errors.push(FieldError::required(policy.path, "valid values: \"OnFailure\", \"Never\""));
+    }
+}
+
+pub(super) fn cron_job(object: &Object, errors: &mut Vec<FieldError>) {
+    let spec = At::of(object, "spec");
+    let schedule = spec.field("schedule");
+    if schedule.is_empty() {
+        errors.push(schedule.required(""));
+    } else if !schedule.text().starts_with('@') && schedule.text().split_whitespace().count() != 5 {
+        let found = schedule.text().split_whitespace().count();
+        errors.push(
+            schedule.invalid(format!("expected exactly 5 fields, found {found}: [{}]", schedule.text())),
+        );
+    }
+    spec.field("concurrencyPolicy").one_of(&["Allow", "Forbid", "Replace"], errors);
+    for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+        spec.field(field).not_negative(errors);
+    }
+    job(&spec.field("jobTemplate").field("spec"), false, errors);
+    if object.name().is_some_and(|name| name.len() > 52) {
+        let detail = "must be no more than 52 characters";
+        errors.push(FieldError::invalid("metadata.name", object.name(), detail));
+    }
+}
+
+pub(super) fn disruption_budget(object: &Object, errors: &mut Vec<FieldError>) {
+    let spec = At::of(object, "spec");
+    let (least, most) = (spec.field("minAvailable"), spec.field("maxUnavailable"));
+    if least.is_set() && most.is_set() {
+        errors.push(spec.invalid("minAvailable and maxUnavailable cannot be both set"));
+    }
+    for field in [&least, &most] {
+        if share(field, errors).is_some_and(|number| field.value.is_string() && number > 100) {
+            errors.push(field.invalid("must not be greater than 100%"));
+        }
+    }
+    let policy = spec.field("unhealthyPodEvictionPolicy");
+    if policy.is_set() {
+        policy.one_of(&["AlwaysAllow", "IfHealthyBudget"], errors);
+    }
+    label_selector(&spec.field("selector"), errors);
+}

@@ -1,0 +1,15 @@
+//! Built-in kinds, through the whole server in one process: authorization, admission, registry, store.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod apply;
+mod harness;
+
+mod custom_resources;
+mod events;
+mod pod_rules;
+mod pods;
+mod roles;
+mod services;
+mod watches;
+mod workloads;
