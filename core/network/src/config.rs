@@ -100,8 +100,8 @@ pub(crate) fn checked(cluster_id: &str) -> Result<String, ConfigError> {
     }
 }
 
-/// The bridge's name: twelve of fifteen characters.
-pub(crate) fn bridge(cluster_id: &str) -> String {
+/// The name of a cluster's bridge: twelve of fifteen characters.
+pub fn bridge(cluster_id: &str) -> String {
     format!("keel{cluster_id}")
 }
 

@@ -14,6 +14,7 @@
 //!
 //! - `config`, `pod`: what is asked; `pod_network`: the driver
 //! - `ipam`: which address; `record`: what is on disk, one file per pod, written before anything is made
+//! - `probe`: whether this kernel can do it at all
 //! - `link`, `netns`, `sysctl`: the kernel's interfaces; `rules`: the nftables table; `forwarding`: other people's tables
 //!
 //! **Invariant**: what exists in the kernel has a record on disk, so that it can be removed after a crash.
@@ -27,18 +28,20 @@ mod link;
 mod netns;
 mod pod;
 mod pod_network;
+mod probe;
 mod record;
 mod rules;
 mod sysctl;
 
 pub use cni::chain::ChainError;
 pub use cni::configuration::ConfigurationError;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, bridge as bridge_name};
 pub use forwarding::ForwardingError;
 pub use ipam::Exhausted;
 pub use link::LinkError;
 pub use netns::NamespaceError;
 pub use pod::{AddResult, Pod, PortMapping, Protocol};
 pub use pod_network::{Error, PodNetwork, remove_all};
+pub use probe::{ProbeError, probe};
 pub use record::RecordError;
 pub use sysctl::SysctlError;

@@ -509,7 +509,7 @@ fn forget_datagrams(kernel: &mut Connection, ports: &[(HostPort, Target)]) -> Re
     Ok(())
 }
 
-fn connect() -> Result<Handle, Error> {
+pub(crate) fn connect() -> Result<Handle, Error> {
     let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Netlink)?;
     tokio::spawn(connection);
     Ok(handle)

@@ -64,6 +64,29 @@ pub enum ConntrackKey {
     State,
     /// Bits of [`ct_status`].
     Status,
+    /// The IPv4 address to which its first packet was sent, 4 bytes in network order.
+    OriginalDestination,
+    /// The port to which its first packet was sent, 2 bytes in network order.
+    OriginalPort,
+}
+
+impl ConntrackKey {
+    const fn number(self) -> u32 {
+        match self {
+            Self::State => 0,
+            Self::Status => 2,
+            Self::OriginalDestination => 20,
+            Self::OriginalPort => 12,
+        }
+    }
+
+    /// What has a value in each direction needs to know which.
+    const fn is_directed(self) -> bool {
+        match self {
+            Self::State | Self::Status => false,
+            Self::OriginalDestination | Self::OriginalPort => true,
+        }
+    }
 }
 
 /// Bits of [`ConntrackKey::State`].
@@ -216,7 +239,7 @@ pub enum Expression {
         /// From where.
         from: Register,
     },
-    /// Loads what is known of the connection, 4 bytes, machine's order.
+    /// Loads what is known of the connection; states are 4 bytes in the machine's order.
     Conntrack {
         /// What.
         key: ConntrackKey,
@@ -284,10 +307,12 @@ pub enum Expression {
         /// How long.
         timeout: Duration,
     },
-    /// A random number below `modulus`, 4 bytes, machine's order.
+    /// A random number of `modulus` ones that begin with `offset`, 4 bytes, machine's order.
     Random {
         /// At least 1.
         modulus: u32,
+        /// The smallest.
+        offset: u32,
         /// To where.
         to: Register,
     },
@@ -400,7 +425,10 @@ impl Expression {
             }
             Self::Conntrack { key, to } => {
                 out.put_u32(1, to.wire());
-                out.put_u32(2, if *key == ConntrackKey::State { 0 } else { 2 });
+                out.put_u32(2, key.number());
+                if key.is_directed() {
+                    out.put(3, &[0]);
+                }
             }
             Self::Compare { how, from, with } => {
                 out.put_u32(1, from.wire());
@@ -425,11 +453,11 @@ impl Expression {
                 out.put_u32(5, value.wire());
                 out.put_u64(6, u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
             }
-            Self::Random { modulus, to } => {
+            Self::Random { modulus, offset, to } => {
                 out.put_u32(1, to.wire());
                 out.put_u32(2, *modulus);
                 out.put_u32(3, 1);
-                out.put_u32(4, 0);
+                out.put_u32(4, *offset);
             }
             Self::Immediate { value, to } => {
                 out.put_u32(1, to.wire());

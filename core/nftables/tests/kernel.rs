@@ -78,7 +78,7 @@ fn balanced(port: u16) -> Batch {
     batch.add_rule(&table, "output", &Rule::new(find).comment("find the service"));
     let mut pick = load_front();
     pick.extend([
-        Expression::Random { modulus: 2, to: R3 },
+        Expression::Random { modulus: 2, offset: 0, to: R3 },
         Expression::Map { map: "endpoints".to_owned(), key: R0, to: R0 },
         Expression::Nat { kind: NatKind::Destination, family: Family::Ipv4, address: R0, port: Some(R1) },
     ]);
