@@ -165,18 +165,20 @@ fn listen(socket: &PathBuf) -> Result<tokio::net::UnixListener, Error> {
 }
 
 /// Stops and removes every pod of the folder: containers, mounts, namespaces, control groups, networks. Images stay.
+/// A container has as long as `grace` to end after its stop signal. Answers how many pods there were.
 /// The runtime must not be running.
-pub async fn remove_all(config: Config) -> Result<(), Error> {
+pub async fn remove_all(config: Config, grace: std::time::Duration) -> Result<usize, Error> {
     if !config.root.exists() {
-        return Ok(());
+        return Ok(0);
     }
     let _lock = lock(&config)?;
     let cgroup_root = config.cgroup_root.clone();
     let shutdown = CancellationToken::new();
     let guard = shutdown.clone().drop_guard();
     let runtime = start(config, &shutdown).await?;
-    runtime.remove_pods().await.map_err(|error| Error::Recovery(error::chain(&error)))?;
+    let pods = runtime.sandboxes.read().len();
+    runtime.remove_pods(grace).await.map_err(|error| Error::Recovery(error::chain(&error)))?;
     runtime.remove_cgroup(&cgroup_root).map_err(|error| Error::Recovery(error::chain(&error)))?;
     drop(guard);
-    Ok(())
+    Ok(pods)
 }

@@ -76,9 +76,10 @@ fn start(folder: &Path) -> i32 {
     };
     match prepare(folder) {
         Ok(mut pod) => {
-            let told = caller.write_all(READY);
+            // A caller that has died meanwhile is no reason to end: its successor finds the socket.
+            let _ = caller.write_all(READY);
             drop(caller);
-            if let Err(error) = told.and_then(|()| pod.serve()) {
+            if let Err(error) = pod.serve() {
                 tracing::error!(%error, "the pod process fails");
                 return 1;
             }

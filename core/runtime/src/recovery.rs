@@ -93,8 +93,17 @@ impl Runtime {
         Ok(())
     }
 
-    /// Stops and removes every pod.
-    pub(crate) async fn remove_pods(self: &Arc<Self>) -> Result<(), CallError> {
+    /// Stops and removes every pod; containers that do not end within `grace` are killed.
+    pub(crate) async fn remove_pods(self: &Arc<Self>, grace: std::time::Duration) -> Result<(), CallError> {
+        let containers: Vec<String> = self.containers.read().keys().cloned().collect();
+        let seconds = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
+        let stops = containers.iter().map(|id| self.stop_container(id, seconds));
+        for stopped in futures::future::join_all(stops).await {
+            // What could not be asked to end is killed with its pod.
+            if let Err(error) = stopped {
+                tracing::warn!(error = %chain(&error), "a container was not stopped in order");
+            }
+        }
         let ids: Vec<String> = self.sandboxes.read().keys().cloned().collect();
         let removals = ids.iter().map(|id| self.remove_sandbox(id));
         for result in futures::future::join_all(removals).await {

@@ -174,7 +174,8 @@ impl Container {
     pub(crate) fn exited(&self, exit: Exit, why: Why) -> bool {
         self.phase.send_if_modified(|phase| {
             let started_at = match phase {
-                Phase::Created => 0,
+                // Its end may be told before the answer to the request that started it.
+                Phase::Created => started_at(&self.folder),
                 Phase::Running { started_at, .. } => *started_at,
                 Phase::Exited { .. } => return false,
             };
@@ -283,6 +284,17 @@ pub(crate) fn read_record<T: for<'de> Deserialize<'de>>(path: &Path) -> std::io:
         Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// The moment of a container's start as its folder tells it, 0 if it never started.
+fn started_at(folder: &Path) -> i64 {
+    match read_record::<Started>(&folder.join("started.json")) {
+        Ok(started) => started.map_or(0, |started| started.at),
+        Err(error) => {
+            tracing::warn!(%error, folder = %folder.display(), "the start of a container cannot be read");
+            0
+        }
     }
 }
 

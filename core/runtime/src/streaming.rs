@@ -1,7 +1,7 @@
 //! The streaming server: exec, attach and port-forward over WebSocket on a loopback port, by one-time tokens.
 //!
 //! - `remote_command`: `v4.channel.k8s.io` and `v5.channel.k8s.io`
-//! - `port_forward`: the WebSocket form of port forwarding
+//! - `port_forward`: the WebSocket forms of port forwarding; `spdy`: what is inside of one of them
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -22,11 +22,27 @@ use crate::error::CallError;
 
 mod port_forward;
 mod remote_command;
+mod spdy;
 
 /// A token is worth nothing after this.
 const LIFETIME: Duration = Duration::from_secs(60);
 /// More are not open at a time.
 const MAX_TOKENS: usize = 1000;
+
+/// How long a client may take to answer the end of a session.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Ends a session in order: a client takes any other end for a failure. What it still sends is read and dropped, since
+/// closing a connection with unread data throws away what was sent last.
+async fn end(socket: &mut WebSocket) {
+    let normal = CloseFrame { code: close_code::NORMAL, reason: "".into() };
+    if socket.send(Message::Close(Some(normal))).await.is_err() {
+        // The client has gone, and needs no answer.
+        return;
+    }
+    let rest = async { while let Some(Ok(_)) = socket.recv().await {} };
+    let _ = tokio::time::timeout(FAREWELL, rest).await;
+}
 
 /// What a token is for.
 #[derive(Debug, Clone)]

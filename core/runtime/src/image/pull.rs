@@ -27,7 +27,8 @@ const ACCEPTED: &[&str] = &[
 ];
 
 /// How registries are reached.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Registries {
     /// Hosts asked before a registry, by the registry's host, for example `docker.io` -> `mirror.local:5000`.
     pub mirrors: BTreeMap<String, Vec<String>>,

@@ -92,6 +92,9 @@ fn inside(setup: &PodSetup) -> Result<(), String> {
     nix::unistd::sethostname(&setup.hostname).map_err(|error| format!("host name: {error}"))?;
     // By /proc/self, net.* and kernel.shm* parameters are those of the caller's namespaces.
     for (name, value) in &setup.sysctls {
+        if !is_namespaced(name) {
+            return Err(format!("sysctl {name}={value}: it belongs to the machine, not to a pod"));
+        }
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
         std::fs::write(&path, value).map_err(|error| format!("sysctl {name}={value}: {error}"))?;
     }
@@ -100,6 +103,15 @@ fn inside(setup: &PodSetup) -> Result<(), String> {
     }
     super::set_title("pause", "pause");
     Ok(())
+}
+
+/// Whether a kernel parameter is of the network or ipc namespace of who writes it.
+fn is_namespaced(name: &str) -> bool {
+    let name = name.replace('/', ".");
+    let ipc = ["kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced", "kernel.sem"];
+    let of_ipc =
+        ipc.contains(&name.as_str()) || name.starts_with("kernel.msg") || name.starts_with("fs.mqueue.");
+    (of_ipc || name.starts_with("net.")) && !name.contains("..")
 }
 
 #[allow(unsafe_code)]

@@ -1,7 +1,9 @@
 //! Port forwarding over WebSocket, subprotocol `v4.channel.k8s.io`: for the n-th port, channel 2n carries data and
 //! channel 2n+1 errors; the first message of each is the port, two bytes, little-endian.
 //!
-//! SPDY, also tunnelled in WebSocket (`SPDY/3.1+portforward.k8s.io`), is not spoken and is refused.
+//! - `tunnel`: the subprotocol `SPDY/3.1+portforward.k8s.io`, which `kubectl` asks for
+//!
+//! SPDY without a WebSocket around it is not spoken and is refused.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -15,14 +17,21 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 
-const PROTOCOLS: [&str; 2] = ["v4.channel.k8s.io", "portforward.k8s.io"];
+mod tunnel;
+
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+const PROTOCOLS: [&str; 3] = [TUNNEL, "v4.channel.k8s.io", "portforward.k8s.io"];
 const MAX_PORTS: usize = 64;
 
 pub(super) fn upgrade(upgrade: WebSocketUpgrade, netns: Option<PathBuf>, ports: Vec<u16>) -> Response {
     let upgrade = upgrade.protocols(PROTOCOLS);
+    if upgrade.selected_protocol().is_some_and(|protocol| protocol == TUNNEL) {
+        // The ports come with the streams.
+        return upgrade.on_upgrade(move |socket| tunnel::run(socket, netns));
+    }
     if upgrade.selected_protocol().is_none() || ports.is_empty() || ports.len() > MAX_PORTS {
-        let text = "port forwarding is supported over the WebSocket subprotocol v4.channel.k8s.io with 1 to 64 \
-                    ports in the request; SPDY/3.1+portforward.k8s.io is not supported";
+        let text = "port forwarding is supported over the WebSocket subprotocols SPDY/3.1+portforward.k8s.io, and \
+                    v4.channel.k8s.io with 1 to 64 ports in the request";
         return (StatusCode::BAD_REQUEST, text).into_response();
     }
     upgrade.on_upgrade(move |socket| run(socket, netns, ports))
@@ -93,7 +102,7 @@ async fn run(mut socket: WebSocket, netns: Option<PathBuf>, ports: Vec<u16>) {
                 Some(message) => if socket.send(message).await.is_err() { return },
                 None => {
                     // Every connection has ended.
-                    let _ = socket.send(Message::Close(None)).await;
+                    super::end(&mut socket).await;
                     return;
                 }
             },

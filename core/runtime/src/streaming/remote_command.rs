@@ -81,7 +81,7 @@ async fn run(mut socket: WebSocket, session: Session) {
     if let Some(end) = end {
         // The client has gone if this fails, and needs no answer.
         let _ = socket.send(message(ERROR, end.to_string().as_bytes())).await;
-        let _ = socket.send(Message::Close(None)).await;
+        super::end(&mut socket).await;
     }
 }
 

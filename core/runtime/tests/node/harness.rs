@@ -116,7 +116,7 @@ impl Node {
         self.shutdown.cancel();
         self.task.abort();
         let _ = self.task.await;
-        keelson_runtime::remove_all(self.config.clone()).await.unwrap();
+        keelson_runtime::remove_all(self.config.clone(), std::time::Duration::ZERO).await.unwrap();
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
         let name = self.folder.to_str().unwrap();
         assert!(!mounts.contains(name), "mounts left behind");
