@@ -69,6 +69,14 @@ impl Pods {
         self.by_uid.read().values().map(|entry| Arc::clone(&entry.pod)).collect()
     }
 
+    /// Identifiers and log files of all instances that run.
+    pub(crate) fn running_logs(&self) -> Vec<(String, PathBuf)> {
+        let all = self.by_uid.read();
+        let instances = all.values().flat_map(|entry| &entry.observed.containers);
+        let running = instances.filter(|one| one.is_running() && !one.log_path.is_empty());
+        running.map(|one| (one.id.clone(), PathBuf::from(&one.log_path))).collect()
+    }
+
     /// The pod's newest state.
     pub(crate) fn put(&self, uid: &str, pod: Arc<Pod>, observed: Arc<Observed>) {
         self.by_uid.write().insert(uid.to_owned(), Entry { pod, observed });

@@ -124,8 +124,6 @@ calls! {
     container_status(ContainerStatusRequest) -> ContainerStatusResponse, runtime, "ContainerStatus", SHORT;
     /// All containers that fit a filter.
     list_containers(ListContainersRequest) -> ListContainersResponse, runtime, "ListContainers", SHORT;
-    /// Changes limits of a running container.
-    update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse, runtime, "UpdateContainerResources", SHORT;
     /// Opens the log file of a container anew, after it was moved away.
     reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse, runtime, "ReopenContainerLog", SHORT;
     /// Asks for the URL at which a command's streams are served.
@@ -134,26 +132,19 @@ calls! {
     attach(AttachRequest) -> AttachResponse, runtime, "Attach", SHORT;
     /// Asks for the URL at which a sandbox's ports are served.
     port_forward(PortForwardRequest) -> PortForwardResponse, runtime, "PortForward", SHORT;
-    /// Usage of one container.
-    container_stats(ContainerStatsRequest) -> ContainerStatsResponse, runtime, "ContainerStats", SHORT;
-    /// Usage of all containers.
-    list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse, runtime, "ListContainerStats", SHORT;
     /// Usage of all sandboxes.
     list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse, runtime, "ListPodSandboxStats", SHORT;
     /// All images.
     list_images(ListImagesRequest) -> ListImagesResponse, images, "ListImages", SHORT;
     /// One image, if it is there.
     image_status(ImageStatusRequest) -> ImageStatusResponse, images, "ImageStatus", SHORT;
-    /// Removes an image.
-    remove_image(RemoveImageRequest) -> RemoveImageResponse, images, "RemoveImage", SHORT;
-    /// The file systems that hold images and containers.
-    image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse, images, "ImageFsInfo", SHORT;
 }
 
 impl RuntimeClient {
     /// Stops a container: its stop signal, and after `grace` SIGKILL; may be repeated.
     pub(crate) async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
-        let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
+        // Whole seconds, and never less than what was granted.
+        let timeout = i64::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
         let request = v1::StopContainerRequest { container_id: id.to_owned(), timeout };
         let limit = grace.saturating_add(LONG);
         let answer = self.runtime.clone().stop_container(timed(request, limit)).await;

@@ -124,12 +124,6 @@ impl Observed {
     pub(crate) fn ready_sandbox(&self) -> Option<&Sandbox> {
         self.sandboxes.first().filter(|sandbox| sandbox.ready)
     }
-
-    /// Whether nothing of the pod runs.
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.sandboxes.iter().all(|sandbox| !sandbox.ready)
-            && !self.containers.iter().any(|one| one.is_running())
-    }
 }
 
 /// Looks at one pod; remembers what cannot change any more.
@@ -266,5 +260,25 @@ fn convert(sandbox: String, status: v1::ContainerStatus) -> Instance {
         termination_log: words,
         resources: status.resources.and_then(|resources| resources.linux),
         user: status.user.and_then(|user| user.linux),
+    }
+}
+
+/// An instance for tests.
+#[cfg(test)]
+pub(crate) fn fixture(id: &str, name: &str, restart_count: u32, state: ContainerState) -> Instance {
+    Instance {
+        id: id.to_owned(),
+        sandbox: "s0".to_owned(),
+        name: name.to_owned(),
+        restart_count,
+        hash: String::new(),
+        created_at: i64::from(restart_count),
+        state,
+        image: "img".to_owned(),
+        image_ref: "sha256:1".to_owned(),
+        log_path: String::new(),
+        termination_log: None,
+        resources: None,
+        user: None,
     }
 }

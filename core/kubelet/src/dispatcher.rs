@@ -1,0 +1,290 @@
+//! Wakes one worker per pod: when the API has news of it, and when the runtime does.
+//!
+//! Whatever the runtime holds of pods that the API does not know gets a worker too, which ends it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use keelson_cri::v1;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, ResourceExt as _};
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+
+use crate::labels;
+use crate::runtime_client::RuntimeClient;
+use crate::worker::{Mail, Node, Worker};
+
+/// The runtime is asked for its events again after this.
+const RETRY: Duration = Duration::from_secs(1);
+/// The runtime is waited for with this pause.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Hands news to workers.
+pub(crate) struct Dispatcher {
+    node: Arc<Node>,
+    shutdown: CancellationToken,
+    workers: HashMap<String, watch::Sender<Mail>>,
+    tasks: JoinSet<()>,
+    uids: HashMap<Id, String>,
+    /// Pods of the list that is just coming.
+    listed: HashSet<String>,
+    /// The API's pods are known.
+    complete: bool,
+}
+
+/// The pods of a node, as the API has them.
+fn source(
+    client: kube::Client,
+    node: &str,
+) -> impl Stream<Item = watcher::Result<watcher::Event<Pod>>> + use<> {
+    let selected = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    watcher(Api::<Pod>::all(client), selected).default_backoff()
+}
+
+/// Waits until the runtime answers; false when the shutdown came first.
+pub(crate) async fn wait_for_runtime(runtime: &RuntimeClient, shutdown: &CancellationToken) -> bool {
+    let mut told = false;
+    loop {
+        match runtime.version(v1::VersionRequest::default()).await {
+            Ok(_) => return true,
+            Err(error) => {
+                if !told {
+                    tracing::info!(%error, "waiting for the container runtime");
+                    told = true;
+                }
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return false,
+            () = tokio::time::sleep(PATIENCE) => {}
+        }
+    }
+}
+
+/// The next event; never, while there is no stream.
+async fn next(
+    stream: &mut Option<Streaming<v1::ContainerEventResponse>>,
+) -> Result<Option<v1::ContainerEventResponse>, tonic::Status> {
+    match stream {
+        Some(stream) => stream.message().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The pod that an event is about.
+fn subject(event: &v1::ContainerEventResponse) -> Option<&str> {
+    let sandbox = event.pod_sandbox_status.as_ref().and_then(|status| status.metadata.as_ref());
+    let label = || event.containers_statuses.iter().find_map(|one| one.labels.get(labels::POD_UID));
+    sandbox.map(|metadata| metadata.uid.as_str()).or_else(|| label().map(String::as_str))
+}
+
+impl Dispatcher {
+    pub(crate) fn new(node: Arc<Node>, shutdown: CancellationToken) -> Self {
+        Self {
+            node,
+            shutdown,
+            workers: HashMap::new(),
+            tasks: JoinSet::new(),
+            uids: HashMap::new(),
+            listed: HashSet::new(),
+            complete: false,
+        }
+    }
+
+    /// Runs until the shutdown, and then until all workers have let go of their pods.
+    pub(crate) async fn run(mut self) {
+        let mut pods = std::pin::pin!(source(self.node.client.clone(), &self.node.config.node_name));
+        let mut events = None;
+        let mut ask_at = tokio::time::Instant::now();
+        loop {
+            let deaf = events.is_none();
+            tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                Some(event) = pods.next() => self.hear(event).await,
+                () = tokio::time::sleep_until(ask_at), if deaf => {
+                    ask_at = tokio::time::Instant::now() + RETRY;
+                    match self.node.runtime.events().await {
+                        Ok(stream) => {
+                            events = Some(stream);
+                            // What happened meanwhile is not told.
+                            self.wake_all();
+                            self.adopt_orphans().await;
+                        }
+                        Err(error) => tracing::warn!(%error, "the runtime does not tell its events"),
+                    }
+                }
+                event = next(&mut events) => match event {
+                    Ok(Some(event)) => {
+                        if let Some(uid) = subject(&event) {
+                            self.wake(uid);
+                        }
+                    }
+                    Ok(None) => events = None,
+                    Err(error) => {
+                        tracing::warn!(%error, "the runtime's events broke off");
+                        events = None;
+                    }
+                },
+                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.ended(ended),
+            }
+        }
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    fn wake(&self, uid: &str) {
+        if let Some(worker) = self.workers.get(uid) {
+            worker.send_modify(|mail| mail.runtime += 1);
+        }
+    }
+
+    fn wake_all(&self) {
+        self.workers.values().for_each(|worker| worker.send_modify(|mail| mail.runtime += 1));
+    }
+
+    async fn hear(&mut self, event: watcher::Result<watcher::Event<Pod>>) {
+        match event {
+            Ok(watcher::Event::Init) => self.listed.clear(),
+            Ok(watcher::Event::InitApply(pod)) => {
+                self.listed.extend(pod.metadata.uid.clone());
+                self.deliver(pod, false);
+            }
+            Ok(watcher::Event::InitDone) => {
+                for (uid, worker) in &self.workers {
+                    if !self.listed.contains(uid) {
+                        worker.send_modify(|mail| mail.gone = true);
+                    }
+                }
+                self.listed = HashSet::new();
+                self.complete = true;
+                self.adopt_orphans().await;
+                self.remove_folders().await;
+                self.remove_logs().await;
+            }
+            Ok(watcher::Event::Apply(pod)) => self.deliver(pod, false),
+            Ok(watcher::Event::Delete(pod)) => self.deliver(pod, true),
+            Err(error) => tracing::warn!(%error, "pods cannot be watched"),
+        }
+    }
+
+    /// Hands a pod to its worker, which is made if there is none.
+    fn deliver(&mut self, mut pod: Pod, gone: bool) {
+        let Some(uid) = pod.metadata.uid.clone() else { return };
+        pod.managed_fields_mut().clear();
+        let pod = Arc::new(pod);
+        if let Some(worker) = self.workers.get(&uid) {
+            worker.send_modify(|mail| {
+                mail.pod = pod;
+                mail.gone |= gone;
+            });
+        } else if !gone {
+            self.employ(uid, Mail { pod, gone, runtime: 0 });
+        }
+    }
+
+    fn employ(&mut self, uid: String, mail: Mail) {
+        let (sender, receiver) = watch::channel(mail);
+        let Some(worker) = Worker::new(Arc::clone(&self.node), receiver) else { return };
+        let task = self.tasks.spawn(worker.run(self.shutdown.clone()));
+        self.uids.insert(task.id(), uid.clone());
+        self.workers.insert(uid, sender);
+    }
+
+    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let (id, failure) = match ended {
+            Ok((id, ())) => (id, None),
+            Err(error) => (error.id(), Some(error)),
+        };
+        let Some(uid) = self.uids.remove(&id) else { return };
+        let sender = self.workers.remove(&uid);
+        if let (Some(error), Some(sender)) = (failure, sender) {
+            tracing::error!(%error, uid, "a pod's worker broke off and is started again");
+            let mail = sender.borrow().clone();
+            self.employ(uid, mail);
+        }
+    }
+
+    /// Takes away what is left below the data folder of pods that nobody knows.
+    async fn remove_folders(&self) {
+        let remaining = match self.node.volumes.remaining().await {
+            Ok(remaining) => remaining,
+            Err(error) => {
+                tracing::warn!(%error, "folders of pods cannot be listed");
+                return;
+            }
+        };
+        for uid in remaining.iter().filter(|uid| !self.workers.contains_key(*uid)) {
+            match self.node.volumes.tear_down(uid).await {
+                Ok(()) => tracing::info!(uid, "the folder of a pod that is gone was removed"),
+                Err(error) => tracing::warn!(uid, %error, "the folder of a pod that is gone is not removed"),
+            }
+        }
+    }
+
+    /// Takes away the logs of pods that nobody knows.
+    async fn remove_logs(&self) {
+        let mut entries = match tokio::fs::read_dir(&self.node.config.log_dir).await {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => {
+                tracing::warn!(%error, "folders of logs cannot be listed");
+                return;
+            }
+        };
+        while let Ok(Some(entry)) = entries.next_entry().await {
+            let name = entry.file_name();
+            // NAMESPACE_NAME_UID, of which none has an underscore.
+            let uid = name.to_str().and_then(|name| name.rsplit_once('_')).map(|(_, uid)| uid);
+            if uid.is_none_or(|uid| self.workers.contains_key(uid)) {
+                continue;
+            }
+            if let Err(error) = tokio::fs::remove_dir_all(entry.path()).await {
+                tracing::warn!(path = %entry.path().display(), %error, "logs of a pod that is gone are not removed");
+            }
+        }
+    }
+
+    /// Gives a worker to each pod of the runtime that the API does not know.
+    async fn adopt_orphans(&mut self) {
+        if !self.complete {
+            return;
+        }
+        let request = v1::ListPodSandboxRequest { filter: None };
+        let sandboxes = match self.node.runtime.list_pod_sandbox(request).await {
+            Ok(answer) => answer.items,
+            // It is asked again with its events.
+            Err(error) => {
+                tracing::warn!(%error, "the runtime does not say which pods it holds");
+                return;
+            }
+        };
+        for sandbox in sandboxes {
+            let Some(metadata) = sandbox.metadata else { continue };
+            if metadata.uid.is_empty() || self.workers.contains_key(&metadata.uid) {
+                continue;
+            }
+            tracing::info!(
+                object = format!("{}/{}", metadata.namespace, metadata.name),
+                uid = metadata.uid,
+                "the runtime holds a pod that the API does not know: it is ended"
+            );
+            let pod = Pod {
+                metadata: ObjectMeta {
+                    name: Some(metadata.name),
+                    namespace: Some(metadata.namespace),
+                    uid: Some(metadata.uid.clone()),
+                    ..ObjectMeta::default()
+                },
+                spec: Some(PodSpec::default()),
+                status: None,
+            };
+            self.employ(metadata.uid, Mail { pod: Arc::new(pod), gone: true, runtime: 0 });
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What a worker remembers of its pod beyond what the API and the runtime hold: tries under way and failures.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::backoff::Backoff;
+use crate::probe::ProbeStates;
+
+/// A reason with its text, as statuses show them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Why {
+    /// One word.
+    pub(crate) reason: String,
+    /// The rest.
+    pub(crate) message: String,
+}
+
+impl Why {
+    /// A reason with its text.
+    pub(crate) fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self { reason: reason.to_owned(), message: message.into() }
+    }
+}
+
+/// Something that has to be done once, and may fail.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Not done.
+    #[default]
+    Open,
+    /// Done.
+    Done,
+    /// Failed; tried again at the given time.
+    Failed {
+        /// When it is tried again.
+        retry: Timestamp,
+        /// How often it has failed in a row.
+        failures: u32,
+    },
+}
+
+impl Step {
+    /// What a failure makes of it: the pause doubles from a second to two minutes.
+    pub(crate) fn failed(&self, now: Timestamp) -> Self {
+        let failures = match self {
+            Self::Failed { failures, .. } => failures.saturating_add(1),
+            Self::Open | Self::Done => 1,
+        };
+        let pause = SignedDuration::from_secs((1 << failures.min(7)).min(120) / 2);
+        Self::Failed { retry: now.checked_add(pause).unwrap_or(Timestamp::MAX), failures }
+    }
+}
+
+/// The image of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Image {
+    /// Not looked for since the container ended last.
+    #[default]
+    Unknown,
+    /// There.
+    Present {
+        /// The runtime's identifier.
+        id: String,
+        /// The user that it names, when that is a number.
+        uid: Option<i64>,
+        /// The user that it names, when that is a name.
+        username: String,
+    },
+    /// Not to be had.
+    Failed {
+        /// Why.
+        why: Why,
+        /// When it failed.
+        at: Timestamp,
+    },
+}
+
+/// The hook after a container's start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Hook {
+    /// Still runs.
+    Running,
+    /// Has failed: the container is killed.
+    Failed(String),
+    /// Has ended well, or there is none.
+    Done,
+}
+
+/// One container.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct ContainerMemory {
+    /// Waits between its starts.
+    pub(crate) restarts: Backoff,
+    /// Waits between pulls of its image.
+    pub(crate) pulls: Backoff,
+    /// Its image.
+    pub(crate) image: Image,
+    /// Why it could not be made or started, and when.
+    pub(crate) failed: Option<(Why, Timestamp)>,
+    /// The hook of an instance of a container, by the instance's identifier.
+    pub(crate) hook: Option<(String, Hook)>,
+    /// Last words of instances that ended, by the instance's identifier.
+    pub(crate) last_words: BTreeMap<String, String>,
+    /// Its probes.
+    pub(crate) probes: ProbeStates,
+}
+
+/// Something that is being done; one of a kind at a time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Task {
+    /// Making the volumes' content.
+    Volumes,
+    /// Making a sandbox.
+    RunSandbox,
+    /// Stopping a sandbox.
+    StopSandbox(String),
+    /// Looking for a container's image, and pulling it.
+    Image(String),
+    /// Making and starting a container.
+    Start(String),
+    /// The hook after a container's start.
+    Hook(String),
+    /// Ending an instance.
+    Kill(String),
+    /// Removing instances and sandboxes that are over.
+    Remove,
+    /// A probe of a container.
+    Probe(String, crate::probe::ProbeKind),
+    /// Taking away volumes, folders and control group.
+    CleanUp,
+    /// Writing the status.
+    Status,
+    /// Deleting the object.
+    Delete,
+}
+
+/// Why a pod ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The API has a deletion timestamp.
+    Deleted,
+    /// The API does not know the pod any more.
+    Gone,
+    /// Its containers are done, or it was over before this kubelet saw it.
+    Completed,
+    /// The node ends it: too long a run, or refused.
+    Evicted(Why),
+}
+
+/// An end that has begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Termination {
+    /// Why.
+    pub(crate) end: End,
+    /// When the last container has to be gone.
+    pub(crate) deadline: Timestamp,
+    /// What was granted in all.
+    pub(crate) grace: Duration,
+}
+
+/// All that a worker remembers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Memory {
+    /// Whether the volumes have their content.
+    pub(crate) volumes: Step,
+    /// Whether the last try at a sandbox failed.
+    pub(crate) sandbox: Step,
+    /// By container.
+    pub(crate) containers: BTreeMap<String, ContainerMemory>,
+    /// What is being done.
+    pub(crate) tasks: BTreeSet<Task>,
+    /// The end, once it has begun.
+    pub(crate) termination: Option<Termination>,
+    /// Why the node ended the pod, when something else has asked for its end since.
+    pub(crate) evicted: Option<Why>,
+    /// Volumes, folders and control group are away.
+    pub(crate) cleaned: bool,
+    /// When a failed clean-up, removal or stop is tried again.
+    pub(crate) retry: Option<Timestamp>,
+    /// When instances that are being killed will be gone at the latest.
+    pub(crate) kill_deadlines: BTreeMap<String, Timestamp>,
+    /// Sandboxes that were stopped: all that they held is given back.
+    pub(crate) stopped_sandboxes: BTreeSet<String>,
+    /// The status after the end is with the API.
+    pub(crate) last_status_written: bool,
+}
+
+impl Memory {
+    /// What is remembered of a container.
+    pub(crate) fn container(&mut self, name: &str) -> &mut ContainerMemory {
+        self.containers.entry(name.to_owned()).or_default()
+    }
+
+    /// Whether a task is under way.
+    pub(crate) fn busy(&self, task: &Task) -> bool {
+        self.tasks.contains(task)
+    }
+}

@@ -1,0 +1,274 @@
+//! What the machine is and has, read from the kernel.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::NodeSystemInfo;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use nix::sys::statvfs::statvfs;
+
+use crate::config::Config;
+
+/// Memory that pods are not given, so that the node is told of pressure before the kernel ends processes.
+pub(crate) const RESERVED_MEMORY: u64 = 100 << 20;
+/// The part of the node's file system that pods are not given.
+const RESERVED_STORAGE_PERCENT: u64 = 10;
+
+/// Why the machine cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MachineError {
+    /// A file of the kernel.
+    #[error("read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its content.
+    #[error("{} has no {field}", path.display())]
+    Field {
+        /// Which file.
+        path: PathBuf,
+        /// What was looked for.
+        field: &'static str,
+    },
+    /// A file system.
+    #[error("look at the file system of {}", path.display())]
+    FileSystem {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: nix::Error,
+    },
+}
+
+/// Main memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Memory {
+    pub(crate) total: u64,
+    pub(crate) available: u64,
+}
+
+/// A file system: bytes and inodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileSystem {
+    pub(crate) capacity: u64,
+    pub(crate) available: u64,
+    pub(crate) inodes: u64,
+    pub(crate) inodes_free: u64,
+}
+
+/// Process identifiers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Processes {
+    pub(crate) max: u64,
+    pub(crate) running: u64,
+}
+
+fn read(path: impl AsRef<Path>) -> Result<String, MachineError> {
+    let path = path.as_ref();
+    let text = fs::read_to_string(path);
+    text.map_err(|source| MachineError::Read { path: path.to_owned(), source })
+}
+
+fn parse_memory(text: &str) -> Option<Memory> {
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kibibytes << 10)
+    };
+    Some(Memory { total: field("MemTotal")?, available: field("MemAvailable")? })
+}
+
+/// The machine's memory.
+pub(crate) fn memory() -> Result<Memory, MachineError> {
+    let path = PathBuf::from("/proc/meminfo");
+    parse_memory(&read(&path)?).ok_or(MachineError::Field { path, field: "MemTotal and MemAvailable" })
+}
+
+/// The file system that holds a folder.
+pub(crate) fn file_system(path: &Path) -> Result<FileSystem, MachineError> {
+    // The folder itself may not have been made yet.
+    let existing = path.ancestors().find(|path| path.exists()).unwrap_or(path);
+    let found =
+        statvfs(existing).map_err(|source| MachineError::FileSystem { path: existing.to_owned(), source })?;
+    let block = found.fragment_size();
+    Ok(FileSystem {
+        capacity: found.blocks() * block,
+        available: found.blocks_available() * block,
+        inodes: found.files(),
+        inodes_free: found.files_available(),
+    })
+}
+
+/// How many processes and threads there are and can be.
+pub(crate) fn processes() -> Result<Processes, MachineError> {
+    let number = |path: &str| -> Result<u64, MachineError> {
+        let found = read(path)?.trim().parse();
+        found.map_err(|_| MachineError::Field { path: path.into(), field: "number" })
+    };
+    let max = number("/proc/sys/kernel/pid_max")?.min(number("/proc/sys/kernel/threads-max")?);
+    let path = PathBuf::from("/proc/loadavg");
+    let load = read(&path)?;
+    let running = load.split_whitespace().nth(3).and_then(|part| part.split_once('/')?.1.parse().ok());
+    Ok(Processes { max, running: running.ok_or(MachineError::Field { path, field: "number of processes" })? })
+}
+
+/// Time that the processors spent in work since the machine's start, in nanoseconds.
+pub(crate) fn cpu_nanoseconds() -> Result<u64, MachineError> {
+    let path = PathBuf::from("/proc/stat");
+    parse_cpu(&read(&path)?).ok_or(MachineError::Field { path, field: "cpu" })
+}
+
+/// User, nice, system, idle, iowait, irq, softirq and steal, in hundredths of a second.
+fn parse_cpu(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks: Vec<u64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+    let idle = 3..=4;
+    let busy = ticks.iter().take(7).enumerate().filter(|(at, _)| !idle.contains(at));
+    Some(busy.map(|(_, ticks)| ticks).sum::<u64>() * 10_000_000)
+}
+
+fn cpus() -> Result<u64, MachineError> {
+    let path = PathBuf::from("/proc/cpuinfo");
+    let count = read(&path)?.lines().filter(|line| line.starts_with("processor")).count();
+    match u64::try_from(count) {
+        Ok(0) | Err(_) => Err(MachineError::Field { path, field: "processor" }),
+        Ok(count) => Ok(count),
+    }
+}
+
+/// Sizes of huge pages that the kernel has, as the resource names have them, with the bytes reserved for each.
+fn huge_pages() -> Vec<(String, u64)> {
+    let Ok(entries) = fs::read_dir("/sys/kernel/mm/hugepages") else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let size = name.to_str().and_then(|name| name.strip_prefix("hugepages-")?.strip_suffix("kB"));
+        let Some(size) = size.and_then(|size| size.parse::<u64>().ok()) else { continue };
+        let count = fs::read_to_string(entry.path().join("nr_hugepages")).ok();
+        let count: u64 = count.and_then(|count| count.trim().parse().ok()).unwrap_or(0);
+        let name = match size {
+            size if size % (1 << 20) == 0 => format!("hugepages-{}Gi", size >> 20),
+            size if size % (1 << 10) == 0 => format!("hugepages-{}Mi", size >> 10),
+            size => format!("hugepages-{size}Ki"),
+        };
+        found.push((name, (size << 10) * count));
+    }
+    found
+}
+
+fn kibibytes(bytes: u64) -> Quantity {
+    Quantity(format!("{}Ki", bytes >> 10))
+}
+
+/// What the machine has.
+pub(crate) fn capacity(config: &Config) -> Result<BTreeMap<String, Quantity>, MachineError> {
+    let storage = file_system(&config.data_dir)?;
+    let mut found = BTreeMap::from([
+        ("cpu".to_owned(), Quantity(cpus()?.to_string())),
+        ("memory".to_owned(), kibibytes(memory()?.total)),
+        ("ephemeral-storage".to_owned(), kibibytes(storage.capacity)),
+        ("pods".to_owned(), Quantity(config.max_pods.to_string())),
+    ]);
+    found.extend(
+        huge_pages().into_iter().map(|(name, bytes)| {
+            (name, if bytes == 0 { Quantity("0".to_owned()) } else { kibibytes(bytes) })
+        }),
+    );
+    Ok(found)
+}
+
+/// What pods may have of it.
+pub(crate) fn allocatable(config: &Config) -> Result<BTreeMap<String, Quantity>, MachineError> {
+    let mut found = capacity(config)?;
+    let huge: u64 = huge_pages().iter().map(|(_, bytes)| bytes).sum();
+    let memory = memory()?.total.saturating_sub(RESERVED_MEMORY).saturating_sub(huge);
+    found.insert("memory".to_owned(), kibibytes(memory));
+    let storage = file_system(&config.data_dir)?.capacity;
+    let storage = storage - storage / 100 * RESERVED_STORAGE_PERCENT;
+    found.insert("ephemeral-storage".to_owned(), Quantity(storage.to_string()));
+    Ok(found)
+}
+
+fn os_image() -> String {
+    let text = fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
+    let name = text.ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+        Some(line.trim().trim_matches(['"', '\'']).to_owned())
+    });
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "Unknown".to_owned())
+}
+
+/// The machine's architecture as Kubernetes names it.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
+
+/// Who the machine is. The runtime's version is the one it tells.
+pub(crate) fn system_info(config: &Config, runtime: String) -> Result<NodeSystemInfo, MachineError> {
+    let line = |path: &str| read(path).map(|text| text.trim().to_owned());
+    // A machine image without an identifier leaves the file empty or away.
+    let machine_id = line("/etc/machine-id").unwrap_or_default();
+    let system_uuid = line("/sys/class/dmi/id/product_uuid").unwrap_or_else(|_| machine_id.clone());
+    Ok(NodeSystemInfo {
+        architecture: architecture().to_owned(),
+        boot_id: line("/proc/sys/kernel/random/boot_id")?,
+        container_runtime_version: runtime,
+        kernel_version: line("/proc/sys/kernel/osrelease")?,
+        kube_proxy_version: String::new(),
+        kubelet_version: config.version.clone(),
+        machine_id,
+        operating_system: "linux".to_owned(),
+        os_image: os_image(),
+        swap: None,
+        system_uuid,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::config;
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        let text = "MemTotal:        2048 kB\nMemFree:          1 kB\nMemAvailable:    1024 kB\n";
+        assert_eq!(parse_memory(text), Some(Memory { total: 2 << 20, available: 1 << 20 }));
+        assert_eq!(parse_memory("MemTotal: 2048 kB\n"), None);
+    }
+
+    #[test]
+    fn idle_processors_do_no_work() {
+        assert_eq!(parse_cpu("cpu  1 2 3 1000 1000 4 5 9 9 9\ncpu0 1\n"), Some(150_000_000));
+        assert_eq!(parse_cpu("intr 5\n"), None);
+        assert!(cpu_nanoseconds().unwrap() > 0);
+    }
+
+    #[test]
+    fn this_machine_can_be_read_and_gives_less_than_it_has() {
+        let mut config = config();
+        config.data_dir = std::env::temp_dir();
+        let bytes = |map: &BTreeMap<String, Quantity>, name: &str| {
+            keelson_api::quantity::Quantity::parse(&map[name].0).unwrap().value()
+        };
+        let (capacity, allocatable) = (capacity(&config).unwrap(), allocatable(&config).unwrap());
+        assert!(bytes(&capacity, "cpu") >= 1);
+        for name in ["memory", "ephemeral-storage"] {
+            assert!(bytes(&allocatable, name) < bytes(&capacity, name), "{name}");
+        }
+        assert_eq!(capacity["pods"].0, "110");
+        let processes = processes().unwrap();
+        assert!(processes.running > 0 && processes.running < processes.max);
+        assert!(!system_info(&config, "keelson://1".into()).unwrap().kernel_version.is_empty());
+    }
+}

@@ -1,0 +1,138 @@
+//! Makes the Node object, or takes over the one that is there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, NodeSpec};
+use kube::Api;
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use super::machine;
+use crate::config::Config;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(7);
+
+/// Why a node is not registered.
+#[derive(Debug, thiserror::Error)]
+enum RegistrationError {
+    #[error("{action} the node")]
+    Request { action: &'static str, source: kube::Error },
+    #[error("the API server gave the node no UID")]
+    Uid,
+}
+
+fn request(action: &'static str) -> impl FnOnce(kube::Error) -> RegistrationError {
+    move |source| RegistrationError::Request { action, source }
+}
+
+/// The usual labels and the configured ones.
+fn labels(config: &Config) -> BTreeMap<String, String> {
+    let architecture = machine::architecture();
+    let usual = [
+        ("beta.kubernetes.io/arch", architecture),
+        ("beta.kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", architecture),
+        ("kubernetes.io/hostname", &config.node_name),
+        ("kubernetes.io/os", "linux"),
+    ];
+    let usual = usual.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+    usual.chain(config.labels.clone()).collect()
+}
+
+fn node(config: &Config) -> Node {
+    let cidr = config.pod_cidr.to_string();
+    let spec = NodeSpec { pod_cidr: Some(cidr.clone()), pod_cidrs: Some(vec![cidr]), ..NodeSpec::default() };
+    Node {
+        metadata: ObjectMeta {
+            name: Some(config.node_name.clone()),
+            labels: Some(labels(config)),
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec),
+        status: None,
+    }
+}
+
+/// What has to change of a node that is there already (pure). A range of addresses that it has stays.
+fn difference(config: &Config, found: &Node) -> Option<Value> {
+    let known = found.metadata.labels.clone().unwrap_or_default();
+    let mut wanted = labels(config);
+    wanted.retain(|key, value| known.get(key) != Some(value));
+    let mut patch = json!({});
+    if !wanted.is_empty() {
+        patch["metadata"] = json!({ "labels": wanted });
+    }
+    let range = found.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).unwrap_or_default();
+    let configured = config.pod_cidr.to_string();
+    if range.is_empty() {
+        patch["spec"] = json!({ "podCIDR": configured, "podCIDRs": [configured] });
+    } else if range != configured {
+        tracing::warn!(
+            range,
+            configured,
+            "the node keeps another range of pod addresses than it is configured with"
+        );
+    }
+    (patch != json!({})).then_some(patch)
+}
+
+async fn attempt(config: &Config, api: &Api<Node>) -> Result<String, RegistrationError> {
+    let name = &config.node_name;
+    let found = match api.get_opt(name).await.map_err(request("read"))? {
+        Some(found) => found,
+        None => {
+            let made = api.create(&PostParams::default(), &node(config)).await;
+            let made = made.map_err(request("create"))?;
+            tracing::info!(node = name, "the node is registered");
+            made
+        }
+    };
+    if let Some(patch) = difference(config, &found) {
+        let patched = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        patched.map_err(request("change"))?;
+    }
+    found.metadata.uid.filter(|uid| !uid.is_empty()).ok_or(RegistrationError::Uid)
+}
+
+/// Tries until the node is there; its UID.
+pub(super) async fn register(config: &Config, client: &kube::Client) -> String {
+    let api: Api<Node> = Api::all(client.clone());
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match attempt(config, &api).await {
+            Ok(uid) => return uid,
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, ?pause, "the node cannot be registered yet");
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::config;
+
+    #[test]
+    fn a_known_node_gets_what_it_lacks_and_keeps_what_others_set() {
+        let mut config = config();
+        config.labels.insert("example.com/disk".into(), "fast".into());
+        let mut found = node(&config);
+        assert_eq!(difference(&config, &found), None);
+        let labels = found.metadata.labels.as_mut().unwrap();
+        labels.insert("example.com/other".into(), "kept".into());
+        labels.insert("kubernetes.io/hostname".into(), "old".into());
+        labels.remove("example.com/disk");
+        found.spec = None;
+        let expected = json!({
+            "metadata": {"labels": {"kubernetes.io/hostname": "node-1", "example.com/disk": "fast"}},
+            "spec": {"podCIDR": "10.42.0.0/24", "podCIDRs": ["10.42.0.0/24"]},
+        });
+        assert_eq!(difference(&config, &found), Some(expected));
+    }
+}

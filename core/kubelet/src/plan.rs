@@ -1,0 +1,323 @@
+//! (pure) What a worker does next: from the pod, the observation and the memory to actions, reasons and a time.
+//!
+//! A plan holds only what is not under way already, so that a worker may plan as often as it likes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::memory::{Memory, Step, Task, Why};
+use crate::pod::{Kind, PodModel};
+use crate::probe::ProbeKind;
+use crate::runtime_view::{ContainerState, Observed};
+
+mod container;
+mod ending;
+
+pub(crate) use container::{Fate, fate};
+
+/// What a plan is made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a> {
+    /// The pod as the API has it.
+    pub(crate) pod: &'a PodModel,
+    /// The pod as the runtime has it.
+    pub(crate) observed: &'a Observed,
+    /// What the worker remembers.
+    pub(crate) memory: &'a Memory,
+    /// The time.
+    pub(crate) now: Timestamp,
+}
+
+/// Why an instance is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Killing {
+    /// The pod ends.
+    PodEnds,
+    /// The container's image is another now.
+    Definition,
+    /// A probe failed.
+    Probe(ProbeKind),
+    /// The hook after its start failed.
+    Hook,
+    /// Its sandbox has died, or the runtime has lost sight of it.
+    Lost,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Make the volumes' content.
+    SetUpVolumes,
+    /// Make a sandbox.
+    RunSandbox {
+        /// How many the pod had before.
+        attempt: u32,
+    },
+    /// Stop a sandbox.
+    StopSandbox {
+        /// Its identifier.
+        id: String,
+    },
+    /// Look for the image of a container, pull it if its policy says so.
+    FindImage {
+        /// Name of the container.
+        container: String,
+    },
+    /// Make and start an instance of a container.
+    Start {
+        /// Name of the container.
+        container: String,
+        /// The sandbox that it joins.
+        sandbox: String,
+        /// How many instances came before.
+        restart_count: u32,
+        /// The pod's addresses.
+        ips: Vec<String>,
+    },
+    /// End an instance.
+    Kill {
+        /// Name of the container.
+        container: String,
+        /// Its identifier.
+        instance: String,
+        /// Between the stop signal and the end, hook included.
+        grace: Duration,
+        /// Why.
+        killing: Killing,
+    },
+    /// Remove what is over.
+    Remove {
+        /// Identifiers of instances.
+        instances: Vec<String>,
+        /// Identifiers of sandboxes.
+        sandboxes: Vec<String>,
+    },
+    /// Take away volumes, folders and control group.
+    CleanUp,
+}
+
+impl Action {
+    /// The task by which the worker knows that the action is under way.
+    pub(crate) fn task(&self) -> Task {
+        match self {
+            Self::SetUpVolumes => Task::Volumes,
+            Self::RunSandbox { .. } => Task::RunSandbox,
+            Self::StopSandbox { id } => Task::StopSandbox(id.clone()),
+            Self::FindImage { container } => Task::Image(container.clone()),
+            Self::Start { container, .. } => Task::Start(container.clone()),
+            Self::Kill { instance, .. } => Task::Kill(instance.clone()),
+            Self::Remove { .. } => Task::Remove,
+            Self::CleanUp => Task::CleanUp,
+        }
+    }
+}
+
+/// How far the pod is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It is to run.
+    #[default]
+    Running,
+    /// Everything that can end has ended for good: the worker begins the pod's end.
+    Complete,
+    /// It is being ended.
+    Ending,
+    /// Nothing of it runs any more.
+    Stopped,
+    /// Nothing runs, and what it used is given back.
+    Ended,
+}
+
+/// What to do now, and what is waited for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// In the order in which they are begun.
+    pub(crate) actions: Vec<Action>,
+    /// Why containers that do not run do not run.
+    pub(crate) waiting: BTreeMap<String, Why>,
+    /// When to plan again, if nothing happens before.
+    pub(crate) wake: Option<Timestamp>,
+    /// How far the pod is.
+    pub(crate) stage: Stage,
+}
+
+impl Plan {
+    /// Plan again at `time`, or before.
+    fn wake_at(&mut self, time: Timestamp) {
+        self.wake = Some(self.wake.map_or(time, |wake| wake.min(time)));
+    }
+
+    /// Adds an action that is not under way.
+    fn add(&mut self, view: View<'_>, action: Action) {
+        if !view.memory.busy(&action.task()) {
+            self.actions.push(action);
+        }
+    }
+}
+
+/// Dead instances and sandboxes that nobody asks for any more: of each container the newest dead one stays, for its
+/// log and its last state.
+fn garbage(view: View<'_>) -> Option<Action> {
+    let observed = view.observed;
+    let mut kept: Vec<&str> = Vec::new();
+    let mut instances = Vec::new();
+    for one in observed.containers.iter().filter(|one| !one.is_running()) {
+        // Made just now, or to be discarded: no end to be kept.
+        if one.state == ContainerState::Created {
+            continue;
+        }
+        if kept.contains(&one.name.as_str()) {
+            instances.push(one.id.clone());
+        } else {
+            kept.push(&one.name);
+        }
+    }
+    let empty =
+        |id: &str| observed.containers.iter().all(|one| one.sandbox != id || instances.contains(&one.id));
+    let old = observed.sandboxes.iter().skip(1).filter(|sandbox| !sandbox.ready && empty(&sandbox.id));
+    let sandboxes: Vec<String> = old.map(|sandbox| sandbox.id.clone()).collect();
+    let nothing = instances.is_empty() && sandboxes.is_empty();
+    (!nothing).then_some(Action::Remove { instances, sandboxes })
+}
+
+/// The plan for a pod.
+pub(crate) fn plan(view: View<'_>) -> Plan {
+    match &view.memory.termination {
+        Some(termination) => ending::plan(view, termination),
+        None => running(view),
+    }
+}
+
+/// A sandbox without an address is of no use, but on the node's network.
+fn usable(view: View<'_>) -> Option<(&str, &[String])> {
+    let sandbox = view.observed.ready_sandbox()?;
+    let reachable = view.pod.host_network() || !sandbox.ips.is_empty();
+    reachable.then_some((sandbox.id.as_str(), sandbox.ips.as_slice()))
+}
+
+fn running(view: View<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let fates: Vec<Fate> = view.pod.of(Kind::Regular).map(|member| fate(view, member)).collect();
+    let init_failed = view.pod.of(Kind::Init).any(|member| fate(view, member).is_failed_for_good());
+    if init_failed || (!fates.is_empty() && fates.iter().all(Fate::is_over)) {
+        plan.stage = Stage::Complete;
+        return plan;
+    }
+    if let Some(action) = garbage(view).filter(|_| retry_reached(view, &mut plan)) {
+        plan.add(view, action);
+    }
+    let idle = if view.pod.init().next().is_some() { "PodInitializing" } else { "ContainerCreating" };
+    for member in &view.pod.members {
+        let reason = if matches!(member.kind, Kind::Regular) { idle } else { "PodInitializing" };
+        plan.waiting.insert(member.name().to_owned(), Why::new(reason, ""));
+    }
+    match &view.memory.volumes {
+        Step::Done => {}
+        Step::Open => {
+            plan.add(view, Action::SetUpVolumes);
+            return plan;
+        }
+        Step::Failed { retry, .. } if *retry <= view.now => {
+            plan.add(view, Action::SetUpVolumes);
+            return plan;
+        }
+        Step::Failed { retry, .. } => {
+            plan.wake_at(*retry);
+            return plan;
+        }
+    }
+    if stale_sandboxes(view, &mut plan) {
+        return plan;
+    }
+    match usable(view) {
+        Some((sandbox, ips)) => container::start(view, &mut plan, sandbox, ips),
+        None => new_sandbox(view, &mut plan),
+    }
+    plan
+}
+
+/// Whether a stop or removal that failed may be tried again.
+fn retry_reached(view: View<'_>, plan: &mut Plan) -> bool {
+    match view.memory.retry {
+        Some(retry) if retry > view.now => {
+            plan.wake_at(retry);
+            false
+        }
+        Some(_) | None => true,
+    }
+}
+
+/// Stops sandboxes that are not the pod's any more, and what runs in them.
+fn stale_sandboxes(view: View<'_>, plan: &mut Plan) -> bool {
+    let usable = usable(view).map(|(id, _)| id);
+    let stale: Vec<&str> = view
+        .observed
+        .sandboxes
+        .iter()
+        .filter(|sandbox| sandbox.ready && Some(sandbox.id.as_str()) != usable)
+        .map(|sandbox| sandbox.id.as_str())
+        .collect();
+    let lost = view
+        .observed
+        .containers
+        .iter()
+        .filter(|one| one.is_running() && Some(one.sandbox.as_str()) != usable);
+    let mut any = false;
+    for one in lost {
+        any = true;
+        plan.add(
+            view,
+            Action::Kill {
+                container: one.name.clone(),
+                instance: one.id.clone(),
+                grace: Duration::from_secs(2),
+                killing: Killing::Lost,
+            },
+        );
+    }
+    if !any && view.memory.busy(&Task::RunSandbox) {
+        // One that is just coming up has no address yet.
+        return true;
+    }
+    if !any && !stale.is_empty() && retry_reached(view, plan) {
+        for id in &stale {
+            plan.add(view, Action::StopSandbox { id: (*id).to_owned() });
+        }
+    }
+    any || !stale.is_empty()
+}
+
+fn new_sandbox(view: View<'_>, plan: &mut Plan) {
+    if let Step::Failed { retry, .. } = &view.memory.sandbox
+        && *retry > view.now
+    {
+        plan.wake_at(*retry);
+        return;
+    }
+    // What a dead sandbox still holds, as its address, is given back first; StopPodSandbox may be repeated.
+    if let Some(dead) = view.observed.sandboxes.first()
+        && !view.memory.stopped_sandboxes.contains(&dead.id)
+    {
+        if retry_reached(view, plan) {
+            plan.add(view, Action::StopSandbox { id: dead.id.clone() });
+        }
+        return;
+    }
+    let attempt = view.observed.sandboxes.iter().map(|sandbox| sandbox.attempt + 1).max().unwrap_or(0);
+    plan.add(view, Action::RunSandbox { attempt });
+}
+
+/// A duration in Go's words.
+pub(crate) fn go_duration(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 3600, seconds % 3600 / 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
+        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,351 @@
+//! (pure) A pod as the worker sees it: the API's object with its containers in the order in which they start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, PodStatus};
+
+use crate::labels;
+
+/// What part a container plays in its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Runs to its end before the next one starts.
+    Init,
+    /// An init container that restarts always, and runs beside the others from its turn on.
+    Sidecar,
+    /// One of `spec.containers`.
+    Regular,
+    /// Added to a running pod, for people who look for a fault.
+    Ephemeral,
+}
+
+/// When a container that has ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RestartPolicy {
+    /// However it ended.
+    Always,
+    /// When it ended with another code than 0.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+/// One container of the pod.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Member {
+    /// Its part.
+    pub(crate) kind: Kind,
+    /// Its specification.
+    pub(crate) container: Container,
+    /// [`labels::hash`] of it.
+    pub(crate) hash: String,
+    /// The container whose processes an ephemeral container sees.
+    pub(crate) target: Option<String>,
+}
+
+impl Member {
+    /// The container's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.container.name
+    }
+}
+
+/// How the pod's containers share the machine when it gets narrow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QosClass {
+    /// Every container has limits for CPU and memory, and requests as much.
+    Guaranteed,
+    /// Something is requested.
+    Burstable,
+    /// Nothing is requested.
+    BestEffort,
+}
+
+impl QosClass {
+    /// The API's word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+}
+
+/// The pod and what is derived from it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct PodModel {
+    /// The object.
+    pub(crate) pod: Arc<Pod>,
+    /// `metadata.uid`
+    pub(crate) uid: String,
+    /// `metadata.name`
+    pub(crate) name: String,
+    /// `metadata.namespace`
+    pub(crate) namespace: String,
+    /// Init containers and sidecars in order, the regular ones, the ephemeral ones.
+    pub(crate) members: Vec<Member>,
+}
+
+/// A pod from the API that cannot be worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the pod has no {0}")]
+pub(crate) struct Incomplete(&'static str);
+
+impl PodModel {
+    /// The model of a pod from the API.
+    pub(crate) fn new(pod: Arc<Pod>) -> Result<Self, Incomplete> {
+        let uid = pod.metadata.uid.clone().ok_or(Incomplete("uid"))?;
+        let name = pod.metadata.name.clone().ok_or(Incomplete("name"))?;
+        let namespace = pod.metadata.namespace.clone().ok_or(Incomplete("namespace"))?;
+        let spec = pod.spec.as_ref().ok_or(Incomplete("spec"))?;
+        let members = members(spec);
+        Ok(Self { uid, name, namespace, members, pod })
+    }
+
+    /// `namespace/name`
+    pub(crate) fn object(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// `spec`; a model is made of pods that have one.
+    pub(crate) fn spec(&self) -> &PodSpec {
+        static EMPTY: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
+        self.pod.spec.as_ref().unwrap_or(&EMPTY)
+    }
+
+    /// `status`, as the API has it.
+    pub(crate) fn status(&self) -> &PodStatus {
+        static EMPTY: std::sync::LazyLock<PodStatus> = std::sync::LazyLock::new(PodStatus::default);
+        self.pod.status.as_ref().unwrap_or(&EMPTY)
+    }
+
+    /// Members of one kind.
+    pub(crate) fn of(&self, kind: Kind) -> impl DoubleEndedIterator<Item = &Member> {
+        self.members.iter().filter(move |member| member.kind == kind)
+    }
+
+    /// Init containers and sidecars, in order.
+    pub(crate) fn init(&self) -> impl DoubleEndedIterator<Item = &Member> {
+        self.members.iter().filter(|member| matches!(member.kind, Kind::Init | Kind::Sidecar))
+    }
+
+    /// The member of a name.
+    pub(crate) fn member(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.name() == name)
+    }
+
+    /// `spec.restartPolicy`
+    pub(crate) fn restart_policy(&self) -> RestartPolicy {
+        restart_policy(self.spec().restart_policy.as_deref())
+    }
+
+    /// Whether a container that ended with `code` is to run again.
+    pub(crate) fn restarts(&self, member: &Member, code: i32) -> bool {
+        let rules = member.container.restart_policy_rules.iter().flatten();
+        for rule in rules.filter(|rule| rule.action == "Restart") {
+            let Some(codes) = &rule.exit_codes else { continue };
+            let listed = codes.values.iter().flatten().any(|value| *value == code);
+            if (codes.operator == "In" && listed) || (codes.operator == "NotIn" && !listed) {
+                return true;
+            }
+        }
+        let policy = match (member.kind, member.container.restart_policy.as_deref()) {
+            (Kind::Sidecar, _) => RestartPolicy::Always,
+            (Kind::Ephemeral, _) => RestartPolicy::Never,
+            (Kind::Regular | Kind::Init, Some(own)) => restart_policy(Some(own)),
+            (Kind::Regular | Kind::Init, None) => self.restart_policy(),
+        };
+        match (policy, member.kind) {
+            // An init container that has done its work is done.
+            (RestartPolicy::Always | RestartPolicy::OnFailure, Kind::Init) => code != 0,
+            (RestartPolicy::Always, Kind::Sidecar | Kind::Regular | Kind::Ephemeral) => true,
+            (RestartPolicy::OnFailure, _) => code != 0,
+            (RestartPolicy::Never, _) => false,
+        }
+    }
+
+    /// Whether the pod uses the node's network.
+    pub(crate) fn host_network(&self) -> bool {
+        self.spec().host_network == Some(true)
+    }
+
+    /// Whether the API has asked for the pod's end.
+    pub(crate) fn deletion(&self) -> Option<Timestamp> {
+        self.pod.metadata.deletion_timestamp.as_ref().map(|time| time.0)
+    }
+
+    /// How long the containers have between their stop signal and their end.
+    pub(crate) fn grace(&self) -> Duration {
+        let deletion = self.pod.metadata.deletion_grace_period_seconds;
+        let seconds = deletion.or(self.spec().termination_grace_period_seconds).unwrap_or(30);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1))
+    }
+
+    /// When the pod has run for too long, by `spec.activeDeadlineSeconds`.
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        let seconds = self.spec().active_deadline_seconds?;
+        let started = self.status().start_time.as_ref()?.0;
+        started.checked_add(jiff::SignedDuration::from_secs(seconds)).ok()
+    }
+
+    /// Whether the API already says that the pod is over.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.status().phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
+
+    /// `status.qosClass`, or what it has to be.
+    pub(crate) fn qos_class(&self) -> QosClass {
+        match self.status().qos_class.as_deref() {
+            Some("Guaranteed") => QosClass::Guaranteed,
+            Some("Burstable") => QosClass::Burstable,
+            Some("BestEffort") => QosClass::BestEffort,
+            Some(_) | None => qos_class(self.spec()),
+        }
+    }
+
+    /// The folder of the pod's logs, below the logs' folder.
+    pub(crate) fn log_folder(&self) -> String {
+        format!("{}_{}_{}", self.namespace, self.name, self.uid)
+    }
+
+    /// The pod's control group.
+    pub(crate) fn cgroup(&self, root: &str) -> String {
+        let tier = match self.qos_class() {
+            QosClass::Guaranteed => "",
+            QosClass::Burstable => "burstable/",
+            QosClass::BestEffort => "besteffort/",
+        };
+        format!("{}/{tier}pod{}", root.trim_end_matches('/'), self.uid)
+    }
+}
+
+fn restart_policy(text: Option<&str>) -> RestartPolicy {
+    match text {
+        Some("Never") => RestartPolicy::Never,
+        Some("OnFailure") => RestartPolicy::OnFailure,
+        Some(_) | None => RestartPolicy::Always,
+    }
+}
+
+fn members(spec: &PodSpec) -> Vec<Member> {
+    let member = |kind: Kind, container: &Container, target: Option<String>| Member {
+        kind,
+        hash: labels::hash(container),
+        container: container.clone(),
+        target,
+    };
+    let init = spec.init_containers.iter().flatten().map(|one| {
+        let sidecar = one.restart_policy.as_deref() == Some("Always");
+        member(if sidecar { Kind::Sidecar } else { Kind::Init }, one, None)
+    });
+    let regular = spec.containers.iter().map(|one| member(Kind::Regular, one, None));
+    let ephemeral = spec.ephemeral_containers.iter().flatten();
+    let ephemeral =
+        ephemeral.map(|one| member(Kind::Ephemeral, &plain(one), one.target_container_name.clone()));
+    init.chain(regular).chain(ephemeral).collect()
+}
+
+/// An ephemeral container has the fields of a container, and a target.
+fn plain(one: &EphemeralContainer) -> Container {
+    let one = one.clone();
+    Container {
+        args: one.args,
+        command: one.command,
+        env: one.env,
+        env_from: one.env_from,
+        image: one.image,
+        image_pull_policy: one.image_pull_policy,
+        name: one.name,
+        security_context: one.security_context,
+        stdin: one.stdin,
+        stdin_once: one.stdin_once,
+        termination_message_path: one.termination_message_path,
+        termination_message_policy: one.termination_message_policy,
+        tty: one.tty,
+        volume_devices: one.volume_devices,
+        volume_mounts: one.volume_mounts,
+        working_dir: one.working_dir,
+        // The API server refuses the rest for ephemeral containers.
+        ..Container::default()
+    }
+}
+
+fn qos_class(spec: &PodSpec) -> QosClass {
+    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let mut any = false;
+    let mut guaranteed = true;
+    for container in all {
+        let resources = container.resources.clone().unwrap_or_default();
+        let requests = resources.requests.unwrap_or_default();
+        let limits = resources.limits.unwrap_or_default();
+        for name in ["cpu", "memory"] {
+            let amount = |quantity: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity>| {
+                quantity.and_then(crate::resources::amount).filter(|amount| *amount > 0)
+            };
+            let limit = amount(limits.get(name));
+            let request = amount(requests.get(name));
+            any |= limit.is_some() || request.is_some();
+            guaranteed &= limit.is_some() && request.is_none_or(|request| Some(request) == limit);
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => QosClass::BestEffort,
+        (true, true) => QosClass::Guaranteed,
+        (true, false) => QosClass::Burstable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(yaml: serde_json::Value) -> PodModel {
+        let pod = serde_json::json!({
+            "metadata": { "name": "p", "namespace": "n", "uid": "u" }, "spec": yaml
+        });
+        PodModel::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn a_pod_is_guaranteed_only_when_every_limit_is_set_and_requested_in_full() {
+        let container = |requests: serde_json::Value, limits: serde_json::Value| {
+            model(serde_json::json!({ "containers": [
+                { "name": "a", "resources": { "requests": requests, "limits": limits } }
+            ]}))
+            .qos_class()
+        };
+        use serde_json::json;
+        assert_eq!(container(json!({}), json!({})), QosClass::BestEffort);
+        assert_eq!(container(json!({"cpu": "1"}), json!({})), QosClass::Burstable);
+        assert_eq!(container(json!({}), json!({"cpu": "1", "memory": "1Gi"})), QosClass::Guaranteed);
+        let both = json!({"cpu": "1000m", "memory": "1024Mi"});
+        assert_eq!(container(both, json!({"cpu": "1", "memory": "1Gi"})), QosClass::Guaranteed);
+        let less = json!({"cpu": "500m", "memory": "1Gi"});
+        assert_eq!(container(less, json!({"cpu": "1", "memory": "1Gi"})), QosClass::Burstable);
+    }
+
+    #[test]
+    fn a_rule_of_the_container_restarts_it_where_the_pods_policy_would_not() {
+        let pod = model(serde_json::json!({ "restartPolicy": "Never", "containers": [
+            { "name": "a", "restartPolicy": "Never", "restartPolicyRules": [
+                { "action": "Restart", "exitCodes": { "operator": "In", "values": [42] } }
+            ] }
+        ]}));
+        let member = pod.member("a").unwrap();
+        assert!(pod.restarts(member, 42));
+        assert!(!pod.restarts(member, 1));
+    }
+
+    #[test]
+    fn an_init_container_that_succeeded_is_not_run_again() {
+        let pod = model(serde_json::json!({ "containers": [{ "name": "a" }], "initContainers": [
+            { "name": "i" }, { "name": "s", "restartPolicy": "Always" }
+        ]}));
+        assert!(!pod.restarts(pod.member("i").unwrap(), 0));
+        assert!(pod.restarts(pod.member("i").unwrap(), 1));
+        assert!(pod.restarts(pod.member("s").unwrap(), 0));
+    }
+}

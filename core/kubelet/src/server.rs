@@ -1,0 +1,212 @@
+//! The kubelet's HTTPS server: logs, exec, attach, port-forward, and what the node and its pods use.
+//!
+//! - `peer`: who may ask; `failure`: how it is refused
+//! - `logs`, `streaming`, `stats`: the endpoints
+//!
+//! **Invariant: nothing is answered without a client certificate of the cluster's authority**, and of those only the
+//! API server's own and administrators' count.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get};
+use http::{Request, StatusCode, header};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::config::Config;
+use crate::pods::Pods;
+use crate::runtime_client::RuntimeClient;
+
+mod failure;
+mod logs;
+mod peer;
+mod stats;
+mod streaming;
+
+use failure::Failure;
+use peer::Peer;
+
+/// Connections at once; further ones wait to be accepted.
+const CONNECTIONS: usize = 512;
+/// How long a client may take for a handshake, and for the head of a request.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServerError {
+    /// The certificate, the key or the authority is no PEM of that kind.
+    #[error("read the {0} of the kubelet's server")]
+    Pem(&'static str, #[source] rustls_pki_types::pem::Error),
+    /// They do not fit each other.
+    #[error("set up TLS of the kubelet's server")]
+    Tls(#[from] rustls::Error),
+    /// The clients' authority cannot be used.
+    #[error("set up the verification of the kubelet's clients")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+    /// The address is taken, as a rule.
+    #[error("listen on {bind} for the kubelet's server")]
+    Listen {
+        /// The configured address.
+        bind: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// What the endpoints need.
+struct Node {
+    config: Arc<Config>,
+    pods: Arc<Pods>,
+    runtime: RuntimeClient,
+}
+
+fn tls(config: &Config) -> Result<rustls::ServerConfig, ServerError> {
+    let chain = CertificateDer::pem_slice_iter(config.certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| ServerError::Pem("certificate", error))?;
+    let key = PrivateKeyDer::from_pem_slice(config.key.as_bytes());
+    let key = key.map_err(|error| ServerError::Pem("key", error))?;
+    let mut roots = rustls::RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(config.client_ca.as_bytes()) {
+        roots.add(authority.map_err(|error| ServerError::Pem("clients' authority", error))?)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    // Streams are upgraded connections, which HTTP/2 does not have.
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(tls)
+}
+
+async fn pods(State(node): State<Arc<Node>>) -> Response {
+    let pods = node.pods.all();
+    let items: Vec<_> = pods.iter().map(AsRef::as_ref).collect();
+    axum::Json(json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }))
+        .into_response()
+}
+
+async fn unknown() -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, "404 page not found")
+}
+
+fn routes(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok"))
+        .route("/pods", get(pods))
+        .route("/pods/", get(pods))
+        .route("/stats/summary", get(stats::summary))
+        .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
+        .route("/exec/{namespace}/{pod}/{container}", any(streaming::exec))
+        .route("/exec/{namespace}/{pod}/{uid}/{container}", any(streaming::exec))
+        .route("/attach/{namespace}/{pod}/{container}", any(streaming::attach))
+        .route("/attach/{namespace}/{pod}/{uid}/{container}", any(streaming::attach))
+        .route("/portForward/{namespace}/{pod}", any(streaming::port_forward))
+        .route("/portForward/{namespace}/{pod}/{uid}", any(streaming::port_forward))
+        .fallback(unknown)
+        .with_state(node)
+}
+
+/// Listens, and serves until `shutdown`.
+pub(crate) async fn run(
+    config: Arc<Config>,
+    pods: Arc<Pods>,
+    runtime: RuntimeClient,
+    shutdown: CancellationToken,
+) -> Result<(), ServerError> {
+    let acceptor = TlsAcceptor::from(Arc::new(tls(&config)?));
+    let bind = config.bind;
+    let listener = TcpListener::bind(bind).await.map_err(|source| ServerError::Listen { bind, source })?;
+    let routes = routes(Arc::new(Node { config, pods, runtime }));
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            accepted = async {
+                // Never closed.
+                let place = Arc::clone(&places).acquire_owned().await.ok();
+                listener.accept().await.map(|(stream, _)| (stream, place))
+            } => accepted,
+        };
+        match accepted {
+            Ok((stream, place)) => {
+                let (acceptor, routes, shutdown) = (acceptor.clone(), routes.clone(), shutdown.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = shutdown.cancelled() => {}
+                        () = serve(acceptor, stream, routes) => {}
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, as a rule: a pause lets some be closed.
+                tracing::warn!(%error, "a connection to the kubelet could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn serve(acceptor: TlsAcceptor, stream: TcpStream, routes: Router) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection to the kubelet ended before it began");
+        return;
+    }
+    let stream = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake with the kubelet failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let chain = stream.get_ref().1.peer_certificates();
+    let peer = chain.and_then(|chain| chain.first()).and_then(Peer::of);
+    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let (routes, peer) = (routes.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(answer(routes, peer, request.map(Body::new)).await) }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+        tracing::debug!(%error, "a connection to the kubelet ended");
+    }
+}
+
+async fn answer(routes: Router, peer: Option<Peer>, request: Request<Body>) -> Response {
+    let Some(peer) = peer else {
+        return Failure::new(StatusCode::UNAUTHORIZED, "Unauthorized").into_response();
+    };
+    if !peer.may_ask() {
+        let (user, verb) = (&peer.user, request.method().as_str().to_lowercase());
+        let text = format!("Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)=[proxy])");
+        return Failure::new(StatusCode::FORBIDDEN, text).into_response();
+    }
+    let upgrade = request.headers().get(header::UPGRADE).is_some();
+    tracing::debug!(path = request.uri().path(), upgrade, user = peer.user, "request to the kubelet");
+    match routes.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+#[cfg(test)]
+mod tests;

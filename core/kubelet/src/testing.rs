@@ -1,0 +1,28 @@
+//! What tests of this crate share.
+
+use std::collections::BTreeMap;
+
+use crate::config::Config;
+
+/// The configuration of a node that nothing listens on.
+pub(crate) fn config() -> Config {
+    Config {
+        node_name: "node-1".into(),
+        node_ip: "192.0.2.1".parse().unwrap(),
+        bind: "127.0.0.1:10250".parse().unwrap(),
+        data_dir: "/nonexistent".into(),
+        log_dir: "/nonexistent/logs".into(),
+        cri_socket: "/nonexistent/cri.sock".into(),
+        pod_cidr: "10.42.0.0/24".parse().unwrap(),
+        cluster_dns: vec!["10.96.0.10".parse().unwrap()],
+        cluster_domain: "cluster.local".into(),
+        resolv_conf: "/nonexistent/resolv.conf".into(),
+        cgroup_root: "/keelson-0badcafe".into(),
+        max_pods: 110,
+        labels: BTreeMap::new(),
+        version: "v1.36.0".into(),
+        certificate: String::new(),
+        key: String::new(),
+        client_ca: String::new(),
+    }
+}

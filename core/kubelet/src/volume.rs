@@ -1,0 +1,264 @@
+//! Volumes of pods: made below `DATA/pods/UID/volumes/kubernetes.io~KIND/NAME`, kept current, taken away.
+//!
+//! - `plan` (pure): which kind a volume is, or why it is refused
+//! - `payload` (pure) and `source`: the files of configMap, secret, downwardAPI and projected volumes
+//! - `atomic_writer`: changes all files of a volume at once
+//! - `token`: service-account tokens, asked for anew before they end
+//! - `empty_dir`, `host_path`: folders; `sub_path`: parts of volumes, opened without leaving the volume
+//! - `ownership`: fsGroup; `mount_point`: mounts below a pod's folder, and its removal
+//!
+//! One task makes content anew when an object changed or a token is old; containers see it without a restart.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, Volume};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::config::Config;
+use crate::node::machine;
+use crate::objects::Objects;
+
+mod atomic_writer;
+mod empty_dir;
+mod error;
+mod host_path;
+mod mount_point;
+mod mounts;
+mod ownership;
+mod payload;
+mod plan;
+mod source;
+mod sub_path;
+mod token;
+
+pub(crate) use error::{SetUpError, VolumeError};
+use plan::Kind;
+
+/// How long after a failed refresh the next is tried.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// All volumes of this node's pods.
+pub(crate) struct Volumes {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Arc<Config>,
+    objects: Arc<Objects>,
+    tokens: token::Tokens,
+    /// Pods whose volumes are set up, in their newest state, with a lock that keeps two set-ups of one pod apart.
+    pods: Mutex<HashMap<String, Known>>,
+    /// A token's end may have come nearer.
+    timing: Notify,
+}
+
+#[derive(Clone)]
+struct Known {
+    pod: Arc<Pod>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+fn uid(pod: &Pod) -> Result<&str, VolumeError> {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    // It becomes a part of a path.
+    if uid.is_empty() || uid.starts_with('.') || uid.contains('/') {
+        return Err(VolumeError::Uid { uid: uid.to_owned() });
+    }
+    Ok(uid)
+}
+
+impl Volumes {
+    /// Must be called within a tokio runtime: content is kept current by a task that ends with the last user.
+    pub(crate) fn new(config: Arc<Config>, client: kube::Client, objects: Arc<Objects>) -> Self {
+        let tokens = token::Tokens::new(client);
+        let inner =
+            Arc::new(Inner { config, objects, tokens, pods: Mutex::default(), timing: Notify::new() });
+        tokio::spawn(keep_current(Arc::downgrade(&inner), Arc::clone(&inner.objects)));
+        Volumes { inner }
+    }
+
+    /// Makes the pod's volumes, or makes their content current. May be repeated, also with a newer state of the pod.
+    ///
+    /// The pod's objects are registered by this; [`Volumes::tear_down`] forgets them.
+    pub(crate) async fn set_up(&self, pod: &Arc<Pod>) -> Result<(), VolumeError> {
+        let uid = uid(pod)?.to_owned();
+        self.inner.objects.register(pod);
+        let turn = {
+            let mut pods = self.inner.pods.lock();
+            let fresh = || Known { pod: Arc::default(), turn: Arc::default() };
+            let known = pods.entry(uid).or_insert_with(fresh);
+            known.pod = Arc::clone(pod);
+            Arc::clone(&known.turn)
+        };
+        let _turn = turn.lock().await;
+        let result = self.inner.make_all(pod).await;
+        self.inner.timing.notify_one();
+        result
+    }
+
+    /// The mounts of a container of a pod whose volumes are set up. `env` is for `subPathExpr`.
+    pub(crate) async fn mounts(
+        &self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        env: &[(String, String)],
+    ) -> Result<Vec<keelson_cri::v1::Mount>, VolumeError> {
+        let uid = uid(pod)?.to_owned();
+        let (pod, container, env) = (Arc::clone(pod), container.clone(), env.to_vec());
+        let data_dir = self.inner.config.data_dir.clone();
+        blocking(move || mounts::of(&data_dir, &uid, &pod, &container, &env)).await
+    }
+
+    /// UIDs of all pods that have a folder, also those of an earlier run.
+    pub(crate) async fn remaining(&self) -> Result<Vec<String>, VolumeError> {
+        let folder = self.inner.config.data_dir.join("pods");
+        blocking(move || mount_point::names(&folder)).await
+    }
+
+    /// Takes everything below `DATA/pods/UID` away: mounts, volumes, and the folder itself. May be repeated, also
+    /// for pods of an earlier run. What a hostPath or a link points to stays.
+    pub(crate) async fn tear_down(&self, uid: &str) -> Result<(), VolumeError> {
+        if uid.is_empty() || uid.starts_with('.') || uid.contains('/') {
+            return Err(VolumeError::Uid { uid: uid.to_owned() });
+        }
+        let known = self.inner.pods.lock().remove(uid);
+        self.inner.objects.unregister(uid);
+        self.inner.tokens.forget(uid);
+        let turn = known.map(|known| known.turn).unwrap_or_default();
+        let _turn = turn.lock().await;
+        let folder = self.inner.config.data_dir.join("pods").join(uid);
+        blocking(move || mount_point::remove(&folder)).await
+    }
+}
+
+/// Runs what waits for the disk beside the tasks.
+async fn blocking<T: Send + 'static, E: From<error::Interrupted> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(error::Interrupted.into()),
+    }
+}
+
+/// Makes content anew when objects of pods changed, and tokens when they are old.
+async fn keep_current(inner: Weak<Inner>, objects: Arc<Objects>) {
+    let mut retry: Option<tokio::time::Instant> = None;
+    loop {
+        let Some(alive) = inner.upgrade() else { return };
+        let now = jiff::Timestamp::now();
+        let next = alive.tokens.next_refresh().map(|at| {
+            let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+            tokio::time::Instant::now() + wait
+        });
+        let due = retry.into_iter().chain(next).min();
+        let timer = async {
+            match due {
+                // What failed is not tried without a pause.
+                Some(due) => tokio::time::sleep_until(retry.map_or(due, |retry| due.max(retry))).await,
+                None => std::future::pending().await,
+            }
+        };
+        let changed = tokio::select! {
+            changed = objects.changed() => Some(changed),
+            () = timer => None,
+            () = alive.timing.notified() => continue,
+        };
+        let pods: Vec<Known> = {
+            let known = alive.pods.lock();
+            let wanted = |uid: &str| changed.as_ref().is_none_or(|changed| changed.contains(uid));
+            known.iter().filter(|(uid, _)| wanted(uid)).map(|(_, known)| known.clone()).collect()
+        };
+        let mut failed = false;
+        for Known { pod, turn } in pods {
+            let _turn = turn.lock().await;
+            let here = pod.metadata.uid.as_deref().is_some_and(|uid| alive.pods.lock().contains_key(uid));
+            if let Err(error) = if here { alive.refresh(&pod).await } else { Ok(()) } {
+                failed = true;
+                let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
+                tracing::warn!(?namespace, pod = ?name, %error, "a volume cannot be made current");
+            }
+        }
+        retry = failed.then(|| tokio::time::Instant::now() + RETRY);
+    }
+}
+
+impl Inner {
+    async fn make_all(&self, pod: &Pod) -> Result<(), VolumeError> {
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+        // What is refused is refused before anything is made.
+        for volume in volumes {
+            plan::kind(volume).map_err(|reason| VolumeError::new(&volume.name, reason.into()))?;
+        }
+        for volume in volumes {
+            let made = self.make(pod, volume).await;
+            made.map_err(|reason| VolumeError::new(&volume.name, reason))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the content of those volumes current that have content.
+    async fn refresh(&self, pod: &Pod) -> Result<(), VolumeError> {
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+        let mut result = Ok(());
+        for volume in volumes {
+            let made = match plan::kind(volume) {
+                Ok(Kind::EmptyDir(_) | Kind::HostPath(_)) => Ok(()),
+                Ok(_) => self.make(pod, volume).await,
+                Err(reason) => Err(reason.into()),
+            };
+            result = result.and(made.map_err(|reason| VolumeError::new(&volume.name, reason)));
+        }
+        result
+    }
+
+    async fn make(&self, pod: &Pod, volume: &Volume) -> Result<(), SetUpError> {
+        let kind = plan::kind(volume)?;
+        let folder = plan::path(
+            &self.config.data_dir,
+            pod.metadata.uid.as_deref().unwrap_or_default(),
+            &kind,
+            &volume.name,
+        );
+        let group = ownership::FsGroup::of(pod);
+        match kind {
+            Kind::EmptyDir(source) => {
+                let allocatable = machine::memory()?.total.saturating_sub(machine::RESERVED_MEMORY);
+                let plan = empty_dir::plan(source, pod, allocatable)?;
+                blocking(move || empty_dir::make(&folder, &plan, group)).await
+            }
+            Kind::HostPath(source) => {
+                let (path, kind) = (PathBuf::from(&source.path), source.type_.clone().unwrap_or_default());
+                blocking(move || host_path::check(&path, &kind).map_err(SetUpError::from)).await
+            }
+            kind @ (Kind::ConfigMap(_) | Kind::Secret(_) | Kind::DownwardApi(_) | Kind::Projected(_)) => {
+                let (config, objects, tokens) = (&self.config, &self.objects, &self.tokens);
+                let sources = source::Sources { pod, config, objects, tokens };
+                let payload = sources.payload(&kind).await?;
+                let in_memory = kind.is_in_memory();
+                blocking(move || write(&folder, in_memory, payload, group)).await
+            }
+        }
+    }
+}
+
+fn write(
+    folder: &Path,
+    in_memory: bool,
+    payload: payload::Payload,
+    group: Option<ownership::FsGroup>,
+) -> Result<(), SetUpError> {
+    mount_point::folder(folder)?;
+    if in_memory {
+        mount_point::tmpfs(folder, None, 0o755)?;
+    }
+    atomic_writer::write(folder, &payload, group)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! Why a volume cannot be had. The texts end up in `FailedMount` events.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::host_path::HostPathError;
+use super::plan::Refused;
+use crate::field::FieldError;
+use crate::node::machine::MachineError;
+use crate::objects::ObjectError;
+
+/// What went wrong with the volumes of a pod. Displays whole: there is no source to add.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VolumeError {
+    /// The pod's UID cannot be part of a path.
+    #[error("the pod's UID {uid:?} is not usable")]
+    Uid {
+        /// The UID.
+        uid: String,
+    },
+    /// One volume cannot be made.
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {reason}")]
+    SetUp {
+        /// Its name.
+        volume: String,
+        /// Why.
+        reason: Box<SetUpError>,
+    },
+    /// A container mounts what the pod does not have.
+    #[error("cannot find volume {volume:?} to mount into container {container:?}")]
+    Missing {
+        /// The volume's name.
+        volume: String,
+        /// The container's name.
+        container: String,
+    },
+    /// A container asks for a block device.
+    #[error("container {container:?} uses volumeDevices, which are not supported")]
+    Devices {
+        /// The container's name.
+        container: String,
+    },
+    /// A mount of a container contradicts itself.
+    #[error("container {container:?}, mount {mount_path:?}: {reason}")]
+    Mount {
+        /// The container's name.
+        container: String,
+        /// Where it would be mounted.
+        mount_path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A part of a volume cannot be used.
+    #[error("failed to prepare subPath for volumeMount {volume:?} of container {container:?}: {reason}")]
+    SubPath {
+        /// The volume's name.
+        volume: String,
+        /// The container's name.
+        container: String,
+        /// Why.
+        reason: String,
+    },
+    /// A pod's folder cannot be removed.
+    #[error("{action} {}: {reason}", path.display())]
+    TearDown {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        reason: io::Error,
+    },
+    /// The work was given up with the process.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl VolumeError {
+    pub(super) fn new(volume: &str, reason: SetUpError) -> Self {
+        VolumeError::SetUp { volume: volume.to_owned(), reason: Box::new(reason) }
+    }
+}
+
+/// Why one volume cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SetUpError {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    HostPath(#[from] HostPathError),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error("{kind} {name:?} not found")]
+    NotFound { kind: &'static str, name: String },
+    #[error("{kind} references non-existent config key: {key}")]
+    Key { kind: &'static str, key: String },
+    #[error("references non-existent secret key: {key}")]
+    SecretKey { key: String },
+    #[error("invalid path {path:?}: must be relative and stay in the volume")]
+    Path { path: String },
+    #[error("failed to fetch token: {reason}")]
+    Token { reason: String },
+    #[error("{action} {}: {reason}", path.display())]
+    Io { action: &'static str, path: PathBuf, reason: io::Error },
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// The process ends.
+pub(super) struct Interrupted;
+
+impl From<Interrupted> for VolumeError {
+    fn from(_: Interrupted) -> Self {
+        VolumeError::Interrupted
+    }
+}
+
+impl From<Interrupted> for SetUpError {
+    fn from(_: Interrupted) -> Self {
+        SetUpError::Interrupted
+    }
+}
+
+/// Says what was tried on which path.
+pub(super) fn io_error<E: Into<io::Error>>(
+    action: &'static str,
+    path: impl Into<PathBuf>,
+) -> impl FnOnce(E) -> SetUpError {
+    let path = path.into();
+    move |reason| SetUpError::Io { action, path, reason: reason.into() }
+}

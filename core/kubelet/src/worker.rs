@@ -1,0 +1,351 @@
+//! The worker of one pod: observes, plans, acts and tells the API, whenever something has happened.
+//!
+//! ```text
+//! mail (pod, runtime events) --+
+//! tasks that are done ---------+--> step: observe -> plan -> begin actions and probes -> status
+//! the plan's time -------------+
+//! ```
+//!
+//! All that takes time is a task of the worker ([`act`]); the step itself only asks the runtime what there is. A
+//! worker ends when the API has no pod and the runtime nothing of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::event::{EventType, Recorder};
+use crate::memory::{End, Memory, Step, Task, Termination, Why};
+use crate::objects::Objects;
+use crate::plan::{self, Plan, Stage, View};
+use crate::pod::PodModel;
+use crate::pods::Pods;
+use crate::runtime_client::RuntimeClient;
+use crate::runtime_view::{Observed, Observer};
+use crate::volume::Volumes;
+
+mod act;
+mod api;
+mod done;
+mod probing;
+mod telling;
+
+use act::Done;
+
+/// When the runtime does not answer, it is asked again after this.
+const RUNTIME_RETRY: SignedDuration = SignedDuration::from_secs(2);
+
+/// What all workers of a node share.
+pub(crate) struct Node {
+    /// What the kubelet is told.
+    pub(crate) config: Arc<Config>,
+    /// The API, as this node.
+    pub(crate) client: kube::Client,
+    /// The runtime.
+    pub(crate) runtime: RuntimeClient,
+    /// ConfigMaps, Secrets and Services.
+    pub(crate) objects: Arc<Objects>,
+    /// Volumes.
+    pub(crate) volumes: Volumes,
+    /// Events.
+    pub(crate) recorder: Recorder,
+    /// For those who look for pods.
+    pub(crate) pods: Arc<Pods>,
+    /// The machine's memory, in bytes.
+    pub(crate) memory: u64,
+}
+
+/// What a worker is told from outside.
+#[derive(Debug, Clone)]
+pub(crate) struct Mail {
+    /// The pod, as the API has it or had it last.
+    pub(crate) pod: Arc<Pod>,
+    /// The API has it no more.
+    pub(crate) gone: bool,
+    /// Grows when the runtime has something to tell of the pod.
+    pub(crate) runtime: u64,
+}
+
+/// The worker of one pod.
+pub(crate) struct Worker {
+    node: Arc<Node>,
+    mail: watch::Receiver<Mail>,
+    pod: Arc<PodModel>,
+    gone: bool,
+    observer: Observer,
+    observed: Arc<Observed>,
+    memory: Memory,
+    tasks: JoinSet<Done>,
+    task_names: HashMap<tokio::task::Id, Task>,
+    /// The runtime may hold something else than what was observed.
+    stale: bool,
+    /// Runtime events that are known.
+    runtime: u64,
+    /// Why containers waited at the last step.
+    waiting: std::collections::BTreeMap<String, Why>,
+    /// The change of the status that was written last, and the API's version of the pod after it.
+    last_patch: Option<Value>,
+    /// After a failure the API is asked again at this time.
+    api_retry: Option<Timestamp>,
+    /// It was over before this worker: its status is not written any more.
+    settled: bool,
+    /// Its deletion was confirmed.
+    deleted: bool,
+    /// What probes and statuses before this worker said was taken over.
+    seeded: bool,
+}
+
+impl Worker {
+    /// The worker of the pod in the mail; `None` when that is no complete pod.
+    pub(crate) fn new(node: Arc<Node>, mut mail: watch::Receiver<Mail>) -> Option<Self> {
+        let Mail { pod, gone, runtime } = mail.borrow_and_update().clone();
+        let pod = match PodModel::new(pod) {
+            Ok(pod) => Arc::new(pod),
+            Err(error) => {
+                tracing::error!(%error, "a pod cannot be worked on");
+                return None;
+            }
+        };
+        Some(Self {
+            settled: pod.is_over(),
+            node,
+            mail,
+            pod,
+            gone,
+            observer: Observer::default(),
+            observed: Arc::default(),
+            memory: Memory::default(),
+            tasks: JoinSet::new(),
+            task_names: HashMap::new(),
+            stale: true,
+            runtime,
+            waiting: std::collections::BTreeMap::new(),
+            last_patch: None,
+            api_retry: None,
+            deleted: false,
+            seeded: false,
+        })
+    }
+
+    /// Works until nothing is left of the pod, or until the shutdown, which leaves all that runs as it is.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(mut self) {
+        loop {
+            let wake = self.step().await;
+            if self.is_finished() {
+                self.leave().await;
+                return;
+            }
+            let timer = async {
+                match wake {
+                    Some(time) => {
+                        let wait = Duration::try_from(time.duration_since(Timestamp::now()));
+                        tokio::time::sleep(wait.unwrap_or_default()).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = self.mail.changed() => match changed {
+                    Ok(()) => self.read_mail(),
+                    Err(_) => return,
+                },
+                Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.take(done),
+                () = timer => {}
+            }
+        }
+    }
+
+    fn read_mail(&mut self) {
+        let Mail { pod, gone, runtime } = self.mail.borrow_and_update().clone();
+        if runtime != self.runtime {
+            self.runtime = runtime;
+            self.stale = true;
+        }
+        self.gone |= gone;
+        self.update(pod);
+    }
+
+    /// Takes a state of the pod that is newer than the known one.
+    fn update(&mut self, pod: Arc<Pod>) {
+        let version =
+            |pod: &Pod| pod.metadata.resource_version.as_ref().and_then(|it| it.parse::<u64>().ok());
+        if version(&pod).zip(version(&self.pod.pod)).is_some_and(|(new, known)| new <= known) {
+            return;
+        }
+        let fresh = match PodModel::new(pod) {
+            Ok(fresh) if fresh.uid == self.pod.uid => fresh,
+            Ok(_) | Err(_) => return,
+        };
+        for member in &fresh.members {
+            let before = self.pod.member(member.name());
+            if before.is_some_and(|before| before.hash != member.hash) {
+                let memory = self.memory.container(member.name());
+                memory.image = crate::memory::Image::Unknown;
+                memory.pulls = crate::backoff::Backoff::default();
+                memory.failed = None;
+            }
+        }
+        let (old, new) = (&self.pod.pod.metadata, &fresh.pod.metadata);
+        if (old.labels != new.labels || old.annotations != new.annotations)
+            && self.memory.volumes == Step::Done
+        {
+            // The downward API shows them.
+            self.memory.volumes = Step::Open;
+        }
+        self.pod = Arc::new(fresh);
+    }
+
+    fn view(&self, now: Timestamp) -> View<'_> {
+        View { pod: &self.pod, observed: &self.observed, memory: &self.memory, now }
+    }
+
+    /// Observes, plans and begins what is to be done; says when to look again.
+    async fn step(&mut self) -> Option<Timestamp> {
+        let now = Timestamp::now();
+        if self.stale {
+            match self.observer.observe(&self.node.runtime, &self.pod.uid).await {
+                Ok(observed) => {
+                    self.observed = Arc::new(observed);
+                    self.stale = false;
+                }
+                Err(error) => {
+                    tracing::warn!(object = self.pod.object(), %error, "the runtime does not say what there is");
+                    return now.checked_add(RUNTIME_RETRY).ok();
+                }
+            }
+            self.learn().await;
+        }
+        let now = Timestamp::now();
+        self.decide_end(now);
+        let mut plan = plan::plan(self.view(now));
+        if plan.stage == Stage::Complete {
+            self.end(End::Completed, self.pod.grace(), now);
+            plan = plan::plan(self.view(now));
+        }
+        self.tell_waits(&plan);
+        for action in std::mem::take(&mut plan.actions) {
+            self.begin(action, now);
+        }
+        let mut wakes = vec![plan.wake, self.begin_probes(now), self.talk_to_api(&plan, now)];
+        if self.memory.termination.is_none() {
+            wakes.push(self.pod.deadline());
+        }
+        self.node.pods.put(&self.pod.uid, Arc::clone(&self.pod.pod), Arc::clone(&self.observed));
+        wakes.into_iter().flatten().min()
+    }
+
+    /// Begins the pod's end, or hastens it, when there is a reason.
+    fn decide_end(&mut self, now: Timestamp) {
+        if self.gone {
+            self.end(End::Gone, self.pod.grace(), now);
+        } else if self.pod.deletion().is_some() {
+            self.end(End::Deleted, self.pod.grace(), now);
+        } else if self.memory.termination.is_none() {
+            if self.pod.is_over() {
+                self.end(End::Completed, self.pod.grace(), now);
+            } else if self.pod.deadline().is_some_and(|deadline| deadline <= now) {
+                let message = "Pod was active on the node longer than the specified deadline";
+                self.node.recorder.tell(&self.pod, None, EventType::Normal, "DeadlineExceeded", message);
+                self.end(End::Evicted(Why::new("DeadlineExceeded", message)), self.pod.grace(), now);
+            } else if let Some(why) = crate::sysctl::refusal(&self.pod) {
+                self.node.recorder.tell(
+                    &self.pod,
+                    None,
+                    EventType::Warning,
+                    "SysctlForbidden",
+                    why.message.clone(),
+                );
+                self.end(End::Evicted(why), self.pod.grace(), now);
+            }
+        }
+    }
+
+    fn end(&mut self, end: End, grace: Duration, now: Timestamp) {
+        let deadline = now.checked_add(grace).unwrap_or(Timestamp::MAX);
+        match &mut self.memory.termination {
+            None => {
+                tracing::debug!(object = self.pod.object(), ?end, ?grace, "the pod's end begins");
+                self.memory.termination = Some(Termination { end, deadline, grace });
+            }
+            Some(known) => {
+                let stronger = match (&known.end, &end) {
+                    (End::Gone, _) => false,
+                    (_, End::Gone) => true,
+                    (End::Completed | End::Evicted(_), End::Deleted) => true,
+                    (_, End::Deleted | End::Completed | End::Evicted(_)) => false,
+                };
+                if stronger {
+                    if let End::Evicted(why) = &known.end {
+                        self.memory.evicted = Some(why.clone());
+                    }
+                    known.end = end;
+                }
+                if grace < known.grace {
+                    known.grace = grace;
+                    known.deadline = known.deadline.min(deadline);
+                }
+            }
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        let gone = self.memory.termination.as_ref().is_some_and(|one| one.end == End::Gone);
+        let nothing = self.observed.sandboxes.is_empty() && self.observed.containers.is_empty();
+        gone && nothing && !self.stale && self.memory.cleaned && self.tasks.is_empty()
+    }
+
+    /// The last that is done for a pod: its logs go.
+    async fn leave(self) {
+        self.node.pods.remove(&self.pod.uid);
+        let logs = crate::sandbox::log_directory(&self.pod, &self.node.config);
+        match tokio::fs::remove_dir_all(&logs).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(object = self.pod.object(), %error, "logs of a pod are not removed");
+            }
+            Ok(()) | Err(_) => {}
+        }
+        tracing::debug!(object = self.pod.object(), "nothing is left of the pod");
+    }
+
+    /// Takes over what is known of containers that were there before this worker, and what ended ones said.
+    async fn learn(&mut self) {
+        if !self.seeded {
+            self.seeded = true;
+            self.seed_probes();
+        }
+        let observed = Arc::clone(&self.observed);
+        for one in observed.containers.iter().filter(|one| one.exit_code().is_some()) {
+            if !self.memory.container(&one.name).last_words.contains_key(&one.id) {
+                let words = crate::last_words::read(one, self.pod.member(&one.name)).await;
+                self.memory.container(&one.name).last_words.insert(one.id.clone(), words);
+            }
+        }
+        for (name, memory) in &mut self.memory.containers {
+            memory.last_words.retain(|id, _| observed.instances(name).any(|one| one.id == *id));
+        }
+        let alive = |id: &String| observed.sandboxes.iter().any(|one| one.id == *id);
+        self.memory.stopped_sandboxes.retain(alive);
+        self.memory
+            .kill_deadlines
+            .retain(|id, _| observed.containers.iter().any(|one| one.id == *id && one.is_running()));
+    }
+
+    /// The status that the API should have.
+    fn status(&self, plan: &Plan, now: Timestamp) -> k8s_openapi::api::core::v1::PodStatus {
+        crate::status::status(self.view(now), plan, self.node.config.node_ip)
+    }
+}

@@ -1,0 +1,414 @@
+//! Acting: each action of a plan is a task of the worker, over the CRI.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use keelson_cri::v1;
+
+use super::{Node, Worker};
+use crate::dns::{self, ResolvConf};
+use crate::event::EventType;
+use crate::hook;
+use crate::memory::{Image, Task, Why};
+use crate::plan::{Action, Killing};
+use crate::pod::{Member, PodModel};
+use crate::probe::run::Target;
+use crate::probe::{Finding, ProbeKind};
+use crate::runtime_view::{ContainerState, Instance};
+use crate::security::ImageUser;
+use crate::{container, environment, hosts, image, resources, sandbox, security};
+
+/// A container always has this much between its stop signal and its end.
+const LEAST_GRACE: Duration = Duration::from_secs(2);
+
+/// A task that is done.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) task: Task,
+    pub(super) outcome: Outcome,
+}
+
+/// What came out.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The volumes have their content.
+    Volumes(Result<(), String>),
+    /// There is a sandbox.
+    Sandbox(Result<(), String>),
+    /// A sandbox is stopped.
+    Stopped(Result<String, String>),
+    /// The image was found.
+    Image { container: String, found: Result<Image, Why> },
+    /// A container was started; answers the instance.
+    Started { container: String, result: Result<String, Why> },
+    /// The hook after its start has ended.
+    Hooked { container: String, instance: String, result: Result<(), String> },
+    /// An instance was ended.
+    Killed(Result<(), String>),
+    /// Remains were removed.
+    Removed(Result<(), String>),
+    /// A probe was made.
+    Probed { container: String, instance: String, kind: ProbeKind, finding: Finding },
+    /// Nothing is left outside the runtime.
+    CleanedUp(Result<(), String>),
+    /// The status was written.
+    Written { patch: serde_json::Value, result: Result<Box<Pod>, kube::Error> },
+    /// The object was deleted.
+    Deleted(Result<(), kube::Error>),
+}
+
+async fn resolv_conf(path: &Path) -> ResolvConf {
+    match tokio::fs::read_to_string(path).await {
+        Ok(text) => ResolvConf::parse(&text),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the node's resolver configuration is not read");
+            ResolvConf::default()
+        }
+    }
+}
+
+impl Worker {
+    /// Runs a task of the worker.
+    pub(super) fn spawn(&mut self, task: Task, work: impl Future<Output = Done> + Send + 'static) {
+        self.memory.tasks.insert(task.clone());
+        let id = self.tasks.spawn(work).id();
+        self.task_names.insert(id, task);
+    }
+
+    /// Begins an action.
+    pub(super) fn begin(&mut self, action: Action, now: Timestamp) {
+        let task = action.task();
+        let (node, pod) = (Arc::clone(&self.node), Arc::clone(&self.pod));
+        tracing::debug!(object = pod.object(), ?action, "action");
+        match action {
+            Action::SetUpVolumes => self.spawn(task.clone(), async move {
+                let result = node.volumes.set_up(&pod.pod).await.map_err(|error| error.to_string());
+                Done { task, outcome: Outcome::Volumes(result) }
+            }),
+            Action::RunSandbox { attempt } => {
+                if !self.observed.sandboxes.is_empty() {
+                    let message = "Pod sandbox changed, it will be killed and re-created.";
+                    node.recorder.tell(&pod, None, EventType::Normal, "SandboxChanged", message);
+                }
+                self.spawn(task.clone(), async move {
+                    Done { task, outcome: Outcome::Sandbox(run_sandbox(&node, &pod, attempt).await) }
+                });
+            }
+            Action::StopSandbox { id } => self.spawn(task.clone(), async move {
+                let request = v1::StopPodSandboxRequest { pod_sandbox_id: id.clone() };
+                let result = node.runtime.stop_pod_sandbox(request).await;
+                Done { task, outcome: Outcome::Stopped(result.map(|_| id).map_err(|error| error.text())) }
+            }),
+            Action::FindImage { container } => self.spawn(task.clone(), async move {
+                let found = find_image(&node, &pod, &container).await;
+                Done { task, outcome: Outcome::Image { container, found } }
+            }),
+            Action::Start { container, sandbox, restart_count, ips } => {
+                self.start(task, container, sandbox, restart_count, ips, now);
+            }
+            Action::Kill { container, instance, grace, killing } => {
+                self.kill(task, container, instance, grace, killing, now);
+            }
+            Action::Remove { instances, sandboxes } => {
+                let removed = |one: &&Arc<Instance>| instances.contains(&one.id) && !one.log_path.is_empty();
+                let all = self.observed.containers.iter().filter(removed);
+                let logs: Vec<PathBuf> = all.map(|one| PathBuf::from(&one.log_path)).collect();
+                self.spawn(task.clone(), async move {
+                    let result = remove(&node, instances, sandboxes).await;
+                    for log in logs.iter().filter(|_| result.is_ok()) {
+                        crate::log_rotation::remove_log(log).await;
+                    }
+                    Done { task, outcome: Outcome::Removed(result) }
+                });
+            }
+            Action::CleanUp => self.spawn(task.clone(), async move {
+                Done { task, outcome: Outcome::CleanedUp(clean_up(&node, &pod).await) }
+            }),
+        }
+    }
+
+    fn start(
+        &mut self,
+        task: Task,
+        container: String,
+        sandbox: String,
+        restart_count: u32,
+        ips: Vec<String>,
+        now: Timestamp,
+    ) {
+        let newest = self.observed.newest(&container).cloned();
+        if let Some(ContainerState::Exited { finished_at, .. }) = newest.map(|one| one.state.clone()) {
+            self.memory.container(&container).restarts.advance(finished_at, now);
+        }
+        let image = self.memory.container(&container).image.clone();
+        let member = self.pod.member(&container);
+        let target = member.and_then(|member| member.target.as_deref());
+        let target = target.and_then(|name| self.observed.newest(name)).map(|one| one.id.clone());
+        let attempt = self.observed.sandboxes.first().map_or(0, |one| one.attempt);
+        let start = Start {
+            node: Arc::clone(&self.node),
+            pod: Arc::clone(&self.pod),
+            sandbox,
+            attempt,
+            restart_count,
+            ips,
+            image,
+            target,
+        };
+        self.spawn(task.clone(), async move {
+            let result = match start.pod.member(&container) {
+                Some(member) => start.run(member).await,
+                None => Err(Why::new("CreateContainerError", "the pod has no such container any more")),
+            };
+            Done { task, outcome: Outcome::Started { container, result } }
+        });
+    }
+
+    /// Runs the hook after a container's start.
+    pub(super) fn post_start(&mut self, container: &str, instance: &str) -> bool {
+        let member = self.pod.member(container);
+        let lifecycle = member.and_then(|member| member.container.lifecycle.as_ref());
+        let Some(handler) = lifecycle.and_then(|all| all.post_start.clone()) else { return false };
+        let Some(target) = self.target(container, instance) else { return false };
+        let (container, instance) = (container.to_owned(), instance.to_owned());
+        let task = Task::Hook(container.clone());
+        self.spawn(task.clone(), async move {
+            let result = hook::run(&target, &handler, None).await.map_err(|error| error.to_string());
+            Done { task, outcome: Outcome::Hooked { container, instance, result } }
+        });
+        true
+    }
+
+    fn target(&self, container: &str, instance: &str) -> Option<Target> {
+        let ip = self.observed.ready_sandbox().and_then(|sandbox| sandbox.ips.first());
+        let ip = ip.and_then(|ip| ip.parse().ok());
+        Some(Target {
+            runtime: self.node.runtime.clone(),
+            instance: instance.to_owned(),
+            container: self.pod.member(container)?.container.clone(),
+            ip: if self.pod.host_network() { Some(self.node.config.node_ip) } else { ip },
+        })
+    }
+
+    fn kill(
+        &mut self,
+        task: Task,
+        container: String,
+        instance: String,
+        grace: Duration,
+        killing: Killing,
+        now: Timestamp,
+    ) {
+        let again = self.memory.busy(&task);
+        let end = now.checked_add(SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX));
+        self.memory.kill_deadlines.insert(instance.clone(), end.unwrap_or(Timestamp::MAX));
+        let message = match killing {
+            Killing::PodEnds => format!("Stopping container {container}"),
+            Killing::Definition => format!("Container {container} definition changed, will be restarted"),
+            Killing::Probe(ProbeKind::Startup) => {
+                format!("Container {container} failed startup probe, will be restarted")
+            }
+            Killing::Probe(ProbeKind::Liveness | ProbeKind::Readiness) => {
+                format!("Container {container} failed liveness probe, will be restarted")
+            }
+            Killing::Hook => "FailedPostStartHook".to_owned(),
+            Killing::Lost => "Container is in unknown state, try killing it".to_owned(),
+        };
+        if !again {
+            self.node.recorder.tell(&self.pod, Some(&container), EventType::Normal, "Killing", message);
+        }
+        let (node, pod) = (Arc::clone(&self.node), Arc::clone(&self.pod));
+        let target = self.target(&container, &instance).filter(|_| !again && killing != Killing::Lost);
+        self.spawn(task.clone(), async move {
+            let since = Instant::now();
+            if let Some(target) = target {
+                pre_stop(&node, &pod, &target, grace).await;
+            }
+            let rest = grace.saturating_sub(since.elapsed()).max(LEAST_GRACE);
+            let result = node.runtime.stop_container(&instance, rest).await;
+            Done { task, outcome: Outcome::Killed(result.map_err(|error| error.text())) }
+        });
+    }
+}
+
+/// Runs the hook before the stop signal, for as long as the grace allows.
+async fn pre_stop(node: &Node, pod: &PodModel, target: &Target, grace: Duration) {
+    let handler = target.container.lifecycle.as_ref().and_then(|all| all.pre_stop.as_ref());
+    let Some(handler) = handler else { return };
+    // A command that is cut off is killed with the connection.
+    let outcome = tokio::time::timeout(grace, hook::run(target, handler, Some(grace))).await;
+    if let Ok(Err(error)) = outcome {
+        let container = Some(target.container.name.as_str());
+        node.recorder.tell(pod, container, EventType::Warning, "FailedPreStopHook", error.to_string());
+    }
+}
+
+async fn folder(path: &Path) -> Result<(), String> {
+    tokio::fs::create_dir_all(path).await.map_err(|error| format!("create {}: {error}", path.display()))
+}
+
+async fn run_sandbox(node: &Node, pod: &PodModel, attempt: u32) -> Result<(), String> {
+    let config = &node.config;
+    folder(&sandbox::log_directory(pod, config)).await?;
+    let resolv_conf = resolv_conf(&config.resolv_conf).await;
+    let sandbox =
+        sandbox::configuration(pod, attempt, config, &resolv_conf).map_err(|error| error.to_string())?;
+    let runtime_handler = match pod.spec().runtime_class_name.as_deref() {
+        None | Some("") => String::new(),
+        Some(class) => return Err(format!("RuntimeClass {class:?}: this node has no other runtimes")),
+    };
+    let request = v1::RunPodSandboxRequest { config: Some(sandbox), runtime_handler };
+    node.runtime.run_pod_sandbox(request).await.map_err(|error| error.text())?;
+    let (group, shares) = (pod.cgroup(&config.cgroup_root), resources::of_pod(pod).cpu_shares);
+    match tokio::task::spawn_blocking(move || crate::cgroup::share(&group, shares)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(object = pod.object(), %error, "the pod as a whole has no share of its own")
+        }
+        Err(error) => {
+            tracing::warn!(object = pod.object(), %error, "the pod as a whole has no share of its own")
+        }
+    }
+    Ok(())
+}
+
+async fn find_image(node: &Node, pod: &PodModel, container: &str) -> Result<Image, Why> {
+    let config = &node.config;
+    let resolv_conf = resolv_conf(&config.resolv_conf).await;
+    let sandbox = sandbox::configuration(pod, 0, config, &resolv_conf);
+    let sandbox = sandbox.map_err(|error| Why::new("ImageInspectError", error.to_string()))?;
+    let Some(member) = pod.member(container) else {
+        return Err(Why::new("ImageInspectError", "the pod has no such container any more"));
+    };
+    let finder = image::Finder {
+        pod,
+        container: &member.container,
+        sandbox: &sandbox,
+        runtime: &node.runtime,
+        objects: &node.objects,
+        recorder: &node.recorder,
+    };
+    finder.find().await
+}
+
+/// What a start needs.
+struct Start {
+    node: Arc<Node>,
+    pod: Arc<PodModel>,
+    sandbox: String,
+    attempt: u32,
+    restart_count: u32,
+    ips: Vec<String>,
+    image: Image,
+    target: Option<String>,
+}
+
+fn config_error(error: impl std::fmt::Display) -> Why {
+    Why::new("CreateContainerConfigError", error.to_string())
+}
+
+impl Start {
+    async fn run(&self, member: &Member) -> Result<String, Why> {
+        let (node, pod) = (&self.node, &self.pod);
+        let config = self.configuration(member).await?;
+        let resolv_conf = resolv_conf(&node.config.resolv_conf).await;
+        let sandbox = sandbox::configuration(pod, self.attempt, &node.config, &resolv_conf);
+        let sandbox_config = Some(sandbox.map_err(config_error)?);
+        let request = v1::CreateContainerRequest {
+            pod_sandbox_id: self.sandbox.clone(),
+            config: Some(config),
+            sandbox_config,
+        };
+        let created = node.runtime.create_container(request).await;
+        let id = created.map_err(|error| Why::new("CreateContainerError", error.text()))?.container_id;
+        let tell = |reason: &'static str, text: &str| {
+            node.recorder.tell(pod, Some(member.name()), EventType::Normal, reason, text);
+        };
+        tell("Created", "Container created");
+        let request = v1::StartContainerRequest { container_id: id.clone() };
+        let started = node.runtime.start_container(request).await;
+        started.map_err(|error| Why::new("RunContainerError", error.text()))?;
+        tell("Started", "Container started");
+        Ok(id)
+    }
+
+    async fn configuration(&self, member: &Member) -> Result<v1::ContainerConfig, Why> {
+        let (node, pod) = (&self.node, &self.pod);
+        let Image::Present { id: image, uid, username } = &self.image else {
+            return Err(Why::new("CreateContainerError", "the image is not known"));
+        };
+        let user = ImageUser { uid: *uid, username: username.clone() };
+        security::check_non_root(pod, member, &user).map_err(config_error)?;
+        let ips: Vec<_> = if pod.host_network() {
+            vec![node.config.node_ip]
+        } else {
+            self.ips.iter().filter_map(|ip| ip.parse().ok()).collect()
+        };
+        let env = environment::environment(&pod.pod, &ips, &node.config, &member.container, &node.objects);
+        let env = env.await.map_err(config_error)?;
+        let mounts = node.volumes.mounts(&pod.pod, &member.container, &env).await.map_err(config_error)?;
+        let hostname = dns::hostname(&pod.pod, &node.config).map_err(config_error)?;
+        let hosts = hosts::write_hosts_file(&pod.pod, &ips, &hostname, &node.config).await;
+        let hosts = hosts
+            .map_err(|error| Why::new("CreateContainerError", format!("{error}: {}", source(&error))))?;
+        let files = |text: String| Why::new("CreateContainerError", text);
+        let folders = node.config.data_dir.join("pods").join(&pod.uid).join("containers").join(member.name());
+        folder(&folders).await.map_err(files)?;
+        let termination_log = folders.join(format!("{:08x}", rand::random::<u32>()));
+        words_file(&termination_log).await.map_err(files)?;
+        let log = container::log_path(member.name(), self.restart_count);
+        let log = sandbox::log_directory(pod, &node.config).join(log);
+        if let Some(parent) = log.parent() {
+            folder(parent).await.map_err(files)?;
+        }
+        let found = container::Findings {
+            image: image.clone(),
+            restart_count: self.restart_count,
+            env,
+            mounts,
+            hosts,
+            termination_log,
+            node_memory: node.memory,
+            target: self.target.clone(),
+        };
+        Ok(container::configuration(pod, member, found))
+    }
+}
+
+fn source(error: &dyn std::error::Error) -> String {
+    error.source().map(ToString::to_string).unwrap_or_default()
+}
+
+/// An empty file that every user may write.
+async fn words_file(path: &Path) -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let failed = |error: std::io::Error| format!("create {}: {error}", path.display());
+    tokio::fs::write(path, b"").await.map_err(failed)?;
+    tokio::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).await.map_err(failed)
+}
+
+async fn remove(node: &Node, instances: Vec<String>, sandboxes: Vec<String>) -> Result<(), String> {
+    for container_id in instances {
+        let request = v1::RemoveContainerRequest { container_id };
+        node.runtime.remove_container(request).await.map_err(|error| error.text())?;
+    }
+    for pod_sandbox_id in sandboxes {
+        let request = v1::RemovePodSandboxRequest { pod_sandbox_id };
+        node.runtime.remove_pod_sandbox(request).await.map_err(|error| error.text())?;
+    }
+    Ok(())
+}
+
+/// Takes volumes, folders and control groups away.
+async fn clean_up(node: &Node, pod: &PodModel) -> Result<(), String> {
+    node.volumes.tear_down(&pod.uid).await.map_err(|error| error.to_string())?;
+    let root = node.config.cgroup_root.trim_end_matches('/').to_owned();
+    // The class of a pod that the API no longer knows is not known either.
+    let groups = ["", "burstable/", "besteffort/"].map(|tier| format!("{root}/{tier}pod{}", pod.uid));
+    let work = move || groups.iter().try_for_each(|group| crate::cgroup::remove(group));
+    let removed = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
+    removed.map_err(|error| error.to_string())
+}

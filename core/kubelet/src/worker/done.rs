@@ -1,0 +1,190 @@
+//! What the worker learns from tasks that are done.
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::task::{Id, JoinError};
+
+use super::Worker;
+use super::act::{Done, Outcome};
+use crate::event::EventType;
+use crate::memory::{Hook, Image, Step, Why};
+use crate::probe::{Finding, ProbeKind, Recorded, specification};
+
+/// A stop, removal or clean-up that failed is tried again after this.
+const RETRY: SignedDuration = SignedDuration::from_secs(5);
+/// So is a call of the API.
+pub(super) const API_RETRY: SignedDuration = SignedDuration::from_secs(2);
+
+pub(super) fn later(now: Timestamp, by: SignedDuration) -> Timestamp {
+    now.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+impl Worker {
+    /// Takes what a task brought.
+    pub(super) fn take(&mut self, joined: Result<(Id, Done), JoinError>) {
+        let now = Timestamp::now();
+        match joined {
+            Ok((id, done)) => {
+                self.task_names.remove(&id);
+                self.memory.tasks.remove(&done.task);
+                self.learn_outcome(done.outcome, now);
+            }
+            Err(error) => {
+                if let Some(task) = self.task_names.remove(&error.id()) {
+                    tracing::error!(object = self.pod.object(), ?task, %error, "a task of a pod's worker broke off");
+                    self.memory.tasks.remove(&task);
+                }
+                self.stale = true;
+                self.memory.retry = Some(later(now, RETRY));
+            }
+        }
+    }
+
+    fn warn(&self, container: Option<&str>, reason: &'static str, message: String) {
+        self.node.recorder.tell(&self.pod, container, EventType::Warning, reason, message);
+    }
+
+    fn learn_outcome(&mut self, outcome: Outcome, now: Timestamp) {
+        match outcome {
+            Outcome::Volumes(result) => {
+                self.memory.volumes = match &result {
+                    Ok(()) => Step::Done,
+                    Err(_) => self.memory.volumes.failed(now),
+                };
+                if let Err(text) = result {
+                    self.warn(None, "FailedMount", text);
+                }
+            }
+            Outcome::Sandbox(result) => {
+                self.stale = true;
+                self.memory.sandbox = match &result {
+                    Ok(()) => Step::Done,
+                    Err(_) => self.memory.sandbox.failed(now),
+                };
+                if let Err(text) = result {
+                    self.warn(
+                        None,
+                        "FailedCreatePodSandBox",
+                        format!("Failed to create pod sandbox: {text}"),
+                    );
+                }
+            }
+            Outcome::Stopped(result) => match result {
+                Ok(id) => {
+                    self.stale = true;
+                    self.memory.stopped_sandboxes.insert(id);
+                    self.memory.retry = None;
+                }
+                Err(text) => {
+                    self.warn(None, "FailedKillPod", format!("error killing pod: {text}"));
+                    self.fails("stop a sandbox", &text, now);
+                }
+            },
+            Outcome::Image { container, found } => self.learn_image(&container, found, now),
+            Outcome::Started { container, result } => self.learn_start(&container, result, now),
+            Outcome::Hooked { container, instance, result } => {
+                let state = match &result {
+                    Ok(()) => Hook::Done,
+                    Err(text) => Hook::Failed(text.clone()),
+                };
+                if let Err(text) = result {
+                    self.warn(Some(&container), "FailedPostStartHook", text);
+                }
+                self.memory.container(&container).hook = Some((instance, state));
+            }
+            Outcome::Killed(result) => {
+                self.stale = true;
+                if let Err(text) = result {
+                    self.fails("stop a container", &text, now);
+                }
+            }
+            Outcome::Removed(result) => {
+                self.stale = true;
+                match result {
+                    Ok(()) => self.memory.retry = None,
+                    Err(text) => self.fails("remove what is over", &text, now),
+                }
+            }
+            Outcome::Probed { container, instance, kind, finding } => {
+                self.learn_finding(&container, &instance, kind, &finding);
+            }
+            Outcome::CleanedUp(result) => match result {
+                Ok(()) => {
+                    self.memory.cleaned = true;
+                    self.memory.retry = None;
+                }
+                Err(text) => self.fails("clean up", &text, now),
+            },
+            Outcome::Written { patch, result } => self.learn_written(patch, result, now),
+            Outcome::Deleted(result) => self.learn_deleted(result, now),
+        }
+    }
+
+    fn fails(&mut self, what: &'static str, text: &str, now: Timestamp) {
+        tracing::warn!(object = self.pod.object(), what, error = text, "an action failed and is tried again");
+        self.memory.retry = Some(later(now, RETRY));
+    }
+
+    fn learn_image(&mut self, container: &str, found: Result<Image, Why>, now: Timestamp) {
+        let memory = self.memory.container(container);
+        match found {
+            Ok(image) => {
+                memory.image = image;
+                memory.pulls = crate::backoff::Backoff::default();
+            }
+            Err(why) => {
+                let told = format!("Error: {}", why.reason);
+                let before = match &memory.image {
+                    Image::Failed { at, .. } => *at,
+                    Image::Unknown | Image::Present { .. } => now,
+                };
+                memory.pulls.advance(before, now);
+                memory.image = Image::Failed { why, at: now };
+                self.warn(Some(container), "Failed", told);
+            }
+        }
+    }
+
+    fn learn_start(&mut self, container: &str, result: Result<String, Why>, now: Timestamp) {
+        self.stale = true;
+        let hook = match &result {
+            Ok(id) => self.post_start(container, id),
+            Err(_) => false,
+        };
+        let memory = self.memory.container(container);
+        match result {
+            Ok(id) => {
+                memory.failed = None;
+                // The next instance asks anew, as its policy may say.
+                memory.image = Image::Unknown;
+                memory.hook = Some((id, if hook { Hook::Running } else { Hook::Done }));
+            }
+            Err(why) => {
+                let told = format!("Error: {}", why.message);
+                memory.failed = Some((why, now));
+                self.warn(Some(container), "Failed", told);
+            }
+        }
+    }
+
+    fn learn_finding(&mut self, container: &str, instance: &str, kind: ProbeKind, finding: &Finding) {
+        let Some(member) = self.pod.member(container).cloned() else { return };
+        let Some(probe) = specification(&member, kind) else { return };
+        let state = self.memory.container(container).probes.get_mut(kind);
+        if state.record(instance, probe, finding) == Recorded::Stale {
+            return;
+        }
+        let name = kind.as_str();
+        match finding {
+            Finding::Success => {}
+            Finding::Warning(text) => {
+                self.warn(Some(container), "ProbeWarning", format!("{name} probe warning: {text}"))
+            }
+            Finding::Failure(text) => {
+                self.warn(Some(container), "Unhealthy", format!("{name} probe failed: {text}"))
+            }
+            Finding::Error(text) => {
+                self.warn(Some(container), "Unhealthy", format!("{name} probe errored: {text}"))
+            }
+        }
+    }
+}
