@@ -1,17 +1,22 @@
-//! Generates what is generated: `cargo xtask schemas`.
+//! Generates what is generated: `cargo xtask schemas`, `cargo xtask manifests`; with `--check`, manifests are compared only.
 
+mod manifests;
 mod protobuf;
 mod schemas;
 
 use anyhow::{Result, bail};
 
 fn main() -> Result<()> {
-    match std::env::args().nth(1).as_deref() {
-        Some("schemas") => {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["schemas"] => {
             schemas::generate()?;
             protobuf::generate()
         }
-        Some(other) => bail!("unknown task {other:?}; known: schemas"),
-        None => bail!("name a task; known: schemas"),
+        ["manifests"] => manifests::generate(),
+        ["manifests", "--check"] => manifests::check(),
+        [] => bail!("name a task; known: schemas, manifests [--check]"),
+        [..] => bail!("unknown task {:?}; known: schemas, manifests [--check]", arguments.join(" ")),
     }
 }

@@ -124,6 +124,17 @@ impl Controller {
         self.workers.push(("reconcile", Box::pin(work(name, queue, at_once, shutdown, reconcile))));
     }
 
+    /// Adds a task that runs from the start until shutdown, and what has to come about before anything is reconciled.
+    pub fn source(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), Error>> + Send + 'static,
+        synced: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.watches.push((name, Box::pin(task)));
+        self.synced.push(Box::pin(synced));
+    }
+
     /// Adds a task that runs from when all informers know all objects until shutdown.
     pub fn task(
         &mut self,

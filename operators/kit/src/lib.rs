@@ -4,7 +4,8 @@
 //! - [`object_key`], [`informer`], [`work_queue`], [`controller`]: what is known of the cluster, what has to be looked
 //!   at again, and the driver that does so: one place where a reconcile is started, retried and logged.
 //! - [`recorder`]: Events, correlated so that a repetition is a count and not a further object.
-//! - [`condition`], [`owner`], [`int_or_percent`], [`selection`]: pure rules that several kinds follow.
+//! - [`condition`], [`owner`], [`pod`], [`int_or_percent`], [`selection`]: pure rules that several kinds follow.
+//! - [`discovery`]: which resources the API serves.
 //! - [`apply`]: server-side apply under an own field manager, and pruning of what is no longer wanted.
 //! - [`leader_election`]: one holder of a Lease at a time.
 //!
@@ -15,12 +16,14 @@
 pub mod apply;
 pub mod condition;
 pub mod controller;
+pub mod discovery;
 pub mod informer;
 pub mod int_or_percent;
 pub mod leader_election;
 pub mod object_key;
 pub mod operator;
 pub mod owner;
+pub mod pod;
 pub mod recorder;
 pub mod selection;
 pub mod time;

@@ -1,0 +1,10 @@
+//! Operators and their host against a real API server.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cluster;
+mod faults;
+mod garbagecollector;
+mod host;
+mod kubectl;
+mod namespace;
+mod serviceaccount;
