@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cluster::Profile;
+
 /// Kubernetes, rebuilt: one binary that is the whole cluster.
 #[derive(Debug, Parser)]
 #[command(name = "keelson", version, disable_help_subcommand = true)]
@@ -18,11 +20,19 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Make or continue a cluster on this machine: control plane, node, and the profile's operators.
+    Up(UpOptions),
+    /// Stop the cluster and its pods; what it knows is kept for the next `up`.
+    Down(DataDir),
+    /// Remove the cluster with everything that belongs to it: pods, networks, data.
+    Reset(DataDir),
     /// Run a control-plane member: the API server on its durable store.
     Server(ServerOptions),
     /// Look after the container images below a data folder.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Serve a small web page about this process; made to try a cluster with.
+    DemoWeb(DemoWebOptions),
     /// Print the version.
     Version,
 }
@@ -33,6 +43,38 @@ pub(crate) struct DataDir {
     /// The folder that everything is kept below.
     #[arg(long, env = "KEELSON_DATA_DIR", default_value = "/var/lib/keelson")]
     pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpOptions {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// Return when the cluster is ready, and let it run in the background.
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// Which operators a new cluster begins with; those of a further profile are added to an existing one.
+    #[arg(long, value_enum)]
+    pub(crate) profile: Option<Profile>,
+    /// The API server's port; kept for later starts. A new cluster takes the next free one after 6443 where another
+    /// cluster of this machine has it.
+    #[arg(long)]
+    pub(crate) api_port: Option<u16>,
+    /// The kubelet's port; as above, after 10250.
+    #[arg(long)]
+    pub(crate) kubelet_port: Option<u16>,
+    /// The name of this machine's Node, chosen once; the host name otherwise.
+    #[arg(long)]
+    pub(crate) node_name: Option<String>,
+    /// Already in the background: standard output ends when the cluster is ready.
+    #[arg(long, hide = true)]
+    pub(crate) in_background: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoWebOptions {
+    /// Where to listen.
+    #[arg(long, env = "PORT", default_value_t = 8080)]
+    pub(crate) port: u16,
 }
 
 #[derive(Debug, Args)]

@@ -1,12 +1,23 @@
 //! Kubernetes, rebuilt: one binary that is the whole cluster. It only parses and starts.
 
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use clap::Parser;
 
 mod cli;
+mod cluster;
+mod components;
+mod demo_web;
+mod down;
 mod image;
+mod machine;
+mod pod_network;
+mod progress;
 mod server;
+mod up;
 
 /// What Keelson serves, as `/version` tells it.
 const GIT_VERSION: &str = concat!("v1.36.0+keelson-", env!("CARGO_PKG_VERSION"));
@@ -15,7 +26,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == "pod-process") {
         // A pod's own process: small, with one thread, and apart from all else.
-        log(tracing::Level::WARN);
+        log_of_a_pod();
         keelson_runtime::pod_process::main(arguments);
     }
     let command = cli::Cli::parse();
@@ -30,15 +41,32 @@ fn main() -> ExitCode {
 }
 
 fn log(level: tracing::Level) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},openraft=warn")));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(format!("{level},openraft=warn,libcgroups=error"))
+    });
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+}
+
+/// The log of a pod's process. It keeps the way to where it goes for itself: what becomes a container has another
+/// standard error, which belongs to the container.
+fn log_of_a_pod() {
+    if let Ok(file) = std::io::stderr().as_fd().try_clone_to_owned() {
+        // A start that fails is answered with its reason, and is the matter of whoever asked.
+        let filter = tracing_subscriber::EnvFilter::new("warn,libcontainer=off,libcgroups=error");
+        let writer = Mutex::new(std::fs::File::from(file));
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer).init();
+    }
 }
 
 fn run(command: cli::Cli) -> anyhow::Result<()> {
     // Only one provider is compiled in; that another was installed cannot be.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match command.command {
+        cli::Command::Up(options) => up::run(&options),
+        cli::Command::Down(options) => down::down(&options),
+        cli::Command::Reset(options) => down::reset(&options),
+        cli::Command::DemoWeb(options) => runtime()?.block_on(demo_web::run(options.port)),
         cli::Command::Server(options) => runtime()?.block_on(server::run(options)),
         cli::Command::Image(command) => image::run(command),
         cli::Command::Version => {

@@ -1,0 +1,329 @@
+//! What is decided once when a cluster is made, and where its things lie.
+//!
+//! The record is `cluster.json` in the data folder. So that several clusters can stand on one machine, each also leaves a
+//! note in `/run/keelson` about what it uses there; the note goes with `keelson reset` or with the machine's restart.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use ipnet::Ipv4Net;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+/// Where clusters of this machine leave their notes.
+const NOTES: &str = "/run/keelson";
+
+/// Which operators a cluster begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Profile {
+    /// The core alone.
+    Minimal,
+    /// What a user of Kubernetes expects.
+    Default,
+}
+
+impl Profile {
+    /// Its name, as people type it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Profile::Minimal => "minimal",
+            Profile::Default => "default",
+        }
+    }
+}
+
+/// What stays the same as long as the cluster exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Cluster {
+    /// Eight lower-case hexadecimal digits: part of every name in the kernel.
+    pub(crate) id: String,
+    /// The name of this machine's Node.
+    pub(crate) node_name: String,
+    /// Where the API server listens.
+    pub(crate) api_port: u16,
+    /// Where the kubelet listens.
+    pub(crate) kubelet_port: u16,
+    /// The addresses of Services.
+    pub(crate) service_cidr: Ipv4Net,
+    /// The addresses of all pods.
+    pub(crate) cluster_cidr: Ipv4Net,
+    /// The addresses of this node's pods.
+    pub(crate) pod_cidr: Ipv4Net,
+    /// Which operators it began with; absent until they were installed.
+    pub(crate) profile: Option<Profile>,
+}
+
+impl Cluster {
+    /// The Service address of the cluster's name server: the tenth of the range, as is usual.
+    pub(crate) fn dns(&self) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from(u32::from(self.service_cidr.network()) + 10))
+    }
+
+    /// The address of the bridge that the pods hang on.
+    pub(crate) fn gateway(&self) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from(u32::from(self.pod_cidr.network()) + 1))
+    }
+
+    /// The control group above all its pods.
+    pub(crate) fn cgroup(&self) -> String {
+        format!("/keelson-{}", self.id)
+    }
+}
+
+/// A cluster's folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// By its path, which need not exist.
+    pub(crate) fn new(path: &Path) -> anyhow::Result<Self> {
+        Ok(Folder(std::path::absolute(path).with_context(|| format!("find {}", path.display()))?))
+    }
+
+    /// The folder itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Something in it.
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Everything that Keelson may have put into it.
+    pub(crate) fn entries(&self) -> Vec<PathBuf> {
+        [
+            "store",
+            "pki",
+            "runtime",
+            "network",
+            "kubelet",
+            "logs",
+            "log",
+            "run",
+            "kubeconfig",
+            "cluster.json",
+            "cluster.json.new",
+            "lock",
+        ]
+        .iter()
+        .map(|name| self.0.join(name))
+        .collect()
+    }
+
+    /// The administrator's kubeconfig.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.join("kubeconfig")
+    }
+
+    /// How registries are reached: written by the folder's owner, and kept when the cluster is removed.
+    pub(crate) fn registries(&self) -> PathBuf {
+        self.join("registries.yaml")
+    }
+
+    /// What the process writes when it runs in the background.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.join("log/keelson.log")
+    }
+
+    /// The cluster that lies in it, if any.
+    pub(crate) fn read(&self) -> anyhow::Result<Option<Cluster>> {
+        let path = self.join("cluster.json");
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .with_context(|| format!("{} is damaged: restore it from a copy", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Keeps the record; either the old or the new one is there at any time.
+    pub(crate) fn write(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        let (path, new) = (self.join("cluster.json"), self.join("cluster.json.new"));
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&new)?;
+            serde_json::to_writer_pretty(&mut file, cluster)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            File::open(&self.0)?.sync_all()
+        };
+        write().with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Makes sure that nobody else works in the folder, until the lock is dropped.
+    pub(crate) fn lock(&self) -> anyhow::Result<Result<Lock, Holder>> {
+        let path = self.join("lock");
+        let file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o644).open(&path);
+        let mut file = file.with_context(|| format!("open {}", path.display()))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut file) => {
+                file.set_len(0)?;
+                file.rewind()?;
+                write!(*file, "{}", std::process::id())?;
+                Ok(Ok(Lock { _file: file }))
+            }
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(Err(Holder(text.trim().parse().ok()))),
+            Err((_, error)) => bail!("lock {}: {error}", path.display()),
+        }
+    }
+}
+
+/// Nobody else works in the folder while this lives.
+pub(crate) struct Lock {
+    _file: Flock<File>,
+}
+
+/// Who works in the folder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holder(pub(crate) Option<i32>);
+
+/// What another cluster uses on this machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Note {
+    pub(crate) data_dir: PathBuf,
+    /// Which network namespace it is in.
+    network: u64,
+    pub(crate) cluster: Cluster,
+}
+
+/// The network namespace that this process is in.
+fn network_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/net").map_or(0, |metadata| metadata.ino())
+}
+
+/// Taken while a cluster looks for what is free and writes its note.
+pub(crate) struct Notes {
+    _lock: Flock<File>,
+}
+
+impl Notes {
+    /// Waits until no other cluster is choosing.
+    pub(crate) fn open() -> anyhow::Result<Self> {
+        let path = Path::new(NOTES).join("lock");
+        loop {
+            fs::create_dir_all(NOTES).with_context(|| format!("create {NOTES}"))?;
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+            let file = file.with_context(|| format!("open {}", path.display()))?;
+            let lock = Flock::lock(file, FlockArg::LockExclusive)
+                .map_err(|(_, error)| anyhow::anyhow!("lock {}: {error}", path.display()))?;
+            // The last cluster to go takes the file with it.
+            let ours = lock.metadata().with_context(|| format!("look at {}", path.display()))?.ino();
+            if fs::metadata(&path).is_ok_and(|there| there.ino() == ours) {
+                return Ok(Notes { _lock: lock });
+            }
+        }
+    }
+
+    /// Removes the note of a cluster that is no more, and the folder with the last one.
+    pub(crate) fn remove(self, id: &str) -> anyhow::Result<()> {
+        let path = note_of(id);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", path.display()));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let entries = fs::read_dir(NOTES).with_context(|| format!("read {NOTES}"))?;
+        if !entries.flatten().any(|entry| entry.path().extension().is_some_and(|it| it == "json")) {
+            let removed = fs::remove_file(Path::new(NOTES).join("lock")).and_then(|()| fs::remove_dir(NOTES));
+            removed.with_context(|| format!("remove {NOTES}"))?;
+        }
+        Ok(())
+    }
+
+    /// The notes of other clusters whose network is the same as ours.
+    pub(crate) fn others(&self, folder: &Folder) -> anyhow::Result<Vec<Note>> {
+        let here = network_namespace();
+        let mut notes = Vec::new();
+        for entry in fs::read_dir(NOTES).with_context(|| format!("read {NOTES}"))? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|it| it != "json") {
+                continue;
+            }
+            let Ok(note) = serde_json::from_slice::<Note>(&fs::read(&path)?) else {
+                tracing::warn!(path = %path.display(), "a note of another cluster is not readable");
+                continue;
+            };
+            let there = note.data_dir.join("cluster.json").exists();
+            if !there && note.network == here {
+                // Somebody removed the folder by hand.
+                let _ = fs::remove_file(&path);
+            } else if note.network == here && note.data_dir != folder.path() {
+                notes.push(note);
+            }
+        }
+        Ok(notes)
+    }
+
+    /// Tells other clusters what this one uses.
+    pub(crate) fn leave(&self, folder: &Folder, cluster: &Cluster) -> anyhow::Result<()> {
+        let note = Note {
+            data_dir: folder.path().to_owned(),
+            network: network_namespace(),
+            cluster: cluster.clone(),
+        };
+        let path = note_of(&cluster.id);
+        fs::write(&path, serde_json::to_vec(&note)?).with_context(|| format!("write {}", path.display()))
+    }
+}
+
+fn note_of(id: &str) -> PathBuf {
+    Path::new(NOTES).join(format!("{id}.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster() -> Cluster {
+        Cluster {
+            id: "0badcafe".to_owned(),
+            node_name: "one".to_owned(),
+            api_port: 6443,
+            kubelet_port: 10250,
+            service_cidr: "10.96.0.0/16".parse().unwrap(),
+            cluster_cidr: "10.42.0.0/16".parse().unwrap(),
+            pod_cidr: "10.42.0.0/24".parse().unwrap(),
+            profile: None,
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_a_damaged_one_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path()).unwrap();
+        assert_eq!(folder.read().unwrap(), None);
+        folder.write(&cluster()).unwrap();
+        assert_eq!(folder.read().unwrap(), Some(cluster()));
+        fs::write(folder.join("cluster.json"), "{").unwrap();
+        assert!(format!("{:#}", folder.read().unwrap_err()).contains("is damaged"));
+    }
+
+    #[test]
+    fn a_folder_is_held_by_one_process_and_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path()).unwrap();
+        let held = folder.lock().unwrap().unwrap_or_else(|_| panic!("held"));
+        let holder = folder.lock().unwrap().err().expect("free");
+        assert_eq!(holder.0, i32::try_from(std::process::id()).ok());
+        drop(held);
+        assert!(folder.lock().unwrap().is_ok());
+    }
+
+    #[test]
+    fn addresses_derive_from_the_ranges() {
+        assert_eq!(cluster().dns().to_string(), "10.96.0.10");
+        assert_eq!(cluster().gateway().to_string(), "10.42.0.1");
+    }
+}
