@@ -1,0 +1,277 @@
+//! A whole cluster in namespaces of its own.
+
+use std::fs;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::kubectl::{Kubectl, text};
+use crate::resolver::Resolver;
+use crate::{binary, eventually, image, manifests};
+
+/// The image that the tests' pods run, with busybox and its programs.
+pub const BUSYBOX: &str = "test.keelson.io/busybox:1";
+/// How long kubectl waits for what takes a moment. It only ends tests that fail.
+pub const PATIENCE: &str = "--timeout=120s";
+/// How long [`eventually`] looks for what takes a moment. It only ends tests that fail.
+pub const LONG: Duration = Duration::from_secs(120);
+
+/// A cluster that `keelson up -d` made. It is reset, and its namespaces go, with its value.
+pub struct Cluster {
+    /// A process that does nothing but hold the namespaces.
+    holder: Child,
+    dir: tempfile::TempDir,
+    kubectl: Kubectl,
+}
+
+impl Cluster {
+    /// A cluster with the default profile, and the image [`BUSYBOX`].
+    pub fn up() -> anyhow::Result<Self> {
+        Self::up_with(&[])
+    }
+
+    /// A cluster, with further arguments to `keelson up`.
+    pub fn up_with(arguments: &[&str]) -> anyhow::Result<Self> {
+        let cluster = Self::namespaces()?;
+        cluster.continue_with(arguments)?;
+        Ok(cluster)
+    }
+
+    /// Namespaces in which no cluster is yet: an own loopback interface is all the network there is, and the node's
+    /// resolver is at 127.0.0.53.
+    pub fn namespaces() -> anyhow::Result<Self> {
+        ensure!(nix::unistd::geteuid().is_root(), "containers need root: run the tests as root");
+        let dir = tempfile::Builder::new().prefix("keelson-e2e-").tempdir()?;
+        fs::write(dir.path().join("resolv.conf"), "nameserver 127.0.0.53\n")?;
+        let resolver = dir.path().join("resolv.conf");
+        let script = "busybox ip link set lo up && mount --bind \"$0\" /etc/resolv.conf && echo ready && exec sleep infinity";
+        let mut holder = Command::new("unshare")
+            .args(["--net", "--mount", "--propagation", "private", "sh", "-c", script])
+            .arg(&resolver)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("run unshare")?;
+        let mut output = holder.stdout.take().context("the holder has no output")?;
+        let mut ready = [0; 6];
+        std::io::Read::read_exact(&mut output, &mut ready).context("make namespaces")?;
+        let prefix = ["nsenter", "--net", "--mount", "--target", &holder.id().to_string()].map(str::to_owned);
+        let kubectl = Kubectl {
+            prefix: prefix.to_vec(),
+            program: "kubectl".to_owned(),
+            kubeconfig: dir.path().join("data/kubeconfig"),
+            home: dir.path().to_owned(),
+        };
+        Ok(Cluster { holder, dir, kubectl })
+    }
+
+    /// The folder of its data.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A folder for the test's own files.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The process that holds the namespaces.
+    pub fn holder(&self) -> u32 {
+        self.holder.id()
+    }
+
+    /// `keelson COMMAND --data-dir ..` in the namespaces.
+    pub fn keelson(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        let program = binary()?.to_string_lossy().into_owned();
+        let mut command = self.kubectl.program(&program);
+        command.args(arguments).env("KEELSON_DATA_DIR", self.data_dir());
+        command.stdin(Stdio::null()).output().with_context(|| format!("run keelson {arguments:?}"))
+    }
+
+    /// What a keelson command prints; an error if it fails.
+    pub fn keelson_prints(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.keelson(arguments)?;
+        ensure!(output.status.success(), "keelson {arguments:?} failed:\n{}", text(&output));
+        Ok(text(&output))
+    }
+
+    /// `keelson up -d`, for the first time or again; imports [`BUSYBOX`]. Answers what it printed.
+    pub fn continue_with(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let archive = self.dir.path().join("busybox.tar");
+        if !archive.exists() {
+            image::busybox(&archive, BUSYBOX)?;
+        }
+        let printed = self.keelson_prints(&[&["up", "-d"], arguments].concat())?;
+        self.keelson_prints(&["image", "import", &archive.to_string_lossy()])?;
+        Ok(printed)
+    }
+
+    /// The process of the cluster.
+    pub fn process(&self) -> anyhow::Result<Pid> {
+        let text = fs::read_to_string(self.data_dir().join("lock"))?;
+        Ok(Pid::from_raw(text.trim().parse()?))
+    }
+
+    /// Kills the process of the cluster without warning, and waits until it is gone.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        let process = self.process()?;
+        kill(process, Signal::SIGKILL)?;
+        eventually("the killed process to be gone", Duration::from_secs(30), || {
+            let stat = fs::read_to_string(format!("/proc/{process}/stat"));
+            // One that nobody has waited for yet does nothing any more.
+            Ok(stat.map_or(Some(()), |it| it.contains(") Z ").then_some(())))
+        })
+    }
+
+    /// How kubectl is run.
+    pub fn client(&self) -> &Kubectl {
+        &self.kubectl
+    }
+
+    /// What a kubectl command prints; an error if it fails.
+    pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.kubectl.run(arguments)
+    }
+
+    /// What a kubectl command that must fail prints.
+    pub fn kubectl_fails(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.kubectl.fails(arguments)
+    }
+
+    /// Applies a manifest.
+    pub fn apply(&self, manifest: &str) -> anyhow::Result<String> {
+        self.kubectl.with(&["apply", "-f", "-"], manifest)
+    }
+
+    /// What a program prints that runs in the cluster's namespaces, on the host's file system.
+    pub fn on_the_host(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.kubectl.program(program).args(arguments).stdin(Stdio::null()).output()?;
+        ensure!(
+            output.status.success(),
+            "{program} {arguments:?} failed ({}):\n{}",
+            output.status,
+            text(&output)
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// What a command prints in a pod.
+    pub fn exec(&self, pod: &str, command: &[&str]) -> anyhow::Result<String> {
+        self.kubectl(&[&["exec", pod, "--"], command].concat())
+    }
+
+    /// A field of an object, by JSONPath without its braces.
+    pub fn field(&self, object: &[&str], path: &str) -> anyhow::Result<String> {
+        let path = format!("jsonpath={{{path}}}");
+        self.kubectl(&[&["get"], object, &["-o", &path]].concat())
+    }
+
+    /// Applies the quickstart and waits until it has rolled out.
+    pub fn quickstart(&self) -> anyhow::Result<()> {
+        let folder = manifests()?.join("quickstart");
+        self.kubectl(&["apply", "-k", &folder.to_string_lossy()])?;
+        self.kubectl(&["rollout", "status", "deploy/demo-web", PATIENCE])?;
+        Ok(())
+    }
+
+    /// Names of the pods in the default namespace that a selector selects and that are not being deleted.
+    pub fn pods(&self, selector: &str) -> anyhow::Result<Vec<String>> {
+        let each = "go-template={{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}}{{\"\\n\"}}{{end}}{{end}}";
+        Ok(self.kubectl(&["get", "pods", "-l", selector, "-o", each])?.lines().map(str::to_owned).collect())
+    }
+
+    /// A field of a pod in the default namespace.
+    pub fn pod(&self, name: &str, path: &str) -> anyhow::Result<String> {
+        self.field(&["pod", name], path)
+    }
+
+    /// Waits until a pod in the default namespace has a condition, e.g. `condition=Ready`.
+    pub fn wait(&self, pod: &str, what: &str) -> anyhow::Result<()> {
+        self.kubectl(&["wait", "pod", pod, &format!("--for={what}"), PATIENCE]).map(drop)
+    }
+
+    /// The body of an HTTP response, asked for in the cluster's network namespace on a connection of its own.
+    pub fn http(&self, method: &str, url: &str) -> anyhow::Result<String> {
+        self.on_the_host(
+            "curl",
+            &["--silent", "--show-error", "--fail", "--max-time", "10", "-X", method, url],
+        )
+    }
+
+    /// The main process of a pod's container, as the machine sees it.
+    pub fn main_process(&self, pod: &str) -> anyhow::Result<Pid> {
+        let id = self.pod(pod, ".status.containerStatuses[0].containerID")?;
+        let id = id.rsplit('/').next().unwrap_or_default();
+        ensure!(!id.is_empty(), "pod {pod} has no container yet");
+        for entry in fs::read_dir("/proc")? {
+            let path = entry?.path();
+            let group = fs::read_to_string(path.join("cgroup")).unwrap_or_default();
+            let pid = path.file_name().and_then(|it| it.to_str()).and_then(|it| it.parse().ok());
+            // The first process of its own PID namespace.
+            let first = || {
+                let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+                let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).map(str::to_owned);
+                ids.is_some_and(|ids| ids.split_whitespace().last() == Some("1"))
+            };
+            if let Some(pid) = pid
+                && group.contains(id)
+                && first()
+            {
+                return Ok(Pid::from_raw(pid));
+            }
+        }
+        anyhow::bail!("no process in a control group of container {id}")
+    }
+
+    /// A name server at the address that the node's resolver configuration names.
+    pub fn resolver(&self, answer: Ipv4Addr) -> anyhow::Result<Resolver> {
+        Resolver::start(self.holder.id(), answer)
+    }
+
+    /// Everything of use when a test fails.
+    fn dump(&self) {
+        let print = |title: &str, text: &str| {
+            // In one piece, so that tests that fail together stay apart.
+            let _ = writeln!(std::io::stderr().lock(), "--- {title} ---\n{text}");
+        };
+        for arguments in [
+            ["get", "pods,svc,endpointslices,operators,nodes,deploy,rs", "-A", "-o", "wide"].as_slice(),
+            &["get", "events", "-A", "--sort-by=.metadata.creationTimestamp"],
+        ] {
+            match self.kubectl.command(arguments).output() {
+                Ok(output) => print(&format!("kubectl {arguments:?}"), &text(&output)),
+                Err(error) => print("kubectl", &error.to_string()),
+            }
+        }
+        let log = fs::read_to_string(self.data_dir().join("log/keelson.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        print("the cluster's log", &lines[lines.len().saturating_sub(200)..].join("\n"));
+    }
+
+    /// `keelson reset`, and nothing may be left of the cluster.
+    pub fn reset(&self) -> anyhow::Result<String> {
+        self.keelson_prints(&["reset"])
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.dump();
+        }
+        if self.data_dir().join("cluster.json").exists()
+            && let Err(error) = self.reset()
+        {
+            eprintln!("the cluster was not removed: {error:#}");
+        }
+        // It holds nothing but namespaces.
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}

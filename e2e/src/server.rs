@@ -1,0 +1,119 @@
+//! A control-plane member alone.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::binary;
+use crate::kubectl::Kubectl;
+
+/// A running control-plane member.
+pub struct Server {
+    child: Child,
+    dir: tempfile::TempDir,
+    url: String,
+}
+
+impl Server {
+    /// Starts one with an empty folder.
+    pub fn start() -> anyhow::Result<Self> {
+        Self::start_in(tempfile::tempdir()?, "127.0.0.1:0")
+    }
+
+    fn start_in(dir: tempfile::TempDir, bind: &str) -> anyhow::Result<Self> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.path().join("log"))?;
+        let mut child = Command::new(binary()?)
+            .args(["server", "--bind", bind, "--data-dir"])
+            .arg(dir.path())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()?;
+        let output = child.stdout.take().context("the server has no output")?;
+        let mut lines = BufReader::new(output).lines();
+        let url = loop {
+            let Some(line) = lines.next() else {
+                let status = child.wait()?;
+                let log = std::fs::read_to_string(dir.path().join("log"))?;
+                bail!("the server ended with {status} before it was ready:\n{log}");
+            };
+            let line = line?;
+            if let Some(rest) = line.strip_prefix("API server ready at ") {
+                break rest.split(' ').next().unwrap_or(rest).to_owned();
+            }
+        };
+        // The pipe is read to its end, so that the server never waits for it.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Ok(Server { child, dir, url })
+    }
+
+    /// Its address, such as `https://127.0.0.1:40123`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("kubeconfig")
+    }
+
+    /// Kills it without warning and starts it again on the same folder and port.
+    pub fn kill_and_restart(mut self) -> anyhow::Result<Self> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir()?);
+        let bind = self.url.trim_start_matches("https://").to_owned();
+        Self::start_in(dir, &bind)
+    }
+
+    fn kubectl_of(&self) -> Kubectl {
+        Kubectl {
+            prefix: Vec::new(),
+            program: "kubectl".to_owned(),
+            kubeconfig: self.kubeconfig(),
+            home: self.dir.path().to_owned(),
+        }
+    }
+
+    /// A kubectl command against it.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        self.kubectl_of().command(arguments)
+    }
+
+    /// What a kubectl command prints; an error if it fails.
+    pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.kubectl_of().run(arguments)
+    }
+
+    /// What a kubectl command that must fail prints.
+    pub fn kubectl_fails(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.kubectl_of().fails(arguments)
+    }
+
+    /// What a kubectl command prints that reads a manifest.
+    pub fn kubectl_with(&self, arguments: &[&str], manifest: &str) -> anyhow::Result<String> {
+        self.kubectl_of().with(arguments, manifest)
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn stop(mut self) -> anyhow::Result<std::process::ExitStatus> {
+        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
+        Ok(self.child.wait()?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking()
+            && let Ok(log) = std::fs::read_to_string(self.dir.path().join("log"))
+        {
+            eprintln!("--- the server's log ---\n{log}");
+        }
+    }
+}

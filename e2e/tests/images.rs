@@ -1,0 +1,224 @@
+//! Images come from files and from registries.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually, image};
+use rcgen::{CertificateParams, KeyPair};
+
+/// Not on loopback, where registries may do without TLS.
+const ADDRESS: &str = "10.200.0.1";
+/// `user:moby dick`, as htpasswd writes it.
+const PASSWORDS: &str = "user:$2b$04$abcdefghijklmnopqrstuuxWv.UA1Pa7264FU1GHWFPxVQqfb4i12\n";
+
+/// Debian's docker-registry in the cluster's network; it ends with its value.
+struct Registry {
+    process: Child,
+    url: String,
+    curl: Vec<String>,
+}
+
+impl Registry {
+    fn start(cluster: &Cluster, name: &str, further: &str, url: &str, curl: &[&str]) -> Registry {
+        let folder = cluster.folder().join(name);
+        fs::create_dir(&folder).unwrap();
+        let listen = url.split("//").nth(1).unwrap();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: {listen}\n{further}",
+            folder.display()
+        );
+        let file = folder.join("config.yml");
+        fs::write(&file, config).unwrap();
+        let mut command = cluster.client().program("docker-registry");
+        let process =
+            command.arg("serve").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let curl = ["--silent", "--show-error"].iter().chain(curl).map(|it| (*it).to_owned()).collect();
+        let registry = Registry { process, url: url.to_owned(), curl };
+        eventually("the registry", LONG, || registry.curl(cluster, &[&format!("{url}/v2/")]).map(Some))
+            .unwrap();
+        registry
+    }
+
+    fn curl(&self, cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<String> {
+        let all: Vec<&str> = self.curl.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
+        cluster.on_the_host("curl", &all)
+    }
+
+    /// Pushes an archive of an OCI layout.
+    fn push(&self, cluster: &Cluster, archive: &Path, repository: &str, tag: &str) {
+        let layout = cluster.folder().join(format!("layout-{}", tag));
+        fs::create_dir_all(&layout).unwrap();
+        let status = Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(&layout).status().unwrap();
+        assert!(status.success());
+        let read = |path: PathBuf| -> serde_json::Value {
+            serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+        };
+        let blob = |digest: &str| layout.join("blobs").join(digest.replace(':', "/"));
+        let index = read(layout.join("index.json"));
+        let manifest_digest = index["manifests"][0]["digest"].as_str().unwrap();
+        let manifest = read(blob(manifest_digest));
+        let parts = manifest["layers"].as_array().unwrap().iter().chain([&manifest["config"]]);
+        for digest in parts.map(|part| part["digest"].as_str().unwrap()) {
+            let begin = [
+                "-X",
+                "POST",
+                "-D",
+                "-",
+                "-o",
+                "/dev/null",
+                &format!("{}/v2/{repository}/blobs/uploads/", self.url),
+            ];
+            let headers = self.curl(cluster, &begin).unwrap();
+            let (_, place) = headers
+                .lines()
+                .filter_map(|line| line.split_once(": "))
+                .find(|(name, _)| name.eq_ignore_ascii_case("location"))
+                .expect(&headers);
+            let place = place.trim();
+            let place = format!("{place}&digest={digest}");
+            let data = format!("@{}", blob(digest).display());
+            let octets = "Content-Type: application/octet-stream";
+            self.curl(cluster, &["--fail", "-X", "PUT", "-H", octets, "--data-binary", &data, &place])
+                .unwrap();
+        }
+        let kind = format!("Content-Type: {}", manifest["mediaType"].as_str().unwrap());
+        let data = format!("@{}", blob(manifest_digest).display());
+        let place = format!("{}/v2/{repository}/manifests/{tag}", self.url);
+        self.curl(cluster, &["--fail", "-X", "PUT", "-H", &kind, "--data-binary", &data, &place]).unwrap();
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn pod(name: &str, image: &str, further: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers: [{{name: main, image: \"{image}\", command: [sleep, infinity]}}]\n{further}"
+    )
+}
+
+fn events(cluster: &Cluster, pod: &str) -> String {
+    let fields = format!("involvedObject.name={pod}");
+    let columns = "custom-columns=REASON:.reason,MESSAGE:.message";
+    cluster.kubectl(&["get", "events", "--field-selector", &fields, "-o", columns]).unwrap()
+}
+
+#[test]
+fn images_are_imported_from_archives_and_exported_as_oci_layouts() {
+    let cluster = Cluster::up().unwrap();
+    let layout = cluster.folder().join("layout.tar").to_string_lossy().into_owned();
+    cluster.keelson_prints(&["image", "export", BUSYBOX, &layout]).unwrap();
+    cluster.keelson_prints(&["image", "import", &layout, "--name", "test.keelson.io/again:1"]).unwrap();
+    // The same layout as a folder.
+    let folder = cluster.folder().join("layout");
+    fs::create_dir(&folder).unwrap();
+    let unpacked = Command::new("tar").args(["-xf", &layout, "-C"]).arg(&folder).status().unwrap();
+    assert!(unpacked.success());
+    cluster
+        .keelson_prints(&["image", "import", &folder.to_string_lossy(), "--name", "test.keelson.io/folder:1"])
+        .unwrap();
+    for (name, image) in [("again", "test.keelson.io/again:1"), ("folder", "test.keelson.io/folder:1")] {
+        cluster.apply(&pod(name, image, "")).unwrap();
+        cluster.wait(name, "condition=Ready").unwrap();
+        assert!(events(&cluster, name).contains("already present on machine"));
+    }
+    let listed = cluster.keelson_prints(&["image", "list"]).unwrap();
+    assert!(listed.contains("test.keelson.io/again:1") && listed.contains("keelson.io/keelson:"), "{listed}");
+    let broken = cluster.folder().join("broken.tar");
+    fs::write(&broken, "not an archive").unwrap();
+    let refused = cluster.keelson(&["image", "import", &broken.to_string_lossy()]).unwrap();
+    assert!(!refused.status.success());
+}
+
+#[test]
+fn images_are_pulled_from_registries_with_and_without_tls_and_credentials() {
+    let cluster = Cluster::namespaces().unwrap();
+    // The authority must be known before the cluster starts.
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec![ADDRESS.to_owned()]).unwrap().self_signed(&key).unwrap();
+    let (certificate_file, key_file) =
+        (cluster.folder().join("registry.crt"), cluster.folder().join("registry.key"));
+    fs::write(&certificate_file, certificate.pem()).unwrap();
+    fs::write(&key_file, key.serialize_pem()).unwrap();
+    let passwords = cluster.folder().join("passwords");
+    fs::write(&passwords, PASSWORDS).unwrap();
+    cluster.on_the_host("busybox", &["ip", "addr", "add", &format!("{ADDRESS}/32"), "dev", "lo"]).unwrap();
+    fs::create_dir(cluster.data_dir()).unwrap();
+    let registries = format!("certificateAuthorities: [{}]\n", certificate_file.display());
+    fs::write(cluster.data_dir().join("registries.yaml"), registries).unwrap();
+    cluster.continue_with(&[]).unwrap();
+
+    let layout = cluster.folder().join("layout.tar");
+    cluster.keelson_prints(&["image", "export", BUSYBOX, &layout.to_string_lossy()]).unwrap();
+    let open = Registry::start(&cluster, "open", "", "http://127.0.0.1:5000", &[]);
+    open.push(&cluster, &layout, "test/busybox", "1");
+    let further = format!(
+        "  tls: {{certificate: {}, key: {}}}\nauth: {{htpasswd: {{realm: test, path: {}}}}}\n",
+        certificate_file.display(),
+        key_file.display(),
+        passwords.display()
+    );
+    let credentials = ["--insecure", "--user", "user:moby dick"];
+    let guarded =
+        Registry::start(&cluster, "guarded", &further, &format!("https://{ADDRESS}:5443"), &credentials);
+    guarded.push(&cluster, &layout, "test/busybox", "2");
+
+    cluster.apply(&pod("plain", "127.0.0.1:5000/test/busybox:1", "")).unwrap();
+    cluster.wait("plain", "condition=Ready").unwrap();
+    assert!(
+        events(&cluster, "plain").contains("Successfully pulled image \"127.0.0.1:5000/test/busybox:1\"")
+    );
+
+    let image = format!("{ADDRESS}:5443/test/busybox:2");
+    cluster.apply(&pod("stranger", &image, "")).unwrap();
+    let waiting = "{.status.containerStatuses[0].state.waiting.reason}";
+    cluster.wait("stranger", &format!("jsonpath={waiting}=ImagePullBackOff")).unwrap();
+    let told = events(&cluster, "stranger");
+    assert!(told.contains("Error: ErrImagePull") && told.contains("Error: ImagePullBackOff"), "{told}");
+    assert!(told.contains("pull access denied"), "{told}");
+
+    let secret = [
+        "create",
+        "secret",
+        "docker-registry",
+        "registry",
+        "--docker-username=user",
+        "--docker-password=moby dick",
+    ];
+    cluster.kubectl(&[&secret[..], &[&format!("--docker-server={ADDRESS}:5443")]].concat()).unwrap();
+    cluster.apply(&pod("known", &image, "  imagePullSecrets: [{name: registry}]\n")).unwrap();
+    cluster.wait("known", "condition=Ready").unwrap();
+    let id = cluster.pod("known", ".status.containerStatuses[0].imageID").unwrap();
+    assert!(id.contains("sha256:"), "{id}");
+}
+
+#[test]
+fn an_image_that_cannot_be_had_says_why_and_heals_when_it_can() {
+    let cluster = Cluster::up().unwrap();
+    cluster.apply(&pod("late", "test.keelson.io/late:1", "")).unwrap();
+    cluster
+        .apply(
+            &pod("never", "test.keelson.io/absent:1", "")
+                .replace("command:", "imagePullPolicy: Never, command:"),
+        )
+        .unwrap();
+    let waiting = "{.status.containerStatuses[0].state.waiting.reason}";
+    cluster.wait("never", &format!("jsonpath={waiting}=ErrImageNeverPull")).unwrap();
+    cluster.wait("late", &format!("jsonpath={waiting}=ImagePullBackOff")).unwrap();
+    let table = cluster.kubectl(&["get", "pods"]).unwrap();
+    assert!(table.contains("0/1     ErrImageNeverPull"), "{table}");
+    let told = events(&cluster, "late");
+    assert!(told.contains("Failed to pull image \"test.keelson.io/late:1\""), "{told}");
+    assert!(told.contains("Back-off pulling image \"test.keelson.io/late:1\""), "{told}");
+    let archive = cluster.folder().join("late.tar");
+    image::busybox(&archive, "test.keelson.io/late:1").unwrap();
+    cluster.keelson_prints(&["image", "import", &archive.to_string_lossy()]).unwrap();
+    cluster.wait("late", "condition=Ready").unwrap();
+}
