@@ -151,6 +151,11 @@ pub(crate) fn status(view: View<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
     if gone_for_good {
         container::end_all(view, &mut init, &mut regular);
     }
+    if view.observed.containers.is_empty() && crate::sysctl::refusal(view.pod).is_some() {
+        // Refused, it has no containers whose fate could be unknown.
+        init.clear();
+        regular.clear();
+    }
     let before = Phase::of_api(known.phase.as_deref());
     let mut phase = phase(view, &init, &regular, over);
     let evicted = match view.memory.termination.as_ref().map(|one| &one.end) {

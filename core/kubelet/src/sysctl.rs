@@ -48,7 +48,10 @@ pub(crate) fn refusal(pod: &PodModel) -> Option<Why> {
             Some((_, Namespace::Ipc)) if spec.host_ipc == Some(true) => "not allowed with host ipc enabled",
             Some((_, Namespace::Net | Namespace::Ipc)) => return None,
         };
-        Some(Why::new("SysctlForbidden", format!("forbidden sysctl: {:?} {because}", one.name)))
+        Some(Why::new(
+            "SysctlForbidden",
+            format!("Pod was rejected: forbidden sysctl: {:?} {because}", one.name),
+        ))
     })
 }
 
@@ -72,7 +75,7 @@ mod tests {
     fn a_parameter_of_the_machine_is_refused_and_one_of_the_pod_is_not() {
         assert_eq!(
             refused("vm.swappiness", false).unwrap(),
-            "forbidden sysctl: \"vm.swappiness\" not allowlisted"
+            "Pod was rejected: forbidden sysctl: \"vm.swappiness\" not allowlisted"
         );
         assert!(refused("net/../vm/swappiness", false).is_some());
         assert_eq!(refused("net.ipv4.tcp_syncookies", false), None);

@@ -86,7 +86,8 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Specification, SpecError> {
     };
     let user = user::Accounts::read(inputs.rootfs)?.resolve(&wanted)?;
     let resources = linux.resources.clone().unwrap_or_default();
-    let identity = identity(&security, &user, resources.oom_score_adj)?;
+    let mut identity = identity(&security, &user, resources.oom_score_adj)?;
+    identity.working_directory = working_directory(config, inputs.image).into();
     let around = mounts::Surroundings {
         pod: inputs.pod_folder,
         host_ipc: namespace_modes(&security).ipc == NamespaceMode::Node,
@@ -105,7 +106,8 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Specification, SpecError> {
             "user": { "uid": 0, "gid": 0 },
             "args": args,
             "env": environment(inputs, &user),
-            "cwd": working_directory(config, inputs.image),
+            // The last steps go to the working directory, which may have to be made.
+            "cwd": "/",
             "noNewPrivileges": identity.no_new_privileges,
         },
         "root": { "path": "rootfs", "readonly": security.readonly_rootfs },
@@ -178,6 +180,7 @@ fn identity(
         no_new_privileges: security.no_new_privs,
         seccomp: !security.privileged && wants_filter(security.seccomp.as_ref())?,
         oom_score_adj: i32::try_from(oom_score_adj).ok().filter(|value| *value != 0),
+        working_directory: PathBuf::from("/"),
     })
 }
 

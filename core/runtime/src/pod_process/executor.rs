@@ -37,6 +37,12 @@ pub(super) enum IdentityError {
     },
     #[error(transparent)]
     Seccomp(#[from] seccomp::SeccompError),
+    #[error("chdir to the working directory {path:?}")]
+    WorkingDirectory {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("{0:?} holds a zero byte")]
     ZeroByte(String),
     #[error("exec {program:?}")]
@@ -64,7 +70,11 @@ impl Executor for IdentityExecutor {
             .flatten()
             .find_map(|variable| variable.strip_prefix("PATH="))
             .unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        match find_executable(program, path, process.cwd()) {
+        let cwd = &self.identity.working_directory;
+        if let Err(error) = enter(cwd) {
+            return refuse(format!("chdir to the working directory {cwd:?}: {error}"));
+        }
+        match find_executable(program, path, cwd) {
             Found::Executable => Ok(()),
             Found::NotExecutable => refuse(format!("exec: {program:?}: permission denied")),
             Found::Nothing if program.contains('/') => {
@@ -72,6 +82,18 @@ impl Executor for IdentityExecutor {
             }
             Found::Nothing => refuse(format!("exec: {program:?}: executable file not found in $PATH")),
         }
+    }
+}
+
+/// Goes to the working directory, which is made if it is not there. A folder that only the container's user may
+/// enter is entered later.
+fn enter(cwd: &Path) -> io::Result<()> {
+    if std::fs::metadata(cwd).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        std::fs::create_dir_all(cwd)?;
+    }
+    match std::env::set_current_dir(cwd) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        outcome => outcome,
     }
 }
 
@@ -125,6 +147,9 @@ impl IdentityExecutor {
             seccomp::install(filter)?;
         }
         become_user(identity)?;
+        std::env::set_current_dir(&identity.working_directory).map_err(|source| {
+            IdentityError::WorkingDirectory { path: identity.working_directory.clone(), source }
+        })?;
         if let Some(filter) = filter.as_ref().filter(|_| identity.no_new_privileges) {
             seccomp::install(filter)?;
         }

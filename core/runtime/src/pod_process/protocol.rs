@@ -111,6 +111,8 @@ pub(crate) struct Identity {
     pub(crate) seccomp: bool,
     /// Wished value; refused lowering is logged.
     pub(crate) oom_score_adj: Option<i32>,
+    /// Where the process begins; made when it is not there.
+    pub(crate) working_directory: PathBuf,
 }
 
 /// What the pod process must know of a container besides its OCI configuration.

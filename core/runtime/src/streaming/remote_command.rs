@@ -74,8 +74,10 @@ fn message(channel: u8, payload: &[u8]) -> Message {
 }
 
 async fn run(mut socket: WebSocket, session: Session) {
+    // Who attaches looks at a container; how that ends is its status's matter, and no failure of the session.
+    let looks_on = matches!(session, Session::Attach { .. });
     let end = match open(session).await {
-        Ok(connection) => pump(&mut socket, connection).await,
+        Ok(connection) => pump(&mut socket, connection, looks_on).await,
         Err(error) => Some(failure(&chain(&error))),
     };
     if let Some(end) = end {
@@ -86,12 +88,13 @@ async fn run(mut socket: WebSocket, session: Session) {
 }
 
 /// Moves both ways until the command ends (its status) or the client leaves (`None`).
-async fn pump(socket: &mut WebSocket, mut connection: PodConnection) -> Option<Value> {
+async fn pump(socket: &mut WebSocket, mut connection: PodConnection, looks_on: bool) -> Option<Value> {
     loop {
         tokio::select! {
             frame = connection.next() => match frame {
                 Ok(Some(frame)) => match outgoing(frame) {
                     Outgoing::Send(message) => socket.send(message).await.ok()?,
+                    Outgoing::Exit(code) => return Some(status(if looks_on { 0 } else { code })),
                     Outgoing::End(status) => return Some(status),
                     Outgoing::Nothing => {}
                 },
@@ -110,6 +113,7 @@ async fn pump(socket: &mut WebSocket, mut connection: PodConnection) -> Option<V
 
 enum Outgoing {
     Send(Message),
+    Exit(i32),
     End(Value),
     Nothing,
 }
@@ -119,7 +123,7 @@ fn outgoing(frame: Frame) -> Outgoing {
         Kind::Stdout => Outgoing::Send(message(STDOUT, &frame.payload)),
         Kind::Stderr => Outgoing::Send(message(STDERR, &frame.payload)),
         Kind::Exit => match serde_json::from_slice::<ExecExit>(&frame.payload) {
-            Ok(exit) => Outgoing::End(status(exit.code)),
+            Ok(exit) => Outgoing::Exit(exit.code),
             Err(error) => Outgoing::End(failure(&error.to_string())),
         },
         Kind::Json | Kind::Stdin | Kind::Resize | Kind::StdinClosed => Outgoing::Nothing,
