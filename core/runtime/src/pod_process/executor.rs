@@ -70,7 +70,8 @@ impl Executor for IdentityExecutor {
             .flatten()
             .find_map(|variable| variable.strip_prefix("PATH="))
             .unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        let cwd = &self.identity.working_directory;
+        let own = &self.identity.working_directory;
+        let cwd = if own.as_os_str().is_empty() { process.cwd() } else { own };
         if let Err(error) = enter(cwd) {
             return refuse(format!("chdir to the working directory {cwd:?}: {error}"));
         }
@@ -147,9 +148,11 @@ impl IdentityExecutor {
             seccomp::install(filter)?;
         }
         become_user(identity)?;
-        std::env::set_current_dir(&identity.working_directory).map_err(|source| {
-            IdentityError::WorkingDirectory { path: identity.working_directory.clone(), source }
-        })?;
+        let cwd = &identity.working_directory;
+        if !cwd.as_os_str().is_empty() {
+            std::env::set_current_dir(cwd)
+                .map_err(|source| IdentityError::WorkingDirectory { path: cwd.clone(), source })?;
+        }
         if let Some(filter) = filter.as_ref().filter(|_| identity.no_new_privileges) {
             seccomp::install(filter)?;
         }

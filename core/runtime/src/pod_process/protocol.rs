@@ -111,7 +111,8 @@ pub(crate) struct Identity {
     pub(crate) seccomp: bool,
     /// Wished value; refused lowering is logged.
     pub(crate) oom_score_adj: Option<i32>,
-    /// Where the process begins; made when it is not there.
+    /// Where the process begins; made when it is not there. Empty in older records, whose configuration says it.
+    #[serde(default)]
     pub(crate) working_directory: PathBuf,
 }
 
