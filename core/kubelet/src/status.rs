@@ -16,6 +16,7 @@ mod condition;
 mod container;
 mod patch;
 
+pub(crate) use container::has_run;
 pub(crate) use patch::patch;
 
 /// The phase of a pod.

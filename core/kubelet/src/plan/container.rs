@@ -126,7 +126,7 @@ fn crash_loop(view: View<'_>, member: &Member, wait: SignedDuration) -> Why {
 fn known_restarts(view: View<'_>, member: &Member) -> u32 {
     let status = view.pod.status();
     let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    let known = all.into_iter().find(|one| one.name == member.name() && one.container_id.is_some());
+    let known = all.into_iter().find(|one| one.name == member.name() && crate::status::has_run(one));
     known.map_or(0, |one| u32::try_from(one.restart_count).unwrap_or(0) + 1)
 }
 

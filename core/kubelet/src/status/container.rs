@@ -114,6 +114,26 @@ fn image(member: &Member) -> String {
     member.container.image.clone().unwrap_or_default()
 }
 
+/// Whether the API knows of an instance of the container, be it one that is gone.
+pub(crate) fn has_run(known: &ContainerStatus) -> bool {
+    let has_ended = known.last_state.as_ref().is_some_and(|last| last.terminated.is_some());
+    known.container_id.is_some() || has_ended || known.restart_count > 0
+}
+
+/// The end of an instance that ran when it was last seen, and is nowhere now.
+fn lost(container_id: Option<String>) -> ContainerStateTerminated {
+    ContainerStateTerminated {
+        container_id,
+        reason: Some("ContainerStatusUnknown".to_owned()),
+        message: Some(
+            "The container could not be located when the pod was deleted.  The container used to be Running"
+                .to_owned(),
+        ),
+        exit_code: 137,
+        ..ContainerStateTerminated::default()
+    }
+}
+
 /// A container of which the runtime has no instance.
 fn never_made(view: View<'_>, plan: &Plan, member: &Member, why: &Why) -> ContainerStatus {
     let known = known(view, member.name());
@@ -125,10 +145,16 @@ fn never_made(view: View<'_>, plan: &Plan, member: &Member, why: &Why) -> Contai
     if let Some(over) = over {
         return over.clone();
     }
-    let before = known.filter(|one| one.container_id.is_some());
+    let before = known.filter(|one| has_run(one));
     let last_state = before.map(|one| {
         let state = one.state.clone().unwrap_or_default();
-        if state.terminated.is_some() { state } else { one.last_state.clone().unwrap_or_default() }
+        if state.terminated.is_some() {
+            state
+        } else if state.running.is_some() {
+            ended(lost(one.container_id.clone()))
+        } else {
+            one.last_state.clone().unwrap_or_default()
+        }
     });
     ContainerStatus {
         name: member.name().to_owned(),

@@ -116,3 +116,22 @@ fn a_pod_that_ran_too_long_has_failed_for_that_reason() {
     let got = status_of(&pod, &observed(vec![fixture("c1", "a", 0, exited(137))]), &memory);
     assert_eq!((got["phase"].as_str(), got["reason"].as_str()), (Some("Failed"), Some("DeadlineExceeded")));
 }
+
+#[test]
+fn a_container_that_is_nowhere_any_more_keeps_its_count_and_says_that_it_is_lost() {
+    let known = |statuses: &Value| {
+        let pod = json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" },
+            "spec": { "containers": [{ "name": "a" }] }, "status": { "containerStatuses": statuses } });
+        PodModel::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap()
+    };
+    let mut statuses = json!([{ "name": "a", "image": "i", "imageID": "", "containerID": "keelson://x",
+        "ready": true, "restartCount": 2, "state": { "running": {} } }]);
+    // What was written is read again before the container starts.
+    for _ in 0..2 {
+        let pod = known(&statuses);
+        statuses = status_of(&pod, &observed(Vec::new()), &Memory::default())["containerStatuses"].take();
+        assert_eq!(statuses[0]["lastState"]["terminated"]["reason"], "ContainerStatusUnknown");
+        assert_eq!(statuses[0]["restartCount"], 2);
+    }
+    assert!(has_run(&known(&statuses).status().container_statuses.as_ref().unwrap()[0]));
+}
