@@ -72,6 +72,15 @@ fn processes_of(id: &str) -> usize {
         .count()
 }
 
+/// Ends a thread also when the test fails.
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn killed_it_continues_with_every_acknowledged_object_and_the_same_containers() {
     let cluster = Cluster::up().unwrap();
@@ -81,6 +90,7 @@ fn killed_it_continues_with_every_acknowledged_object_and_the_same_containers() 
     let acknowledged = AtomicU64::new(0);
     let end = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _end = EndOnDrop(&end);
         scope.spawn(|| {
             while !end.load(Ordering::Relaxed) {
                 let next = acknowledged.load(Ordering::Relaxed) + 1;
@@ -106,7 +116,6 @@ fn killed_it_continues_with_every_acknowledged_object_and_the_same_containers() 
             cluster.kill().unwrap();
             cluster.keelson_prints(&["up", "-d"]).unwrap();
         }
-        end.store(true, Ordering::Relaxed);
     });
     let names = cluster.kubectl(&["get", "configmaps", "-o", "name"]).unwrap();
     let names: std::collections::HashSet<&str> = names.lines().collect();

@@ -8,6 +8,8 @@ use std::io::{self, Read, Seek, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use ipnet::Ipv4Net;
@@ -16,6 +18,9 @@ use serde::{Deserialize, Serialize};
 
 /// Where clusters of this machine leave their notes.
 const NOTES: &str = "/run/keelson";
+/// A process that was killed has let go of its files by then.
+const DYING: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Which operators a cluster begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -157,8 +162,19 @@ impl Folder {
         write().with_context(|| format!("write {}", path.display()))
     }
 
-    /// Makes sure that nobody else works in the folder, until the lock is dropped.
+    /// Makes sure that nobody else works in the folder, until the lock is dropped. A holder that has been killed and has not
+    /// quite gone is waited for.
     pub(crate) fn lock(&self) -> anyhow::Result<Result<Lock, Holder>> {
+        let until = Instant::now() + DYING;
+        loop {
+            match self.try_lock()? {
+                Err(holder) if holder.is_ending() && Instant::now() < until => sleep(LOOK_AGAIN),
+                outcome => return Ok(outcome),
+            }
+        }
+    }
+
+    fn try_lock(&self) -> anyhow::Result<Result<Lock, Holder>> {
         let path = self.join("lock");
         let file =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o644).open(&path);
@@ -186,6 +202,18 @@ pub(crate) struct Lock {
 /// Who works in the folder.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Holder(pub(crate) Option<i32>);
+
+impl Holder {
+    /// Whether its process has ended already, and only its last threads keep its files open.
+    fn is_ending(self) -> bool {
+        self.0.is_some_and(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+            stat.map_or(true, |text| {
+                text.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
+            })
+        })
+    }
+}
 
 /// What another cluster uses on this machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
