@@ -15,7 +15,7 @@ use crate::runtime_view::{ContainerState, Observed};
 mod container;
 mod ending;
 
-pub(crate) use container::{Fate, fate};
+pub(crate) use container::{Fate, LOST, fate, known_end};
 
 /// What a plan is made from.
 #[derive(Debug, Clone, Copy)]

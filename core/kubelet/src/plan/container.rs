@@ -13,6 +13,9 @@ use crate::runtime_view::{ContainerState, Instance};
 /// A container that could not be made is tried again after this.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
 
+/// The exit code of a container that nobody saw end.
+pub(crate) const LOST: i32 = 137;
+
 /// What has become of a container, over all its instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -43,7 +46,9 @@ impl Fate {
 
 /// The fate of a container.
 pub(crate) fn fate(view: View<'_>, member: &Member) -> Fate {
-    let Some(newest) = view.observed.newest(member.name()) else { return Fate::Open };
+    let Some(newest) = view.observed.newest(member.name()) else {
+        return known_end(view, member).map_or(Fate::Open, |exit_code| Fate::Over { exit_code });
+    };
     match newest.state {
         ContainerState::Running { .. } => Fate::Running,
         ContainerState::Created | ContainerState::Unknown => Fate::Open,
@@ -55,6 +60,19 @@ pub(crate) fn fate(view: View<'_>, member: &Member) -> Fate {
             }
         }
     }
+}
+
+/// The exit code of a container that has ended for good, of which only the API still knows. One that ran when it was
+/// last seen was lost.
+pub(crate) fn known_end(view: View<'_>, member: &Member) -> Option<i32> {
+    let statuses = view.pod.status().container_statuses.iter().flatten();
+    let known = statuses.into_iter().find(|one| one.name == member.name() && crate::status::has_run(one))?;
+    let state = known.state.clone().unwrap_or_default();
+    let last = known.last_state.clone().unwrap_or_default();
+    let lost = state.running.is_some().then_some(LOST);
+    let ended = state.terminated.or(last.terminated).map(|ended| ended.exit_code);
+    let code = lost.or(ended)?;
+    (member.kind == Kind::Regular && !view.pod.restarts(member, code)).then_some(code)
 }
 
 /// What one container needs.
@@ -83,7 +101,10 @@ fn next(view: View<'_>, member: &Member, sandbox: &str) -> Next {
         return Next::Busy;
     }
     let Some(newest) = view.observed.newest(member.name()) else {
-        return before_start(view, member, known_restarts(view, member));
+        return match known_end(view, member) {
+            Some(_) => Next::Over,
+            None => before_start(view, member, known_restarts(view, member)),
+        };
     };
     let again = newest.restart_count + 1;
     match newest.state {

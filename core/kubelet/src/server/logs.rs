@@ -25,6 +25,26 @@ fn waiting<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStateWaitin
     all.find(|one| one.name == container)?.state.as_ref()?.waiting.as_ref()
 }
 
+/// The instance that has ended and that the runtime has forgotten: its log may still be there (pure).
+fn kept(pod: &Pod, container: &str, logs: &std::path::Path) -> Option<ContainerRef> {
+    let status = pod.status.as_ref()?;
+    let lists = [&status.container_statuses, &status.init_container_statuses];
+    let known = lists.into_iter().flatten().flatten().find(|one| one.name == container)?;
+    let ended = known.state.as_ref()?.terminated.as_ref()?;
+    let metadata = &pod.metadata;
+    let (namespace, name) = (metadata.namespace.as_deref()?, metadata.name.as_deref()?);
+    let uid = metadata.uid.clone()?;
+    let folder = logs.join(format!("{namespace}_{name}_{uid}")).join(container);
+    let id = ended.container_id.as_deref()?;
+    Some(ContainerRef {
+        id: id.rsplit_once('/').map_or(id, |(_, id)| id).to_owned(),
+        uid,
+        log_path: folder.join(format!("{}.log", known.restart_count)),
+        running: false,
+        previous: None,
+    })
+}
+
 /// The instance whose log is meant (pure).
 fn choose(
     pod: &Pod,
@@ -86,7 +106,13 @@ pub(super) async fn serve(
     let Ok(pod) = node.pods.pod(&namespace, &name, None) else {
         return Err(Failure::new(StatusCode::NOT_FOUND, format!("pod {name:?} does not exist")));
     };
-    let found = node.pods.container(&namespace, &name, None, &container);
+    let mut found = node.pods.container(&namespace, &name, None, &container);
+    if let Err(LookupError::Waiting { .. }) = found
+        && let Some(kept) = kept(&pod, &container, &node.config.log_dir)
+        && tokio::fs::try_exists(&kept.log_path).await.unwrap_or(false)
+    {
+        found = Ok(kept);
+    }
     let chosen = choose(&pod, &container, found, options.previous)?;
     let stream = logs::stream(chosen.log_path, options, is_running(node.runtime.clone(), chosen.id));
     let body = Body::from_stream(ReceiverStream::new(stream));

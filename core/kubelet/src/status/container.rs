@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::time;
 use crate::memory::Why;
-use crate::plan::{Plan, Stage, View};
+use crate::plan::{LOST, Plan, Stage, View, known_end};
 use crate::pod::{Kind, Member};
 use crate::runtime_view::{ContainerState, Instance};
 
@@ -129,7 +129,7 @@ fn lost(container_id: Option<String>) -> ContainerStateTerminated {
             "The container could not be located when the pod was deleted.  The container used to be Running"
                 .to_owned(),
         ),
-        exit_code: 137,
+        exit_code: LOST,
         ..ContainerStateTerminated::default()
     }
 }
@@ -137,13 +137,18 @@ fn lost(container_id: Option<String>) -> ContainerStateTerminated {
 /// A container of which the runtime has no instance.
 fn never_made(view: View<'_>, plan: &Plan, member: &Member, why: &Why) -> ContainerStatus {
     let known = known(view, member.name());
+    let for_good = known_end(view, member).is_some();
     // One that has ended and was removed since stays what the API says it was.
     let over = known.filter(|one| {
         one.state.as_ref().is_some_and(|state| state.terminated.is_some())
-            && (plan.stage != Stage::Running || member.kind == Kind::Init)
+            && (plan.stage != Stage::Running || member.kind == Kind::Init || for_good)
     });
     if let Some(over) = over {
         return over.clone();
+    }
+    if let Some(known) = known.filter(|_| for_good) {
+        let end = ended(lost(known.container_id.clone()));
+        return ContainerStatus { state: Some(end), ready: false, started: Some(false), ..known.clone() };
     }
     let before = known.filter(|one| has_run(one));
     let last_state = before.map(|one| {

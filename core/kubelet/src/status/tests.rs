@@ -135,3 +135,19 @@ fn a_container_that_is_nowhere_any_more_keeps_its_count_and_says_that_it_is_lost
     }
     assert!(has_run(&known(&statuses).status().container_statuses.as_ref().unwrap()[0]));
 }
+
+#[test]
+fn a_container_that_never_restarts_stays_ended_when_the_runtime_forgot_it() {
+    let pod = json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" },
+        "spec": { "restartPolicy": "Never", "containers": [{ "name": "a" }, { "name": "b" }] },
+        "status": { "containerStatuses": [
+            { "name": "a", "image": "i", "imageID": "", "containerID": "keelson://x", "ready": false, "restartCount": 0,
+              "state": { "terminated": { "exitCode": 0, "reason": "Completed" } } },
+            { "name": "b", "image": "i", "imageID": "", "containerID": "keelson://y", "ready": true, "restartCount": 0,
+              "state": { "running": {} } }] } });
+    let pod = PodModel::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap();
+    let got = status_of(&pod, &observed(Vec::new()), &Memory::default());
+    assert_eq!(got["phase"], "Failed");
+    assert_eq!(got["containerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+    assert_eq!(got["containerStatuses"][1]["state"]["terminated"]["reason"], "ContainerStatusUnknown");
+}
