@@ -5,23 +5,19 @@
 //! - `layer`: unpacking, with everything a hostile archive may try refused
 //! - `archive`: import of OCI layouts and docker archives, export of OCI layouts
 //! - `pull`: from a registry
+//! - `reference`: what images are called
 //! - `self_image`: the running binary as an image
 
 pub(crate) mod archive;
 pub(crate) mod config;
 mod layer;
 pub(crate) mod pull;
+mod reference;
 pub(crate) mod self_image;
 pub(crate) mod store;
 
 pub use archive::ImportError;
 pub use pull::{PullError, Registries};
+pub use reference::normalize;
 pub use self_image::SelfImage;
 pub use store::{Image, ImageStore, Layer, StoreError};
-
-use oci_client::Reference;
-
-/// The full name of an image as registries know it: `nginx` is `docker.io/library/nginx:latest`.
-pub fn normalize(name: &str) -> Result<Reference, oci_client::ParseError> {
-    name.parse()
-}
