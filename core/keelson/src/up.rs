@@ -13,6 +13,8 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use futures::FutureExt;
 use ipnet::Ipv4Net;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use keelson_apiserver::ApiServer;
 use keelson_apiserver::identity::MASTERS;
@@ -31,6 +33,7 @@ use crate::progress::Progress;
 
 const API_PORT: u16 = 6443;
 const KUBELET_PORT: u16 = 10250;
+const NODE_LEASES: &str = "kube-node-lease";
 /// A log that has grown larger is begun anew at the next start, the old one kept beside it.
 const LOG_LIMIT: u64 = 16 << 20;
 /// Ends the lines that the process in the background has for the one in the foreground.
@@ -345,7 +348,7 @@ async fn become_ready(
     cluster: &Cluster,
     server: &ApiServer,
 ) -> anyhow::Result<Profile> {
-    let since = Instant::now();
+    let (since, began) = (Instant::now(), Timestamp::now());
     let client = server.administrator();
     let profile = options.profile.or(cluster.profile).unwrap_or(Profile::Default);
     let operators = async {
@@ -362,6 +365,11 @@ async fn become_ready(
         anyhow::Ok(())
     };
     let node = async {
+        // What the Node said of itself before this start says nothing: its kubelet has to be at work again.
+        let leases: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
+        await_condition(leases, &cluster.node_name, |lease: Option<&Lease>| renewed_after(lease, began))
+            .await
+            .context("wait for the Node's Lease")?;
         let nodes: Api<NodeObject> = Api::all(client.clone());
         let ready =
             await_condition(nodes, &cluster.node_name, is_ready).await.context("wait for the Node")?;
@@ -376,6 +384,11 @@ async fn become_ready(
     };
     tokio::try_join!(node, operators)?;
     Ok(profile)
+}
+
+fn renewed_after(lease: Option<&Lease>, time: Timestamp) -> bool {
+    let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref());
+    renewed.is_some_and(|renewed| renewed.0 >= time)
 }
 
 fn is_ready(node: Option<&NodeObject>) -> bool {
