@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -32,6 +33,11 @@ fn up_says_what_it_does_and_down_up_and_reset_do_what_they_say() {
         assert!(printed.contains(step), "{printed}");
     }
     cluster.quickstart().unwrap();
+    for entry in fs::read_dir(cluster.data_dir()).unwrap().map(Result::unwrap) {
+        let metadata = entry.metadata().unwrap();
+        let open = metadata.is_dir() && metadata.permissions().mode() & 0o077 != 0;
+        assert!(!open, "{} is for root alone", entry.path().display());
+    }
     let again = cluster.keelson_prints(&["up", "-d"]).unwrap();
     assert!(again.contains("is already running"), "{again}");
 

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -36,6 +37,8 @@ const KUBELET_PORT: u16 = 10250;
 const NODE_LEASES: &str = "kube-node-lease";
 /// A log that has grown larger is begun anew at the next start, the old one kept beside it.
 const LOG_LIMIT: u64 = 16 << 20;
+/// Folders of a cluster that are for root alone.
+const PRIVATE: [&str; 8] = ["kubelet", "log", "logs", "network", "pki", "run", "runtime", "store"];
 /// Ends the lines that the process in the background has for the one in the foreground.
 const READY: &str = "\u{4}";
 
@@ -160,9 +163,17 @@ fn prepare(progress: &Progress, options: &UpOptions, folder: &Folder) -> anyhow:
         bail!("nothing was changed");
     }
     fs::create_dir_all(folder.path()).with_context(|| format!("create {}", folder.path().display()))?;
-    // Programs of pods that are not root must be able to pass.
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))
-        .with_context(|| format!("protect {}", folder.path().display()))?;
+    let protect = |path: &Path, mode: u32| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            .with_context(|| format!("protect {}", path.display()))
+    };
+    protect(folder.path(), 0o711)?;
+    // Secrets, tokens and what pods write are nobody else's. What pods see of it is mounted.
+    for name in PRIVATE {
+        let path = folder.join(name);
+        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        protect(&path, 0o700)?;
+    }
     let lock = match folder.lock()? {
         Ok(lock) => lock,
         Err(holder) => return Ok(Prepared::Running(holder)),

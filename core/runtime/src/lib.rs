@@ -94,7 +94,8 @@ const SHUTDOWN_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 /// Only one runtime at a time works in a folder.
 fn lock(config: &Config) -> Result<Flock<fs::File>, Error> {
     fs::create_dir_all(&config.root).map_err(file_error("create", &config.root))?;
-    fs::set_permissions(&config.root, Permissions::from_mode(0o711))
+    // Containers' environments are in it.
+    fs::set_permissions(&config.root, Permissions::from_mode(0o700))
         .map_err(file_error("protect", &config.root))?;
     let path = config.root.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);

@@ -1,5 +1,6 @@
 //! The durable store: a Raft member.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,6 +127,8 @@ fn raft_config() -> Result<openraft::Config, OpenError> {
 fn lock(config: &Config) -> Result<nix::fcntl::Flock<std::fs::File>, OpenError> {
     let locked = |source| OpenError::Locked { dir: config.dir.clone(), source };
     std::fs::create_dir_all(&config.dir).map_err(locked)?;
+    // All Secrets are in it.
+    std::fs::set_permissions(&config.dir, std::fs::Permissions::from_mode(0o700)).map_err(locked)?;
     let file = std::fs::File::create(config.dir.join("lock")).map_err(locked)?;
     nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
         .map_err(|(_, errno)| locked(errno.into()))
