@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::FutureExt as _;
 use ipnet::IpNet;
 use keelson_apiserver::ApiServer;
 use keelson_apiserver::identity::Identity;
@@ -63,13 +65,15 @@ impl Components {
         self.tasks.spawn(async move {
             let mut pause = FIRST_PAUSE;
             loop {
-                let outcome: anyhow::Result<()> = run(stop.clone()).await.map_err(Into::into);
+                // What a component keeps between two runs lies on disk or in the API, not in what a panic leaves.
+                let outcome = AssertUnwindSafe(run(stop.clone())).catch_unwind().await;
                 if stop.is_cancelled() {
                     return;
                 }
                 let error = match outcome {
-                    Ok(()) => "it ended".to_owned(),
-                    Err(error) => format!("{error:#}"),
+                    Ok(Ok(())) => "it ended".to_owned(),
+                    Ok(Err(error)) => format!("{:#}", error.into()),
+                    Err(_) => "it panicked".to_owned(),
                 };
                 tracing::error!(component, error, ?pause, "a component failed and is started again");
                 // Whoever no longer listens has stopped starting.
