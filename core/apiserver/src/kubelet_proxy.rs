@@ -196,7 +196,9 @@ fn unreachable(node: &str, error: impl std::fmt::Display) -> Status {
 impl KubeletProxy {
     /// A proxy that shows a certificate of the cluster's authority, and trusts kubelets with one.
     pub fn new(pki: &Pki) -> Result<Self, ProxyError> {
-        let credential = pki.issue_client("kube-apiserver-kubelet-client", &[crate::identity::MASTERS])?;
+        // The name is what kubelets know. It has no rights of its own: a Node that gives another server's address, this
+        // one's even, gets nothing done with it.
+        let credential = pki.issue_client("kube-apiserver-kubelet-client", &[])?;
         let (chain, key) = credential.to_der().ok_or(ProxyError::Unusable)?;
         let mut roots = rustls::RootCertStore::empty();
         let authority = CertificateDer::from_pem_slice(pki.authority().as_bytes());
