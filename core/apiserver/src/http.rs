@@ -142,7 +142,7 @@ async fn serve(
         let (parts, content) = request.into_parts();
         let raw = body::read(content).await?;
         let asked = body::object(body::value(&parts.headers, &raw)?, &kind)?;
-        return Ok(json(StatusCode::CREATED, &tokens::create(state, &info, asked)?));
+        return Ok(json(StatusCode::CREATED, &tokens::create(state, &identity, &info, asked)?));
     }
     if matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy") {
         // A WebSocket opens with GET; what it does is to create a stream.

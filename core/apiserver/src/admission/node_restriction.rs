@@ -5,6 +5,7 @@ use keelson_api::{Object, Status};
 use serde_json::Value;
 
 use super::{Admission, Attributes, Operation};
+use crate::authorization::node::refers_to_objects;
 use crate::registry::Registry;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -19,13 +20,14 @@ fn runs_on(pod: &Object, node: &str) -> bool {
     pod.get_str(&["spec", "nodeName"]) == Some(node)
 }
 
+fn has_projections(pod: &Object) -> bool {
+    let volumes = pod.get(&["spec", "volumes"]).and_then(Value::as_array);
+    volumes.into_iter().flatten().any(|volume| volume.get("projected").is_some_and(|it| !it.is_null()))
+}
+
 fn pod(attributes: &Attributes<'_>, object: Option<&Object>, node: &str) -> Result<(), String> {
     match (attributes.operation, attributes.subresource, attributes.old, object) {
         (Operation::Create, "", _, Some(new)) => {
-            let refers = |field: &str| {
-                let volumes = new.get(&["spec", "volumes"]).and_then(Value::as_array);
-                volumes.into_iter().flatten().any(|volume| volume.get(field).is_some_and(|it| !it.is_null()))
-            };
             if new.annotation(MIRROR).is_none() {
                 Err(format!(
                     "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
@@ -34,7 +36,7 @@ fn pod(attributes: &Attributes<'_>, object: Option<&Object>, node: &str) -> Resu
                 Err(format!("node {node:?} can only create pods with spec.nodeName set to itself"))
             } else if new.get_str(&["spec", "serviceAccountName"]).is_some_and(|name| !name.is_empty()) {
                 Err(format!("node {node:?} can not create pods that reference a service account"))
-            } else if ["secret", "configMap", "projected", "persistentVolumeClaim"].into_iter().any(refers) {
+            } else if refers_to_objects(new) || has_projections(new) {
                 Err(format!("node {node:?} can not create pods that reference API objects"))
             } else {
                 Ok(())
@@ -47,6 +49,9 @@ fn pod(attributes: &Attributes<'_>, object: Option<&Object>, node: &str) -> Resu
                 ))
             } else if old.labels() != new.labels() {
                 Err(format!("node {node:?} cannot update labels through pod status"))
+            } else if old.annotation(MIRROR) != new.annotation(MIRROR) {
+                // What a mirror pod refers to is not for its node to read.
+                Err(format!("node {node:?} cannot update the annotation {MIRROR:?} through pod status"))
             } else {
                 Ok(())
             }

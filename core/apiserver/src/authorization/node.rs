@@ -81,6 +81,11 @@ fn references(pod: &Object) -> HashSet<Reference> {
     found
 }
 
+/// Whether the pod refers to objects that its kubelet may then read.
+pub(crate) fn refers_to_objects(pod: &Object) -> bool {
+    !references(pod).is_empty()
+}
+
 impl Graph {
     /// Takes a pod's new state.
     pub fn put_pod(&mut self, pod: &Object) {

@@ -8,6 +8,7 @@ use super::ApiState;
 use super::reviews::user_info;
 use crate::authentication::token::{Bindings, Claims, ISSUER, Reference};
 use crate::cache;
+use crate::identity::Identity;
 use crate::request_info::RequestInfo;
 
 /// Upstream's limits, in seconds.
@@ -80,8 +81,29 @@ fn bind(state: &ApiState, request: &Object, account: &str, bound: &mut Bindings)
     Ok(())
 }
 
+/// A kubelet gets tokens for pods that run on its node alone, which end with the pod.
+fn restrict(node: &str, request: &Object, bound: &Bindings) -> Result<(), String> {
+    if bound.pod.is_none() {
+        return Err(format!("node {node:?} requested token not bound to a pod"));
+    }
+    if request.get_str(&["spec", "boundObjectRef", "uid"]).is_none_or(str::is_empty) {
+        return Err(format!("node {node:?} requested token with a pod binding without a uid"));
+    }
+    match &bound.node {
+        Some(own) if own.name == node => Ok(()),
+        Some(_) | None => {
+            Err(format!("node {node:?} requested token bound to a pod scheduled on a different node"))
+        }
+    }
+}
+
 /// Gives out a token: `request` is a `TokenRequest`, and is answered with its status filled in.
-pub(super) fn create(state: &ApiState, info: &RequestInfo, mut request: Object) -> Result<Value, Status> {
+pub(super) fn create(
+    state: &ApiState,
+    who: &Identity,
+    info: &RequestInfo,
+    mut request: Object,
+) -> Result<Value, Status> {
     let namespace = info.namespace.clone().unwrap_or_default();
     let name = info.name.as_deref().unwrap_or_default();
     let account = find(state, "serviceaccounts", Some(&namespace), name)?;
@@ -96,6 +118,10 @@ pub(super) fn create(state: &ApiState, info: &RequestInfo, mut request: Object) 
     }
     let mut bound = Bindings { namespace, serviceaccount: reference(&account), ..Bindings::default() };
     bind(state, &request, name, &mut bound)?;
+    if let Some(node) = who.node() {
+        restrict(node, &request, &bound)
+            .map_err(|detail| Status::forbidden(&GroupResource::new("", "serviceaccounts"), name, &detail))?;
+    }
     let now = Timestamp::now().as_second();
     let claims = Claims {
         aud: audiences.clone(),
