@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -77,7 +77,13 @@ fn made(subject: &str) -> impl FnOnce(rcgen::Error) -> PkiError + use<> {
 
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     let partial = path.with_extension("tmp");
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&partial);
+    // One left by a process that was killed may have another mode.
+    let removed = match fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    };
+    let file =
+        removed.and_then(|()| fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial));
     file.and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()
@@ -104,11 +110,12 @@ impl Pki {
     /// Opens the authority of a folder, or makes one.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, PkiError> {
         let dir = dir.into();
-        fs::create_dir_all(&dir).map_err(|source| PkiError::Io {
-            action: "create",
-            path: dir.clone(),
-            source,
-        })?;
+        let io = |action| {
+            let path = dir.clone();
+            move |source| PkiError::Io { action, path, source }
+        };
+        fs::create_dir_all(&dir).map_err(io("create"))?;
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).map_err(io("protect"))?;
         let (certificate_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
         let (certificate, key) = match (read(&certificate_path)?, read(&key_path)?) {
             (Some(certificate), Some(key)) => (certificate, key),

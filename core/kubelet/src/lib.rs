@@ -51,6 +51,9 @@ mod testing;
 mod volume;
 mod worker;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use keelson_cri::v1::{NetworkConfig, RuntimeConfig, UpdateRuntimeConfigRequest};
@@ -66,6 +69,9 @@ pub enum Error {
     /// The machine does not say what it has.
     #[error("look at the machine")]
     Machine(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The folder of pods cannot be made, or not be kept from other users.
+    #[error("make the folder of pods")]
+    Folder(#[source] std::io::Error),
     /// The HTTPS server cannot run.
     #[error("serve logs and streams")]
     Server(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -76,6 +82,7 @@ pub enum Error {
 /// `client` is the API as the user `system:node:NAME` of the group `system:nodes`.
 pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
     let config = Arc::new(config);
+    protect(&config.data_dir).map_err(Error::Folder)?;
     let memory = machine::memory().map_err(|error| Error::Machine(Box::new(error)))?.total;
     let runtime = runtime_client::RuntimeClient::new(&config.cri_socket);
     if !dispatcher::wait_for_runtime(&runtime, &shutdown).await {
@@ -107,6 +114,13 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
         Ok(())
     };
     tokio::try_join!(server, others).map(|((), ())| ())
+}
+
+/// Secrets and tokens of pods lie in the folder, and their files may be readable by all: containers get them as mounts,
+/// other users of the machine not at all.
+fn protect(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::set_permissions(folder, Permissions::from_mode(0o700))
 }
 
 /// Hands the node's pod addresses to the runtime. One that takes its network from elsewhere need not know them.

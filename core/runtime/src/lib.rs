@@ -152,7 +152,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
 fn listen(socket: &PathBuf) -> Result<tokio::net::UnixListener, Error> {
     if let Some(parent) = socket.parent() {
-        fs::create_dir_all(parent).map_err(file_error("create", parent))?;
+        // Before the socket is there: until its own mode is set, anybody could connect.
+        let mut folder = fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(folder.recursive(true), 0o700);
+        folder.create(parent).map_err(file_error("create", parent))?;
     }
     match fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

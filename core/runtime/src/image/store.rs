@@ -10,9 +10,10 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -131,6 +132,9 @@ impl ImageStore {
         for folder in [store.root.join("blobs/sha256"), store.layers(), store.staging()] {
             fs::create_dir_all(&folder).map_err(file_error("create", &folder))?;
         }
+        // Other users of the machine must not run what layers hold, least of all programs that run as their owner.
+        fs::set_permissions(&store.root, Permissions::from_mode(0o700))
+            .map_err(file_error("protect", &store.root))?;
         Ok(store)
     }
 
