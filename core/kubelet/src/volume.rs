@@ -38,6 +38,8 @@ mod token;
 pub(crate) use error::{SetUpError, VolumeError};
 use plan::Kind;
 
+/// No token is asked for more often, whatever the clocks say.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long after a failed refresh the next is tried.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -130,6 +132,8 @@ impl Volumes {
         self.inner.tokens.forget(uid);
         let turn = known.map(|known| known.turn).unwrap_or_default();
         let _turn = turn.lock().await;
+        // What was under way when the pod was forgotten may have got a token meanwhile.
+        self.inner.tokens.forget(uid);
         let folder = self.inner.config.data_dir.join("pods").join(uid);
         blocking(move || mount_point::remove(&folder)).await
     }
@@ -153,7 +157,7 @@ async fn keep_current(inner: Weak<Inner>, objects: Arc<Objects>) {
         let now = jiff::Timestamp::now();
         let next = alive.tokens.next_refresh().map(|at| {
             let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
-            tokio::time::Instant::now() + wait
+            tokio::time::Instant::now() + wait.max(PAUSE)
         });
         let due = retry.into_iter().chain(next).min();
         let timer = async {
