@@ -9,6 +9,9 @@ use kube::api::ObjectMeta;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
+/// Names the operator for which something was made.
+pub const OPERATOR_LABEL: &str = "platform.keelson.io/operator";
+
 /// What an operator acts as, and with which rights. All names follow from the operator's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rights {
@@ -79,7 +82,7 @@ pub fn rights(definition: &Definition) -> Rights {
 fn metadata(operator: &str, name: &str, namespace: Option<&str>) -> ObjectMeta {
     let labels = [
         ("app.kubernetes.io/managed-by".to_owned(), "keelson".to_owned()),
-        ("platform.keelson.io/operator".to_owned(), operator.to_owned()),
+        (OPERATOR_LABEL.to_owned(), operator.to_owned()),
     ];
     ObjectMeta {
         name: Some(name.to_owned()),

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::validate::FINALIZER;
 use crate::crd::{self, MANAGER, establish};
 use crate::kind::Operator;
-use crate::rbac::{Rights, rights, role_name};
+use crate::rbac::{OPERATOR_LABEL, Rights, rights, role_name};
 
 /// Why an operator could not be installed or removed.
 #[derive(Debug, thiserror::Error)]
@@ -85,12 +85,30 @@ pub async fn remove(
     delete::<RoleBinding>(&Api::namespaced(client.clone(), SYSTEM_NAMESPACE), &role).await?;
     delete::<ClusterRole>(&Api::all(client.clone()), &role).await?;
     delete::<Role>(&Api::namespaced(client.clone(), SYSTEM_NAMESPACE), &role).await?;
-    delete::<ServiceAccount>(&Api::namespaced(client.clone(), SYSTEM_NAMESPACE), operator).await?;
-    delete::<Lease>(&Api::namespaced(client.clone(), SYSTEM_NAMESPACE), operator).await?;
+    // Whoever makes Operator objects chooses the name: an account that was not made for an operator stays.
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let found = accounts.get_opt(operator).await;
+    let found =
+        found.map_err(|source| Error::Remove { what: format!("ServiceAccount {operator}"), source })?;
+    if found.is_some_and(|account| is_of(&account, operator)) {
+        // The account goes last: as long as it is there, a removal that was cut short is finished.
+        delete::<Lease>(&Api::namespaced(client.clone(), SYSTEM_NAMESPACE), operator).await?;
+        delete::<ServiceAccount>(&accounts, operator).await?;
+    }
     for crd in kinds {
         delete::<CustomResourceDefinition>(&Api::all(client.clone()), &crd.name_any()).await?;
     }
     Ok(())
+}
+
+/// Whether the host made the account for the operator.
+fn is_of(account: &ServiceAccount, operator: &str) -> bool {
+    account
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(OPERATOR_LABEL))
+        .is_some_and(|of| of == operator)
 }
 
 async fn delete<K>(api: &Api<K>, name: &str) -> Result<(), Error>

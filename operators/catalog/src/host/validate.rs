@@ -60,7 +60,7 @@ pub fn validate(observed: Observed, catalog: &[Arc<dyn kit::Operator>]) -> Valid
     let name = object.catalog_name();
     let found = catalog.iter().find(|operator| operator.definition().name == name).cloned();
     let aim = if object.metadata.deletion_timestamp.is_some() {
-        let name = older.is_none().then(|| name.to_owned());
+        let name = (older.is_none() && can_be_operator(name)).then(|| name.to_owned());
         let operator = found.filter(|_| name.is_some());
         Aim::Remove { name, operator, crd_policy: object.spec.crd_policy }
     } else {
@@ -70,6 +70,11 @@ pub fn validate(observed: Observed, catalog: &[Arc<dyn kit::Operator>]) -> Valid
         }
     };
     Validated { object, aim }
+}
+
+/// Whether the catalog of any version can have had it: the name becomes a part of paths.
+fn can_be_operator(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 fn runnable(
@@ -159,6 +164,23 @@ mod tests {
             Aim::Refused(refusal) => Some(refusal.reason),
             Aim::Run(_) | Aim::Remove { .. } => None,
         }
+    }
+
+    #[test]
+    fn a_name_that_no_operator_can_have_removes_nothing() {
+        let removes = |name: &str| {
+            let mut object = object("x", json!({"name": name}));
+            object.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+                k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+            ));
+            match validate(Observed { operator: Arc::new(object), older: None }, &crate::all()).aim {
+                Aim::Remove { name, .. } => name,
+                Aim::Run(_) | Aim::Refused(_) => panic!("it is being deleted"),
+            }
+        };
+        assert_eq!(removes("gone-since").as_deref(), Some("gone-since"));
+        assert_eq!(removes("../../kube-system/serviceaccounts/default"), None);
+        assert_eq!(removes("a?dryRun=All"), None);
     }
 
     #[test]
