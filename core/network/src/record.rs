@@ -3,8 +3,8 @@
 //! A file is written aside, flushed and renamed, so it is whole or absent; it is written before anything is made in the kernel and
 //! removed after everything is gone.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -116,12 +116,8 @@ impl Records {
         let aside = path.with_extension("tmp");
         let text = serde_json::to_vec(record)
             .map_err(|source| RecordError::Content { path: path.clone(), source })?;
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&aside)?;
-            file.write_all(&text)?;
-            file.sync_data()
-        };
-        write().map_err(failed("write", &aside))?;
+        // It is not flushed: no pod's network outlives the machine's run.
+        fs::write(&aside, &text).map_err(failed("write", &aside))?;
         fs::rename(&aside, &path).map_err(failed("rename", &aside))
     }
 

@@ -111,7 +111,7 @@ fn prepare(folder: &Path) -> Result<Pod, PodProcessError> {
         .map_err(|error| step("signals")(error.into()))?;
 
     let pause = pause::start(&setup)?;
-    record(&folder.join("pause.json"), &pause.as_raw()).map_err(step("record"))?;
+    note(&folder.join("pause.json"), &pause.as_raw()).map_err(step("record"))?;
     let listener = pod::listen(&File::open(&folder).map_err(step("folder"))?).map_err(step("socket"))?;
     Ok(Pod {
         hierarchy: crate::cgroup::Hierarchy::detect(),
@@ -141,17 +141,29 @@ fn now() -> i64 {
     i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
-/// Writes the record so that after a crash there is all of it or none.
+/// Writes the record so that after a crash there is all of it or none, also when the machine crashes.
 pub(crate) fn record(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
+    replace(path, value, true)?;
     if let Some(parent) = path.parent() {
         File::open(parent)?.sync_all()?;
     }
     Ok(())
+}
+
+/// Writes a record of what does not outlive the machine's run, such as a process: after a crash of ours there is all of it or
+/// none, after one of the machine it may also be empty, which counts as none. It waits for no disk.
+pub(crate) fn note(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    replace(path, value, false)
+}
+
+fn replace(path: &Path, value: &impl Serialize, flush: bool) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    if flush {
+        file.sync_all()?;
+    }
+    fs::rename(&temporary, path)
 }
 
 /// Names the process for `ps`: the short name, and the command line over the one it was started with.

@@ -78,7 +78,7 @@ impl Sandbox {
     }
 
     pub(crate) fn save(&self) -> std::io::Result<()> {
-        crate::pod_process::record(&self.folder.join("sandbox.json"), &*self.record.lock())
+        crate::pod_process::note(&self.folder.join("sandbox.json"), &*self.record.lock())
     }
 
     fn namespace_options(&self) -> v1::NamespaceOption {
@@ -167,7 +167,7 @@ impl Container {
     }
 
     pub(crate) fn save(&self) -> std::io::Result<()> {
-        crate::pod_process::record(&self.folder.join("record.json"), &*self.record.lock())
+        crate::pod_process::note(&self.folder.join("record.json"), &*self.record.lock())
     }
 
     /// Enters the last phase, unless it is there already. True when this was the change.
@@ -278,9 +278,10 @@ fn find<T>(map: &HashMap<String, Arc<T>>, id: &str) -> Option<Arc<T>> {
     }
 }
 
-/// Reads a record that may not be there.
+/// Reads a record that may not be there. What is left of one that a crash of the machine overtook is empty.
 pub(crate) fn read_record<T: for<'de> Deserialize<'de>>(path: &Path) -> std::io::Result<Option<T>> {
     match std::fs::read(path) {
+        Ok(text) if text.is_empty() => Ok(None),
         Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -10,6 +10,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::protocol::PodSetup;
+use crate::cgroup::Hierarchy;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PauseError {
@@ -45,11 +46,19 @@ pub(super) fn start(setup: &PodSetup) -> Result<Pid, PauseError> {
     if setup.shared_pid {
         flags |= libc::CLONE_NEWPID;
     }
+    let hierarchy = Hierarchy::detect();
+    let groups = hierarchy.folders(&setup.cgroup);
+    let in_group = |path: &Path, done: io::Result<()>| {
+        done.map_err(|source| PauseError::Cgroup { path: path.to_owned(), source })
+    };
+    for group in &groups {
+        in_group(group, crate::cgroup::create(group))?;
+    }
     let (mut read, write) = io::pipe().map_err(PauseError::Pipe)?;
     let pid = clone(flags).map_err(PauseError::Clone)?;
     let Some(pid) = pid else {
         drop(read);
-        let failure = inside(setup).err();
+        let failure = enter(&hierarchy, &groups).and_then(|()| inside(setup)).err();
         if let Some(failure) = failure {
             let mut write = write;
             let _ = io::Write::write_all(&mut write, failure.as_bytes());
@@ -64,16 +73,28 @@ pub(super) fn start(setup: &PodSetup) -> Result<Pid, PauseError> {
     if !failure.is_empty() {
         return Err(PauseError::Inside(failure));
     }
-    for controller in crate::cgroup::Hierarchy::detect().folders(&setup.cgroup) {
-        crate::cgroup::create(&controller)
-            .and_then(|()| std::fs::write(controller.join("cgroup.procs"), pid.to_string()))
-            .map_err(|source| PauseError::Cgroup { path: controller.clone(), source })?;
+    if let Hierarchy::Unified { .. } = hierarchy {
+        for group in &groups {
+            in_group(group, std::fs::write(group.join("cgroup.procs"), pid.to_string()))?;
+        }
     }
     if !setup.host_network {
         bind_namespace(pid, &setup.netns)
             .map_err(|source| PauseError::Bind { path: setup.netns.clone(), source })?;
     }
     Ok(pid)
+}
+
+/// In version 1 the process enters by itself: a thread that moves itself waits for nobody, while moving another process
+/// waits until all processors have passed through the scheduler, 5 to 30 ms.
+fn enter(hierarchy: &Hierarchy, groups: &[PathBuf]) -> Result<(), String> {
+    match hierarchy {
+        Hierarchy::Split { .. } => groups.iter().try_for_each(|group| {
+            std::fs::write(group.join("tasks"), "0")
+                .map_err(|error| format!("join the cgroup {}: {error}", group.display()))
+        }),
+        Hierarchy::Unified { .. } => Ok(()),
+    }
 }
 
 fn bind_namespace(pid: Pid, path: &Path) -> io::Result<()> {

@@ -322,7 +322,7 @@ impl Pod {
             Err(error) => return failed(chain(&error)),
         };
         let started = Started { pid: launched.pid.as_raw(), at: super::now() };
-        if let Err(error) = super::record(&launch.bundle.join("started.json"), &started) {
+        if let Err(error) = super::note(&launch.bundle.join("started.json"), &started) {
             tracing::error!(%error, container = launch.id, "start not recorded");
         }
         let owner = Owner::Container { launch: Box::new(launch), log, started: started.clone(), exit: None };
