@@ -11,6 +11,7 @@ pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod priority;
 pub mod role_escalation;
+pub mod runtime_class;
 pub mod service_account;
 pub mod service_allocation;
 

@@ -16,6 +16,7 @@ use crate::admission::namespace_lifecycle::NamespaceLifecycle;
 use crate::admission::node_restriction::NodeRestriction;
 use crate::admission::priority::Priority;
 use crate::admission::role_escalation::RoleEscalation;
+use crate::admission::runtime_class::RuntimeClass;
 use crate::admission::service_account::ServiceAccount;
 use crate::admission::service_allocation::ServiceAllocation;
 use crate::authentication::Authenticator;
@@ -181,6 +182,7 @@ impl ApiServer {
             Arc::new(NodeRestriction),
             Arc::new(Priority),
             Arc::new(DefaultTolerationSeconds),
+            Arc::new(RuntimeClass),
             Arc::new(ServiceAllocation::new(config.service_cidr)),
             Arc::new(RoleEscalation::new(rbac.clone(), authorizer.clone())),
         ];
