@@ -14,6 +14,7 @@
 //! - `objects`, `environment`, `field`, `volume`, `dns`, `hosts`, `last_words`: what containers see and leave
 //! - `node`: the Node object and its lease; `server`: HTTPS for the API server, with `logs`; `log_rotation` keeps those short
 
+mod admission;
 mod backoff;
 mod cgroup;
 mod config;

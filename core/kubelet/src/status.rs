@@ -152,7 +152,7 @@ pub(crate) fn status(view: View<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
     if gone_for_good {
         container::end_all(view, &mut init, &mut regular);
     }
-    if view.observed.containers.is_empty() && crate::sysctl::refusal(view.pod).is_some() {
+    if view.observed.containers.is_empty() && crate::admission::refusal(view.pod).is_some() {
         // Refused, it has no containers whose fate could be unknown.
         init.clear();
         regular.clear();

@@ -1,6 +1,5 @@
 //! Kernel parameters that a pod may set: those that are its namespaces' own and hurt nobody else.
 
-use crate::memory::Why;
 use crate::pod::PodModel;
 
 /// The parameters that every node allows, and what they belong to.
@@ -37,7 +36,7 @@ fn canonical(name: &str) -> String {
 }
 
 /// Why the node refuses a pod for the kernel parameters that it asks for.
-pub(crate) fn refusal(pod: &PodModel) -> Option<Why> {
+pub(crate) fn refusal(pod: &PodModel) -> Option<String> {
     let spec = pod.spec();
     let asked = spec.security_context.as_ref()?.sysctls.as_ref()?;
     asked.iter().find_map(|one| {
@@ -48,10 +47,7 @@ pub(crate) fn refusal(pod: &PodModel) -> Option<Why> {
             Some((_, Namespace::Ipc)) if spec.host_ipc == Some(true) => "not allowed with host ipc enabled",
             Some((_, Namespace::Net | Namespace::Ipc)) => return None,
         };
-        Some(Why::new(
-            "SysctlForbidden",
-            format!("Pod was rejected: forbidden sysctl: {:?} {because}", one.name),
-        ))
+        Some(format!("forbidden sysctl: {:?} {because}", one.name))
     })
 }
 
@@ -68,14 +64,14 @@ mod tests {
             "hostNetwork": host_network, "containers": [{ "name": "a" }],
             "securityContext": { "sysctls": [{ "name": name, "value": "1" }] } } });
         let pod = PodModel::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap();
-        refusal(&pod).map(|why| why.message)
+        refusal(&pod)
     }
 
     #[test]
     fn a_parameter_of_the_machine_is_refused_and_one_of_the_pod_is_not() {
         assert_eq!(
             refused("vm.swappiness", false).unwrap(),
-            "Pod was rejected: forbidden sysctl: \"vm.swappiness\" not allowlisted"
+            "forbidden sysctl: \"vm.swappiness\" not allowlisted"
         );
         assert!(refused("net/../vm/swappiness", false).is_some());
         assert_eq!(refused("net.ipv4.tcp_syncookies", false), None);

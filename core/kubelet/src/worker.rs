@@ -261,14 +261,8 @@ impl Worker {
                 let message = "Pod was active on the node longer than the specified deadline";
                 self.node.recorder.tell(&self.pod, None, EventType::Normal, "DeadlineExceeded", message);
                 self.end(End::Evicted(Why::new("DeadlineExceeded", message)), self.pod.grace(), now);
-            } else if let Some(why) = crate::sysctl::refusal(&self.pod) {
-                self.node.recorder.tell(
-                    &self.pod,
-                    None,
-                    EventType::Warning,
-                    "SysctlForbidden",
-                    why.message.clone(),
-                );
+            } else if let Some((reason, why)) = crate::admission::refusal(&self.pod) {
+                self.node.recorder.tell(&self.pod, None, EventType::Warning, reason, why.message.clone());
                 self.end(End::Evicted(why), self.pod.grace(), now);
             }
         }
