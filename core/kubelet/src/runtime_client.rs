@@ -33,6 +33,11 @@ impl RuntimeError {
         self.status.code() == Code::NotFound
     }
 
+    /// What the runtime said, and nothing else.
+    pub(crate) fn message(&self) -> String {
+        self.status.message().to_owned()
+    }
+
     /// The text that events and statuses carry: without the call's name, as it came over the wire.
     pub(crate) fn text(&self) -> String {
         format!("rpc error: code = {} desc = {}", code_name(self.status.code()), self.status.message())

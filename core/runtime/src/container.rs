@@ -190,7 +190,11 @@ impl Runtime {
                 if container.exited(exit, Why::StartError(message)) {
                     self.emit(&container.id, &sandbox.id, v1::ContainerEventType::ContainerStoppedEvent);
                 }
-                Err(CallError::Ask(error))
+                Err(match error {
+                    // The pod process did its part: this is about the container.
+                    PodClientError::Failed(message) => CallError::Start(message),
+                    error => CallError::Ask(error),
+                })
             }
         }
     }

@@ -30,6 +30,9 @@ pub(crate) enum CallError {
     },
     #[error("start the pod process")]
     PodProcess(#[source] PodClientError),
+    /// The container's first process did not come up.
+    #[error("{0}")]
+    Start(String),
     #[error("ask the pod process")]
     Ask(#[source] PodClientError),
     #[error("failed to set up the pod's network")]
@@ -89,6 +92,7 @@ impl From<CallError> for Status {
             CallError::File { .. }
             | CallError::PodProcess(_)
             | CallError::Ask(_)
+            | CallError::Start(_)
             | CallError::Network(_)
             | CallError::NetworkDown(_)
             | CallError::Snapshot(_)

@@ -323,14 +323,14 @@ impl Start {
             sandbox_config,
         };
         let created = node.runtime.create_container(request).await;
-        let id = created.map_err(|error| Why::new("CreateContainerError", error.text()))?.container_id;
+        let id = created.map_err(|error| Why::new("CreateContainerError", error.message()))?.container_id;
         let tell = |reason: &'static str, text: &str| {
             node.recorder.tell(pod, Some(member.name()), EventType::Normal, reason, text);
         };
         tell("Created", "Container created");
         let request = v1::StartContainerRequest { container_id: id.clone() };
         let started = node.runtime.start_container(request).await;
-        started.map_err(|error| Why::new("RunContainerError", error.text()))?;
+        started.map_err(|error| Why::new("RunContainerError", error.message()))?;
         tell("Started", "Container started");
         Ok(id)
     }

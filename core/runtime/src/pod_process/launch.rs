@@ -128,6 +128,14 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// A failure in the container's first process, without the way that it took through the library.
+fn plain(message: &str) -> String {
+    match message.rsplit_once("error in executing process : ") {
+        Some((_, cause)) => format!("unable to start container process: {cause}"),
+        None => message.to_owned(),
+    }
+}
+
 fn set_oom_score(wished: Option<i32>) {
     if let Some(wished) = wished
         && let Err(error) = fs::write("/proc/self/oom_score_adj", wished.to_string())
@@ -254,7 +262,7 @@ fn run(stdio: Stdio, build: impl FnOnce(ChildEnds) -> Result<i32, String>) -> Re
             let _ = waitpid(builder, None);
             match outcome {
                 None => Err(LaunchError::Silent),
-                Some(Outcome::Failed(message)) => Err(LaunchError::Refused(message)),
+                Some(Outcome::Failed(message)) => Err(LaunchError::Refused(plain(&message))),
                 Some(Outcome::Pid(pid)) => {
                     finish(Pid::from_raw(pid), stdin, stdout, stderr, console.as_ref())
                 }
@@ -289,4 +297,17 @@ fn fork() -> Result<ForkResult, LaunchError> {
 fn exit_child() -> ! {
     // SAFETY: ends the child without running the parent's exit handlers.
     unsafe { libc::_exit(0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_is_not_there_is_named_without_the_way_there() {
+        let told = "failed to create container: exec process failed with error error in executing process : exec: \"x\": executable file not found in $PATH";
+        let plainly = "unable to start container process: exec: \"x\": executable file not found in $PATH";
+        assert_eq!(plain(told), plainly);
+        assert_eq!(plain("another fault"), "another fault");
+    }
 }

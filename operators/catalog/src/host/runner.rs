@@ -178,7 +178,8 @@ impl Supervisor {
             address: self.host.address,
             cluster: Arc::new(self.host.cluster.clone()),
             config: self.runnable.config.clone(),
-            recorder: Recorder::start(self.client.clone(), name.to_owned(), attempt.clone()),
+            // Events are signed as those of other Kubernetes' controllers are.
+            recorder: Recorder::start(self.client.clone(), format!("{name}-controller"), attempt.clone()),
             shutdown: attempt.clone(),
             readiness: readiness.clone(),
         };
