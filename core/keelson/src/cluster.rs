@@ -21,6 +21,8 @@ const NOTES: &str = "/run/keelson";
 /// A process that was killed has let go of its files by then.
 const DYING: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// SIGKILL in a set of signals.
+const KILLED: u64 = 1 << (nix::libc::SIGKILL - 1);
 
 /// Which operators a cluster begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -204,13 +206,17 @@ pub(crate) struct Lock {
 pub(crate) struct Holder(pub(crate) Option<i32>);
 
 impl Holder {
-    /// Whether its process has ended already, and only its last threads keep its files open.
+    /// Whether its process has been killed or has ended already, and only its threads' last steps keep its files open.
     fn is_ending(self) -> bool {
-        self.0.is_some_and(|pid| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
-            stat.map_or(true, |text| {
-                text.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
-            })
+        self.0.is_some_and(|pid| match fs::read_to_string(format!("/proc/{pid}/status")) {
+            Ok(status) => {
+                let field =
+                    |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+                let state = field("State:").unwrap_or_default();
+                let pending = field("SigPnd:").and_then(|it| u64::from_str_radix(it, 16).ok()).unwrap_or(0);
+                state.starts_with(['Z', 'X']) || pending & KILLED != 0
+            }
+            Err(_) => true,
         })
     }
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use futures::FutureExt;
@@ -37,8 +37,6 @@ const KUBELET_PORT: u16 = 10250;
 const NODE_LEASES: &str = "kube-node-lease";
 /// A log that has grown larger is begun anew at the next start, the old one kept beside it.
 const LOG_LIMIT: u64 = 16 << 20;
-/// A process that holds the folder and is being killed is gone by then.
-const DYING: Duration = Duration::from_millis(500);
 /// Folders of a cluster that are for root alone.
 const PRIVATE: [&str; 8] = ["kubelet", "log", "logs", "network", "pki", "run", "runtime", "store"];
 /// Ends the lines that the process in the background has for the one in the foreground.
@@ -113,17 +111,6 @@ fn detach(folder: &Folder) -> anyhow::Result<()> {
     bail!("the cluster did not start ({status}); the log, if it came so far, is {}", folder.log().display())
 }
 
-/// Who works in the folder. One that was just killed holds it until the kernel has cleared up after it.
-fn is_held(folder: &Folder) -> anyhow::Result<Result<Lock, Holder>> {
-    let began = Instant::now();
-    loop {
-        match folder.lock()? {
-            Err(_) if began.elapsed() < DYING => std::thread::sleep(DYING / 20),
-            outcome => return Ok(outcome),
-        }
-    }
-}
-
 fn log_file(folder: &Folder) -> anyhow::Result<File> {
     let path = folder.log();
     let open = || {
@@ -146,7 +133,7 @@ fn prepare(progress: &Progress, options: &UpOptions, folder: &Folder) -> anyhow:
     let since = Instant::now();
     let known = folder.read()?;
     if known.is_some()
-        && let Err(holder) = is_held(folder)?
+        && let Err(holder) = folder.lock()?
     {
         return Ok(Prepared::Running(holder));
     }
