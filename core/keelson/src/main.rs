@@ -14,6 +14,7 @@ mod demo_web;
 mod down;
 mod image;
 mod machine;
+mod memory;
 mod pod_network;
 mod progress;
 mod server;

@@ -28,6 +28,7 @@ pub(crate) async fn run(options: ServerOptions) -> anyhow::Result<()> {
         service_cidr: options.service_cidr,
         git_version: crate::GIT_VERSION.to_owned(),
     };
+    tokio::spawn(crate::memory::give_back());
     let server = ApiServer::start(config).await?;
     let kubeconfig = data_dir.join("kubeconfig");
     let url = format!("https://{}", server.address());

@@ -29,6 +29,7 @@ use crate::cli::UpOptions;
 use crate::cluster::{Cluster, Folder, Holder, Lock, Notes, Profile};
 use crate::components::{self, Components, Failure, Node};
 use crate::machine::{self, Machine, Wish};
+use crate::memory;
 use crate::pod_network::NodeNetwork;
 use crate::progress::Progress;
 
@@ -268,6 +269,7 @@ async fn serve(
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
     let since = Instant::now();
+    tokio::spawn(memory::give_back());
     let (server, network) = tokio::join!(
         start_server(folder, &cluster),
         NodeNetwork::start(components::network_config(folder, &cluster))

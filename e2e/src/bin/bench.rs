@@ -102,18 +102,19 @@ fn processes(cluster: &Cluster) -> anyhow::Result<HashMap<&'static str, Vec<Pid>
     let record: Value = serde_json::from_slice(&fs::read(cluster.data_dir().join("cluster.json"))?)?;
     let group = format!("/keelson-{}/", record["id"].as_str().context("no id")?);
     let own = cluster.process()?;
+    let pods = cluster.data_dir().join("runtime/pods");
     let mut found: HashMap<&'static str, Vec<Pid>> = HashMap::from([("keelson", vec![own])]);
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
         let Some(pid) = path.file_name().and_then(|it| it.to_str()).and_then(|it| it.parse().ok()) else {
             continue;
         };
-        let command = fs::read_to_string(path.join("cmdline")).unwrap_or_default();
         let in_a_pod = fs::read_to_string(path.join("cgroup")).is_ok_and(|it| it.contains(&group));
-        if command.contains("pod-process") && command.contains(&*cluster.data_dir().to_string_lossy()) {
-            found.entry("pod processes").or_default().push(Pid::from_raw(pid));
-        } else if in_a_pod {
+        if in_a_pod {
             found.entry("containers").or_default().push(Pid::from_raw(pid));
+        } else if fs::read_link(path.join("cwd")).is_ok_and(|folder| folder.starts_with(&pods)) {
+            // A pod's process works in the pod's folder; it is in no pod's group.
+            found.entry("pod processes").or_default().push(Pid::from_raw(pid));
         }
     }
     Ok(found)
