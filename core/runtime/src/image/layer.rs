@@ -4,12 +4,14 @@
 //! are made new and never written through a link, device nodes are not made, sizes and counts are bounded, and the
 //! content must have the digest that the image's configuration promises.
 
+use std::cell::Cell;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, mkdirat, mknodat, utimensat};
@@ -22,6 +24,8 @@ use tar::{Archive, Entry, EntryType};
 const MAX_BYTES: u64 = 64 << 30;
 const MAX_ENTRIES: u64 = 4_000_000;
 const MAX_PATH: usize = 4096;
+/// What an entry may say of itself, which is read into memory: its header, long names and attributes.
+const MAX_HEAD: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LayerError {
@@ -70,6 +74,25 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
+/// Reads as much as its budget allows at a time.
+struct Bounded<R> {
+    inner: R,
+    budget: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let budget = self.budget.get();
+        if budget == 0 && !buffer.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "an entry's head is too large"));
+        }
+        let length = buffer.len().min(usize::try_from(budget).unwrap_or(usize::MAX));
+        let count = self.inner.read(&mut buffer[..length])?;
+        self.budget.set(budget - count as u64);
+        Ok(count)
+    }
+}
+
 /// The plain archive behind gzip, zstd or nothing, told apart by its first bytes.
 pub(super) fn decompress(reader: impl Read + 'static) -> io::Result<Box<dyn Read>> {
     let mut reader = BufReader::with_capacity(64 * 1024, reader);
@@ -86,21 +109,30 @@ pub(super) fn decompress(reader: impl Read + 'static) -> io::Result<Box<dyn Read
 /// Unpacks the layer into the empty folder `target`; `expected` is the digest of the plain archive.
 pub(super) fn unpack(reader: impl Read + 'static, target: &Path, expected: &str) -> Result<(), LayerError> {
     let plain = decompress(reader).map_err(LayerError::Read)?;
-    let mut archive = Archive::new(Hashing::new(plain));
+    let budget = Rc::new(Cell::new(MAX_HEAD));
+    let mut archive = Archive::new(Bounded { inner: Hashing::new(plain), budget: Rc::clone(&budget) });
     let root = File::open(target).map_err(|source| write_error(target, source))?;
     let mut unpacker = Unpacker { root: root.into(), folders: Vec::new() };
-    let mut count = 0;
+    let (mut count, mut bytes) = (0, 0_u64);
     for entry in archive.entries().map_err(LayerError::Read)? {
         let mut entry = entry.map_err(LayerError::Read)?;
         count += 1;
         if count > MAX_ENTRIES {
             return Err(LayerError::TooLarge("number of entries"));
         }
+        // A sparse file is written larger than what is read for it.
+        bytes = bytes.saturating_add(entry.size());
+        if bytes > MAX_BYTES {
+            return Err(LayerError::TooLarge("size of its files"));
+        }
+        budget.set(u64::MAX);
         unpacker.unpack(&mut entry)?;
+        io::copy(&mut entry, &mut io::sink()).map_err(LayerError::Read)?;
+        budget.set(MAX_HEAD);
     }
     unpacker.finish()?;
     // What follows the end of the archive belongs to the digest too.
-    let mut rest = archive.into_inner();
+    let mut rest = archive.into_inner().inner;
     io::copy(&mut rest, &mut io::sink()).map_err(LayerError::Read)?;
     let actual = rest.digest();
     if actual == expected {
@@ -392,6 +424,37 @@ mod tests {
         let (bytes, digest) = archive(|tar| entry(tar, EntryType::Regular, "a/../../x", "", b"x"));
         let result = unpack(io::Cursor::new(bytes), &target, &digest);
         assert!(matches!(result, Err(LayerError::Refused { .. })), "{result:?}");
+        std::fs::remove_dir_all(target).unwrap();
+    }
+
+    #[test]
+    fn an_entry_with_an_endless_name_is_refused_before_it_fills_the_memory() {
+        let target = folder("name");
+        let name = vec![b'a'; 3 << 20];
+        let (bytes, digest) = archive(|tar| entry(tar, EntryType::GNULongName, "long", "", &name));
+        let result = unpack(io::Cursor::new(bytes), &target, &digest);
+        assert!(matches!(result, Err(LayerError::Read(_))), "{result:?}");
+        std::fs::remove_dir_all(target).unwrap();
+    }
+
+    #[test]
+    fn a_sparse_file_counts_as_large_as_it_is_written() {
+        let target = folder("sparse");
+        let (bytes, digest) = archive(|tar| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(EntryType::GNUSparse);
+            header.set_path("hole").unwrap();
+            header.set_size(0);
+            let gnu = header.as_gnu_mut().unwrap();
+            // In base 256: 2^56 bytes.
+            gnu.realsize = [0x80, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+            gnu.sparse[0].offset = gnu.realsize;
+            gnu.sparse[0].numbytes.copy_from_slice(b"00000000000\0");
+            header.set_cksum();
+            tar.append(&header, io::empty()).unwrap();
+        });
+        let result = unpack(io::Cursor::new(bytes), &target, &digest);
+        assert!(matches!(result, Err(LayerError::TooLarge(_))), "{result:?}");
         std::fs::remove_dir_all(target).unwrap();
     }
 
