@@ -21,6 +21,8 @@ use crate::labels;
 use crate::runtime_client::RuntimeClient;
 use crate::worker::{Mail, Node, Worker};
 
+/// The pause before the worker of a pod begins anew that panicked.
+const AFTER_PANIC: Duration = Duration::from_secs(10);
 /// The runtime is asked for its events again after this.
 const RETRY: Duration = Duration::from_secs(1);
 /// The runtime is waited for with this pause.
@@ -184,14 +186,21 @@ impl Dispatcher {
                 mail.gone |= gone;
             });
         } else if !gone {
-            self.employ(uid, Mail { pod, gone, runtime: 0 });
+            self.employ(uid, Mail { pod, gone, runtime: 0 }, Duration::ZERO);
         }
     }
 
-    fn employ(&mut self, uid: String, mail: Mail) {
+    /// Makes a worker, which begins after a pause.
+    fn employ(&mut self, uid: String, mail: Mail, pause: Duration) {
         let (sender, receiver) = watch::channel(mail);
         let Some(worker) = Worker::new(Arc::clone(&self.node), receiver) else { return };
-        let task = self.tasks.spawn(worker.run(self.shutdown.clone()));
+        let shutdown = self.shutdown.clone();
+        let task = self.tasks.spawn(async move {
+            if !pause.is_zero() && shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
+            worker.run(shutdown).await;
+        });
         self.uids.insert(task.id(), uid.clone());
         self.workers.insert(uid, sender);
     }
@@ -206,7 +215,7 @@ impl Dispatcher {
         if let (Some(error), Some(sender)) = (failure, sender) {
             tracing::error!(%error, uid, "a pod's worker broke off and is started again");
             let mail = sender.borrow().clone();
-            self.employ(uid, mail);
+            self.employ(uid, mail, AFTER_PANIC);
         }
     }
 
@@ -284,7 +293,7 @@ impl Dispatcher {
                 spec: Some(PodSpec::default()),
                 status: None,
             };
-            self.employ(metadata.uid, Mail { pod: Arc::new(pod), gone: true, runtime: 0 });
+            self.employ(metadata.uid, Mail { pod: Arc::new(pod), gone: true, runtime: 0 }, Duration::ZERO);
         }
     }
 }
