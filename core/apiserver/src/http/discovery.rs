@@ -59,7 +59,12 @@ fn health(info: &RequestInfo, check: &[&str]) -> Result<Response, Status> {
     if !matches!(check, [] | ["ping"]) {
         return Err(Status::path_not_found());
     }
-    let text = if info.query.contains_key("verbose") { "[+]ping ok\nhealthz check passed\n" } else { "ok" };
+    let kind = info.path.split('/').find(|part| !part.is_empty()).unwrap_or_default();
+    let text = if info.query.contains_key("verbose") {
+        format!("[+]ping ok\n{kind} check passed\n")
+    } else {
+        "ok".to_owned()
+    };
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
 }
 
