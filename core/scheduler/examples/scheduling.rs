@@ -1,4 +1,4 @@
-//! How many decisions a second the pure path makes: `cargo run --release -p keelson-scheduler --example throughput --
+//! How many decisions a second the pure path makes: `cargo run --release -p keelson-scheduler --example scheduling --
 //! [NODES] [PODS]`. Prints a line of JSON. Nodes and pods are of the kinds that a real cluster has: three zones, and
 //! pods of many ReplicaSets.
 
