@@ -255,11 +255,11 @@ fn load(cluster: &Cluster, program: &Path) -> anyhow::Result<()> {
         print!("{printed}");
         Ok(())
     };
-    for namespace in ["load", "pods", "starts"] {
+    for namespace in ["load", "pods", "starts", "bursts"] {
         cluster.kubectl(&["create", "namespace", namespace])?;
     }
     eventually("the namespaces' accounts", LONG, || {
-        Ok(cluster.kubectl(&["get", "serviceaccount", "default", "-n", "starts"]).is_ok().then_some(()))
+        Ok(cluster.kubectl(&["get", "serviceaccount", "default", "-n", "bursts"]).is_ok().then_some(()))
     })?;
     for clients in [1, 16, 64] {
         run(&[
@@ -281,6 +281,6 @@ fn load(cluster: &Cluster, program: &Path) -> anyhow::Result<()> {
     run(&[&"list", &"--kind", &"pods", &"--n", &20, &"--c", &1, &"--ns", &"pods"])?;
     run(&[&"update", &"--kind", &"pods", &"--n", &10_000, &"--c", &16, &"--ns", &"pods", &"--mod", &1000])?;
     run(&[&"podstart", &"--n", &30, &"--ns", &"starts", &"--image", &BUSYBOX])?;
-    run(&[&"podstart", &"--n", &30, &"--ns", &"starts", &"--image", &BUSYBOX, &"--burst"])?;
+    run(&[&"podstart", &"--n", &30, &"--ns", &"bursts", &"--image", &BUSYBOX, &"--burst"])?;
     Ok(())
 }
