@@ -1,7 +1,6 @@
 //! The API server as a whole: the store behind the registry, the listener before it.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -32,28 +31,14 @@ use crate::registry::Registry;
 
 mod aggregated_roles;
 pub mod bootstrap;
+mod config;
 mod controller_roles;
 mod kubernetes_service;
 pub mod listener;
 mod role_reconciliation;
 mod roles;
 
-/// How the server runs.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The folder below which certificates and the store lie.
-    pub data_dir: PathBuf,
-    /// Where to listen.
-    pub bind: SocketAddr,
-    /// The address at which pods and nodes reach this server; that of `bind` if none is given.
-    pub advertise: Option<IpAddr>,
-    /// Names and addresses of the serving certificate, beside the usual ones.
-    pub names: Vec<String>,
-    /// The addresses of Services.
-    pub service_cidr: ipnet::Ipv4Net,
-    /// The version that is told, such as `v1.36.0`.
-    pub git_version: String,
-}
+pub use config::Config;
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -202,7 +187,7 @@ impl ApiServer {
             git_version: config.git_version.clone(),
             openapi_index: std::sync::OnceLock::new(),
         });
-        tokio::spawn(Arc::clone(&state.registry).expire_events(stop.clone()));
+        tokio::spawn(Arc::clone(&state.registry).expire_events(config.event_ttl, stop.clone()));
         tokio::spawn(aggregated_roles::keep(Arc::clone(&state.registry), stop.clone()));
         let (address, listener) = listener::start(Arc::clone(&state), &config, &pki, stop.clone()).await?;
         kubernetes_service::keep(&state.registry, &config, address).await.map_err(StartError::Bootstrap)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::api_server_options::ApiServerOptions;
 use crate::cluster::Profile;
 
 /// Kubernetes, rebuilt: one binary that is the whole cluster.
@@ -65,6 +66,8 @@ pub(crate) struct UpOptions {
     /// The name of this machine's Node, chosen once; the host name otherwise.
     #[arg(long)]
     pub(crate) node_name: Option<String>,
+    #[command(flatten)]
+    pub(crate) api_server: ApiServerOptions,
     /// Already in the background: standard output ends when the cluster is ready.
     #[arg(long, hide = true)]
     pub(crate) in_background: bool,
@@ -90,6 +93,8 @@ pub(crate) struct ServerOptions {
     /// The addresses of Services.
     #[arg(long, default_value = "10.96.0.0/16")]
     pub(crate) service_cidr: ipnet::Ipv4Net,
+    #[command(flatten)]
+    pub(crate) api_server: ApiServerOptions,
 }
 
 #[derive(Debug, Subcommand)]

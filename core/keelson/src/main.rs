@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use clap::Parser;
 
+mod api_server_options;
 mod cli;
 mod cluster;
 mod components;

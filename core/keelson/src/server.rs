@@ -20,14 +20,13 @@ pub(crate) async fn run(options: ServerOptions) -> anyhow::Result<()> {
     })?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
-    let config = Config {
-        data_dir: data_dir.clone(),
-        bind: options.bind,
-        advertise: None,
+    let mut config = Config {
         names: options.tls_sans,
         service_cidr: options.service_cidr,
         git_version: crate::GIT_VERSION.to_owned(),
+        ..Config::new(data_dir.clone(), options.bind)
     };
+    options.api_server.apply(&mut config)?;
     tokio::spawn(crate::memory::give_back());
     let server = ApiServer::start(config).await?;
     let kubeconfig = data_dir.join("kubeconfig");

@@ -25,6 +25,7 @@ use kube::runtime::wait::await_condition;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::api_server_options::ApiServerOptions;
 use crate::cli::UpOptions;
 use crate::cluster::{Cluster, Folder, Holder, Lock, Notes, Profile};
 use crate::components::{self, Components, Failure, Node};
@@ -271,7 +272,7 @@ async fn serve(
     let since = Instant::now();
     tokio::spawn(memory::give_back());
     let (server, network) = tokio::join!(
-        start_server(folder, &cluster),
+        start_server(folder, &cluster, &options.api_server),
         NodeNetwork::start(components::network_config(folder, &cluster))
     );
     let server = server?;
@@ -337,16 +338,21 @@ fn announce(
     Ok(())
 }
 
-async fn start_server(folder: &Folder, cluster: &Cluster) -> anyhow::Result<ApiServer> {
+async fn start_server(
+    folder: &Folder,
+    cluster: &Cluster,
+    options: &ApiServerOptions,
+) -> anyhow::Result<ApiServer> {
     let address = components::node_address(cluster);
-    let config = Config {
-        data_dir: folder.path().to_owned(),
-        bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, cluster.api_port)),
+    let bind = SocketAddr::from((Ipv4Addr::UNSPECIFIED, cluster.api_port));
+    let mut config = Config {
         names: vec![cluster.node_name.clone(), address.to_string()],
         advertise: Some(address),
         service_cidr: cluster.service_cidr,
         git_version: crate::GIT_VERSION.to_owned(),
+        ..Config::new(folder.path().to_owned(), bind)
     };
+    options.apply(&mut config)?;
     let server = ApiServer::start(config).await?;
     let url = format!("https://127.0.0.1:{}", server.address().port());
     let text = server.pki().kubeconfig(&url, "kubernetes-admin", &[MASTERS])?;

@@ -1,4 +1,4 @@
-//! Events go an hour after their last change.
+//! Events go some time after their last change.
 //!
 //! One queue in the order of time, one timer. When the server starts, the times are read from the objects themselves;
 //! later on an object's place is when its change was seen. Nothing wakes while there are no events.
@@ -16,8 +16,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Registry, Target, WriteFailure};
 use crate::cache::{self, Cached, ResourceCache};
 
-/// How long an event is kept after its last change.
-pub const EVENT_TTL: Duration = Duration::from_secs(3600);
 /// Changes that are taken up at once.
 const BATCH: usize = 256;
 
@@ -40,6 +38,8 @@ struct Queue {
     cache: Arc<ResourceCache>,
     places: VecDeque<Place>,
     position: u64,
+    /// How long an event is kept after its last change.
+    ttl: Duration,
 }
 
 /// When an event changed last, as far as it says so itself.
@@ -57,16 +57,16 @@ fn last_change(event: &Object, now: Timestamp) -> Timestamp {
 
 impl Queue {
     /// Reads all that there is.
-    fn fill(cache: Arc<ResourceCache>, now: Timestamp) -> Result<Self, Status> {
+    fn fill(cache: Arc<ResourceCache>, ttl: Duration, now: Timestamp) -> Result<Self, Status> {
         let listing = cache.list();
         let mut places = Vec::with_capacity(listing.objects.len());
         for object in listing.objects.values() {
             let age = now.duration_since(last_change(&cache::decode(&object.bytes)?, now));
-            let left = EVENT_TTL.saturating_sub(Duration::try_from(age).unwrap_or_default());
+            let left = ttl.saturating_sub(Duration::try_from(age).unwrap_or_default());
             places.push(Place::new(Instant::now() + left, object));
         }
         places.sort_by_key(|place| place.due);
-        Ok(Queue { cache, places: places.into(), position: listing.revision })
+        Ok(Queue { cache, places: places.into(), position: listing.revision, ttl })
     }
 
     /// Takes up what has changed. `false` if more has changed than is kept: then all is to be read anew.
@@ -76,27 +76,27 @@ impl Queue {
             let Some(last) = events.last() else { return true };
             self.position = last.revision;
             for event in events.iter().filter(|event| event.kind != EventKind::Deleted) {
-                self.places.push_back(Place::new(Instant::now() + EVENT_TTL, &event.object));
+                self.places.push_back(Place::new(Instant::now() + self.ttl, &event.object));
             }
         }
     }
 }
 
 impl Registry {
-    /// Removes events that are due, until it is told to stop.
-    pub async fn expire_events(self: Arc<Self>, stop: CancellationToken) {
+    /// Removes events `ttl` after their last change, until it is told to stop.
+    pub async fn expire_events(self: Arc<Self>, ttl: Duration, stop: CancellationToken) {
         let resource = GroupResource::new("", "events");
         let Some(info) = self.catalog().find("", "v1", "events").cloned() else { return };
         let cache = self.resource(&resource);
         let mut newest = cache.follow();
-        let mut queue = match Queue::fill(Arc::clone(&cache), Timestamp::now()) {
+        let mut queue = match Queue::fill(Arc::clone(&cache), ttl, Timestamp::now()) {
             Ok(queue) => queue,
             Err(error) => return tracing::error!(%error, "events cannot be read, and do not expire"),
         };
         loop {
             newest.borrow_and_update();
             if !queue.follow() {
-                match Queue::fill(Arc::clone(&cache), Timestamp::now()) {
+                match Queue::fill(Arc::clone(&cache), ttl, Timestamp::now()) {
                     Ok(filled) => queue = filled,
                     Err(error) => return tracing::error!(%error, "events cannot be read, and do not expire"),
                 }

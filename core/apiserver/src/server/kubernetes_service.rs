@@ -115,14 +115,7 @@ mod tests {
     #[test]
     fn the_given_address_is_told_before_the_one_that_is_listened_on() {
         let bind: SocketAddr = "10.0.0.1:6443".parse().unwrap();
-        let mut config = Config {
-            data_dir: "/nowhere".into(),
-            bind,
-            advertise: None,
-            names: Vec::new(),
-            service_cidr: "10.96.0.0/16".parse().unwrap(),
-            git_version: String::new(),
-        };
+        let mut config = Config::new("/nowhere".into(), bind);
         assert_eq!(advertised(&config, bind), bind.ip());
         config.advertise = Some("10.0.0.2".parse().unwrap());
         assert_eq!(advertised(&config, bind).to_string(), "10.0.0.2");

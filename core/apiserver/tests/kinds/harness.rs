@@ -37,14 +37,7 @@ impl Server {
 
     pub(crate) async fn start_in(dir: tempfile::TempDir) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let config = Config {
-            data_dir: dir.path().to_owned(),
-            bind: "127.0.0.1:0".parse().unwrap(),
-            advertise: None,
-            names: Vec::new(),
-            service_cidr: "10.96.0.0/16".parse().unwrap(),
-            git_version: "v1.36.0".to_owned(),
-        };
+        let config = Config::new(dir.path().to_owned(), "127.0.0.1:0".parse().unwrap());
         Server { api: ApiServer::start(config).await.unwrap(), dir }
     }
 

@@ -43,14 +43,10 @@ impl Cluster {
             .with_env_filter(std::env::var("RUST_LOG").unwrap_or_default())
             .try_init();
         let folder = tempfile::tempdir().unwrap();
-        let server = ApiServer::start(keelson_apiserver::server::Config {
-            data_dir: folder.path().to_owned(),
-            bind: "127.0.0.1:0".parse().unwrap(),
-            advertise: None,
-            names: Vec::new(),
-            service_cidr: "10.96.0.0/16".parse().unwrap(),
-            git_version: "v1.36.0".to_owned(),
-        })
+        let server = ApiServer::start(keelson_apiserver::server::Config::new(
+            folder.path().to_owned(),
+            "127.0.0.1:0".parse().unwrap(),
+        ))
         .await
         .unwrap();
         let server = Arc::new(server);

@@ -1,0 +1,39 @@
+//! How the server runs.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How the server runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder below which certificates and the store lie.
+    pub data_dir: PathBuf,
+    /// Where to listen.
+    pub bind: SocketAddr,
+    /// The address at which pods and nodes reach this server; that of `bind` if none is given.
+    pub advertise: Option<IpAddr>,
+    /// Names and addresses of the serving certificate, beside the usual ones.
+    pub names: Vec<String>,
+    /// The addresses of Services.
+    pub service_cidr: ipnet::Ipv4Net,
+    /// The version that is told, such as `v1.36.0`.
+    pub git_version: String,
+    /// How long an Event is kept after its last change.
+    pub event_ttl: Duration,
+}
+
+impl Config {
+    /// A server with everything below `data_dir` that listens on `bind`; Services get addresses of 10.96.0.0/16.
+    pub fn new(data_dir: PathBuf, bind: SocketAddr) -> Self {
+        Config {
+            data_dir,
+            bind,
+            advertise: None,
+            names: Vec::new(),
+            service_cidr: ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
+            git_version: "v1.36.0".to_owned(),
+            event_ttl: Duration::from_secs(3600),
+        }
+    }
+}
