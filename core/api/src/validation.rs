@@ -4,7 +4,6 @@ mod at;
 mod config;
 mod event;
 mod field_error;
-mod immutable;
 mod metadata;
 mod pod;
 mod rbac;
@@ -27,10 +26,7 @@ pub fn validate_create(gvk: &GroupVersionKind, new: &Object, namespaced: bool) -
     if custom_resource::is_definition(gvk) {
         errors.extend(custom_resource::validation::create(new));
     }
-    if gvk.group.is_empty() && gvk.kind == "Event" {
-        event::core(new, &mut errors);
-    }
-    rules::state(gvk, new, true, &mut errors);
+    rules::create(gvk, new, &mut errors);
     errors
 }
 
@@ -46,8 +42,8 @@ pub fn validate_served(gvk: &GroupVersionKind, new: &Object) -> Vec<FieldError> 
 /// The faults of an object's new state in the light of its old one.
 pub fn validate_update(gvk: &GroupVersionKind, new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    metadata::update(new, old, &mut errors);
-    immutable::update(gvk, new, old, &mut errors);
+    metadata::update(gvk, new, old, &mut errors);
+    rules::fixed(gvk, new, old, &mut errors);
     if custom_resource::is_definition(gvk) && new.deletion_timestamp().is_none() {
         errors.extend(custom_resource::validation::update(new, old));
     }

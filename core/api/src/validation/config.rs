@@ -82,3 +82,30 @@ pub(super) fn secret(object: &Object, errors: &mut Vec<FieldError>) {
         _ => {}
     }
 }
+
+const SEALED: &str = "field is immutable when `immutable` is set";
+
+/// What is sealed stays sealed, and as it is.
+pub(super) fn sealed(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
+    if !At::of(old, "immutable").is_true() {
+        return;
+    }
+    if !At::of(new, "immutable").is_true() {
+        errors.push(FieldError::forbidden("immutable", SEALED));
+    }
+    for field in ["data", "binaryData"] {
+        let (now, before) = (At::of(new, field), At::of(old, field));
+        if now.value != before.value && !(now.is_empty() && before.is_empty()) {
+            errors.push(now.forbidden(SEALED));
+        }
+    }
+}
+
+/// The type of a Secret stays.
+pub(super) fn secret_change(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
+    let kind = At::of(new, "type");
+    if kind.value != At::of(old, "type").value {
+        errors.push(kind.invalid("field is immutable"));
+    }
+    sealed(new, old, errors);
+}

@@ -2,12 +2,37 @@
 
 use super::FieldError;
 use super::at::At;
+use super::selector::label_selector;
 use crate::names;
 use crate::object::Object;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-pub(super) fn role(object: &Object, namespaced: bool, errors: &mut Vec<FieldError>) {
+pub(super) fn role(object: &Object, errors: &mut Vec<FieldError>) {
+    rules(object, true, errors);
+}
+
+pub(super) fn cluster_role(object: &Object, errors: &mut Vec<FieldError>) {
+    rules(object, false, errors);
+    for selector in At::of(object, "aggregationRule").field("clusterRoleSelectors").items() {
+        label_selector(&selector, errors);
+    }
+    let aggregation = At::of(object, "aggregationRule");
+    if aggregation.is_set() && aggregation.field("clusterRoleSelectors").is_empty() {
+        let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+        errors.push(aggregation.field("clusterRoleSelectors").required(detail));
+    }
+}
+
+pub(super) fn role_binding(object: &Object, errors: &mut Vec<FieldError>) {
+    binding(object, true, errors);
+}
+
+pub(super) fn cluster_role_binding(object: &Object, errors: &mut Vec<FieldError>) {
+    binding(object, false, errors);
+}
+
+fn rules(object: &Object, namespaced: bool, errors: &mut Vec<FieldError>) {
     for rule in At::of(object, "rules").items() {
         let (verbs, groups, resources, urls) = (
             rule.field("verbs"),
@@ -37,7 +62,7 @@ pub(super) fn role(object: &Object, namespaced: bool, errors: &mut Vec<FieldErro
     }
 }
 
-pub(super) fn binding(object: &Object, namespaced: bool, errors: &mut Vec<FieldError>) {
+fn binding(object: &Object, namespaced: bool, errors: &mut Vec<FieldError>) {
     let reference = At::of(object, "roleRef");
     let (group, kind, name) = (reference.field("apiGroup"), reference.field("kind"), reference.field("name"));
     if group.text() != GROUP {

@@ -1,44 +1,152 @@
-//! Which rules a kind has for its own fields.
+//! Which rules a kind has, a line for each.
 
-use super::at::At;
-use super::{FieldError, config, pod, rbac, service, storage, workload};
+use super::{FieldError, config, event, pod, rbac, service, storage, workload};
 use crate::kinds::GroupVersionKind;
+use crate::names;
 use crate::object::Object;
 
-/// The rules that every state of an object follows.
-pub(super) fn state(gvk: &GroupVersionKind, object: &Object, is_new: bool, errors: &mut Vec<FieldError>) {
-    match (gvk.group.as_str(), gvk.kind.as_str()) {
-        ("", "Pod") => pod::pod(object, errors),
-        ("", "Service") => service::service(object, errors),
-        ("", "ConfigMap") => config::config_map(object, errors),
-        ("", "Secret") => config::secret(object, errors),
-        ("", "PersistentVolumeClaim") => storage::claim(object, errors),
-        ("", "PersistentVolume") => storage::volume(object, errors),
-        ("storage.k8s.io", "StorageClass") => storage::class(object, errors),
-        ("apps", kind) => workload::workload(kind, object, errors),
-        ("batch", "Job") => workload::job(&At::of(object, "spec"), is_new, errors),
-        ("batch", "CronJob") => workload::cron_job(object, errors),
-        ("policy", "PodDisruptionBudget") => workload::disruption_budget(object, errors),
-        ("rbac.authorization.k8s.io", kind @ ("Role" | "ClusterRole")) => {
-            rbac::role(object, kind == "Role", errors);
+/// Rules of one state of an object.
+type State = fn(&Object, &mut Vec<FieldError>);
+/// Rules of a new state in the light of the old one.
+type Change = fn(&Object, &Object, &mut Vec<FieldError>);
+
+/// The rules of a kind.
+#[derive(Clone, Copy)]
+pub(super) struct Rules {
+    group: &'static str,
+    kind: &'static str,
+    /// The form of its names.
+    name: fn(&str) -> Vec<String>,
+    /// What every state of its own fields follows.
+    state: Option<State>,
+    /// What a new object follows beside that.
+    create: Option<State>,
+    /// What a change through the object itself follows beside that.
+    change: Option<Change>,
+    /// Fields that are fixed once an object exists, by whatever path it is written.
+    fixed: &'static [&'static [&'static str]],
+}
+
+impl Rules {
+    const fn of(group: &'static str, kind: &'static str) -> Self {
+        Rules {
+            group,
+            kind,
+            name: names::dns1123_subdomain,
+            state: None,
+            create: None,
+            change: None,
+            fixed: &[],
         }
-        ("rbac.authorization.k8s.io", kind @ ("RoleBinding" | "ClusterRoleBinding")) => {
-            rbac::binding(object, kind == "RoleBinding", errors);
+    }
+
+    const fn name(self, name: fn(&str) -> Vec<String>) -> Self {
+        Rules { name, ..self }
+    }
+
+    const fn state(self, state: State) -> Self {
+        Rules { state: Some(state), ..self }
+    }
+
+    const fn create(self, create: State) -> Self {
+        Rules { create: Some(create), ..self }
+    }
+
+    const fn change(self, change: Change) -> Self {
+        Rules { change: Some(change), ..self }
+    }
+
+    const fn fixed(self, fixed: &'static [&'static [&'static str]]) -> Self {
+        Rules { fixed, ..self }
+    }
+}
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+const SELECTOR: &[&[&str]] = &[&["spec", "selector"]];
+const PLAIN: Rules = Rules::of("", "");
+
+const RULES: &[Rules] = &[
+    Rules::of("", "ConfigMap").state(config::config_map).change(config::sealed),
+    Rules::of("", "Event").create(event::core),
+    Rules::of("", "Namespace").name(names::dns1123_label),
+    Rules::of("", "PersistentVolume").state(storage::volume),
+    Rules::of("", "PersistentVolumeClaim").state(storage::claim).change(storage::claim_change),
+    Rules::of("", "Pod").state(pod::pod).change(pod::update::pod),
+    Rules::of("", "Secret").state(config::secret).change(config::secret_change),
+    Rules::of("", "Service").name(names::dns1035_label).state(service::service).change(service::update),
+    Rules::of("apps", "DaemonSet").state(workload::daemon_set).fixed(SELECTOR),
+    Rules::of("apps", "Deployment").state(workload::deployment).fixed(SELECTOR),
+    Rules::of("apps", "ReplicaSet").state(workload::replica_set).fixed(SELECTOR),
+    Rules::of("apps", "StatefulSet").state(workload::stateful_set).fixed(&[
+        &["spec", "selector"],
+        &["spec", "serviceName"],
+        &["spec", "podManagementPolicy"],
+    ]),
+    Rules::of("batch", "CronJob").state(workload::cron_job),
+    Rules::of("batch", "Job")
+        .state(workload::job)
+        .create(workload::new_job)
+        .fixed(&[&["spec", "selector"], &["spec", "completionMode"]]),
+    Rules::of("policy", "PodDisruptionBudget").state(workload::disruption_budget),
+    Rules::of(RBAC, "ClusterRole").name(names::path_segment).state(rbac::cluster_role),
+    Rules::of(RBAC, "ClusterRoleBinding")
+        .name(names::path_segment)
+        .state(rbac::cluster_role_binding)
+        .fixed(&[&["roleRef"]]),
+    Rules::of(RBAC, "Role").name(names::path_segment).state(rbac::role),
+    Rules::of(RBAC, "RoleBinding").name(names::path_segment).state(rbac::role_binding).fixed(&[&["roleRef"]]),
+    Rules::of("scheduling.k8s.io", "PriorityClass").fixed(&[&["value"], &["preemptionPolicy"]]),
+    Rules::of("storage.k8s.io", "StorageClass").state(storage::class).fixed(&[
+        &["provisioner"],
+        &["parameters"],
+        &["reclaimPolicy"],
+        &["volumeBindingMode"],
+    ]),
+];
+
+fn find(gvk: &GroupVersionKind) -> &'static Rules {
+    RULES.iter().find(|rules| rules.kind == gvk.kind && rules.group == gvk.group).unwrap_or(&PLAIN)
+}
+
+/// What is wrong with a name of this kind.
+pub(super) fn name(gvk: &GroupVersionKind, name: &str) -> Vec<String> {
+    (find(gvk).name)(name)
+}
+
+/// The faults of a new object's own fields.
+pub(super) fn create(gvk: &GroupVersionKind, object: &Object, errors: &mut Vec<FieldError>) {
+    let rules = find(gvk);
+    for check in [rules.create, rules.state].into_iter().flatten() {
+        check(object, errors);
+    }
+}
+
+/// The fields that must stay.
+pub(super) fn fixed(gvk: &GroupVersionKind, new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
+    for path in find(gvk).fixed {
+        if new.get(path) != old.get(path) {
+            let value = new.get(path).cloned().unwrap_or_default();
+            errors.push(FieldError::invalid(path.join("."), value, "field is immutable"));
         }
-        _ => {}
     }
 }
 
 /// The rules of a change through the object itself. What did not change is not judged again.
 pub(super) fn change(gvk: &GroupVersionKind, new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
-    let same = |field: &str| new.0.get(field) == old.0.get(field);
-    if ["spec", "data", "binaryData", "rules", "roleRef", "subjects"].into_iter().all(same) {
+    let own = |object: &Object, other: &Object| {
+        object.0.iter().any(|(field, value)| {
+            !matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status")
+                && other.0.get(field) != Some(value)
+        })
+    };
+    if !own(new, old) && !own(old, new) {
         return;
     }
-    match (gvk.group.as_str(), gvk.kind.as_str()) {
-        ("", "Pod") => pod::update::pod(new, old, errors),
-        ("", "Service") => service::update(new, old, errors),
-        _ => {}
+    let rules = find(gvk);
+    if let Some(check) = rules.change {
+        check(new, old, errors);
     }
-    state(gvk, new, false, errors);
+    if let Some(check) = rules.state {
+        check(new, errors);
+    }
 }

@@ -56,3 +56,16 @@ pub(super) fn class(object: &Object, errors: &mut Vec<FieldError>) {
     At::of(object, "reclaimPolicy").one_of(&["Delete", "Retain"], errors);
     At::of(object, "volumeBindingMode").one_of(&["Immediate", "WaitForFirstConsumer"], errors);
 }
+
+/// The spec of a claim stays, but for what it asks for and where it is bound.
+pub(super) fn claim_change(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
+    let (spec, before) = (At::of(new, "spec"), At::of(old, "spec"));
+    for field in ["accessModes", "storageClassName", "selector", "volumeMode"] {
+        let (now, was) = (spec.field(field), before.field(field));
+        // A claim gets its class later, where none was the default when it was made.
+        let late = field == "storageClassName" && !was.is_set();
+        if now.value != was.value && !late {
+            errors.push(now.invalid("field is immutable"));
+        }
+    }
+}

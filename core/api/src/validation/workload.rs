@@ -11,41 +11,34 @@ use crate::selector::LabelSelector;
 
 const ALWAYS: [&str; 1] = ["Always"];
 
-pub(super) fn workload(kind: &str, object: &Object, errors: &mut Vec<FieldError>) {
+pub(super) fn replica_set(object: &Object, errors: &mut Vec<FieldError>) {
     let spec = At::of(object, "spec");
-    match kind {
-        "Deployment" => {
-            spec.field("replicas").not_negative(errors);
-            selected(&spec, "deployment", errors);
-            template(&spec.field("template"), &ALWAYS, errors);
-            deployment(&spec, errors);
-        }
-        "ReplicaSet" => {
-            spec.field("replicas").not_negative(errors);
-            spec.field("minReadySeconds").not_negative(errors);
-            selected(&spec, "deployment", errors);
-            template(&spec.field("template"), &ALWAYS, errors);
-        }
-        "DaemonSet" => {
-            selected(&spec, "daemonset", errors);
-            template(&spec.field("template"), &ALWAYS, errors);
-            spec.field("minReadySeconds").not_negative(errors);
-            spec.field("revisionHistoryLimit").not_negative(errors);
-            let strategy = spec.field("updateStrategy");
-            strategy.field("type").one_of(&["OnDelete", "RollingUpdate"], errors);
-            rolling(&strategy.field("rollingUpdate"), errors);
-        }
-        "StatefulSet" => {
-            spec.field("replicas").not_negative(errors);
-            selected(&spec, "statefulset", errors);
-            template(&spec.field("template"), &ALWAYS, errors);
-            spec.field("podManagementPolicy").one_of(&["OrderedReady", "Parallel"], errors);
-            let strategy = spec.field("updateStrategy");
-            strategy.field("type").one_of(&["OnDelete", "RollingUpdate"], errors);
-            strategy.field("rollingUpdate").field("partition").not_negative(errors);
-        }
-        _ => {}
-    }
+    spec.field("replicas").not_negative(errors);
+    spec.field("minReadySeconds").not_negative(errors);
+    selected(&spec, "deployment", errors);
+    template(&spec.field("template"), &ALWAYS, errors);
+}
+
+pub(super) fn daemon_set(object: &Object, errors: &mut Vec<FieldError>) {
+    let spec = At::of(object, "spec");
+    selected(&spec, "daemonset", errors);
+    template(&spec.field("template"), &ALWAYS, errors);
+    spec.field("minReadySeconds").not_negative(errors);
+    spec.field("revisionHistoryLimit").not_negative(errors);
+    let strategy = spec.field("updateStrategy");
+    strategy.field("type").one_of(&["OnDelete", "RollingUpdate"], errors);
+    rolling(&strategy.field("rollingUpdate"), errors);
+}
+
+pub(super) fn stateful_set(object: &Object, errors: &mut Vec<FieldError>) {
+    let spec = At::of(object, "spec");
+    spec.field("replicas").not_negative(errors);
+    selected(&spec, "statefulset", errors);
+    template(&spec.field("template"), &ALWAYS, errors);
+    spec.field("podManagementPolicy").one_of(&["OrderedReady", "Parallel"], errors);
+    let strategy = spec.field("updateStrategy");
+    strategy.field("type").one_of(&["OnDelete", "RollingUpdate"], errors);
+    strategy.field("rollingUpdate").field("partition").not_negative(errors);
 }
 
 /// A selector that selects something, and the template's labels among it.
@@ -72,7 +65,11 @@ fn selected(spec: &At<'_>, owner: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn deployment(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn deployment(object: &Object, errors: &mut Vec<FieldError>) {
+    let spec = &At::of(object, "spec");
+    spec.field("replicas").not_negative(errors);
+    selected(spec, "deployment", errors);
+    template(&spec.field("template"), &ALWAYS, errors);
     let strategy = spec.field("strategy");
     let (kind, update) = (strategy.field("type"), strategy.field("rollingUpdate"));
     match kind.text() {
@@ -128,7 +125,21 @@ fn rolling(update: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-pub(super) fn job(spec: &At<'_>, is_new: bool, errors: &mut Vec<FieldError>) {
+pub(super) fn job(object: &Object, errors: &mut Vec<FieldError>) {
+    job_spec(&At::of(object, "spec"), errors);
+}
+
+/// A selector of one's own needs to be asked for.
+pub(super) fn new_job(object: &Object, errors: &mut Vec<FieldError>) {
+    let spec = At::of(object, "spec");
+    let (selector, labels) =
+        (spec.field("selector"), spec.field("template").field("metadata").field("labels"));
+    if !spec.field("manualSelector").is_true() && selector.is_set() && labels.is_empty() {
+        errors.push(selector.invalid("`selector` not auto-generated"));
+    }
+}
+
+fn job_spec(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     let numbers =
         ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"];
     for field in numbers {
@@ -140,16 +151,7 @@ pub(super) fn job(spec: &At<'_>, is_new: bool, errors: &mut Vec<FieldError>) {
         let detail = "when completion mode is Indexed";
         errors.push(spec.field("completions").required(detail));
     }
-    let manual = spec.field("manualSelector").is_true();
-    if manual && spec.field("selector").is_set() {
-        label_selector(&spec.field("selector"), errors);
-    } else if is_new
-        && !manual
-        && spec.field("selector").is_set()
-        && spec.field("template").field("metadata").field("labels").is_empty()
-    {
-        errors.push(spec.field("selector").invalid("`selector` not auto-generated"));
-    }
+    label_selector(&spec.field("selector"), errors);
     template(&spec.field("template"), &["OnFailure", "Never"], errors);
     let policy = spec.field("template").field("spec").field("restartPolicy");
     if policy.text() == "Always" {
@@ -173,7 +175,7 @@ pub(super) fn cron_job(object: &Object, errors: &mut Vec<FieldError>) {
     for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
         spec.field(field).not_negative(errors);
     }
-    job(&spec.field("jobTemplate").field("spec"), false, errors);
+    job_spec(&spec.field("jobTemplate").field("spec"), errors);
     if object.name().is_some_and(|name| name.len() > 52) {
         let detail = "must be no more than 52 characters";
         errors.push(FieldError::invalid("metadata.name", object.name(), detail));
