@@ -5,6 +5,7 @@
 //! | [`request_info`], [`identity`] | what is asked, and by whom |
 //! | [`cache`] | what the store holds, ready to be listed and watched |
 //! | [`custom_resources`] | serves the kinds that CustomResourceDefinitions define |
+//! | [`remote`] | calls servers outside: webhooks, extensions |
 //! | [`registry`] | reads and writes objects of every resource by the same rules |
 
 pub mod admission;
@@ -17,6 +18,7 @@ pub mod identity;
 pub mod kubelet_proxy;
 pub mod pki;
 pub mod registry;
+pub mod remote;
 pub mod request_info;
 pub mod server;
 
