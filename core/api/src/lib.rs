@@ -11,6 +11,7 @@
 //! - [`defaults`], [`validation`]: what the server fills in, and what it refuses.
 //! - [`protobuf`]: documents in Kubernetes' binary encoding.
 //! - [`table`]: what kubectl prints.
+//! - [`openapi`]: documents of all that.
 //! - [`status`]: the answer when something failed.
 
 pub mod apply;
@@ -21,6 +22,7 @@ pub mod defaults;
 pub mod kinds;
 pub mod names;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;

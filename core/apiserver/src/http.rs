@@ -114,6 +114,9 @@ async fn serve(
         if let Some(document) = known.filter(|_| request.method() == Method::GET) {
             return Ok(json(StatusCode::OK, &document));
         }
+        if info.path.starts_with("/openapi/") {
+            return openapi::serve(state, &info, request.method(), request.headers()).await;
+        }
         return discovery::serve(state, &info, request.method(), request.headers());
     }
     let catalog = state.registry.catalog();

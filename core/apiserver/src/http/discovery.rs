@@ -6,7 +6,7 @@ use keelson_api::{Catalog, GroupVersion, ResourceInfo, Status};
 use serde_json::{Value, json};
 
 use super::negotiation::{Form, form};
-use super::{ApiState, json as answer, openapi};
+use super::{ApiState, json as answer};
 use crate::request_info::RequestInfo;
 
 /// Serves the paths that are no resources.
@@ -37,16 +37,8 @@ pub(super) fn serve(
         ["api", "v1"] => resources(&catalog, &GroupVersion::parse("v1"))?,
         ["apis", group] => group_of(&catalog, group).ok_or_else(Status::path_not_found)?,
         ["apis", group, version] => resources(&catalog, &GroupVersion::parse(&format!("{group}/{version}")))?,
-        ["openapi", "v3"] => openapi::index(&state.registry, &catalog, &state.openapi_index),
-        ["openapi", "v3", "api", version] => {
-            openapi::document(&state.registry, &catalog, &GroupVersion::parse(version))?
-        }
-        ["openapi", "v3", "apis", group, version] => {
-            let group_version = GroupVersion::parse(&format!("{group}/{version}"));
-            openapi::document(&state.registry, &catalog, &group_version)?
-        }
         [] => {
-            json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]})
+            json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]})
         }
         _ => return Err(Status::path_not_found()),
     };

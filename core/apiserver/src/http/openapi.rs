@@ -1,105 +1,172 @@
-//! OpenAPI v3, by group and version: which operations there are, which parameters they take, and the fields of
-//! their kinds. kubectl reads it for `explain`, and to learn that fields are validated by the server.
+//! OpenAPI documents, by which clients learn fields and operations: version 3 by group and version, version 2 in one
+//! piece. They are made when they are asked for, and named by a hash, so that clients ask once.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
-use keelson_api::{Catalog, GroupVersion, ResourceInfo, Status};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Method, StatusCode, header};
+use keelson_api::custom_resource::{CustomKind, GROUP, PLURAL, definition};
+use keelson_api::openapi::{Definitions, Served, gnostic, path, v2, v3};
+use keelson_api::{Catalog, GroupResource, GroupVersion, ResourceInfo, Status};
 use ring::digest;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::ApiState;
+use crate::cache;
 use crate::registry::Registry;
+use crate::request_info::RequestInfo;
 
-mod custom;
+/// What clients in Go ask for, in its two spellings.
+const BINARY: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+];
+const JSON: &str = "application/json";
 
-fn path(group_version: &GroupVersion) -> String {
-    if group_version.group.is_empty() {
-        format!("api/{}", group_version.version)
+/// Serves `/openapi/...`.
+pub(super) async fn serve(
+    state: &Arc<ApiState>,
+    info: &RequestInfo,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Status> {
+    if method != Method::GET && method != Method::HEAD {
+        return Err(Status::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        ));
+    }
+    let (state, info, headers) = (Arc::clone(state), info.clone(), headers.clone());
+    // Documents are large: making one must not hold up others' requests.
+    let made = tokio::task::spawn_blocking(move || document(&state, &info, &headers));
+    made.await.map_err(Status::internal)?
+}
+
+fn document(state: &ApiState, info: &RequestInfo, headers: &HeaderMap) -> Result<Response, Status> {
+    let catalog = state.registry.catalog();
+    let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
+    let index = || index(&state.registry, &catalog, &state.openapi_index);
+    let group_version = match parts.as_slice() {
+        ["openapi", "v2"] => return swagger(state, &catalog, headers, &index()),
+        ["openapi", "v3"] => {
+            media(headers, &[JSON])?;
+            return Ok(super::json(StatusCode::OK, &index()));
+        }
+        ["openapi", "v3", "api", version] => GroupVersion::parse(version),
+        ["openapi", "v3", "apis", group, version] => GroupVersion::parse(&format!("{group}/{version}")),
+        _ => return Err(Status::path_not_found()),
+    };
+    let index = index();
+    let url = index["paths"][path(&group_version)]["serverRelativeURL"].as_str();
+    let url = url.ok_or_else(Status::path_not_found)?;
+    let hash = url.rsplit_once("hash=").map_or(url, |(_, hash)| hash);
+    let asked = info.parameter("hash").filter(|asked| !asked.is_empty());
+    if asked.is_some_and(|asked| asked != hash) {
+        return Ok((StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, url.to_owned())]).into_response());
+    }
+    media(headers, &[JSON])?;
+    let tag = format!("\"{hash}\"");
+    let mut response = if is_known(headers, &tag) {
+        StatusCode::NOT_MODIFIED.into_response()
     } else {
-        format!("apis/{group_version}")
+        let of = |it: &&Arc<ResourceInfo>| it.group_version() == group_version;
+        let resources: Vec<&Arc<ResourceInfo>> = catalog.resources().iter().filter(of).collect();
+        super::json(StatusCode::OK, &build(&state.registry, &resources, v3))
+    };
+    tell(&mut response, &tag)?;
+    if asked.is_some() {
+        // Under this name there will never be another one.
+        let value = http::HeaderValue::from_static("public, immutable, max-age=31536000");
+        response.headers_mut().insert(header::CACHE_CONTROL, value);
     }
+    Ok(response)
 }
 
-/// The generated definitions: kinds to names, and the definitions by name. They are large, and dropped after use.
-struct Definitions {
-    kinds: Map<String, Value>,
-    all: Map<String, Value>,
+fn swagger(
+    state: &ApiState,
+    catalog: &Catalog,
+    headers: &HeaderMap,
+    index: &Value,
+) -> Result<Response, Status> {
+    let media = media(headers, &[JSON, BINARY[0], BINARY[1]])?;
+    let hash = hex::encode_upper(digest::digest(&digest::SHA256, index.to_string().as_bytes()));
+    let tag = format!("\"{hash}\"");
+    let mut response = if is_known(headers, &tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let resources: Vec<&Arc<ResourceInfo>> = catalog.resources().iter().collect();
+        let document = build(&state.registry, &resources, v2::v2);
+        let bytes = if media == JSON { document.to_string().into() } else { gnostic::encode(&document) };
+        // The old spelling is no media type to who checks.
+        let media = if media == JSON { JSON } else { BINARY[0] };
+        ([(header::CONTENT_TYPE, media)], bytes).into_response()
+    };
+    tell(&mut response, &tag)?;
+    Ok(response)
 }
 
-impl Definitions {
-    fn read() -> Self {
-        let (kinds, all) = keelson_api::schema::definitions();
-        Definitions { kinds, all }
-    }
-
-    fn name(&self, resource: &ResourceInfo) -> Option<&str> {
-        let key = format!("{}/{}/{}", resource.group, resource.version, resource.kind);
-        self.kinds.get(&key)?.as_str()
-    }
-
-    /// The definitions of some kinds and of all that they refer to.
-    fn components(&self, resources: &[&ResourceInfo], registry: &Registry) -> Map<String, Value> {
-        let mut wanted: Vec<String> =
-            resources.iter().filter_map(|it| self.name(it).map(str::to_owned)).collect();
-        if resources.iter().any(|resource| resource.custom.is_some()) {
-            wanted.push(custom::METADATA.to_owned());
-        }
-        let mut seen: BTreeSet<String> = wanted.iter().cloned().collect();
-        let mut components = Map::new();
-        while let Some(name) = wanted.pop() {
-            let Some(definition) = self.all.get(&name) else { continue };
-            let mut definition = definition.clone();
-            link(&mut definition, &mut |child| {
-                if seen.insert(child.to_owned()) {
-                    wanted.push(child.to_owned());
-                }
-            });
-            components.insert(name, definition);
-        }
-        for resource in resources {
-            let kind = json!([{"group": resource.group, "version": resource.version, "kind": resource.kind}]);
-            if let Some(Value::Object(definition)) =
-                self.name(resource).and_then(|name| components.get_mut(name))
-            {
-                definition.insert("x-kubernetes-group-version-kind".into(), kind);
-            }
-        }
-        let fields = self.all.get(custom::MODEL).and_then(|model| model.get("properties"));
-        for resource in resources.iter().filter(|it| it.custom.is_some()) {
-            if let Some(definition) = custom::definition(registry, resource, fields.unwrap_or(&Value::Null)) {
-                components.insert(custom::name(resource), definition);
-            }
-        }
-        components
-    }
+fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    known.split(',').any(|known| known.trim().trim_start_matches("W/") == tag)
 }
 
-/// Turns references into those of a document, and tells of each. A reference with a text beside it is wrapped, as
-/// the format wants it.
-fn link(value: &mut Value, found: &mut impl FnMut(&str)) {
-    match value {
-        Value::Object(fields) => {
-            if let Some(Value::String(name)) = fields.get("$ref") {
-                found(name);
-                let reference = json!({"$ref": format!("#/components/schemas/{name}")});
-                fields.remove("$ref");
-                if fields.is_empty() {
-                    *value = reference;
-                } else {
-                    fields.insert("allOf".into(), json!([reference]));
-                }
-                return;
-            }
-            fields.values_mut().for_each(|child| link(child, found));
+fn tell(response: &mut Response, tag: &str) -> Result<(), Status> {
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, tag.parse().map_err(Status::internal)?);
+    headers.insert(header::VARY, http::HeaderValue::from_static("Accept"));
+    Ok(())
+}
+
+/// The first of the media types that the client takes.
+fn media<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Result<&'a str, Status> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    for item in accept.split(',') {
+        let item = item.split(';').next().unwrap_or_default().trim();
+        let matching = |it: &&&str| **it == item || matches!(item, "*/*" | "application/*");
+        if let Some(found) = offered.iter().find(matching) {
+            return Ok(found);
         }
-        Value::Array(items) => items.iter_mut().for_each(|child| link(child, found)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
+    Err(Status::not_acceptable(offered))
+}
+
+type Make = fn(&[Served<'_>], &Definitions) -> Value;
+
+fn build(registry: &Registry, resources: &[&Arc<ResourceInfo>], make: Make) -> Value {
+    let schemas: Vec<Option<Value>> = resources.iter().map(|resource| schema(registry, resource)).collect();
+    let served: Vec<Served<'_>> = resources
+        .iter()
+        .zip(&schemas)
+        .filter(|(resource, schema)| resource.custom.is_none() || schema.is_some())
+        .map(|(info, schema)| Served { info, schema: schema.as_ref() })
+        .collect();
+    make(&served, &Definitions::read())
+}
+
+/// The schema of a custom resource, as the stored definition has it.
+fn schema(registry: &Registry, resource: &ResourceInfo) -> Option<Value> {
+    let custom = resource.custom.as_ref()?;
+    let stored = registry.resource(&GroupResource::new(GROUP, PLURAL)).get(&custom.definition)?;
+    let stored = cache::decode(&stored.bytes).ok()?;
+    let version =
+        definition::versions(&stored).find(|version| version["name"] == resource.version.as_str())?;
+    Some(version["schema"]["openAPIV3Schema"].clone())
+}
+
+/// A hash that is another one when one of the definitions is.
+fn hash<'a>(kinds: impl Iterator<Item = &'a CustomKind>) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for kind in kinds {
+        context.update(kind.uid.as_bytes());
+        context.update(&kind.fingerprint.to_be_bytes());
+    }
+    hex::encode_upper(context.finish())
 }
 
 /// The index: a document for each group and version, named by the hash of its content, or of what a custom resource's
 /// content is made from. The entries of built-in resources are made once, and kept in `builtin`.
-pub(super) fn index(registry: &Registry, catalog: &Catalog, builtin: &OnceLock<Value>) -> Value {
+fn index(registry: &Registry, catalog: &Catalog, builtin: &OnceLock<Value>) -> Value {
     let mut index = builtin.get_or_init(|| builtin_index(registry, catalog)).clone();
     let resources = catalog.resources();
     let is_custom = |group_version: &GroupVersion| {
@@ -107,23 +174,24 @@ pub(super) fn index(registry: &Registry, catalog: &Catalog, builtin: &OnceLock<V
     };
     for group_version in catalog.group_versions().iter().filter(|it| is_custom(it)) {
         let own = resources.iter().filter(|it| it.group_version() == *group_version);
-        let hash = custom::hash(own.filter_map(|it| it.custom.as_deref()));
+        let hash = hash(own.filter_map(|it| it.custom.as_deref()));
         add_entry(&mut index, group_version, &hash);
     }
     index
 }
 
 fn builtin_index(registry: &Registry, catalog: &Catalog) -> Value {
-    let mut builtin = Catalog::default();
-    for resource in catalog.resources().iter().filter(|it| it.custom.is_none()) {
-        builtin.insert(Arc::clone(resource));
-    }
-    let definitions = Definitions::read();
+    let builtin: Vec<&Arc<ResourceInfo>> =
+        catalog.resources().iter().filter(|it| it.custom.is_none()).collect();
     let mut index = json!({"paths": {}});
-    for group_version in builtin.group_versions() {
-        let text = build(registry, &builtin, &group_version, &definitions).to_string();
-        let hash = hex::encode_upper(digest::digest(&digest::SHA256, text.as_bytes()));
-        add_entry(&mut index, &group_version, &hash);
+    for group_version in catalog.group_versions() {
+        let own: Vec<&Arc<ResourceInfo>> =
+            builtin.iter().copied().filter(|it| it.group_version() == group_version).collect();
+        if !own.is_empty() {
+            let text = build(registry, &own, v3).to_string();
+            let hash = hex::encode_upper(digest::digest(&digest::SHA256, text.as_bytes()));
+            add_entry(&mut index, &group_version, &hash);
+        }
     }
     index
 }
@@ -132,99 +200,4 @@ fn add_entry(index: &mut Value, group_version: &GroupVersion, hash: &str) {
     let path = path(group_version);
     let url = format!("/openapi/v3/{path}?hash={hash}");
     index["paths"][path] = json!({"serverRelativeURL": url});
-}
-
-/// The document of a group and version.
-pub(super) fn document(
-    registry: &Registry,
-    catalog: &Catalog,
-    group_version: &GroupVersion,
-) -> Result<Value, Status> {
-    if !catalog.group_versions().contains(group_version) {
-        return Err(Status::path_not_found());
-    }
-    Ok(build(registry, catalog, group_version, &Definitions::read()))
-}
-
-fn build(
-    registry: &Registry,
-    catalog: &Catalog,
-    group_version: &GroupVersion,
-    definitions: &Definitions,
-) -> Value {
-    let mut paths = Map::new();
-    let base = path(group_version);
-    let resources: Vec<&ResourceInfo> = catalog
-        .resources()
-        .iter()
-        .filter(|it| it.group_version() == *group_version)
-        .map(AsRef::as_ref)
-        .collect();
-    for resource in &resources {
-        let root = match resource.namespaced {
-            true => format!("/{base}/namespaces/{{namespace}}/{}", resource.plural),
-            false => format!("/{base}/{}", resource.plural),
-        };
-        let mut collection = Map::new();
-        let mut item = Map::new();
-        for verb in &resource.verbs {
-            let Some((method, action)) = method(verb) else { continue };
-            let place = match verb.as_str() {
-                "list" | "create" | "deletecollection" => &mut collection,
-                _ => &mut item,
-            };
-            place.insert(method.to_owned(), operation(resource, verb, action));
-        }
-        if !collection.is_empty() {
-            paths.insert(root.clone(), collection.into());
-        }
-        if !item.is_empty() {
-            paths.insert(format!("{root}/{{name}}"), item.into());
-        }
-    }
-    json!({
-        "openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.36.0"},
-        "paths": paths, "components": {"schemas": definitions.components(&resources, registry)},
-    })
-}
-
-fn method(verb: &str) -> Option<(&'static str, &'static str)> {
-    match verb {
-        "get" => Some(("get", "get")),
-        "list" => Some(("get", "list")),
-        "create" => Some(("post", "post")),
-        "update" => Some(("put", "put")),
-        "patch" => Some(("patch", "patch")),
-        "delete" => Some(("delete", "delete")),
-        "deletecollection" => Some(("delete", "deletecollection")),
-        _ => None,
-    }
-}
-
-fn operation(resource: &ResourceInfo, verb: &str, action: &str) -> Value {
-    let parameters: &[&str] = match verb {
-        "create" | "update" => &["dryRun", "fieldManager", "fieldValidation"],
-        "patch" => &["dryRun", "fieldManager", "fieldValidation", "force"],
-        "delete" => &["dryRun", "gracePeriodSeconds", "propagationPolicy"],
-        "list" => &["continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "watch"],
-        _ => &[],
-    };
-    let parameters: Vec<Value> = parameters
-        .iter()
-        .map(|name| {
-            let kind = match *name {
-                "force" | "watch" => "boolean",
-                "limit" | "gracePeriodSeconds" => "integer",
-                _ => "string",
-            };
-            json!({"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": true}})
-        })
-        .collect();
-    json!({
-        "operationId": format!("{verb}{}{}", resource.version, resource.kind),
-        "parameters": parameters,
-        "responses": {"200": {"description": "OK"}},
-        "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": {"group": resource.group, "version": resource.version, "kind": resource.kind},
-    })
 }
