@@ -1,15 +1,34 @@
 //! What may change or refuse a write between its authorization and the store.
+//!
+//! - [`plugins`]: the list of all plugins in upstream's order, and which of them run; [`chain`]: how they run.
+//! - [`configuration`]: flags and the file that configures plugins.
+//! - [`remarks`]: warnings and audit annotations beside a plugin's yes or no.
+//!
+//! All plugins change the object before it is validated, and all refuse after it. A plugin says what it cares for
+//! ([`Admission::handles`]) from the request's attributes alone, so that it costs other writes nothing.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use keelson_api::{Object, ResourceInfo, Status};
+use keelson_api::{GroupResource, Object, ResourceInfo, Status};
+use parking_lot::Mutex;
 
 use crate::identity::Identity;
 use crate::registry::{Registry, Target, WriteOptions};
 
+pub use chain::Chain;
+pub use configuration::Config;
+pub use remarks::Remarks;
+
+pub mod chain;
+pub mod configuration;
 pub mod default_toleration_seconds;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
+pub mod plugins;
 pub mod priority;
+pub mod remarks;
 pub mod role_escalation;
 pub mod runtime_class;
 pub mod service_account;
@@ -24,6 +43,8 @@ pub enum Operation {
     Update,
     /// It is deleted.
     Delete,
+    /// A connection to it is opened: exec, attach, port-forward, proxy.
+    Connect,
 }
 
 /// A write, as plugins see it.
@@ -45,6 +66,10 @@ pub struct Attributes<'a> {
     pub old: Option<&'a Object>,
     /// Whether nothing is stored.
     pub dry_run: bool,
+    /// How the write is made, with the place for remarks.
+    pub options: &'a WriteOptions,
+    /// While objects are changed: which pass it is.
+    pub reinvocation: Option<&'a Reinvocation>,
 }
 
 impl<'a> Attributes<'a> {
@@ -63,14 +88,84 @@ impl<'a> Attributes<'a> {
             name: &target.name,
             old,
             dry_run: options.dry_run,
+            options,
+            reinvocation: None,
         }
+    }
+
+    /// Whether the write is of a resource, through any of its subresources.
+    pub fn is_of(&self, group: &str, plural: &str) -> bool {
+        self.resource.plural == plural && self.resource.group == group
+    }
+
+    /// Whether the write is of a resource itself, through none of its subresources.
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.subresource.is_empty() && self.is_of(group, plural)
+    }
+
+    /// Whether an object is created or changed.
+    pub fn is_write(&self) -> bool {
+        matches!(self.operation, Operation::Create | Operation::Update)
+    }
+
+    /// Where warnings and audit annotations go.
+    pub fn remarks(&self) -> &'a Remarks {
+        &self.options.remarks
+    }
+
+    /// A refusal: 403.
+    pub fn forbidden(&self, detail: &str) -> Status {
+        Status::forbidden(&self.group_resource(), self.name, detail)
+    }
+
+    /// Group and resource, for messages.
+    pub fn group_resource(&self) -> GroupResource {
+        self.resource.group_resource()
     }
 }
 
-/// An admission plugin. Plugins run in upstream's order; all mutate before any validates.
+/// Whether the plugins run a second time because a late one changed what earlier ones have seen.
+#[derive(Debug, Default)]
+pub struct Reinvocation {
+    is_second: bool,
+    asked: AtomicBool,
+    marks: Mutex<BTreeSet<String>>,
+}
+
+impl Reinvocation {
+    /// Whether this is the second pass.
+    pub fn is_second(&self) -> bool {
+        self.is_second
+    }
+
+    /// Asks for a second pass of all plugins; in the second one it asks for nothing more.
+    pub fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Remembers a name for the second pass.
+    pub fn mark(&self, name: impl Into<String>) {
+        self.marks.lock().insert(name.into());
+    }
+
+    /// Whether a name was remembered, in this pass or in the first.
+    pub fn is_marked(&self, name: &str) -> bool {
+        self.marks.lock().contains(name)
+    }
+
+    fn second(self) -> Option<Self> {
+        let asked = self.asked.into_inner();
+        asked.then(|| Reinvocation { is_second: true, asked: AtomicBool::new(false), marks: self.marks })
+    }
+}
+
+/// An admission plugin.
 #[async_trait]
 pub trait Admission: Send + Sync {
-    /// May change the object.
+    /// Whether the plugin cares for such a write at all. Cheap: it is asked for every plugin and write.
+    fn handles(&self, attributes: &Attributes<'_>) -> bool;
+
+    /// May change the object, or refuse. The object of a deletion is empty; that of a connection is its options.
     async fn mutate(
         &self,
         registry: &Registry,
@@ -87,5 +182,8 @@ pub trait Admission: Send + Sync {
         registry: &Registry,
         attributes: &Attributes<'_>,
         object: Option<&Object>,
-    ) -> Result<(), Status>;
+    ) -> Result<(), Status> {
+        let _ = (registry, attributes, object);
+        Ok(())
+    }
 }

@@ -45,6 +45,8 @@ fn options() -> WriteOptions {
         served: None,
         record: Record::Track,
         dry_run: false,
+        admitted: false,
+        remarks: Arc::default(),
     }
 }
 

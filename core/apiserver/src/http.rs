@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, Request, StatusCode, header};
 use keelson_api::validation::{ErrorKind, FieldError};
 use keelson_api::{GroupResource, GroupVersionKind, ResourceInfo, Status};
 
+use crate::admission::Remarks;
 use crate::authentication::Authenticator;
 use crate::authentication::impersonate;
 use crate::authorization::rbac::Rbac;
@@ -21,6 +22,7 @@ use crate::request_info::RequestInfo;
 mod apply;
 pub mod body;
 pub mod compression;
+mod connect;
 pub mod discovery;
 pub mod negotiation;
 pub mod objects;
@@ -92,9 +94,23 @@ pub fn handle(
 ) -> futures::future::BoxFuture<'static, Response> {
     Box::pin(async move {
         let info = RequestInfo::parse(request.method(), request.uri().path(), request.uri().query());
+        let mut request = request;
+        let remarks = is_admitted(&info).then(|| {
+            let remarks: &mut Arc<Remarks> = request.extensions_mut().get_or_insert_default();
+            Arc::clone(remarks)
+        });
         let outcome = serve(&state, identity, info, request).await;
-        outcome.unwrap_or_else(|status| Failure(status).into_response())
+        let mut response = outcome.unwrap_or_else(|status| Failure(status).into_response());
+        if let Some(remarks) = remarks {
+            remarks.write_to(response.headers_mut());
+        }
+        response
     })
+}
+
+/// Whether a request goes through admission, so that there is a place for remarks about it.
+fn is_admitted(info: &RequestInfo) -> bool {
+    info.is_resource && (connect::opens(info) || !matches!(info.verb.as_str(), "get" | "list" | "watch"))
 }
 
 async fn serve(
@@ -152,6 +168,9 @@ async fn serve(
         if matches!(info.subresource.as_str(), "exec" | "attach" | "portforward") && info.verb == "get" {
             authorize(state, &identity, &RequestInfo { verb: "create".to_owned(), ..info.clone() }).await?;
         }
+        let remarks = request.extensions().get().cloned().unwrap_or_default();
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        connect::admit(state, &identity, &info, &resource, &query, remarks).await?;
         return state.kubelets.serve(&state.registry, &info, request).await;
     }
     let makes_namespace = resource.kind == "Namespace" && matches!(info.verb.as_str(), "create" | "patch");
@@ -252,7 +271,15 @@ fn write_options(
         return Err(Status::invalid(&GroupVersionKind::new("meta.k8s.io", "", kind), "", &faults));
     }
     let manager = if manager.is_empty() { program(headers) } else { manager.to_owned() };
-    Ok(WriteOptions { identity, manager, served: Some(resource.gvk()), record: Record::Track, dry_run })
+    Ok(WriteOptions {
+        identity,
+        manager,
+        served: Some(resource.gvk()),
+        record: Record::Track,
+        dry_run,
+        admitted: false,
+        remarks: Arc::default(),
+    })
 }
 
 /// The longest name of a field manager.

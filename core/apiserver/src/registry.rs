@@ -14,6 +14,7 @@ use keelson_api::{
 use keelson_store::{Change, Key, Precondition, Refusal, Revision, Store, StoreError, Value, Write};
 use tokio::sync::watch;
 
+use crate::admission::{Attributes, Chain, Operation, Remarks};
 use crate::cache::{self, Cached, ResourceCache, WatchCache};
 use crate::identity::Identity;
 
@@ -35,7 +36,7 @@ pub struct Registry {
     catalog: ArcSwap<Catalog>,
     /// Told whenever the catalog is another one.
     changes: watch::Sender<()>,
-    admission: Vec<Arc<dyn crate::admission::Admission>>,
+    admission: Chain,
 }
 
 /// Which object, of which resource.
@@ -83,6 +84,10 @@ pub struct WriteOptions {
     pub record: Record,
     /// Do everything but the write.
     pub dry_run: bool,
+    /// Whether admission has said yes already, to the document of a subresource that this write carries out.
+    pub admitted: bool,
+    /// What admission remarks about the request.
+    pub remarks: Arc<Remarks>,
 }
 
 /// How the record of managed fields is kept in a write.
@@ -105,12 +110,7 @@ pub struct Written {
 
 impl Registry {
     /// A registry over a store and the cache that observes it.
-    pub fn new(
-        store: Arc<dyn Store>,
-        cache: Arc<WatchCache>,
-        catalog: Catalog,
-        admission: Vec<Arc<dyn crate::admission::Admission>>,
-    ) -> Self {
+    pub fn new(store: Arc<dyn Store>, cache: Arc<WatchCache>, catalog: Catalog, admission: Chain) -> Self {
         let (catalog, changes) = (ArcSwap::from_pointee(catalog), watch::Sender::new(()));
         Registry { store, cache, catalog, changes, admission }
     }
@@ -197,7 +197,7 @@ impl Registry {
         }
         // What the server adds from here on belongs to nobody.
         track(None, &mut object, &target, options, now);
-        self.mutate(crate::admission::Operation::Create, &target, None, &mut object, options).await?;
+        self.mutate(Operation::Create, &target, None, &mut object, options).await?;
         strategy::finish_create(&target.resource, &mut object, now);
         let mut errors = validation::validate_create(&gvk, &object, target.resource.namespaced);
         if let Some(custom) = &target.resource.custom {
@@ -206,7 +206,7 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Status::invalid(&gvk, &target.name, &errors));
         }
-        self.validate(crate::admission::Operation::Create, &target, None, Some(&object), options).await?;
+        self.validate(Operation::Create, &target, None, Some(&object), options).await?;
         if options.dry_run {
             if self.find(&target).is_some() {
                 return Err(Status::already_exists(&target.group_resource(), &target.name));
@@ -288,7 +288,7 @@ impl Registry {
             None => {}
         }
         track(Some(live), object, target, options, Timestamp::now());
-        self.mutate(crate::admission::Operation::Update, target, Some(live), object, options).await?;
+        self.mutate(Operation::Update, target, Some(live), object, options).await?;
         let mut errors = validation::validate_update(&gvk, object, live);
         if let Some(custom) = &target.resource.custom {
             errors.extend(custom.validate_update(object, live));
@@ -301,41 +301,52 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Status::invalid(&gvk, &target.name, &errors));
         }
-        self.validate(crate::admission::Operation::Update, target, Some(live), Some(object), options).await?;
+        self.validate(Operation::Update, target, Some(live), Some(object), options).await?;
         strategy::set_generation(target, object, live);
         object.set_resource_version(live.resource_version());
         let is_same = *object == *live || apply::differ_in_times_alone(object, live);
         Ok(if is_same { Settled::Unchanged } else { Settled::Changed })
     }
 
-    async fn mutate(
+    pub(crate) async fn mutate(
         &self,
-        operation: crate::admission::Operation,
+        operation: Operation,
         target: &Target,
         old: Option<&Object>,
         object: &mut Object,
         options: &WriteOptions,
     ) -> Result<(), Status> {
-        let attributes = crate::admission::Attributes::new(operation, target, old, options);
-        for plugin in &self.admission {
-            plugin.mutate(self, &attributes, object).await?;
+        if options.admitted {
+            return Ok(());
         }
-        Ok(())
+        self.admission.mutate(self, Attributes::new(operation, target, old, options), object).await
     }
 
-    async fn validate(
+    pub(crate) async fn validate(
         &self,
-        operation: crate::admission::Operation,
+        operation: Operation,
         target: &Target,
         old: Option<&Object>,
         object: Option<&Object>,
         options: &WriteOptions,
     ) -> Result<(), Status> {
-        let attributes = crate::admission::Attributes::new(operation, target, old, options);
-        for plugin in &self.admission {
-            plugin.validate(self, &attributes, object).await?;
+        if options.admitted {
+            return Ok(());
         }
-        Ok(())
+        self.admission.validate(self, Attributes::new(operation, target, old, options), object).await
+    }
+
+    /// Asks admission about a document that is carried out rather than stored, such as a Binding, or the options of a
+    /// connection; plugins may change it.
+    pub async fn admit(
+        &self,
+        operation: Operation,
+        target: &Target,
+        object: &mut Object,
+        options: &WriteOptions,
+    ) -> Result<(), Status> {
+        self.mutate(operation, target, None, object, options).await?;
+        self.validate(operation, target, None, Some(object), options).await
     }
 
     async fn put(

@@ -9,15 +9,8 @@ use keelson_api::Catalog;
 use keelson_store::{RaftStore, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Admission;
-use crate::admission::default_toleration_seconds::DefaultTolerationSeconds;
-use crate::admission::namespace_lifecycle::NamespaceLifecycle;
-use crate::admission::node_restriction::NodeRestriction;
-use crate::admission::priority::Priority;
-use crate::admission::role_escalation::RoleEscalation;
-use crate::admission::runtime_class::RuntimeClass;
-use crate::admission::service_account::ServiceAccount;
-use crate::admission::service_allocation::ServiceAllocation;
+use crate::admission::configuration::ConfigError;
+use crate::admission::plugins;
 use crate::authentication::Authenticator;
 use crate::authentication::token::{Signer, TokenError};
 use crate::authorization::{Always, Authorizer, Union, node::NodeAuthorizer, rbac::Rbac};
@@ -52,6 +45,9 @@ pub enum StartError {
     /// The way to kubelets.
     #[error("set up the way to kubelets")]
     Kubelets(#[from] ProxyError),
+    /// The admission plugins.
+    #[error("set up admission")]
+    Admission(#[from] ConfigError),
     /// The store.
     #[error("open the store")]
     Store(#[from] keelson_store::OpenError),
@@ -161,16 +157,12 @@ impl ApiServer {
         let rbac = Arc::new(Rbac::new(&cache));
         let nodes = Arc::new(NodeAuthorizer::new(&cache));
         let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![Arc::new(Always), nodes, rbac.clone()]));
-        let admission: Vec<Arc<dyn Admission>> = vec![
-            Arc::new(NamespaceLifecycle),
-            Arc::new(ServiceAccount),
-            Arc::new(NodeRestriction),
-            Arc::new(Priority),
-            Arc::new(DefaultTolerationSeconds),
-            Arc::new(RuntimeClass),
-            Arc::new(ServiceAllocation::new(config.service_cidr)),
-            Arc::new(RoleEscalation::new(rbac.clone(), authorizer.clone())),
-        ];
+        let parts = plugins::Parts {
+            rbac: rbac.clone(),
+            authorizer: authorizer.clone(),
+            service_cidr: config.service_cidr,
+        };
+        let admission = plugins::build(&config.admission, &parts)?;
         let registry = Arc::new(Registry::new(store.clone() as Arc<dyn Store>, cache, served(), admission));
         bootstrap::run(&registry, pki.authority()).await.map_err(StartError::Bootstrap)?;
         let stop = CancellationToken::new();

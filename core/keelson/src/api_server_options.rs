@@ -1,5 +1,6 @@
 //! Flags of the API server, the same for every command that starts one; named as kube-apiserver's.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,12 +14,26 @@ pub(crate) struct ApiServerOptions {
     /// How long an Event is kept after its last change, such as `1h` or `30m`.
     #[arg(long, default_value = "1h")]
     pub(crate) event_ttl: SignedDuration,
+    /// Admission plugins that run beside those that do by default.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) enable_admission_plugins: Vec<String>,
+    /// Admission plugins that do not run although they do by default.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) disable_admission_plugins: Vec<String>,
+    /// A file with the configuration of admission plugins: `AdmissionConfiguration`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admission_control_config_file: Option<PathBuf>,
 }
 
 impl ApiServerOptions {
     /// Sets what the flags say.
     pub(crate) fn apply(&self, config: &mut Config) -> anyhow::Result<()> {
         config.event_ttl = duration("--event-ttl", self.event_ttl)?;
+        config.admission = keelson_apiserver::admission::Config {
+            enable: self.enable_admission_plugins.clone(),
+            disable: self.disable_admission_plugins.clone(),
+            control_file: self.admission_control_config_file.clone(),
+        };
         Ok(())
     }
 }

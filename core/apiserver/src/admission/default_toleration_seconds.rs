@@ -1,7 +1,7 @@
 //! DefaultTolerationSeconds: a pod stays five minutes on a node that is not ready or cannot be reached.
 
 use async_trait::async_trait;
-use keelson_api::{GroupResource, Object, Status};
+use keelson_api::{Object, Status};
 use serde_json::{Value, json};
 
 use super::{Admission, Attributes};
@@ -37,26 +37,18 @@ fn add(pod: &mut Object) {
 
 #[async_trait]
 impl Admission for DefaultTolerationSeconds {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        // On an update too: whoever sets the list anew gets the same one.
+        attributes.is_write() && attributes.is("", "pods")
+    }
+
     async fn mutate(
         &self,
         _registry: &Registry,
-        attributes: &Attributes<'_>,
+        _attributes: &Attributes<'_>,
         object: &mut Object,
     ) -> Result<(), Status> {
-        let is_pod = attributes.resource.group_resource() == GroupResource::new("", "pods");
-        // On an update too: whoever sets the list anew gets the same one.
-        if is_pod && attributes.subresource.is_empty() {
-            add(object);
-        }
-        Ok(())
-    }
-
-    async fn validate(
-        &self,
-        _registry: &Registry,
-        _attributes: &Attributes<'_>,
-        _object: Option<&Object>,
-    ) -> Result<(), Status> {
+        add(object);
         Ok(())
     }
 }

@@ -18,6 +18,10 @@ pub struct NamespaceLifecycle;
 
 #[async_trait]
 impl Admission for NamespaceLifecycle {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation != Operation::Connect
+    }
+
     async fn validate(
         &self,
         registry: &Registry,

@@ -63,7 +63,9 @@ fn pod(attributes: &Attributes<'_>, object: Option<&Object>, node: &str) -> Resu
         }
         // Eviction deletes; the node authorizer has looked whose pod it is.
         (_, "eviction", ..) => Ok(()),
-        (Operation::Create | Operation::Update, ..) => Err(format!("unexpected operation by node {node:?}")),
+        (Operation::Create | Operation::Update | Operation::Connect, ..) => {
+            Err(format!("unexpected operation by node {node:?}"))
+        }
     }
 }
 
@@ -89,6 +91,10 @@ fn own_node(attributes: &Attributes<'_>, object: Option<&Object>, node: &str) ->
 
 #[async_trait]
 impl Admission for NodeRestriction {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation != Operation::Connect && attributes.identity.node().is_some()
+    }
+
     async fn validate(
         &self,
         _registry: &Registry,

@@ -28,6 +28,10 @@ fn default_class(registry: &Registry, classes: &GroupResource) -> Result<Option<
 
 #[async_trait]
 impl Admission for Priority {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.is_write() && attributes.is("", "pods")
+    }
+
     async fn mutate(
         &self,
         registry: &Registry,
@@ -81,15 +85,6 @@ impl Admission for Priority {
         }
         object.set(&["spec", "priority"], priority.into());
         object.set(&["spec", "preemptionPolicy"], policy.into());
-        Ok(())
-    }
-
-    async fn validate(
-        &self,
-        _registry: &Registry,
-        _attributes: &Attributes<'_>,
-        _object: Option<&Object>,
-    ) -> Result<(), Status> {
         Ok(())
     }
 }

@@ -93,6 +93,10 @@ impl RoleEscalation {
 
 #[async_trait]
 impl Admission for RoleEscalation {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.is_write() && attributes.resource.group == GROUP
+    }
+
     async fn validate(
         &self,
         _registry: &Registry,

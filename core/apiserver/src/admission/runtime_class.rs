@@ -50,6 +50,10 @@ fn take_over(pod: &mut Object, class: &Object) -> Result<(), String> {
 
 #[async_trait]
 impl Admission for RuntimeClass {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation == Operation::Create && attributes.is("", "pods")
+    }
+
     async fn mutate(
         &self,
         registry: &Registry,
@@ -78,15 +82,6 @@ impl Admission for RuntimeClass {
         let found = registry.resource(&classes).get(name).ok_or_else(|| refuse(&missing))?;
         let class = cache::decode(&found.bytes)?;
         take_over(object, &class).map_err(|text| refuse(&text))
-    }
-
-    async fn validate(
-        &self,
-        _registry: &Registry,
-        _attributes: &Attributes<'_>,
-        _object: Option<&Object>,
-    ) -> Result<(), Status> {
-        Ok(())
     }
 }
 

@@ -67,6 +67,10 @@ fn mount(pod: &mut Object) {
 
 #[async_trait]
 impl Admission for ServiceAccount {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation == Operation::Create && attributes.is("", "pods")
+    }
+
     async fn mutate(
         &self,
         registry: &Registry,
@@ -113,15 +117,6 @@ impl Admission for ServiceAccount {
         {
             object.set(&["spec", "imagePullSecrets"], secrets.clone());
         }
-        Ok(())
-    }
-
-    async fn validate(
-        &self,
-        _registry: &Registry,
-        _attributes: &Attributes<'_>,
-        _object: Option<&Object>,
-    ) -> Result<(), Status> {
         Ok(())
     }
 }

@@ -213,6 +213,10 @@ fn invalid(attributes: &Attributes<'_>, field: &str, value: Value, detail: Strin
 
 #[async_trait]
 impl Admission for ServiceAllocation {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.is_write() && attributes.is("", "services")
+    }
+
     async fn mutate(
         &self,
         registry: &Registry,
@@ -236,14 +240,5 @@ impl Admission for ServiceAllocation {
         object.set(&["spec", "ipFamilies"], json!(["IPv4"]));
         object.set(&["spec", "ipFamilyPolicy"], "SingleStack".into());
         Self::ports(object, &held, &mut reserved, attributes)
-    }
-
-    async fn validate(
-        &self,
-        _registry: &Registry,
-        _attributes: &Attributes<'_>,
-        _object: Option<&Object>,
-    ) -> Result<(), Status> {
-        Ok(())
     }
 }

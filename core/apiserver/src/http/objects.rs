@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use jiff::Timestamp;
 use keelson_api::{Object, ResourceInfo, Status, convert, validation};
 use serde_json::{Value, json as document};
 
 use super::negotiation::{Form, form};
 use super::{ApiState, body, json, method_not_allowed, patch, table, target, watch, write_options};
+use crate::admission::remarks::warn;
 use crate::cache;
 use crate::identity::Identity;
 use crate::registry::delete::{DeleteOptions, Deleted};
@@ -89,6 +90,9 @@ async fn write(
     let (parts, content) = request.into_parts();
     let raw = body::read(content).await?;
     let mut options = write_options(&info, &resource, identity, &parts.headers)?;
+    if let Some(remarks) = parts.extensions.get() {
+        options.remarks = Arc::clone(remarks);
+    }
     let target = target(&info, state.registry.stored(&resource)?);
     let warnings;
     let written = match info.verb.as_str() {
@@ -183,9 +187,9 @@ async fn create(
     if matches!(info.subresource.as_str(), "binding" | "eviction") {
         let object = Object::from_value(value).map_err(|error| Status::bad_request(error.to_string()))?;
         if info.subresource == "binding" {
-            state.registry.bind(&target, &object, options).await?;
+            state.registry.bind(&target, object, options).await?;
         } else {
-            state.registry.evict(&target, &object, options).await?;
+            state.registry.evict(&target, object, options).await?;
         }
         let status = document!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
         return Ok((Written { bytes: status.to_string().into(), created: true }, Vec::new()));
@@ -201,15 +205,6 @@ async fn create(
     }
     convert::convert(&mut object, &convert::storage_kind(&target.resource));
     Ok((state.registry.create(target, object, options).await?, warnings))
-}
-
-fn warn(headers: &mut HeaderMap, warnings: &[String]) {
-    for text in warnings {
-        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-            headers.append("warning", value);
-        }
-    }
 }
 
 fn delete_options(info: &RequestInfo, headers: &HeaderMap, raw: &[u8]) -> Result<DeleteOptions, Status> {

@@ -185,6 +185,7 @@ impl Registry {
             let found = self.get(target)?;
             let live = cache::decode(&found.bytes)?;
             check(delete, &live, target)?;
+            self.mutate(Operation::Delete, target, Some(&live), &mut Object::default(), options).await?;
             self.validate(Operation::Delete, target, Some(&live), None, options).await?;
             let uid = live.uid().unwrap_or_default().to_owned();
             let plan = plan(&target.resource, delete, &live, Timestamp::now());

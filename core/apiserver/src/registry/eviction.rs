@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::delete::{DeleteOptions, Preconditions};
 use super::{ATTEMPTS, Registry, Target, WriteOptions};
+use crate::admission::Operation;
 use crate::cache;
 
 /// Evictions that a budget's controller has not yet confirmed; beyond it no more are let through.
@@ -138,12 +139,20 @@ fn pin(delete: &DeleteOptions, pod: &Object) -> DeleteOptions {
 
 impl Registry {
     /// Evicts a pod.
-    pub async fn evict(&self, pod: &Target, eviction: &Object, options: &WriteOptions) -> Result<(), Status> {
+    pub async fn evict(
+        &self,
+        pod: &Target,
+        mut eviction: Object,
+        options: &WriteOptions,
+    ) -> Result<(), Status> {
         if eviction.name().unwrap_or_default() != pod.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
-        let delete = delete_options(eviction, options.dry_run)?;
-        let options = WriteOptions { dry_run: !delete.dry_run.is_empty(), ..options.clone() };
+        let dry_run = !delete_options(&eviction, options.dry_run)?.dry_run.is_empty();
+        let options = WriteOptions { dry_run, ..options.clone() };
+        self.admit(Operation::Create, pod, &mut eviction, &options).await?;
+        let delete = delete_options(&eviction, dry_run)?;
+        let options = WriteOptions { admitted: true, ..options };
         let pod = Target { subresource: String::new(), ..pod.clone() };
         let named = delete.preconditions.as_ref().is_some_and(|it| it.resource_version.is_some());
         for _ in 0..ATTEMPTS {

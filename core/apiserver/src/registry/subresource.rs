@@ -4,15 +4,17 @@ use keelson_api::{Object, Status};
 use serde_json::{Value, json};
 
 use super::{Record, Registry, Target, WriteOptions, Written};
+use crate::admission::Operation;
 
 impl Registry {
     /// Binds a pod to a node, once.
     pub async fn bind(
         &self,
         target: &Target,
-        binding: &Object,
+        mut binding: Object,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
+        self.admit(Operation::Create, target, &mut binding, options).await?;
         let node = binding.get_str(&["target", "name"]).filter(|name| !name.is_empty());
         let Some(node) = node.map(str::to_owned) else {
             return Err(Status::bad_request("a binding names its node in target.name"));
@@ -24,8 +26,9 @@ impl Registry {
         }
         let uid = binding.uid().filter(|uid| !uid.is_empty()).map(str::to_owned);
         let annotations = binding.annotations().cloned();
+        let labels = binding.labels().cloned();
         // To which node a pod is bound is nobody's field.
-        let options = WriteOptions { record: Record::Kept, ..options.clone() };
+        let options = WriteOptions { record: Record::Kept, admitted: true, ..options.clone() };
         self.update(target, &options, |live| {
             let conflict = |detail: String| Status::conflict(&target.group_resource(), &target.name, &detail);
             if let (Some(asked), Some(own)) = (&uid, live.uid())
@@ -48,6 +51,9 @@ impl Registry {
             pod.set(&["spec", "nodeName"], node.as_str().into());
             for (key, value) in annotations.iter().flatten() {
                 pod.set(&["metadata", "annotations", key], value.clone());
+            }
+            for (key, value) in labels.iter().flatten() {
+                pod.set(&["metadata", "labels", key], value.clone());
             }
             scheduled(&mut pod);
             Ok(pod)

@@ -16,6 +16,8 @@ pub(super) fn options() -> WriteOptions {
         served: None,
         record: Record::Track,
         dry_run: false,
+        admitted: false,
+        remarks: Arc::default(),
     }
 }
 

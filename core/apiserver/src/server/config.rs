@@ -21,6 +21,8 @@ pub struct Config {
     pub git_version: String,
     /// How long an Event is kept after its last change.
     pub event_ttl: Duration,
+    /// Which admission plugins run, and how.
+    pub admission: crate::admission::Config,
 }
 
 impl Config {
@@ -34,6 +36,7 @@ impl Config {
             service_cidr: ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
             git_version: "v1.36.0".to_owned(),
             event_ttl: Duration::from_secs(3600),
+            admission: crate::admission::Config::default(),
         }
     }
 }

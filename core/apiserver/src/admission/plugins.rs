@@ -1,0 +1,133 @@
+//! All admission plugins, in upstream's order, and which of them run.
+
+use std::sync::Arc;
+
+use super::configuration::{Config, ConfigError, Configurations};
+use super::default_toleration_seconds::DefaultTolerationSeconds;
+use super::namespace_lifecycle::NamespaceLifecycle;
+use super::node_restriction::NodeRestriction;
+use super::priority::Priority;
+use super::role_escalation::RoleEscalation;
+use super::runtime_class::RuntimeClass;
+use super::service_account::ServiceAccount;
+use super::service_allocation::ServiceAllocation;
+use super::{Admission, Chain};
+use crate::authorization::{Authorizer, rbac::Rbac};
+
+/// When a plugin runs that no flag names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unnamed {
+    On,
+    Off,
+}
+
+use Unnamed::{Off, On};
+
+/// Every plugin that upstream knows, in the order in which they run.
+const ORDER: [(&str, Unnamed); 41] = [
+    ("AlwaysAdmit", Off),
+    ("NamespaceAutoProvision", Off),
+    ("NamespaceLifecycle", On),
+    ("NamespaceExists", Off),
+    ("LimitPodHardAntiAffinityTopology", Off),
+    ("LimitRanger", On),
+    ("ServiceAccount", On),
+    // Off in upstream's list; every installer turns it on.
+    ("NodeRestriction", On),
+    ("TaintNodesByCondition", On),
+    ("AlwaysPullImages", Off),
+    ("ImagePolicyWebhook", Off),
+    ("PodSecurity", On),
+    ("PodNodeSelector", Off),
+    ("Priority", On),
+    ("DefaultTolerationSeconds", On),
+    ("PodTolerationRestriction", Off),
+    ("EventRateLimit", Off),
+    ("ExtendedResourceToleration", Off),
+    ("DefaultStorageClass", On),
+    ("StorageObjectInUseProtection", On),
+    ("PodGroupProtection", On),
+    ("OwnerReferencesPermissionEnforcement", Off),
+    ("PersistentVolumeClaimResize", On),
+    ("RuntimeClass", On),
+    ("CertificateApproval", On),
+    ("CertificateSigning", On),
+    ("ClusterTrustBundleAttest", On),
+    ("CertificateSubjectRestriction", On),
+    ("DefaultIngressClass", On),
+    ("DenyServiceExternalIPs", Off),
+    ("PodTopologyLabels", On),
+    ("PodGroupWorkloadExists", On),
+    ("NodeDeclaredFeatureValidator", On),
+    ("JobValidation", On),
+    ("PodResizeValidator", On),
+    // What comes from outside is last, so that it has the final object; only quota counts behind it.
+    ("MutatingAdmissionPolicy", On),
+    ("MutatingAdmissionWebhook", On),
+    ("ValidatingAdmissionPolicy", On),
+    ("ValidatingAdmissionWebhook", On),
+    ("ResourceQuota", On),
+    ("AlwaysDeny", Off),
+];
+
+/// What plugins are made from.
+pub struct Parts {
+    /// The RBAC part of the authorizer.
+    pub rbac: Arc<Rbac>,
+    /// Who may do what.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// The addresses of Services.
+    pub service_cidr: ipnet::Ipv4Net,
+}
+
+/// Whether upstream knows a plugin of this name.
+pub fn is_known(name: &str) -> bool {
+    ORDER.iter().any(|(known, _)| *known == name)
+}
+
+/// Makes one plugin; `None` where this server has none of that name.
+fn make(
+    name: &str,
+    _parts: &Parts,
+    _configurations: &Configurations,
+) -> Result<Option<Arc<dyn Admission>>, ConfigError> {
+    Ok(Some(match name {
+        "NamespaceLifecycle" => Arc::new(NamespaceLifecycle),
+        "ServiceAccount" => Arc::new(ServiceAccount),
+        "NodeRestriction" => Arc::new(NodeRestriction),
+        "Priority" => Arc::new(Priority),
+        "DefaultTolerationSeconds" => Arc::new(DefaultTolerationSeconds),
+        "RuntimeClass" => Arc::new(RuntimeClass),
+        _ => return Ok(None),
+    }))
+}
+
+/// The plugins that the configuration asks for.
+pub fn build(config: &Config, parts: &Parts) -> Result<Chain, ConfigError> {
+    let configurations = Configurations::read(config.control_file.as_deref())?;
+    for name in config.enable.iter().chain(&config.disable) {
+        if !is_known(name) {
+            return Err(ConfigError::Unknown(name.clone()));
+        }
+    }
+    if let Some(both) = config.enable.iter().find(|name| config.disable.contains(name)) {
+        return Err(ConfigError::Both(both.clone()));
+    }
+    let mut plugins: Vec<Arc<dyn Admission>> = Vec::new();
+    for (name, default) in ORDER {
+        let named = config.enable.iter().any(|it| it == name);
+        let is_on = named || (default == On && !config.disable.iter().any(|it| it == name));
+        if !is_on {
+            continue;
+        }
+        match make(name, parts, &configurations)? {
+            Some(plugin) => plugins.push(plugin),
+            None if named => return Err(ConfigError::Unavailable(name.to_owned())),
+            None => {}
+        }
+    }
+    // What upstream does in its registry. No flag turns it off.
+    plugins.push(Arc::new(ServiceAllocation::new(parts.service_cidr)));
+    plugins.push(Arc::new(RoleEscalation::new(parts.rbac.clone(), parts.authorizer.clone())));
+    Ok(Chain::new(plugins))
+}
