@@ -69,8 +69,7 @@ impl Server {
         Self::start_in(dir, &bind)
     }
 
-    /// How kubectl is run.
-    pub fn client(&self) -> Kubectl {
+    fn kubectl_of(&self) -> Kubectl {
         Kubectl {
             prefix: Vec::new(),
             program: "kubectl".to_owned(),
@@ -81,22 +80,22 @@ impl Server {
 
     /// A kubectl command against it.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        self.client().command(arguments)
+        self.kubectl_of().command(arguments)
     }
 
     /// What a kubectl command prints; an error if it fails.
     pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        self.client().run(arguments)
+        self.kubectl_of().run(arguments)
     }
 
     /// What a kubectl command that must fail prints.
     pub fn kubectl_fails(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        self.client().fails(arguments)
+        self.kubectl_of().fails(arguments)
     }
 
     /// What a kubectl command prints that reads a manifest.
     pub fn kubectl_with(&self, arguments: &[&str], manifest: &str) -> anyhow::Result<String> {
-        self.client().with(arguments, manifest)
+        self.kubectl_of().with(arguments, manifest)
     }
 
     /// Asks it to end, and waits until it has.

@@ -162,6 +162,11 @@ impl Reinvocation {
 /// An admission plugin.
 #[async_trait]
 pub trait Admission: Send + Sync {
+    /// Its name, as upstream's: that of its type.
+    fn name(&self) -> &'static str {
+        std::any::type_name::<Self>().rsplit("::").next().unwrap_or_default()
+    }
+
     /// Whether the plugin cares for such a write at all. Cheap: it is asked for every plugin and write.
     fn handles(&self, attributes: &Attributes<'_>) -> bool;
 

@@ -24,7 +24,7 @@ mod cached;
 mod followers;
 
 /// Events that are kept for each resource.
-const RING: usize = 4096;
+pub(crate) const RING: usize = 4096;
 /// States that are kept for lists which are read page by page.
 const PINS: usize = 64;
 
@@ -75,6 +75,8 @@ struct State {
     /// Events after this revision are in the ring.
     floor: u64,
     newest: u64,
+    /// Events since the beginning.
+    received: u64,
     pins: VecDeque<Listing>,
 }
 
@@ -115,6 +117,15 @@ impl WatchCache {
         }
     }
 
+    /// The caches of all resources that were ever asked for or stored.
+    pub fn all(&self) -> Vec<(GroupResource, Arc<ResourceCache>)> {
+        let resources = self.resources.read();
+        let mut all: Vec<_> =
+            resources.iter().map(|(name, cache)| (name.clone(), Arc::clone(cache))).collect();
+        all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        all
+    }
+
     /// The revision up to which everything has been taken up.
     pub fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
@@ -128,6 +139,7 @@ impl ResourceCache {
             ring: VecDeque::new(),
             floor,
             newest: floor,
+            received: 0,
             pins: VecDeque::new(),
         };
         ResourceCache {
@@ -136,6 +148,26 @@ impl ResourceCache {
             are_pods,
             global,
         }
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.state.read().objects.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The revision of the last change.
+    pub fn newest(&self) -> u64 {
+        self.state.read().newest
+    }
+
+    /// How many changes there were since the server has started.
+    pub fn received(&self) -> u64 {
+        self.state.read().received
     }
 
     /// One object.
@@ -200,6 +232,7 @@ impl ResourceCache {
             ring: VecDeque::new(),
             floor: revision,
             newest: revision,
+            received: state.received,
             pins: VecDeque::new(),
         };
         drop(state);
@@ -214,6 +247,7 @@ impl ResourceCache {
             EventKind::Deleted => state.objects.remove(key),
         };
         state.newest = event.revision.get();
+        state.received += 1;
         let event = Arc::new(WatchEvent::new(event.revision.get(), event.kind, object, previous));
         state.ring.push_back(Arc::clone(&event));
         if state.ring.len() > RING

@@ -15,6 +15,7 @@ use crate::authorization::rbac::Rbac;
 use crate::authorization::{Authorizer, Decision};
 use crate::custom_resources::{Settled, is_definitions};
 use crate::identity::Identity;
+use crate::insight::Insight;
 use crate::kubelet_proxy::KubeletProxy;
 use crate::registry::{Record, Registry, Target, WriteOptions};
 use crate::request_info::RequestInfo;
@@ -35,6 +36,10 @@ pub mod watch;
 
 /// What requests are served from.
 pub struct ApiState {
+    /// Metrics and health.
+    pub insight: Insight,
+    /// How long a request may take that is no watch or stream.
+    pub request_timeout: std::time::Duration,
     /// The registry.
     pub registry: Arc<Registry>,
     /// Who may do what.
@@ -95,16 +100,17 @@ pub fn handle(
     Box::pin(async move {
         let info = RequestInfo::parse(request.method(), request.uri().path(), request.uri().query());
         let mut request = request;
+        let call = state.insight.begin(&state.registry, &info, &request);
         let remarks = is_admitted(&info).then(|| {
             let remarks: &mut Arc<Remarks> = request.extensions_mut().get_or_insert_default();
             Arc::clone(remarks)
         });
-        let outcome = serve(&state, identity, info, request).await;
+        let outcome = call.run(&state, serve(&state, identity, info, request)).await;
         let mut response = outcome.unwrap_or_else(|status| Failure(status).into_response());
         if let Some(remarks) = remarks {
             remarks.write_to(response.headers_mut());
         }
-        response
+        state.insight.end(call, response)
     })
 }
 
@@ -122,6 +128,10 @@ async fn serve(
     let identity = impersonate(state.authorizer.as_ref(), identity, request.headers()).await?;
     authorize(state, &identity, &info).await?;
     if !info.is_resource {
+        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+        if let Some(answer) = state.insight.serve(&info, method, uri, headers, &state.git_version).await {
+            return answer;
+        }
         let known = match info.path.trim_end_matches('/') {
             "/.well-known/openid-configuration" => Some(state.authenticator.signer().discovery()),
             "/openid/v1/jwks" => Some(state.authenticator.signer().key_set()),

@@ -6,6 +6,7 @@
 //! | [`cache`] | what the store holds, ready to be listed and watched |
 //! | [`custom_resources`] | serves the kinds that CustomResourceDefinitions define |
 //! | [`remote`] | calls servers outside: webhooks, extensions |
+//! | [`insight`] | metrics, health, and the trace of a request |
 //! | [`registry`] | reads and writes objects of every resource by the same rules |
 
 pub mod admission;
@@ -15,6 +16,7 @@ pub mod cache;
 pub mod custom_resources;
 pub mod http;
 pub mod identity;
+pub mod insight;
 pub mod kubelet_proxy;
 pub mod pki;
 pub mod registry;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use http::{HeaderValue, Request, Response, header};
@@ -18,20 +19,27 @@ use crate::cache::WatchCache;
 use crate::custom_resources::CustomResources;
 use crate::http::{ApiState, handle};
 use crate::identity::{Identity, MASTERS};
+use crate::insight::health::Hook;
+use crate::insight::store::Measured;
+use crate::insight::{Insight, objects};
 use crate::kubelet_proxy::{KubeletProxy, ProxyError};
 use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 
 mod aggregated_roles;
 pub mod bootstrap;
+mod checks;
 mod config;
+mod connection;
 mod controller_roles;
 mod kubernetes_service;
+mod limits;
 pub mod listener;
 mod role_reconciliation;
 mod roles;
 
 pub use config::Config;
+pub use limits::Limits;
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +70,9 @@ pub enum StartError {
     /// The TLS configuration.
     #[error("set up TLS")]
     Tls(#[source] rustls::Error),
+    /// The metrics.
+    #[error(transparent)]
+    Metrics(#[from] keelson_metrics::RegistryError),
     /// The objects that every cluster has.
     #[error("make the objects that every cluster has: {0}")]
     Bootstrap(keelson_api::Status),
@@ -74,6 +85,10 @@ pub struct ApiServer {
     pki: Arc<Pki>,
     address: SocketAddr,
     stop: CancellationToken,
+    /// Ends what lasts, before all else.
+    drain: CancellationToken,
+    ending: Arc<AtomicBool>,
+    shutdown_delay: std::time::Duration,
     listener: tokio::task::JoinHandle<()>,
 }
 
@@ -163,12 +178,23 @@ impl ApiServer {
             service_cidr: config.service_cidr,
         };
         let admission = plugins::build(&config.admission, &parts)?;
-        let registry = Arc::new(Registry::new(store.clone() as Arc<dyn Store>, cache, served(), admission));
+        let (drain, ending) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
+        let insight = Insight::new(config.metrics.clone(), &config.git_version, drain.clone())?;
+        objects::register(&config.metrics, &cache)?;
+        objects::register_size(&config.metrics, config.data_dir.join("store"))?;
+        let measured: Arc<dyn Store> = Arc::new(Measured::new(store.clone(), &config.metrics)?);
+        let hooks = checks::register(&insight.health, &measured, &cache, &ending);
+        let admission = admission.measured(&config.metrics)?;
+        let registry = Arc::new(Registry::new(measured, cache, served(), admission));
         bootstrap::run(&registry, pki.authority()).await.map_err(StartError::Bootstrap)?;
+        [hooks.roles, hooks.namespaces, hooks.priority_classes].iter().for_each(Hook::done);
         let stop = CancellationToken::new();
         let definitions =
             CustomResources::start(&registry, stop.clone()).await.map_err(StartError::Bootstrap)?;
+        hooks.custom_resources.done();
         let state = Arc::new(ApiState {
+            insight,
+            request_timeout: config.limits.request_timeout,
             registry,
             definitions,
             authorizer,
@@ -181,9 +207,11 @@ impl ApiServer {
         });
         tokio::spawn(Arc::clone(&state.registry).expire_events(config.event_ttl, stop.clone()));
         tokio::spawn(aggregated_roles::keep(Arc::clone(&state.registry), stop.clone()));
-        let (address, listener) = listener::start(Arc::clone(&state), &config, &pki, stop.clone()).await?;
+        let (address, listener) = listener::start(Arc::clone(&state), &config, &pki, drain.clone()).await?;
         kubernetes_service::keep(&state.registry, &config, address).await.map_err(StartError::Bootstrap)?;
-        Ok(ApiServer { state, store, pki, address, stop, listener })
+        hooks.kubernetes_service.done();
+        let shutdown_delay = config.limits.shutdown_delay_duration;
+        Ok(ApiServer { state, store, pki, address, stop, drain, ending, shutdown_delay, listener })
     }
 
     /// Where it listens.
@@ -211,12 +239,16 @@ impl ApiServer {
         self.client(Identity::user("kubernetes-admin", &[MASTERS]))
     }
 
-    /// Ends it: no request is taken any more, and the store is closed.
+    /// Ends it: it says that it is not ready, takes no further request, ends watches, answers what is under way, and
+    /// closes the store.
     pub async fn shutdown(self) {
-        self.stop.cancel();
+        self.ending.store(true, Ordering::Release);
+        tokio::time::sleep(self.shutdown_delay).await;
+        self.drain.cancel();
         if let Err(error) = self.listener.await {
             tracing::warn!(%error, "the listener did not end cleanly");
         }
+        self.stop.cancel();
         self.store.close().await;
     }
 }

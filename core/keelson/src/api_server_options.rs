@@ -8,6 +8,8 @@ use clap::Args;
 use jiff::SignedDuration;
 use keelson_apiserver::server::Config;
 
+mod limits;
+
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "API server")]
 pub(crate) struct ApiServerOptions {
@@ -23,6 +25,8 @@ pub(crate) struct ApiServerOptions {
     /// A file with the configuration of admission plugins: `AdmissionConfiguration`.
     #[arg(long, value_name = "FILE")]
     pub(crate) admission_control_config_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) limits: limits::LimitOptions,
 }
 
 impl ApiServerOptions {
@@ -34,7 +38,7 @@ impl ApiServerOptions {
             disable: self.disable_admission_plugins.clone(),
             control_file: self.admission_control_config_file.clone(),
         };
-        Ok(())
+        self.limits.apply(config)
     }
 }
 

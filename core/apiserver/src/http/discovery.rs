@@ -1,4 +1,4 @@
-//! What is served: discovery, versions, health.
+//! What is served: discovery.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, header};
@@ -26,8 +26,6 @@ pub(super) fn serve(
     let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
     let catalog = state.registry.catalog();
     let document = match parts.as_slice() {
-        ["livez" | "readyz" | "healthz", check @ ..] => return health(info, check),
-        ["version"] => version(&state.git_version),
         ["api"] if form(headers)? == Form::AggregatedDiscovery => return aggregated(&catalog, Core::Only),
         ["apis"] if form(headers)? == Form::AggregatedDiscovery => {
             return aggregated(&catalog, Core::Without);
@@ -38,50 +36,11 @@ pub(super) fn serve(
         ["apis", group] => group_of(&catalog, group).ok_or_else(Status::path_not_found)?,
         ["apis", group, version] => resources(&catalog, &GroupVersion::parse(&format!("{group}/{version}")))?,
         [] => {
-            json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]})
+            json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]})
         }
         _ => return Err(Status::path_not_found()),
     };
     Ok(answer(StatusCode::OK, &document))
-}
-
-/// The server answers once its store is open and its cache is filled, so that being asked is being well; a check
-/// that is named must be one that there is.
-fn health(info: &RequestInfo, check: &[&str]) -> Result<Response, Status> {
-    if !matches!(check, [] | ["ping"]) {
-        return Err(Status::path_not_found());
-    }
-    let kind = info.path.split('/').find(|part| !part.is_empty()).unwrap_or_default();
-    let text = if info.query.contains_key("verbose") {
-        format!("[+]ping ok\n{kind} check passed\n")
-    } else {
-        "ok".to_owned()
-    };
-    Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
-}
-
-/// When the binary was built (RFC 3339) and of what, where the build says so; upstream's values for an unknown build
-/// otherwise.
-const BUILD_DATE: Option<&str> = option_env!("KEELSON_BUILD_DATE");
-const COMMIT: Option<&str> = option_env!("KEELSON_GIT_COMMIT");
-
-fn version(git_version: &str) -> Value {
-    let numbers = git_version.trim_start_matches('v');
-    let mut parts = numbers.split('.');
-    json!({
-        "major": parts.next(), "minor": parts.next(), "gitVersion": git_version,
-        "gitCommit": COMMIT.unwrap_or_default(), "gitTreeState": "clean",
-        "buildDate": BUILD_DATE.unwrap_or("1970-01-01T00:00:00Z"),
-        "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", architecture()),
-    })
-}
-
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 fn groups(catalog: &Catalog) -> Value {

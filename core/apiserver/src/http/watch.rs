@@ -109,7 +109,8 @@ pub(super) fn serve(
                 "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
             ));
         }
-        Some(_) | None => info.flag("sendInitialEvents"),
+        Some("true" | "1") => true,
+        Some(_) | None => false,
     };
     let asked = revision(info)?;
     let seconds: u64 = match info.parameter("timeoutSeconds") {

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Limits;
+
 /// How the server runs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -23,6 +25,10 @@ pub struct Config {
     pub event_ttl: Duration,
     /// Which admission plugins run, and how.
     pub admission: crate::admission::Config,
+    /// How much the server takes on at once, and how long it waits.
+    pub limits: Limits,
+    /// Where the server counts; others may add to it.
+    pub metrics: keelson_metrics::Registry,
 }
 
 impl Config {
@@ -36,6 +42,8 @@ impl Config {
             service_cidr: ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
             git_version: "v1.36.0".to_owned(),
             event_ttl: Duration::from_secs(3600),
+            limits: Limits::default(),
+            metrics: keelson_metrics::Registry::default(),
             admission: crate::admission::Config::default(),
         }
     }

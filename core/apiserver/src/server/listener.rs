@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::Request;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::connection::Connections;
 use super::{Config, StartError};
 use crate::http::{ApiState, Failure, compression, handle};
 use crate::identity::Identity;
@@ -24,8 +25,6 @@ use crate::pki::{Pki, PkiError};
 
 /// Connections at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 4096;
-/// How long a client may take for a handshake, and for the head of a request.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 fn tls(config: &Config, pki: &Pki) -> Result<rustls::ServerConfig, StartError> {
     let first = config.service_cidr.hosts().next();
@@ -68,7 +67,7 @@ fn tls(config: &Config, pki: &Pki) -> Result<rustls::ServerConfig, StartError> {
     Ok(tls)
 }
 
-/// Listens, and serves until it is told to stop.
+/// Listens, and serves until it is told to stop; then what is under way has some time to end.
 pub(super) async fn start(
     state: Arc<ApiState>,
     config: &Config,
@@ -79,60 +78,54 @@ pub(super) async fn start(
     let listen = |source| StartError::Listen { bind: config.bind, source };
     let listener = TcpListener::bind(config.bind).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
+    let limits = config.limits.clone();
+    let patience = limits.request_timeout;
+    let connections = Arc::new(Connections { state, acceptor, limits, stop });
     let task = tokio::spawn(async move {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let accepted = tokio::select! {
-                () = stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let (state, acceptor, stop) = (Arc::clone(&state), acceptor.clone(), stop.clone());
-                    tokio::spawn(async move {
-                        tokio::select! {
-                            () = stop.cancelled() => {}
-                            () = serve(state, acceptor, stream) => {}
-                        }
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    // Out of file descriptors, as a rule: a pause lets some be closed.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
+        let running = TaskTracker::new();
+        accept(listener, &connections, &running).await;
+        running.close();
+        if tokio::time::timeout(patience, running.wait()).await.is_err() {
+            tracing::warn!(connections = running.len(), "connections that do not end are left");
         }
     });
     Ok((address, task))
 }
 
-async fn serve(state: Arc<ApiState>, acceptor: TlsAcceptor, stream: TcpStream) {
-    let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a TLS handshake failed");
-            return;
+async fn accept(listener: TcpListener, connections: &Arc<Connections>, running: &TaskTracker) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            () = connections.stop.cancelled() => return,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connections = Arc::clone(connections);
+                running.spawn(async move {
+                    connections.serve(stream).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, as a rule: a pause lets some be closed.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
-        Err(_) => return,
-    };
-    let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(identity);
-    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-        let (state, peer) = (Arc::clone(&state), peer.clone());
-        async move { Ok::<_, std::convert::Infallible>(answer(state, peer, request.map(Body::new)).await) }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1000).keep_alive_interval(PATIENCE * 2);
-    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
-        tracing::debug!(%error, "a connection ended");
     }
 }
 
-async fn answer(
+/// Who a client says that it is by the certificate that it has shown.
+pub(super) fn peer(stream: &TlsStream<TcpStream>) -> Option<Identity> {
+    stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(identity)
+}
+
+pub(super) async fn answer(
     state: Arc<ApiState>,
     peer: Option<Identity>,
     request: Request<Body>,
@@ -140,7 +133,9 @@ async fn answer(
     use axum::response::IntoResponse;
     let path = request.uri().path();
     let gzip = compression::accepts(request.headers());
-    match state.authenticator.request(peer, request.headers(), path) {
+    let who = state.authenticator.request(peer, request.headers(), path);
+    state.insight.authenticated(who.as_ref());
+    match who {
         Ok(identity) => {
             let response = handle(state, identity, request).await;
             if gzip { compression::compress(response).await } else { response }

@@ -7,6 +7,7 @@ mod harness;
 
 mod custom_resources;
 mod events;
+mod insight;
 mod pod_rules;
 mod pods;
 mod roles;

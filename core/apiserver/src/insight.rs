@@ -1,0 +1,245 @@
+//! What the server tells of itself: metrics, health, and the trace of a request.
+//!
+//! Everything that is counted per request is resolved once for each kind of request and kept: a request costs a lookup
+//! without a lock and some atomic additions.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderMap, Method, Request};
+use http_body::Body as _;
+use keelson_metrics::{IntCounter, IntCounterVec, IntGauge, RegistryError};
+
+use keelson_api::Status;
+
+use crate::http::ApiState;
+use crate::identity::Identity;
+use crate::registry::Registry;
+use crate::request_info::RequestInfo;
+
+pub mod admission;
+pub mod health;
+pub mod long_running;
+pub mod objects;
+pub mod paths;
+pub mod requests;
+pub mod store;
+pub mod trace;
+
+pub use health::Health;
+use long_running::LongRunning;
+use requests::{Requests, Series};
+use trace::Trace;
+
+/// The longest time that a short request may take unnoticed.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// Requests by the decision of a part of the server.
+#[derive(Debug)]
+struct Outcomes {
+    success: IntCounter,
+    failure: IntCounter,
+}
+
+/// Counts as one until it is dropped: also when a caller has gone before its answer was there.
+struct InFlight(IntGauge);
+
+impl InFlight {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        InFlight(gauge.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What the server tells of itself.
+pub struct Insight {
+    /// All metrics.
+    pub registry: keelson_metrics::Registry,
+    /// What makes the server alive and ready.
+    pub health: Health,
+    requests: Requests,
+    reading: IntGauge,
+    writing: IntGauge,
+    authentication: Outcomes,
+    users: IntCounterVec,
+    handshakes: IntCounter,
+    /// Tells streams to end.
+    stop: tokio_util::sync::CancellationToken,
+}
+
+/// One request, from its beginning to its answer.
+pub struct Call {
+    series: Option<Arc<Series>>,
+    began: Instant,
+    /// How long it waited for its turn, which is no time of its own.
+    pub waited: Duration,
+    is_long_running: bool,
+    _in_flight: Option<InFlight>,
+    /// What it is known by.
+    pub trace: Trace,
+}
+
+impl Insight {
+    /// Makes the metrics.
+    pub fn new(
+        registry: keelson_metrics::Registry,
+        git_version: &str,
+        stop: tokio_util::sync::CancellationToken,
+    ) -> Result<Self, RegistryError> {
+        keelson_metrics::process::register(&registry)?;
+        trace::register_build(&registry, git_version)?;
+        let inflight = registry.gauges(
+            "apiserver_current_inflight_requests",
+            "Number of currently used inflight request limit of this apiserver per request kind.",
+            &["request_kind"],
+        )?;
+        let attempts = registry.counters(
+            "authentication_attempts",
+            "Counter of authenticated attempts.",
+            &["result"],
+        )?;
+        let handshakes = registry.counters(
+            "apiserver_tls_handshake_errors_total",
+            "Number of requests dropped with 'TLS handshake error from' error",
+            &[],
+        )?;
+        Ok(Insight {
+            health: Health::new(&registry)?,
+            requests: Requests::new(&registry)?,
+            reading: inflight.with_label_values(&["readOnly"]),
+            writing: inflight.with_label_values(&["mutating"]),
+            authentication: Outcomes {
+                success: attempts.with_label_values(&["success"]),
+                failure: attempts.with_label_values(&["failure"]),
+            },
+            users: registry.counters(
+                "authenticated_user_requests",
+                "Counter of authenticated requests broken out by username.",
+                &["username"],
+            )?,
+            handshakes: handshakes.with_label_values::<&str>(&[]),
+            registry,
+            stop,
+        })
+    }
+
+    /// Counts an attempt to say who one is.
+    pub fn authenticated(&self, who: Result<&Identity, &Status>) {
+        match who {
+            Ok(identity) => {
+                self.authentication.success.inc();
+                self.users.with_label_values(&[user_class(&identity.username)]).inc();
+            }
+            Err(_) => self.authentication.failure.inc(),
+        }
+    }
+
+    /// Counts a TLS handshake that failed.
+    pub fn handshake_failed(&self) {
+        self.handshakes.inc();
+    }
+
+    /// Begins to count a request.
+    pub fn begin(&self, registry: &Registry, info: &RequestInfo, request: &Request<Body>) -> Call {
+        let is_long_running = is_long_running(info);
+        let is_read = matches!(info.verb.as_str(), "get" | "list" | "watch" | "head" | "options");
+        let kind = if is_read { &self.reading } else { &self.writing };
+        Call {
+            _in_flight: (!is_long_running).then(|| InFlight::new(kind)),
+            series: self.requests.series(registry, info, request.headers()),
+            began: Instant::now(),
+            waited: Duration::ZERO,
+            is_long_running,
+            trace: Trace::of(request),
+        }
+    }
+
+    /// Counts an answer, and marks it with the request's id.
+    pub fn end(&self, call: Call, mut response: Response) -> Response {
+        let elapsed = call.began.elapsed();
+        let code = response.status().as_u16();
+        call.trace.mark(response.headers_mut());
+        if !call.is_long_running && elapsed.saturating_sub(call.waited) > SLOW {
+            call.trace.warn_slow(elapsed, call.waited, code);
+        }
+        let Some(series) = call.series else { return response };
+        if call.is_long_running && code < 400 {
+            return response.map(|body| {
+                Body::new(LongRunning::new(
+                    body,
+                    series,
+                    call.began,
+                    code,
+                    self.stop.clone().cancelled_owned(),
+                ))
+            });
+        }
+        let size = response.body().size_hint().exact();
+        series.answered(code, elapsed, elapsed.saturating_sub(call.waited), size);
+        response
+    }
+
+    /// Counts a request that the server gave up.
+    pub fn terminated(&self, call: &Call, code: u16) {
+        if let Some(series) = &call.series {
+            self.requests.terminated(series, code);
+        }
+    }
+}
+
+impl Call {
+    /// Serves the request: in its trace, and not longer than a request may take.
+    pub async fn run(
+        &self,
+        state: &ApiState,
+        serve: impl Future<Output = Result<Response, Status>>,
+    ) -> Result<Response, Status> {
+        let serve = self.trace.within(serve);
+        if self.is_long_running {
+            return serve.await;
+        }
+        // The time is looked at only when the answer is not there at once.
+        match tokio::time::timeout(state.request_timeout, serve).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let status = Status::timeout("Timeout: request did not complete within the allotted timeout");
+                state.insight.terminated(self, status.code);
+                Err(status)
+            }
+        }
+    }
+}
+
+/// The classes of users that are told apart; anything finer would let callers choose the number of metrics.
+fn user_class(name: &str) -> &'static str {
+    match name {
+        "admin" => "admin",
+        "client" => "client",
+        "kube_proxy" => "kube_proxy",
+        name if name.contains('@') => "email_id",
+        _ => "other",
+    }
+}
+
+/// Whether a request lasts as long as its client wants: it has no time limit, and no place among those that have.
+pub fn is_long_running(info: &RequestInfo) -> bool {
+    if !info.is_resource {
+        return false;
+    }
+    matches!(info.verb.as_str(), "watch" | "proxy")
+        || matches!(info.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
+}
+
+/// Whether a write is server-side apply, by its media type.
+fn is_apply(method: &Method, headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    *method == Method::PATCH && kind.starts_with(b"application/apply-patch")
+}

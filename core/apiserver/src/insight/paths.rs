@@ -1,0 +1,46 @@
+//! The paths under which the server tells of itself.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
+use keelson_api::Status;
+use keelson_metrics::Format;
+
+use super::{Insight, health, trace};
+use crate::request_info::RequestInfo;
+
+impl Insight {
+    /// Serves `/livez`, `/readyz`, `/healthz` and what is below them, `/metrics` and `/version`; `None` for any other
+    /// path.
+    pub async fn serve(
+        &self,
+        info: &RequestInfo,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        git_version: &str,
+    ) -> Option<Result<Response, Status>> {
+        let first = info.path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        let is_known = matches!(first, "livez" | "readyz" | "healthz")
+            || matches!(info.path.trim_end_matches('/'), "/metrics" | "/version");
+        if info.is_resource || !is_known {
+            return None;
+        }
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let text = "the server does not allow this method on the requested resource";
+            return Some(Err(Status::new(405, "MethodNotAllowed", text)));
+        }
+        let answer = match first {
+            "metrics" => Ok(self.metrics(headers)),
+            "version" => Ok(crate::http::json(StatusCode::OK, &trace::version(git_version))),
+            _ => self.health.serve(info, uri.query()).await,
+        };
+        let is_head = *method == Method::HEAD;
+        Some(answer.map(|response| if is_head { health::without_body(response) } else { response }))
+    }
+
+    fn metrics(&self, headers: &HeaderMap) -> Response {
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        let format = Format::accepted(accept.unwrap_or_default());
+        ([(header::CONTENT_TYPE, format.content_type())], self.registry.expose(format)).into_response()
+    }
+}

@@ -1,0 +1,72 @@
+//! Times what is asked of the store.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use keelson_metrics::{Histogram, RegistryError};
+use keelson_store::engine::HistoryError;
+use keelson_store::{Change, Entry, Precondition, Revision, Snapshot, Store, StoreError, Write};
+
+const DURATIONS: [f64; 24] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
+    20.0, 30.0, 45.0, 60.0, 120.0,
+];
+
+/// A store whose work is timed. Its metric has upstream's name for requests to its own store, etcd.
+pub struct Measured {
+    inner: Arc<dyn Store>,
+    create: Histogram,
+    update: Histogram,
+    delete: Histogram,
+    barrier: Histogram,
+}
+
+impl Measured {
+    /// Times a store.
+    pub fn new(inner: Arc<dyn Store>, registry: &keelson_metrics::Registry) -> Result<Self, RegistryError> {
+        let durations = registry.histograms(
+            "etcd_request_duration_seconds",
+            "Etcd request latency in seconds for each operation and object type.",
+            &["operation"],
+            &DURATIONS,
+        )?;
+        let of = |operation: &str| durations.with_label_values(&[operation]);
+        let (create, update, delete, barrier) = (of("create"), of("update"), of("delete"), of("barrier"));
+        Ok(Measured { inner, create, update, delete, barrier })
+    }
+}
+
+#[async_trait]
+impl Store for Measured {
+    async fn write(&self, write: Write) -> Result<Entry, StoreError> {
+        let duration = match (&write.change, &write.precondition) {
+            (Change::Put(_), Precondition::Absent) => &self.create,
+            (Change::Put(_), _) => &self.update,
+            (Change::Delete(_), _) => &self.delete,
+        };
+        let began = Instant::now();
+        let outcome = self.inner.write(write).await;
+        duration.observe(began.elapsed().as_secs_f64());
+        outcome
+    }
+
+    async fn barrier(&self) -> Result<Revision, StoreError> {
+        let began = Instant::now();
+        let outcome = self.inner.barrier().await;
+        self.barrier.observe(began.elapsed().as_secs_f64());
+        outcome
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.inner.snapshot()
+    }
+
+    fn snapshot_at(&self, revision: Revision) -> Result<Snapshot, HistoryError> {
+        self.inner.snapshot_at(revision)
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
