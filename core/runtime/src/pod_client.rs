@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::config::PodProcess;
 use crate::pod_process::READY;
@@ -56,37 +57,14 @@ pub(crate) async fn spawn(program: &PodProcess, folder: &Path) -> Result<(), Pod
     Err(PodClientError::NotReady(if text.is_empty() { status.to_string() } else { text }))
 }
 
-/// One connection to a pod process.
+/// What a pod process sends.
 #[derive(Debug)]
-pub(crate) struct PodConnection {
-    stream: UnixStream,
+pub(crate) struct PodReader {
+    stream: OwnedReadHalf,
     input: Vec<u8>,
 }
 
-impl PodConnection {
-    pub(crate) async fn open(folder: &Path) -> Result<Self, PodClientError> {
-        // A socket's name is short: it goes by the open folder.
-        let handle = File::open(folder).map_err(PodClientError::Connect)?;
-        let path = PathBuf::from(format!("/proc/self/fd/{}/pod.sock", handle.as_raw_fd()));
-        let stream = UnixStream::connect(path).await.map_err(PodClientError::Connect)?;
-        Ok(Self { stream, input: Vec::new() })
-    }
-
-    pub(crate) async fn send(&mut self, kind: Kind, payload: &[u8]) -> Result<(), PodClientError> {
-        let mut frame = Vec::with_capacity(payload.len() + 5);
-        protocol::encode(kind, payload, &mut frame);
-        self.stream.write_all(&frame).await.map_err(PodClientError::Io)
-    }
-
-    pub(crate) async fn send_json(
-        &mut self,
-        kind: Kind,
-        value: &impl Serialize,
-    ) -> Result<(), PodClientError> {
-        let payload = serde_json::to_vec(value).map_err(PodClientError::Json)?;
-        self.send(kind, &payload).await
-    }
-
+impl PodReader {
     /// The next frame; `None` when the pod process has closed. Safe to cancel.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, PodClientError> {
         loop {
@@ -98,6 +76,56 @@ impl PodConnection {
                 return Ok(None);
             }
         }
+    }
+}
+
+/// What is sent to a pod process.
+#[derive(Debug)]
+pub(crate) struct PodWriter(OwnedWriteHalf);
+
+impl PodWriter {
+    pub(crate) async fn send(&mut self, kind: Kind, payload: &[u8]) -> Result<(), PodClientError> {
+        let mut frame = Vec::with_capacity(payload.len() + 5);
+        protocol::encode(kind, payload, &mut frame);
+        self.0.write_all(&frame).await.map_err(PodClientError::Io)
+    }
+}
+
+/// One connection to a pod process.
+#[derive(Debug)]
+pub(crate) struct PodConnection {
+    reader: PodReader,
+    writer: PodWriter,
+}
+
+impl PodConnection {
+    pub(crate) async fn open(folder: &Path) -> Result<Self, PodClientError> {
+        // A socket's name is short: it goes by the open folder.
+        let handle = File::open(folder).map_err(PodClientError::Connect)?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}/pod.sock", handle.as_raw_fd()));
+        let stream = UnixStream::connect(path).await.map_err(PodClientError::Connect)?;
+        let (reader, writer) = stream.into_split();
+        let reader = PodReader { stream: reader, input: Vec::new() };
+        Ok(Self { reader, writer: PodWriter(writer) })
+    }
+
+    /// Both directions, which do not wait for each other.
+    pub(crate) fn split(self) -> (PodReader, PodWriter) {
+        (self.reader, self.writer)
+    }
+
+    pub(crate) async fn send_json(
+        &mut self,
+        kind: Kind,
+        value: &impl Serialize,
+    ) -> Result<(), PodClientError> {
+        let payload = serde_json::to_vec(value).map_err(PodClientError::Json)?;
+        self.writer.send(kind, &payload).await
+    }
+
+    /// The next frame; `None` when the pod process has closed. Safe to cancel.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, PodClientError> {
+        self.reader.next().await
     }
 
     /// Asks, and takes the answer.

@@ -225,6 +225,8 @@ impl RuntimeService for RuntimeServer {
             command: request.cmd,
             tty: request.tty,
             stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr && !request.tty,
         })?;
         Ok(Response::new(v1::ExecResponse { url }))
     }

@@ -1,7 +1,7 @@
-//! The streaming server: exec, attach and port-forward over WebSocket on a loopback port, by one-time tokens.
+//! The streaming server: exec, attach and port-forward over WebSocket and SPDY on a loopback port, by one-time tokens.
 //!
-//! - `remote_command`: `v4.channel.k8s.io` and `v5.channel.k8s.io`
-//! - `port_forward`: the WebSocket forms of port forwarding; `spdy`: what is inside of one of them
+//! - `remote_command`: exec and attach; `port_forward`: all forms of port forwarding
+//! - `wire`: the bytes of either; `spdy`: the protocol of old clients, and what is inside of a tunnel
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts as _, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -23,6 +23,7 @@ use crate::error::CallError;
 mod port_forward;
 mod remote_command;
 mod spdy;
+mod wire;
 
 /// A token is worth nothing after this.
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -47,9 +48,26 @@ async fn end(socket: &mut WebSocket) {
 /// What a token is for.
 #[derive(Debug, Clone)]
 pub(crate) enum Session {
-    Exec { folder: PathBuf, container: String, command: Vec<String>, tty: bool, stdin: bool },
-    Attach { folder: PathBuf, container: String, stdin: bool, stdout: bool, stderr: bool },
-    PortForward { netns: Option<PathBuf>, ports: Vec<u16> },
+    Exec {
+        folder: PathBuf,
+        container: String,
+        command: Vec<String>,
+        tty: bool,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
+    Attach {
+        folder: PathBuf,
+        container: String,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
+    PortForward {
+        netns: Option<PathBuf>,
+        ports: Vec<u16>,
+    },
 }
 
 impl Session {
@@ -120,24 +138,44 @@ impl Streaming {
 async fn serve(
     State(streaming): State<Streaming>,
     Path((kind, token)): Path<(String, String)>,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    mut request: Request,
 ) -> Response {
-    // A request in another protocol does not use the token up: kubectl asks again.
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
-        Err(rejection) => {
-            let text = format!("unable to upgrade: only WebSocket is supported, SPDY is not: {rejection}");
-            return (StatusCode::BAD_REQUEST, text).into_response();
-        }
+    let upgrade = match spdy::Upgrade::of(&mut request) {
+        Some(upgrade) => Asked::Spdy(upgrade),
+        None => match WebSocketUpgrade::from_request_parts(&mut request.into_parts().0, &()).await {
+            Ok(upgrade) => Asked::WebSocket(upgrade),
+            // A request in another protocol does not use the token up.
+            Err(rejection) => {
+                let text =
+                    format!("unable to upgrade: only WebSocket and SPDY/3.1 are supported: {rejection}");
+                return (StatusCode::BAD_REQUEST, text).into_response();
+            }
+        },
     };
     let session = streaming.tokens.lock().redeem(&token, Instant::now());
     let Some(session) = session.filter(|session| session.path() == kind) else {
         return (StatusCode::NOT_FOUND, "no such session, or it has expired").into_response();
     };
-    match session {
-        Session::Exec { .. } | Session::Attach { .. } => remote_command::upgrade(upgrade, session),
-        Session::PortForward { netns, ports } => port_forward::upgrade(upgrade, netns, ports),
+    match (upgrade, session) {
+        (Asked::WebSocket(upgrade), Session::PortForward { netns, ports }) => {
+            port_forward::upgrade(upgrade, netns, ports)
+        }
+        (Asked::Spdy(upgrade), Session::PortForward { netns, .. }) => {
+            port_forward::upgrade_spdy(upgrade, netns)
+        }
+        (Asked::WebSocket(upgrade), session @ (Session::Exec { .. } | Session::Attach { .. })) => {
+            remote_command::upgrade(upgrade, session)
+        }
+        (Asked::Spdy(upgrade), session @ (Session::Exec { .. } | Session::Attach { .. })) => {
+            remote_command::upgrade_spdy(upgrade, session)
+        }
     }
+}
+
+/// The protocol in which a client wants to go on.
+enum Asked {
+    WebSocket(WebSocketUpgrade),
+    Spdy(spdy::Upgrade),
 }
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! Port forwarding over WebSocket, subprotocol `v4.channel.k8s.io`: for the n-th port, channel 2n carries data and
 //! channel 2n+1 errors; the first message of each is the port, two bytes, little-endian.
 //!
-//! - `tunnel`: the subprotocol `SPDY/3.1+portforward.k8s.io`, which `kubectl` asks for
-//!
-//! SPDY without a WebSocket around it is not spoken and is refused.
+//! - `tunnel`: SPDY, by itself or as the subprotocol `SPDY/3.1+portforward.k8s.io`, which `kubectl` asks for
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -17,6 +15,9 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 
+use super::spdy;
+use super::wire::Wire;
+
 mod tunnel;
 
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
@@ -27,7 +28,7 @@ pub(super) fn upgrade(upgrade: WebSocketUpgrade, netns: Option<PathBuf>, ports: 
     let upgrade = upgrade.protocols(PROTOCOLS);
     if upgrade.selected_protocol().is_some_and(|protocol| protocol == TUNNEL) {
         // The ports come with the streams.
-        return upgrade.on_upgrade(move |socket| tunnel::run(socket, netns));
+        return upgrade.on_upgrade(move |socket| tunnel::run(Wire::socket(socket), netns));
     }
     if upgrade.selected_protocol().is_none() || ports.is_empty() || ports.len() > MAX_PORTS {
         let text = "port forwarding is supported over the WebSocket subprotocols SPDY/3.1+portforward.k8s.io, and \
@@ -35,6 +36,10 @@ pub(super) fn upgrade(upgrade: WebSocketUpgrade, netns: Option<PathBuf>, ports: 
         return (StatusCode::BAD_REQUEST, text).into_response();
     }
     upgrade.on_upgrade(move |socket| run(socket, netns, ports))
+}
+
+pub(super) fn upgrade_spdy(upgrade: spdy::Upgrade, netns: Option<PathBuf>) -> Response {
+    upgrade.accept(&["portforward.k8s.io"], move |wire, _| tunnel::run(wire, netns))
 }
 
 /// Connects to the port on the loopback address of the pod's network namespace.

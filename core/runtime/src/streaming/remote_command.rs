@@ -1,25 +1,32 @@
-//! Exec and attach over WebSocket: one byte of channel, then data (KEP-4006).
+//! Exec and attach: what a command reads and writes, and how it ended, over whatever the client speaks.
 //!
-//! Channels: 0 stdin, 1 stdout, 2 stderr, 3 the final `Status`, 4 terminal size, and in v5 255, which closes the
-//! channel named by its payload.
+//! - `protocol`: WebSocket (KEP-4006) and SPDY, as one machine without IO
 
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use std::time::Duration;
+
+use axum::extract::ws::WebSocketUpgrade;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use super::Session;
+use super::wire::Wire;
+use super::{Session, spdy};
 use crate::error::chain;
-use crate::pod_client::{PodClientError, PodConnection};
+use crate::pod_client::{PodClientError, PodConnection, PodReader, PodWriter};
 use crate::pod_process::protocol::{ExecExit, ExecRequest, Frame, Kind, Request};
 
+mod protocol;
+
+use protocol::{Input, Output, Reader, SpdyReader, Streams, Writer};
+
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
+/// The protocols over SPDY; the last two end with a text in place of a `Status`.
+const SPDY_PROTOCOLS: [&str; 3] = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io"];
+/// How long a client may take to open its streams.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// So many pieces of input may come before the last stream is open.
+const EARLY: usize = 64;
 
 pub(super) fn upgrade(upgrade: WebSocketUpgrade, session: Session) -> Response {
     let upgrade = upgrade.protocols(PROTOCOLS);
@@ -28,12 +35,19 @@ pub(super) fn upgrade(upgrade: WebSocketUpgrade, session: Session) -> Response {
             format!("none of the subprotocols is supported; this server speaks {}", PROTOCOLS.join(", "));
         return (StatusCode::BAD_REQUEST, text).into_response();
     }
-    upgrade.on_upgrade(move |socket| run(socket, session))
+    upgrade.on_upgrade(move |socket| run(Wire::socket(socket), Reader::Socket, session))
+}
+
+pub(super) fn upgrade_spdy(upgrade: spdy::Upgrade, session: Session) -> Response {
+    upgrade.accept(&SPDY_PROTOCOLS, move |wire, protocol| {
+        let reader = SpdyReader::new(Streams::of(&session), protocol == SPDY_PROTOCOLS[0]);
+        run(wire, Reader::Spdy(Box::new(reader)), session)
+    })
 }
 
 async fn open(session: Session) -> Result<PodConnection, PodClientError> {
     let (folder, request) = match session {
-        Session::Exec { folder, container, command, tty, stdin } => {
+        Session::Exec { folder, container, command, tty, stdin, .. } => {
             (folder, Request::Exec(ExecRequest { container, args: command, tty, stdin }))
         }
         Session::Attach { folder, container, stdin, stdout, stderr } => {
@@ -66,62 +80,116 @@ fn failure(message: &str) -> Value {
     })
 }
 
-fn message(channel: u8, payload: &[u8]) -> Message {
-    let mut bytes = Vec::with_capacity(payload.len() + 1);
-    bytes.push(channel);
-    bytes.extend_from_slice(payload);
-    Message::Binary(bytes.into())
-}
-
-async fn run(mut socket: WebSocket, session: Session) {
+async fn run(mut wire: Wire, mut reader: Reader, session: Session) {
     // Who attaches looks at a container; how that ends is its status's matter, and no failure of the session.
     let looks_on = matches!(session, Session::Attach { .. });
+    let opened = tokio::time::timeout(PATIENCE, ready(&mut wire, &mut reader)).await;
+    let Ok(Some(early)) = opened else {
+        tracing::debug!("a client did not open its streams");
+        return wire.finish().await;
+    };
+    let writer = reader.writer();
     let end = match open(session).await {
-        Ok(connection) => pump(&mut socket, connection, looks_on).await,
+        Ok(connection) => pump(&mut wire, &mut reader, writer, connection, early, looks_on).await,
         Err(error) => Some(failure(&chain(&error))),
     };
-    if let Some(end) = end {
-        // The client has gone if this fails, and needs no answer.
-        let _ = socket.send(message(ERROR, end.to_string().as_bytes())).await;
-        super::end(&mut socket).await;
+    for piece in end.iter().flat_map(|end| writer.end(end)) {
+        if wire.outgoing.send(piece).await.is_err() {
+            tracing::debug!("a client has gone before its session's end");
+        }
     }
+    wire.finish().await;
 }
 
-/// Moves both ways until the command ends (its status) or the client leaves (`None`).
-async fn pump(socket: &mut WebSocket, mut connection: PodConnection, looks_on: bool) -> Option<Value> {
-    loop {
-        tokio::select! {
-            frame = connection.next() => match frame {
-                Ok(Some(frame)) => match outgoing(frame) {
-                    Outgoing::Send(message) => socket.send(message).await.ok()?,
-                    Outgoing::Exit(code) => return Some(status(if looks_on { 0 } else { code })),
-                    Outgoing::End(status) => return Some(status),
-                    Outgoing::Nothing => {}
-                },
+/// Waits for the client's streams; what it sends before the last is open is kept.
+async fn ready(wire: &mut Wire, reader: &mut Reader) -> Option<Vec<Input>> {
+    let mut early = Vec::new();
+    while !reader.is_ready() {
+        let step = reader.step(&wire.incoming.next().await?).ok()?;
+        for answer in step.answers {
+            wire.outgoing.send(answer).await.ok()?;
+        }
+        early.extend(step.inputs);
+        if step.left || early.len() > EARLY {
+            return None;
+        }
+    }
+    Some(early)
+}
+
+/// Moves both ways until the command ends (its status) or the client leaves (`None`). The directions do not wait for
+/// each other: a command that is not read must still be able to be written to, and the other way round.
+async fn pump(
+    wire: &mut Wire,
+    reader: &mut Reader,
+    writer: Writer,
+    connection: PodConnection,
+    early: Vec<Input>,
+    looks_on: bool,
+) -> Option<Value> {
+    let (from_pod, to_pod) = connection.split();
+    let (incoming, outgoing) = (&mut wire.incoming, &wire.outgoing);
+    let inward = async {
+        let mut to_pod = Some(to_pod);
+        forward(&mut to_pod, early).await;
+        while let Some(piece) = incoming.next().await {
+            let step = match reader.step(&piece) {
+                Ok(step) => step,
+                Err(error) => {
+                    tracing::debug!(%error, "a session is ended");
+                    return;
+                }
+            };
+            for answer in step.answers {
+                if outgoing.send(answer).await.is_err() {
+                    return;
+                }
+            }
+            forward(&mut to_pod, step.inputs).await;
+            if step.left {
+                return;
+            }
+        }
+    };
+    let outward = async {
+        let mut from_pod: PodReader = from_pod;
+        loop {
+            let frame = match from_pod.next().await {
+                Ok(Some(frame)) => frame,
                 Ok(None) => return Some(failure("the pod process closed the stream")),
                 Err(error) => return Some(failure(&chain(&error))),
-            },
-            message = socket.recv() => match message {
-                Some(Ok(Message::Binary(bytes))) => forward(&mut connection, &bytes).await.ok()?,
-                Some(Ok(Message::Text(text))) => forward(&mut connection, text.as_bytes()).await.ok()?,
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
-            },
+            };
+            match outgoing_of(frame) {
+                Outgoing::Send(output, payload) => {
+                    if let Some(piece) = writer.output(output, &payload)
+                        && outgoing.send(piece).await.is_err()
+                    {
+                        return None;
+                    }
+                }
+                Outgoing::Exit(code) => return Some(status(if looks_on { 0 } else { code })),
+                Outgoing::End(status) => return Some(status),
+                Outgoing::Nothing => {}
+            }
         }
+    };
+    tokio::select! {
+        end = outward => end,
+        () = inward => None,
     }
 }
 
 enum Outgoing {
-    Send(Message),
+    Send(Output, Vec<u8>),
     Exit(i32),
     End(Value),
     Nothing,
 }
 
-fn outgoing(frame: Frame) -> Outgoing {
+fn outgoing_of(frame: Frame) -> Outgoing {
     match frame.kind {
-        Kind::Stdout => Outgoing::Send(message(STDOUT, &frame.payload)),
-        Kind::Stderr => Outgoing::Send(message(STDERR, &frame.payload)),
+        Kind::Stdout => Outgoing::Send(Output::Stdout, frame.payload),
+        Kind::Stderr => Outgoing::Send(Output::Stderr, frame.payload),
         Kind::Exit => match serde_json::from_slice::<ExecExit>(&frame.payload) {
             Ok(exit) => Outgoing::Exit(exit.code),
             Err(error) => Outgoing::End(failure(&error.to_string())),
@@ -130,18 +198,27 @@ fn outgoing(frame: Frame) -> Outgoing {
     }
 }
 
-async fn forward(connection: &mut PodConnection, bytes: &[u8]) -> Result<(), PodClientError> {
-    let Some((channel, payload)) = bytes.split_first() else { return Ok(()) };
-    match *channel {
-        STDIN if !payload.is_empty() => {
-            for piece in payload.chunks(256 * 1024) {
-                connection.send(Kind::Stdin, piece).await?;
+/// Hands input over. A pod process that takes no more is about to tell the end.
+async fn forward(to_pod: &mut Option<PodWriter>, inputs: Vec<Input>) {
+    for input in inputs {
+        let Some(writer) = to_pod else { return };
+        let sent = match &input {
+            Input::Stdin(bytes) => {
+                let mut sent = Ok(());
+                for piece in bytes.chunks(256 * 1024) {
+                    if sent.is_ok() {
+                        sent = writer.send(Kind::Stdin, piece).await;
+                    }
+                }
+                sent
             }
-            Ok(())
+            Input::StdinClosed => writer.send(Kind::StdinClosed, &[]).await,
+            Input::Resize(size) => writer.send(Kind::Resize, size).await,
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "a command takes no more input");
+            *to_pod = None;
         }
-        RESIZE => connection.send(Kind::Resize, payload).await,
-        CLOSE if payload.first() == Some(&STDIN) => connection.send(Kind::StdinClosed, &[]).await,
-        _ => Ok(()),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Port forwarding as `kubectl` does it: SPDY tunnelled in a WebSocket, subprotocol `SPDY/3.1+portforward.k8s.io`.
+//! Port forwarding as `kubectl` does it: SPDY, tunnelled in a WebSocket (subprotocol `SPDY/3.1+portforward.k8s.io`) or,
+//! by clients before 1.31, without one.
 //!
 //! For each connection the client opens two streams with the same `requestid`: one for errors, one for data. Each
 //! connection is a task; one more sends, so that a slow connection does not keep others from being read.
@@ -6,20 +7,20 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use bytes::Bytes;
-use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt as _, StreamExt as _};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::super::spdy::{Decoder, Encoder, Frame, REFUSED_STREAM};
+use super::super::wire::Wire;
 use super::connect;
 
 /// Streams of a client at once.
 const MAX_STREAMS: usize = 512;
-/// Pieces on their way to one connection, and to the client.
+/// Pieces on their way to one connection.
 const QUEUE: usize = 16;
 const PIECE: usize = 32 << 10;
 
@@ -73,38 +74,22 @@ impl Requests {
 }
 
 /// Serves the tunnel until the client ends it.
-pub(super) async fn run(socket: WebSocket, netns: Option<PathBuf>) {
-    let (sink, stream) = socket.split();
-    let (outgoing, queue) = mpsc::channel(QUEUE);
-    let sending = tokio::spawn(send(sink, queue));
-    receive(stream, netns, outgoing).await;
-    if sending.await.is_err() {
-        tracing::debug!("the sending side of a port forwarding was given up");
-    }
+pub(super) async fn run(mut wire: Wire, netns: Option<PathBuf>) {
+    receive(&mut wire.incoming, netns, &wire.outgoing).await;
+    wire.finish().await;
 }
 
-async fn send(mut sink: SplitSink<WebSocket, Message>, mut queue: mpsc::Receiver<Bytes>) {
-    while let Some(bytes) = queue.recv().await {
-        if sink.send(Message::Binary(bytes)).await.is_err() {
-            return;
-        }
-    }
-    let normal = CloseFrame { code: close_code::NORMAL, reason: "".into() };
-    // The client has gone if this fails.
-    let _ = sink.send(Message::Close(Some(normal))).await;
-}
-
-async fn receive(mut stream: SplitStream<WebSocket>, netns: Option<PathBuf>, outgoing: mpsc::Sender<Bytes>) {
+async fn receive(
+    incoming: &mut BoxStream<'static, Bytes>,
+    netns: Option<PathBuf>,
+    outgoing: &mpsc::Sender<Bytes>,
+) {
     let (mut decoder, mut encoder) = (Decoder::new(), Encoder::default());
     let (mut requests, mut inputs) = (Requests::default(), HashMap::<u32, Input>::new());
     // Connections end with the tunnel.
     let mut connections = JoinSet::new();
-    while let Some(Ok(message)) = stream.next().await {
-        match message {
-            Message::Binary(bytes) => decoder.push(&bytes),
-            Message::Close(_) => return,
-            Message::Text(_) | Message::Ping(_) | Message::Pong(_) => continue,
-        }
+    while let Some(bytes) = incoming.next().await {
+        decoder.push(&bytes);
         while connections.try_join_next().is_some() {}
         inputs.retain(|_, input| !input.is_closed());
         loop {
@@ -120,6 +105,9 @@ async fn receive(mut stream: SplitStream<WebSocket>, netns: Option<PathBuf>, out
                 Frame::Open { stream, headers } => match requests.open(stream, &headers) {
                     Opened::Refused => Some(Encoder::reset(stream, REFUSED_STREAM)),
                     Opened::Waiting => Some(encoder.reply(stream)),
+                    Opened::Connection { data, .. } if connections.len() >= MAX_STREAMS => {
+                        Some(Encoder::reset(data, REFUSED_STREAM))
+                    }
                     Opened::Connection { port, error, data } => {
                         let (input, pieces) = mpsc::channel(QUEUE);
                         inputs.insert(data, input);

@@ -139,9 +139,14 @@ impl Encoder {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::headers::tests::block;
     use super::*;
+
+    /// A client's new stream.
+    pub(crate) fn open_stream(first: bool, stream: u32, kind: &str) -> Bytes {
+        control(SYN_STREAM, &[&stream.to_be_bytes(), &[0; 6], &block(first, &[("streamType", kind)])])
+    }
 
     fn decoded(bytes: &[u8]) -> Result<Vec<Frame>, SpdyError> {
         let mut decoder = Decoder::new();
