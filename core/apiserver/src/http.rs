@@ -17,6 +17,7 @@ use crate::custom_resources::{Settled, is_definitions};
 use crate::identity::Identity;
 use crate::insight::Insight;
 use crate::kubelet_proxy::KubeletProxy;
+use crate::proxy::Proxy;
 use crate::registry::{Record, Registry, Target, WriteOptions};
 use crate::request_info::RequestInfo;
 
@@ -30,6 +31,7 @@ pub mod objects;
 pub mod openapi;
 pub mod patch;
 pub mod reviews;
+mod streams;
 pub mod table;
 mod tokens;
 pub mod watch;
@@ -52,6 +54,8 @@ pub struct ApiState {
     pub definitions: Settled,
     /// The way to kubelets.
     pub kubelets: KubeletProxy,
+    /// The way to pods, Services and nodes.
+    pub proxy: Proxy,
     /// The authority's certificate, in PEM.
     pub authority: String,
     /// The version that `/version` tells, such as `v1.36.0`.
@@ -173,15 +177,8 @@ async fn serve(
         let asked = body::object(body::value(&parts.headers, &raw)?, &kind)?;
         return Ok(json(StatusCode::CREATED, &tokens::create(state, &identity, &info, asked)?));
     }
-    if matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy") {
-        // A WebSocket opens with GET; what it does is to create a stream.
-        if matches!(info.subresource.as_str(), "exec" | "attach" | "portforward") && info.verb == "get" {
-            authorize(state, &identity, &RequestInfo { verb: "create".to_owned(), ..info.clone() }).await?;
-        }
-        let remarks = request.extensions().get().cloned().unwrap_or_default();
-        let query = request.uri().query().unwrap_or_default().to_owned();
-        connect::admit(state, &identity, &info, &resource, &query, remarks).await?;
-        return state.kubelets.serve(&state.registry, &info, request).await;
+    if streams::is_connect(&info) {
+        return streams::serve(state, &identity, &info, &resource, request).await;
     }
     let makes_namespace = resource.kind == "Namespace" && matches!(info.verb.as_str(), "create" | "patch");
     let defines = is_definitions(&resource) && !matches!(info.verb.as_str(), "get" | "list" | "watch");

@@ -1,13 +1,13 @@
-//! The way to kubelets: logs, exec, attach and port-forward of pods, and a node's own paths. Upgraded connections are
-//! passed on byte for byte in both directions.
+//! The way to kubelets: logs, exec, attach and port-forward of pods, and a node's own paths ([`crate::proxy`]). Upgraded
+//! connections are passed on byte for byte in both directions.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderMap, HeaderName, Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use http::uri::InvalidUri;
+use http::{HeaderValue, Request, StatusCode, Uri, header};
 use keelson_api::{GroupResource, Object, Status};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::cache;
 use crate::pki::{Pki, PkiError};
+use crate::proxy::forward::Outward;
 use crate::registry::Registry;
 use crate::request_info::RequestInfo;
 
@@ -163,15 +164,6 @@ async fn refusal(response: Response, pod: &str) -> Status {
     }
 }
 
-/// Headers that belong to the caller's own connection or credentials.
-fn is_own(name: &HeaderName) -> bool {
-    *name == header::AUTHORIZATION
-        || *name == header::HOST
-        || *name == header::COOKIE
-        || *name == header::ACCEPT_ENCODING
-        || name.as_str().starts_with("impersonate-")
-}
-
 fn read(registry: &Registry, resource: &str, namespace: Option<&str>, name: &str) -> Result<Object, Status> {
     let resource = GroupResource::new("", resource);
     let key = namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"));
@@ -180,7 +172,7 @@ fn read(registry: &Registry, resource: &str, namespace: Option<&str>, name: &str
 }
 
 /// Where a node's kubelet listens.
-fn endpoint(node: &Object) -> Option<(String, u16)> {
+pub(crate) fn endpoint(node: &Object) -> Option<(String, u16)> {
     let addresses = node.get(&["status", "addresses"]).and_then(Value::as_array)?;
     let of = |kind: &str| addresses.iter().find(|it| it["type"] == kind)?["address"].as_str();
     let address = of("InternalIP").or_else(|| of("Hostname"))?;
@@ -213,7 +205,7 @@ impl KubeletProxy {
         Ok(KubeletProxy { connector: TlsConnector::from(Arc::new(tls)) })
     }
 
-    /// Serves `pods/{log,exec,attach,portforward}` and `nodes/proxy`.
+    /// Serves `pods/{log,exec,attach,portforward}`.
     pub async fn serve(
         &self,
         registry: &Registry,
@@ -222,32 +214,29 @@ impl KubeletProxy {
     ) -> Result<Response, Status> {
         let name = info.name.as_deref().unwrap_or_default();
         let query = request.uri().query();
-        let (node, path) = if info.resource == "nodes" {
-            let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-            (name.to_owned(), format!("/{}{query}", info.rest))
-        } else {
-            let pod = read(registry, "pods", info.namespace.as_deref(), name)?;
-            let node = pod.get_str(&["spec", "nodeName"]).filter(|node| !node.is_empty());
-            let node =
-                node.ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))?;
-            (node.to_owned(), pod_path(info, &pod, query)?)
-        };
+        let pod = read(registry, "pods", info.namespace.as_deref(), name)?;
+        let node = pod.get_str(&["spec", "nodeName"]).filter(|node| !node.is_empty());
+        let node =
+            node.ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))?;
+        let (node, path) = (node.to_owned(), pod_path(info, &pod, query)?);
         let found = read(registry, "nodes", None, &node)?;
         let (address, port) = endpoint(&found).ok_or_else(|| unreachable(&node, "it has no address"))?;
-        let response = self.forward(&node, &address, port, &path, request).await?;
+        let path: Uri = path.parse().map_err(|error: InvalidUri| Status::bad_request(error.to_string()))?;
+        let response = self.forward(&node, &address, port, path, Outward::new(request)).await?;
         if info.subresource == "log" && !response.status().is_success() {
             return Err(refusal(response, name).await);
         }
         Ok(response)
     }
 
-    async fn forward(
+    /// Passes a request on to a node's kubelet, as this server's own.
+    pub(crate) async fn forward(
         &self,
         node: &str,
         address: &str,
         port: u16,
-        path: &str,
-        mut request: Request<Body>,
+        path: Uri,
+        mut outward: Outward,
     ) -> Result<Response, Status> {
         let server = ServerName::try_from(address.to_owned()).map_err(|error| unreachable(node, error))?;
         let connect = async {
@@ -258,49 +247,13 @@ impl KubeletProxy {
         let stream =
             tokio::time::timeout(PATIENCE, connect).await.map_err(|error| unreachable(node, error))?;
         let stream = stream.map_err(|error| unreachable(node, error))?;
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(|error| unreachable(node, error))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a connection to a kubelet ended");
-            }
-        });
-        let upgrade =
-            request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
-        let (parts, body) = request.into_parts();
-        let mut outward = Request::builder().method(parts.method).uri(path);
-        if let Some(headers) = outward.headers_mut() {
-            let passed: HeaderMap = parts
-                .headers
-                .iter()
-                .filter(|(name, _)| !is_own(name))
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect();
-            *headers = passed;
+        for name in [header::COOKIE, header::ACCEPT_ENCODING] {
+            outward.headers.remove(name);
         }
-        let outward = outward.header(header::HOST, format!("{address}:{port}")).body(body);
-        let outward = outward.map_err(|error| Status::bad_request(error.to_string()))?;
-        let mut response = sender.send_request(outward).await.map_err(|error| unreachable(node, error))?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let inner = hyper::upgrade::on(&mut response);
-            let Some(outer) = upgrade else {
-                return Err(Status::internal("the kubelet switched protocols without being asked to"));
-            };
-            tokio::spawn(async move {
-                let (outer, inner) = match tokio::try_join!(outer, inner) {
-                    Ok(both) => both,
-                    Err(error) => {
-                        tracing::debug!(%error, "a connection could not be upgraded");
-                        return;
-                    }
-                };
-                let (mut outer, mut inner) = (TokioIo::new(outer), TokioIo::new(inner));
-                if let Err(error) = tokio::io::copy_bidirectional(&mut outer, &mut inner).await {
-                    tracing::debug!(%error, "an upgraded connection ended");
-                }
-            });
+        if let Ok(host) = HeaderValue::from_str(&format!("{address}:{port}")) {
+            outward.headers.insert(header::HOST, host);
         }
-        Ok(response.map(Body::new))
+        outward.send(stream, path).await.map_err(|error| unreachable(node, error))
     }
 }
 

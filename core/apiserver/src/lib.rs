@@ -19,6 +19,7 @@ pub mod identity;
 pub mod insight;
 pub mod kubelet_proxy;
 pub mod pki;
+pub mod proxy;
 pub mod registry;
 pub mod remote;
 pub mod request_info;

@@ -19,6 +19,7 @@ use serde_json::Value;
 pub use credentials::{ClientCertificate, Credentials, Token};
 pub use error::{Cause, RemoteError, SetupError};
 pub use service::{Endpoint, ServiceError, ServiceResolver};
+pub(crate) use tls::any_server;
 
 mod connector;
 mod credentials;

@@ -90,6 +90,8 @@ impl RequestInfo {
             Method::PATCH => "patch",
             Method::DELETE if named => "delete",
             Method::DELETE => "deletecollection",
+            // Behind a proxy the query is not this server's.
+            Method::GET | Method::HEAD if self.subresource == "proxy" => "get",
             Method::GET | Method::HEAD if named && !self.flag("watch") => "get",
             Method::GET | Method::HEAD if self.flag("watch") => "watch",
             Method::GET | Method::HEAD => "list",

@@ -24,6 +24,7 @@ use crate::insight::store::Measured;
 use crate::insight::{Insight, objects};
 use crate::kubelet_proxy::{KubeletProxy, ProxyError};
 use crate::pki::{Pki, PkiError};
+use crate::proxy::Proxy;
 use crate::registry::Registry;
 
 mod aggregated_roles;
@@ -146,11 +147,7 @@ fn served() -> Catalog {
             continue;
         }
         let mut resource = resource.as_ref().clone();
-        // Only kubelets are proxied to.
-        let is_node = resource.kind == "Node";
-        resource
-            .subresources
-            .retain(|it| SUBRESOURCES.contains(&it.name.as_str()) && (it.name != "proxy" || is_node));
+        resource.subresources.retain(|it| SUBRESOURCES.contains(&it.name.as_str()));
         catalog.insert(Arc::new(resource));
     }
     catalog
@@ -201,6 +198,7 @@ impl ApiServer {
             authenticator,
             rbac,
             kubelets,
+            proxy: Proxy::new().map_err(StartError::Tls)?,
             authority: pki.authority().to_owned(),
             git_version: config.git_version.clone(),
             openapi_index: std::sync::OnceLock::new(),

@@ -34,6 +34,14 @@ pub(super) fn client(config: &RemoteConfig) -> Result<ClientConfig, SetupError> 
     builder.with_client_auth_cert(chain, key).map_err(SetupError::Tls)
 }
 
+/// TLS that believes every server, without a certificate of its own.
+pub(crate) fn any_server() -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_safe_default_protocol_versions()?.dangerous();
+    Ok(builder.with_custom_certificate_verifier(Arc::new(AnyServer(provider))).with_no_client_auth())
+}
+
 /// The certificates of a PEM text; nothing if it holds none.
 fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();

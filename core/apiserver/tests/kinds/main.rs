@@ -10,6 +10,7 @@ mod events;
 mod insight;
 mod pod_rules;
 mod pods;
+mod proxying;
 mod roles;
 mod services;
 mod watches;

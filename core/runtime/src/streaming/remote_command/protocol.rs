@@ -51,15 +51,20 @@ pub(super) struct Streams {
     stdin: bool,
     stdout: bool,
     stderr: bool,
+    /// Of an attached session it is not known whether it is a terminal's; then this stream may come later, or never.
+    resize: bool,
 }
 
 impl Streams {
     pub(super) fn of(session: &Session) -> Self {
         match *session {
-            Session::Exec { stdin, stdout, stderr, .. } | Session::Attach { stdin, stdout, stderr, .. } => {
-                Streams { stdin, stdout, stderr }
+            Session::Exec { stdin, stdout, stderr, tty, .. } => {
+                Streams { stdin, stdout, stderr, resize: tty }
             }
-            Session::PortForward { .. } => Streams { stdin: false, stdout: false, stderr: false },
+            Session::Attach { stdin, stdout, stderr, .. } => Streams { stdin, stdout, stderr, resize: false },
+            Session::PortForward { .. } => {
+                Streams { stdin: false, stdout: false, stderr: false, resize: false }
+            }
         }
     }
 }
@@ -137,12 +142,13 @@ impl SpdyReader {
     }
 
     fn is_ready(&self) -> bool {
-        let Streams { stdin, stdout, stderr } = self.wanted;
+        let Streams { stdin, stdout, stderr, resize } = self.wanted;
         let is_there = |wanted: bool, open: Option<u32>| !wanted || open.is_some();
         self.open.error.is_some()
             && is_there(stdin, self.open.stdin)
             && is_there(stdout, self.open.stdout)
             && is_there(stderr, self.open.stderr)
+            && is_there(resize, self.open.resize)
     }
 
     fn step(&mut self, piece: &[u8]) -> Result<Step, SpdyError> {
@@ -173,7 +179,7 @@ impl SpdyReader {
         Ok(step)
     }
 
-    /// Takes a stream that is wanted, once. The terminal's size may come later than the others, or never.
+    /// Takes a stream that is wanted, once.
     fn open(&mut self, stream: u32, headers: &[(String, String)]) -> Bytes {
         let kind = headers.iter().find(|(name, _)| name == "streamtype").map(|(_, kind)| kind.as_str());
         let place = match kind {
@@ -249,7 +255,7 @@ mod tests {
     use super::*;
 
     fn reader(stdin: bool, stderr: bool) -> SpdyReader {
-        SpdyReader::new(Streams { stdin, stdout: true, stderr }, true)
+        SpdyReader::new(Streams { stdin, stdout: true, stderr, resize: false }, true)
     }
 
     #[test]
