@@ -1,47 +1,83 @@
-//! Who sends a request: a client certificate, a service-account token, or nobody; and for whom they act.
+//! Who sends a request: a client certificate, a proxy that vouches for its client, a token, or nobody; and for whom they
+//! act.
 
 use std::sync::Arc;
 
-use http::{HeaderMap, header};
-use keelson_api::{GroupResource, Status};
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderValue, header};
+use keelson_api::Status;
 
-use crate::authorization::{Authorizer, Decision};
-use crate::cache::{self, ResourceCache, WatchCache};
-use crate::identity::{AUTHENTICATED, Identity};
-use crate::request_info::RequestInfo;
+use crate::cache::WatchCache;
+use crate::identity::Identity;
 
+mod bootstrap_token;
+pub mod certificate;
+mod impersonation;
+pub mod options;
+pub mod request_header;
+mod service_account;
 pub mod token;
+pub mod token_file;
 
-use token::{Claims, ISSUER, Reference, Signer};
+pub use impersonation::impersonate;
+pub use options::AuthenticationOptions;
+
+use certificate::Peer;
+use request_header::RequestHeader;
+use token::Signer;
 
 /// Paths that need no credentials.
-const OPEN: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+pub(crate) const OPEN: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+
+/// Who a token stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authenticated {
+    /// The user.
+    pub identity: Identity,
+    /// Those of the audiences asked for that the token is for.
+    pub audiences: Vec<String>,
+}
+
+/// Knows the holders of some tokens.
+#[async_trait]
+pub trait TokenAuthenticator: Send + Sync {
+    /// Whose token it is, if it is for one of the audiences. `None` for a token that is not of this kind; an error for
+    /// one that is, and is of no use.
+    async fn authenticate(&self, token: &str, audiences: &[&str]) -> Result<Option<Authenticated>, String>;
+}
+
+/// The audiences asked for among those of this server, for tokens that say nothing of audiences. `None` without any.
+fn known_audiences(own: &[String], asked: &[&str]) -> Option<Vec<String>> {
+    let both: Vec<String> = own.iter().filter(|it| asked.contains(&it.as_str())).cloned().collect();
+    (!both.is_empty()).then_some(both)
+}
 
 /// The authenticator of requests that come over the network.
 pub struct Authenticator {
     signer: Arc<Signer>,
-    accounts: Arc<ResourceCache>,
-    pods: Arc<ResourceCache>,
-    secrets: Arc<ResourceCache>,
-    nodes: Arc<ResourceCache>,
-}
-
-fn is_live(cache: &ResourceCache, key: &str, uid: &str) -> bool {
-    let object = cache.get(key).and_then(|found| cache::decode(&found.bytes).ok());
-    object.is_some_and(|object| object.uid() == Some(uid))
+    proxies: Option<RequestHeader>,
+    tokens: Vec<Arc<dyn TokenAuthenticator>>,
 }
 
 impl Authenticator {
-    /// Verifies tokens of `signer`, whose accounts, pods, secrets and nodes are in the cache.
-    pub fn new(signer: Arc<Signer>, cache: &WatchCache) -> Self {
-        let of = |resource: &str| cache.resource(&GroupResource::new("", resource));
-        Authenticator {
-            signer,
-            accounts: of("serviceaccounts"),
-            pods: of("pods"),
-            secrets: of("secrets"),
-            nodes: of("nodes"),
+    /// Verifies tokens of `signer`, whose accounts, pods, secrets and nodes are in the cache, and what the options name.
+    pub fn new(
+        signer: Arc<Signer>,
+        cache: &WatchCache,
+        options: &AuthenticationOptions,
+    ) -> Result<Self, options::OptionsError> {
+        let audiences = signer.issuance().audiences.clone();
+        let mut tokens: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
+        if let Some(path) = &options.token_file {
+            tokens.push(Arc::new(options::token_file(path, audiences.clone())?));
         }
+        tokens.push(Arc::new(service_account::ServiceAccounts::new(Arc::clone(&signer), cache)));
+        if options.bootstrap_tokens {
+            tokens.push(Arc::new(bootstrap_token::BootstrapTokens::new(cache, audiences)));
+        }
+        Ok(Authenticator { signer, proxies: options.request_header.clone(), tokens })
     }
 
     /// The signer.
@@ -49,61 +85,46 @@ impl Authenticator {
         &self.signer
     }
 
-    /// The account of a token for one of the audiences. What it is bound to must still be there.
-    pub fn token(&self, token: &str, audiences: &[&str]) -> Option<(Identity, Claims)> {
-        let claims = self.signer.verify(token, audiences)?;
-        let bound = &claims.kubernetes;
-        let namespace = &bound.namespace;
-        let here = |reference: &Reference| format!("{namespace}/{}", reference.name);
-        let live = |cache: &ResourceCache, reference: &Option<Reference>| {
-            reference.as_ref().is_none_or(|it| is_live(cache, &here(it), &it.uid))
-        };
-        // A pod's token ends with its pod; the node in it only tells where that is.
-        let node = bound.pod.is_some()
-            || bound.node.as_ref().is_none_or(|node| is_live(&self.nodes, &node.name, &node.uid));
-        let account = &bound.serviceaccount;
-        let is_current = is_live(&self.accounts, &here(account), &account.uid)
-            && live(&self.pods, &bound.pod)
-            && live(&self.secrets, &bound.secret)
-            && node;
-        if !is_current {
-            return None;
-        }
-        let mut identity = Identity::service_account(namespace, &account.name);
-        if claims.sub != identity.username {
-            return None;
-        }
-        identity.uid = Some(account.uid.clone());
-        let mut tell = |key: &str, value: String| {
-            identity.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
-        };
-        tell("credential-id", format!("JTI={}", claims.jti));
-        for (kind, reference) in [("pod", &bound.pod), ("node", &bound.node)] {
-            if let Some(reference) = reference {
-                tell(&format!("{kind}-name"), reference.name.clone());
-                tell(&format!("{kind}-uid"), reference.uid.clone());
+    /// Whose token it is, for one of the audiences; else why nobody's.
+    pub async fn token(&self, token: &str, audiences: &[&str]) -> Result<Authenticated, Vec<String>> {
+        let mut faults = Vec::new();
+        for authenticator in &self.tokens {
+            match authenticator.authenticate(token, audiences).await {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => {}
+                Err(fault) => faults.push(fault),
             }
         }
-        Some((identity, claims))
+        Err(faults)
     }
 
-    /// Who sends a request: the certificate's user, else the token's. A request without either may only ask
-    /// for the server's health and version.
-    pub fn request(
+    /// Who sends a request: whom a trusted proxy names, the certificate's user, else the token's. A request without any
+    /// of them may only ask for the server's health and version. Credentials are taken from the headers: nothing
+    /// behind this needs them.
+    pub async fn request(
         &self,
-        peer: Option<Identity>,
-        headers: &HeaderMap,
+        peer: &Peer,
+        headers: &mut HeaderMap,
         path: &str,
     ) -> Result<Identity, Status> {
-        if let Some(peer) = peer {
-            return Ok(peer);
+        if let (Some(proxies), Some(proxy)) = (&self.proxies, &peer.proxy)
+            && let Some(identity) = proxies.identity(proxy, headers)
+        {
+            headers.remove(header::AUTHORIZATION);
+            return Ok(identity);
         }
-        if let Some(value) = headers.get(header::AUTHORIZATION) {
-            let token = value.to_str().ok().and_then(|value| value.split_once(' '));
-            let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-            let token = token.map(|(_, token)| token.trim()).ok_or_else(Status::unauthorized)?;
-            let found = self.token(token, &[ISSUER]);
-            return found.map(|(identity, _)| identity).ok_or_else(Status::unauthorized);
+        if let Some(client) = &peer.client {
+            headers.remove(header::AUTHORIZATION);
+            return Ok(client.clone());
+        }
+        if let Some(token) = bearer(headers)? {
+            return match self.token(&token, &self.signer.audiences()).await {
+                Ok(found) => Ok(found.identity),
+                Err(faults) => {
+                    tracing::debug!(?faults, "a token was refused");
+                    Err(Status::unauthorized())
+                }
+            };
         }
         if OPEN.contains(&path.trim_end_matches('/')) {
             return Ok(Identity::anonymous());
@@ -112,74 +133,112 @@ impl Authenticator {
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Status> {
-    let read = |value: &'a http::HeaderValue| value.to_str();
-    let value = headers.get(name).map(read).transpose();
-    value.map_err(|_| Status::bad_request(format!("the header {name} is no text")))
+/// The prefix of the WebSocket subprotocol in which browsers send a token, as base64 for URLs.
+const PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// Takes the token out of the headers. Credentials of another kind, or more than one, are refused.
+fn bearer(headers: &mut HeaderMap) -> Result<Option<String>, Status> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let token = match (values.next(), values.next()) {
+        (None, _) => return protocol(headers),
+        // Which one counts is not for us to guess.
+        (Some(_), Some(_)) => return Err(Status::unauthorized()),
+        (Some(value), None) => value.to_str().ok().and_then(|value| value.trim().split_once(' ')),
+    };
+    let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let token = token.map(|(_, token)| token.trim().to_owned()).filter(|token| !token.is_empty());
+    headers.remove(header::AUTHORIZATION);
+    token.ok_or_else(Status::unauthorized).map(Some)
 }
 
-/// The identity in whose place a request is to be served, as its `Impersonate-*` headers say and the authorizer allows.
-pub async fn impersonate(
-    authorizer: &dyn Authorizer,
-    who: Identity,
-    headers: &HeaderMap,
-) -> Result<Identity, Status> {
-    let Some(user) = text(headers, "impersonate-user")?.filter(|user| !user.is_empty()) else {
-        if headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-            return Err(Status::internal("requested to impersonate without impersonating a user"));
-        }
-        return Ok(who);
-    };
-    let mut wanted = Identity { username: user.to_owned(), ..Identity::default() };
-    let mut asks = Vec::new();
-    let ask =
-        |group: &str, resource: &str, subresource: &str, namespace: Option<&str>, name: &str| RequestInfo {
-            verb: "impersonate".to_owned(),
-            group: group.to_owned(),
-            version: "v1".to_owned(),
-            resource: resource.to_owned(),
-            subresource: subresource.to_owned(),
-            namespace: namespace.map(str::to_owned),
-            name: Some(name.to_owned()),
-            is_resource: true,
-            ..RequestInfo::default()
-        };
-    match wanted.as_service_account() {
-        Some((namespace, name)) => asks.push(ask("", "serviceaccounts", "", Some(namespace), name)),
-        None => asks.push(ask("", "users", "", None, user)),
+fn protocol(headers: &mut HeaderMap) -> Result<Option<String>, Status> {
+    if !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
+        return Ok(None);
     }
-    let authentication = "authentication.k8s.io";
-    for group in headers.get_all("impersonate-group") {
-        let group = group.to_str().map_err(|_| Status::bad_request("Impersonate-Group is no text"))?;
-        asks.push(ask("", "groups", "", None, group));
-        wanted.groups.push(group.to_owned());
-    }
-    if let Some(uid) = text(headers, "impersonate-uid")? {
-        asks.push(ask(authentication, "uids", "", None, uid));
-        wanted.uid = Some(uid.to_owned());
-    }
-    for (name, value) in headers {
-        let Some(key) = name.as_str().strip_prefix("impersonate-extra-") else { continue };
-        let value = value.to_str().map_err(|_| Status::bad_request("Impersonate-Extra is no text"))?;
-        asks.push(ask(authentication, "userextras", key, None, value));
-        wanted.extra.entry(key.to_owned()).or_default().push(value.to_owned());
-    }
-    for info in asks {
-        match authorizer.authorize(&who, &info).await {
-            Decision::Allow => {}
-            Decision::Deny { reason } => return Err(crate::http::forbidden(&who, &info, &reason)),
-            Decision::NoOpinion => return Err(crate::http::forbidden(&who, &info, "")),
+    let (mut token, mut rest) = (None, Vec::new());
+    for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
+        for protocol in value.to_str().unwrap_or_default().split(',').map(str::trim) {
+            match protocol.strip_prefix(PROTOCOL) {
+                Some(_) if token.is_some() => return Err(Status::unauthorized()),
+                Some(encoded) => token = Some(encoded.to_owned()),
+                None => rest.push(protocol.to_owned()),
+            }
         }
     }
-    if wanted.groups.is_empty()
-        && let Some((namespace, name)) = wanted.as_service_account()
-    {
-        wanted.groups = Identity::service_account(namespace, name).groups;
+    let Some(token) = token else { return Ok(None) };
+    // Without another protocol the answer could only be the token.
+    let rest = HeaderValue::from_str(&rest.join(",")).ok().filter(|rest| !rest.is_empty());
+    let decoded = URL_SAFE_NO_PAD.decode(token).ok().and_then(|token| String::from_utf8(token).ok());
+    let (Some(rest), Some(decoded)) = (rest, decoded) else { return Err(Status::unauthorized()) };
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, rest);
+    Ok(Some(decoded))
+}
+
+/// A header's key as upstream's clients send it: in lower case, with `%XX` for what a header's name cannot hold.
+fn unescape(key: &str) -> String {
+    let mut bytes = Vec::with_capacity(key.len());
+    let mut rest = key.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = tail.get(..2).filter(|_| *first == b'%').and_then(|digits| hex::decode(digits).ok());
+        match escaped {
+            Some(byte) => {
+                bytes.extend(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
     }
-    let anonymous = Identity::anonymous();
-    let default = if wanted.username == anonymous.username { &anonymous.groups[0] } else { AUTHENTICATED };
-    if !wanted.is_in(default) {
-        wanted.groups.push(default.to_owned());
+    String::from_utf8(bytes).unwrap_or_else(|_| key.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(list: &[(&str, &str)]) -> (Result<Option<String>, u16>, HeaderMap) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in list {
+            headers.append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        (bearer(&mut headers).map_err(|status| status.code), headers)
     }
-    Ok(wanted)
+
+    #[test]
+    fn a_token_is_taken_out_of_its_header() {
+        let (token, headers) = taken(&[("authorization", "bearer  abc")]);
+        assert_eq!((token, headers.len()), (Ok(Some("abc".to_owned())), 0));
+        assert_eq!(taken(&[]).0, Ok(None));
+    }
+
+    #[test]
+    fn other_credentials_or_several_are_refused() {
+        for list in [
+            &[("authorization", "Basic YTpi")][..],
+            &[("authorization", "Bearer")],
+            &[("authorization", "Bearer ")],
+            &[("authorization", "Bearer a"), ("authorization", "Bearer b")],
+        ] {
+            assert_eq!(taken(list).0, Err(401), "{list:?}");
+        }
+    }
+
+    #[test]
+    fn a_browser_sends_its_token_as_a_protocol_beside_another() {
+        let name = "sec-websocket-protocol";
+        let (token, headers) =
+            taken(&[(name, "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.YWJj")]);
+        assert_eq!(token, Ok(Some("abc".to_owned())));
+        assert_eq!(headers.get(name).unwrap(), "v5.channel.k8s.io");
+        assert_eq!(taken(&[(name, "base64url.bearer.authorization.k8s.io.YWJj")]).0, Err(401));
+        assert_eq!(taken(&[(name, "v5.channel.k8s.io")]).0, Ok(None));
+    }
+
+    #[test]
+    fn keys_in_headers_are_unescaped() {
+        assert_eq!(unescape("example.com%2fscopes"), "example.com/scopes");
+        assert_eq!(unescape("100%"), "100%");
+    }
 }

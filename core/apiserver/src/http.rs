@@ -137,12 +137,15 @@ async fn serve(
             return answer;
         }
         let known = match info.path.trim_end_matches('/') {
-            "/.well-known/openid-configuration" => Some(state.authenticator.signer().discovery()),
-            "/openid/v1/jwks" => Some(state.authenticator.signer().key_set()),
+            "/.well-known/openid-configuration" => {
+                Some((state.authenticator.signer().discovery(), "application/json"))
+            }
+            "/openid/v1/jwks" => Some((state.authenticator.signer().key_set(), "application/jwk-set+json")),
             _ => None,
         };
-        if let Some(document) = known.filter(|_| request.method() == Method::GET) {
-            return Ok(json(StatusCode::OK, &document));
+        if let Some((document, kind)) = known.filter(|_| request.method() == Method::GET) {
+            let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "public, max-age=3600")];
+            return Ok((headers, document.to_string()).into_response());
         }
         if info.path.starts_with("/openapi/") {
             return openapi::serve(state, &info, request.method(), request.headers()).await;
@@ -175,7 +178,10 @@ async fn serve(
         let (parts, content) = request.into_parts();
         let raw = body::read(content).await?;
         let asked = body::object(body::value(&parts.headers, &raw)?, &kind)?;
-        return Ok(json(StatusCode::CREATED, &tokens::create(state, &identity, &info, asked)?));
+        let (token, warnings) = tokens::create(state, &identity, &info, asked).await?;
+        let mut response = json(StatusCode::CREATED, &token);
+        crate::admission::remarks::warn(response.headers_mut(), &warnings);
+        return Ok(response);
     }
     if streams::is_connect(&info) {
         return streams::serve(state, &identity, &info, &resource, request).await;
@@ -196,7 +202,10 @@ async fn authorize(state: &ApiState, identity: &Identity, info: &RequestInfo) ->
     match state.authorizer.authorize(identity, info).await {
         Decision::Allow => Ok(()),
         Decision::Deny { reason } => Err(forbidden(identity, info, &reason)),
-        Decision::NoOpinion => Err(forbidden(identity, info, "")),
+        Decision::NoOpinion => {
+            let opinion = state.authorizer.explain(identity, info).await;
+            Err(forbidden(identity, info, &opinion.reason))
+        }
     }
 }
 

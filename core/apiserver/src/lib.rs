@@ -14,6 +14,7 @@ pub mod authentication;
 pub mod authorization;
 pub mod cache;
 pub mod custom_resources;
+mod expiring_cache;
 pub mod http;
 pub mod identity;
 pub mod insight;

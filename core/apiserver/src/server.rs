@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::configuration::ConfigError;
 use crate::admission::plugins;
 use crate::authentication::Authenticator;
-use crate::authentication::token::{Signer, TokenError};
+use crate::authentication::options::OptionsError;
 use crate::authorization::{Always, Authorizer, Union, node::NodeAuthorizer, rbac::Rbac};
 use crate::cache::WatchCache;
 use crate::custom_resources::CustomResources;
@@ -48,9 +48,9 @@ pub enum StartError {
     /// The certificates.
     #[error("open the cluster's certificates")]
     Pki(#[from] PkiError),
-    /// The key of service-account tokens.
-    #[error("open the key of service-account tokens")]
-    Token(#[from] TokenError),
+    /// How callers are known.
+    #[error("set up authentication")]
+    Authentication(#[from] OptionsError),
     /// The way to kubelets.
     #[error("set up the way to kubelets")]
     Kubelets(#[from] ProxyError),
@@ -163,9 +163,9 @@ impl ApiServer {
             cache.clone(),
         )
         .await?;
-        let signer = Arc::new(Signer::from_pem(&pki.service_account_key()?)?);
+        let signer = Arc::new(config.authentication.signer(&pki.service_account_key()?)?);
         let kubelets = KubeletProxy::new(&pki)?;
-        let authenticator = Arc::new(Authenticator::new(signer, &cache));
+        let authenticator = Arc::new(Authenticator::new(signer, &cache, &config.authentication)?);
         let rbac = Arc::new(Rbac::new(&cache));
         let nodes = Arc::new(NodeAuthorizer::new(&cache));
         let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![Arc::new(Always), nodes, rbac.clone()]));

@@ -230,7 +230,7 @@ fn kubelet_config(node: &Node<'_>) -> anyhow::Result<keelson_kubelet::Config> {
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
         cgroup_root: cluster.cgroup(),
         max_pods: 110,
-        labels: BTreeMap::from([("node-role.kubernetes.io/control-plane".to_owned(), String::new())]),
+        labels: BTreeMap::new(),
         version: crate::GIT_VERSION.to_owned(),
         certificate: serving.certificate,
         key: serving.key,

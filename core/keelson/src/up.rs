@@ -21,7 +21,9 @@ use keelson_apiserver::ApiServer;
 use keelson_apiserver::identity::MASTERS;
 use keelson_apiserver::server::Config;
 use kube::Api;
+use kube::api::{Patch, PatchParams};
 use kube::runtime::wait::await_condition;
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -390,8 +392,13 @@ async fn become_ready(
             .await
             .context("wait for the Node's Lease")?;
         let nodes: Api<NodeObject> = Api::all(client.clone());
-        let ready =
-            await_condition(nodes, &cluster.node_name, is_ready).await.context("wait for the Node")?;
+        let ready = await_condition(nodes.clone(), &cluster.node_name, is_ready)
+            .await
+            .context("wait for the Node")?;
+        // A kubelet may not give its own node a role.
+        let role = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
+        let labelled = nodes.patch(&cluster.node_name, &PatchParams::default(), &Patch::Merge(role)).await;
+        labelled.context("label the Node with its role")?;
         let address = ready.and_then(|node| {
             let mut addresses: BTreeMap<String, String> = BTreeMap::new();
             addresses.extend(node.status?.addresses?.into_iter().map(|it| (it.type_, it.address)));

@@ -1,7 +1,10 @@
-//! NodeRestriction: a kubelet writes its own node and lease, mirror pods of its node, and the pods that run there.
+//! NodeRestriction: a kubelet writes its own node, lease and slices, mirror pods of its node, and the pods that run
+//! there; tokens for others than this cluster it gets where a pod of its node asks for them.
+
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use keelson_api::{Object, Status};
+use keelson_api::{GroupResource, Object, Status};
 use serde_json::Value;
 
 use super::{Admission, Attributes, Operation};
@@ -9,15 +12,54 @@ use crate::authorization::node::refers_to_objects;
 use crate::registry::Registry;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
-/// Labels with this prefix are the administrator's.
-const RESTRICTED: &str = "node-restriction.kubernetes.io/";
+/// The domain of labels that are the administrator's.
+const RESTRICTED: &str = "node-restriction.kubernetes.io";
+/// The labels of Kubernetes' own domains that a kubelet may set.
+const KUBELET_LABELS: [&str; 12] = [
+    "kubernetes.io/hostname",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "beta.kubernetes.io/instance-type",
+    "node.kubernetes.io/instance-type",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+    "node.kubernetes.io/windows-build",
+];
+/// Domains in which it may set any.
+const KUBELET_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
 /// The plugin.
 #[derive(Debug, Default)]
 pub struct NodeRestriction;
 
+/// Whether a domain is another one, or lies below it.
+fn is_within(domain: &str, of: &str) -> bool {
+    domain.strip_suffix(of).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// Whether a label is not the kubelet's to set.
+fn is_forbidden(label: &str) -> bool {
+    let Some((domain, _)) = label.split_once('/') else { return false };
+    if is_within(domain, RESTRICTED) {
+        return true;
+    }
+    let is_own = is_within(domain, "kubernetes.io") || is_within(domain, "k8s.io");
+    let is_known =
+        KUBELET_LABELS.contains(&label) || KUBELET_DOMAINS.iter().any(|known| is_within(domain, known));
+    is_own && !is_known
+}
+
 fn runs_on(pod: &Object, node: &str) -> bool {
     pod.get_str(&["spec", "nodeName"]) == Some(node)
+}
+
+fn claims(pod: &Object) -> Vec<(&Value, &Value)> {
+    let list = pod.get(&["status", "resourceClaimStatuses"]).and_then(Value::as_array);
+    list.into_iter().flatten().map(|status| (&status["name"], &status["resourceClaimName"])).collect()
 }
 
 fn has_projections(pod: &Object) -> bool {
@@ -25,7 +67,72 @@ fn has_projections(pod: &Object) -> bool {
     volumes.into_iter().flatten().any(|volume| volume.get("projected").is_some_and(|it| !it.is_null()))
 }
 
-fn pod(attributes: &Attributes<'_>, object: Option<&Object>, node: &str) -> Result<(), String> {
+/// A mirror pod belongs to its node and to nothing else.
+fn is_owned(pod: &Object, node: &str, uid: Option<&str>) -> Result<(), String> {
+    let owners = pod.get(&["metadata", "ownerReferences"]).and_then(Value::as_array);
+    let own = "owner reference set to itself";
+    let [owner] = owners.map(Vec::as_slice).unwrap_or_default() else {
+        let what = if owners.is_none_or(Vec::is_empty) { "an" } else { "a single" };
+        return Err(format!("node {node:?} can only create pods with {what} {own}"));
+    };
+    if owner["apiVersion"] != "v1" || owner["kind"] != "Node" || owner["name"] != node {
+        return Err(format!("node {node:?} can only create pods with an {own}"));
+    }
+    if owner["controller"] != true {
+        return Err(format!("node {node:?} can only create pods with a controller {own}"));
+    }
+    if owner["blockOwnerDeletion"] == true {
+        return Err(format!("node {node:?} must not set blockOwnerDeletion on an owner reference"));
+    }
+    let (named, uid) = (owner["uid"].as_str().unwrap_or_default(), uid.unwrap_or_default());
+    if named != uid {
+        return Err(format!("node {node} UID mismatch: expected {named} got {uid}"));
+    }
+    Ok(())
+}
+
+/// What a node may not change of a claim through its status.
+fn rest_of_claim(claim: &Object) -> Object {
+    let mut rest = claim.clone();
+    for field in ["capacity", "conditions", "allocatedResourceStatuses", "allocatedResources"] {
+        rest.remove(&["status", field]);
+    }
+    for field in ["resourceVersion", "managedFields"] {
+        rest.remove(&["metadata", field]);
+    }
+    rest
+}
+
+fn claim(attributes: &Attributes<'_>, object: Option<&Object>, node: &str) -> Result<(), String> {
+    if attributes.subresource != "status" {
+        return Err("may only update PVC status".to_owned());
+    }
+    match (attributes.old, object) {
+        (Some(old), Some(new)) if rest_of_claim(old) == rest_of_claim(new) => Ok(()),
+        _ => Err(format!(
+            "node {node:?} is not allowed to update fields other than status.capacity and status.conditions"
+        )),
+    }
+}
+
+/// A slice of devices belongs to its node, before and after.
+fn slice(attributes: &Attributes<'_>, object: Option<&Object>, node: &str) -> Result<(), String> {
+    let of_node = |slice: &Object| slice.get_str(&["spec", "nodeName"]) == Some(node);
+    if !attributes.old.is_none_or(of_node) {
+        return Err("can only delete ResourceSlice with the same NodeName as the requesting node".to_owned());
+    }
+    if !object.is_none_or(of_node) {
+        return Err("can only create ResourceSlice with the same NodeName as the requesting node".to_owned());
+    }
+    Ok(())
+}
+
+fn pod(
+    attributes: &Attributes<'_>,
+    object: Option<&Object>,
+    node: &str,
+    uid: Option<&str>,
+) -> Result<(), String> {
     match (attributes.operation, attributes.subresource, attributes.old, object) {
         (Operation::Create, "", _, Some(new)) => {
             if new.annotation(MIRROR).is_none() {
@@ -34,6 +141,8 @@ fn pod(attributes: &Attributes<'_>, object: Option<&Object>, node: &str) -> Resu
                 ))
             } else if !runs_on(new, node) {
                 Err(format!("node {node:?} can only create pods with spec.nodeName set to itself"))
+            } else if let Err(detail) = is_owned(new, node, uid) {
+                Err(detail)
             } else if new.get_str(&["spec", "serviceAccountName"]).is_some_and(|name| !name.is_empty()) {
                 Err(format!("node {node:?} can not create pods that reference a service account"))
             } else if refers_to_objects(new) || has_projections(new) {
@@ -49,6 +158,8 @@ fn pod(attributes: &Attributes<'_>, object: Option<&Object>, node: &str) -> Resu
                 ))
             } else if old.labels() != new.labels() {
                 Err(format!("node {node:?} cannot update labels through pod status"))
+            } else if claims(old) != claims(new) {
+                Err(format!("node {node:?} cannot update resource claim statues"))
             } else if old.annotation(MIRROR) != new.annotation(MIRROR) {
                 // What a mirror pod refers to is not for its node to read.
                 Err(format!("node {node:?} cannot update the annotation {MIRROR:?} through pod status"))
@@ -75,12 +186,24 @@ fn own_node(attributes: &Attributes<'_>, object: Option<&Object>, node: &str) ->
     }
     let (Some(new), operation) = (object, attributes.operation) else { return Ok(()) };
     let label = |object: Option<&Object>, key: &str| object?.label(key).map(str::to_owned);
-    let keys =
-        [Some(new), attributes.old].into_iter().flatten().filter_map(Object::labels).flat_map(|it| it.keys());
-    for key in keys.filter(|key| key.starts_with(RESTRICTED)) {
-        if label(Some(new), key) != label(attributes.old, key) {
-            return Err(format!("is not allowed to modify labels: {key}"));
-        }
+    let both = [Some(new), attributes.old];
+    let keys = both.into_iter().flatten().filter_map(Object::labels).flat_map(|labels| labels.keys());
+    let changed = keys.filter(|key| label(Some(new), key) != label(attributes.old, key));
+    let forbidden: BTreeSet<&str> = changed.map(String::as_str).filter(|key| is_forbidden(key)).collect();
+    if !forbidden.is_empty() {
+        let list = forbidden.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(match operation {
+            Operation::Create => format!("node {node:?} is not allowed to set the following labels: {list}"),
+            Operation::Update | Operation::Delete | Operation::Connect => {
+                format!("is not allowed to modify labels: {list}")
+            }
+        });
+    }
+    let source = |object: &Object| object.get(&["spec", "configSource"]).filter(|it| !it.is_null()).cloned();
+    if source(new).is_some() && attributes.old.and_then(source) != source(new) {
+        return Err(format!(
+            "node {node:?} is not allowed to update configSource to a new non-nil configSource"
+        ));
     }
     let taints = |object: &Object| object.get(&["spec", "taints"]).cloned();
     if operation == Operation::Update && attributes.old.is_some_and(|old| taints(old) != taints(new)) {
@@ -97,14 +220,23 @@ impl Admission for NodeRestriction {
 
     async fn validate(
         &self,
-        _registry: &Registry,
+        registry: &Registry,
         attributes: &Attributes<'_>,
         object: Option<&Object>,
     ) -> Result<(), Status> {
         let Some(node) = attributes.identity.node() else { return Ok(()) };
         let resource = attributes.resource.group_resource();
         let outcome = match (resource.group.as_str(), resource.resource.as_str()) {
-            ("", "pods") => pod(attributes, object, node),
+            ("", "pods") => {
+                let own = match attributes.operation {
+                    Operation::Create => registry.resource(&GroupResource::new("", "nodes")).get(node),
+                    Operation::Update | Operation::Delete | Operation::Connect => None,
+                };
+                let own = own.map(|own| crate::cache::decode(&own.bytes)).transpose()?;
+                pod(attributes, object, node, own.as_ref().and_then(Object::uid))
+            }
+            ("", "persistentvolumeclaims") => claim(attributes, object, node),
+            ("resource.k8s.io", "resourceslices") => slice(attributes, object, node),
             ("", "nodes") => own_node(attributes, object, node),
             ("coordination.k8s.io", "leases") => {
                 if attributes.namespace != Some("kube-node-lease") {
@@ -121,5 +253,68 @@ impl Admission for NodeRestriction {
             _ => Ok(()),
         };
         outcome.map_err(|detail| Status::forbidden(&resource, attributes.name, &detail))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_kubelet_sets_its_own_labels_and_those_outside_of_kubernetes_domains() {
+        for label in [
+            "plain",
+            "example.com/disk",
+            "kubernetes.io/hostname",
+            "node.kubernetes.io/any",
+            "a.kubelet.kubernetes.io/b",
+        ] {
+            assert!(!is_forbidden(label), "{label}");
+        }
+        for label in [
+            "kubernetes.io/role",
+            "node-role.kubernetes.io/control-plane",
+            "x.k8s.io/y",
+            "k8s.io/y",
+            "node-restriction.kubernetes.io/a",
+            "b.node-restriction.kubernetes.io/a",
+        ] {
+            assert!(is_forbidden(label), "{label}");
+        }
+        assert!(!is_forbidden("notkubernetes.io/role"));
+    }
+
+    #[test]
+    fn a_mirror_pod_is_owned_by_its_node_alone() {
+        let owned = |owners: Value| {
+            let pod = Object::from_value(json!({"metadata": {"ownerReferences": owners}})).unwrap();
+            is_owned(&pod, "one", Some("u"))
+        };
+        let owner = |name: &str, uid: &str, controller: bool| json!({"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid, "controller": controller});
+        assert_eq!(owned(json!([owner("one", "u", true)])), Ok(()));
+        for owners in [
+            json!([]),
+            json!([owner("two", "u", true)]),
+            json!([owner("one", "v", true)]),
+            json!([owner("one", "u", false)]),
+            json!([owner("one", "u", true), owner("one", "u", true)]),
+        ] {
+            assert!(owned(owners.clone()).is_err(), "{owners}");
+        }
+    }
+
+    #[test]
+    fn of_a_claim_a_node_changes_what_it_measures_and_nothing_else() {
+        let claim = |document: Value| Object::from_value(document).unwrap();
+        let old = claim(json!({"metadata": {"name": "c"}, "status": {"phase": "Bound"}}));
+        let grown = claim(
+            json!({"metadata": {"name": "c"}, "status": {"phase": "Bound", "capacity": {"storage": "2Gi"}}}),
+        );
+        let labelled =
+            claim(json!({"metadata": {"name": "c", "labels": {"a": "b"}}, "status": {"phase": "Bound"}}));
+        assert_eq!(rest_of_claim(&old), rest_of_claim(&grown));
+        assert_ne!(rest_of_claim(&old), rest_of_claim(&labelled));
     }
 }

@@ -1,6 +1,5 @@
 //! The node authorizer: a kubelet reads what its own pods refer to and writes its own node, lease and pods.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,129 +7,18 @@ use keelson_api::selector::FieldSelector;
 use keelson_api::{GroupResource, Object};
 use keelson_store::EventKind;
 use parking_lot::Mutex;
-use serde_json::Value;
 
-use crate::authorization::{Authorizer, Decision};
+use crate::authorization::{Authorizer, Decision, Opinion};
 use crate::cache::{self, Cached, ResourceCache, WatchCache};
-use crate::identity::Identity;
+use crate::identity::{Identity, NODES};
 use crate::request_info::RequestInfo;
 
-/// Something in a pod's namespace that the pod refers to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Reference {
-    Secret(String),
-    ConfigMap(String),
-    Claim(String),
-    ServiceAccount(String),
-}
+mod graph;
 
-#[derive(Debug)]
-struct PodEntry {
-    node: String,
-    references: HashSet<Reference>,
-}
+pub use graph::Graph;
+pub(crate) use graph::refers_to_objects;
 
-/// Which node's pods refer to what.
-#[derive(Debug, Default)]
-pub struct Graph {
-    pods: HashMap<(String, String), PodEntry>,
-    /// How many pods of a node refer to a thing in a namespace.
-    edges: HashMap<(String, Reference), HashMap<String, usize>>,
-}
-
-fn references(pod: &Object) -> HashSet<Reference> {
-    let mut found = HashSet::new();
-    let text = |value: &Value, pointer: &str| value.pointer(pointer)?.as_str().map(str::to_owned);
-    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
-    let service_account = pod.get_str(&["spec", "serviceAccountName"]).filter(|name| !name.is_empty());
-    found.extend(service_account.map(|name| Reference::ServiceAccount(name.to_owned())));
-    for secret in list(pod.get(&["spec", "imagePullSecrets"])) {
-        found.extend(text(&secret, "/name").map(Reference::Secret));
-    }
-    for volume in list(pod.get(&["spec", "volumes"])) {
-        found.extend(text(&volume, "/secret/secretName").map(Reference::Secret));
-        found.extend(text(&volume, "/configMap/name").map(Reference::ConfigMap));
-        found.extend(text(&volume, "/persistentVolumeClaim/claimName").map(Reference::Claim));
-        for source in list(volume.pointer("/projected/sources")) {
-            found.extend(text(&source, "/secret/name").map(Reference::Secret));
-            found.extend(text(&source, "/configMap/name").map(Reference::ConfigMap));
-        }
-        for kind in ["cephfs", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"] {
-            found.extend(text(&volume, &format!("/{kind}/secretRef/name")).map(Reference::Secret));
-        }
-        found.extend(text(&volume, "/csi/nodePublishSecretRef/name").map(Reference::Secret));
-        found.extend(text(&volume, "/azureFile/secretName").map(Reference::Secret));
-        if volume.get("ephemeral").is_some()
-            && let (Some(pod), Some(volume)) = (pod.name(), text(&volume, "/name"))
-        {
-            found.insert(Reference::Claim(format!("{pod}-{volume}")));
-        }
-    }
-    for field in ["containers", "initContainers", "ephemeralContainers"] {
-        for container in list(pod.get(&["spec", field])) {
-            for variable in list(container.get("env")) {
-                found.extend(text(&variable, "/valueFrom/secretKeyRef/name").map(Reference::Secret));
-                found.extend(text(&variable, "/valueFrom/configMapKeyRef/name").map(Reference::ConfigMap));
-            }
-            for source in list(container.get("envFrom")) {
-                found.extend(text(&source, "/secretRef/name").map(Reference::Secret));
-                found.extend(text(&source, "/configMapRef/name").map(Reference::ConfigMap));
-            }
-        }
-    }
-    found
-}
-
-/// Whether the pod refers to objects that its kubelet may then read.
-pub(crate) fn refers_to_objects(pod: &Object) -> bool {
-    !references(pod).is_empty()
-}
-
-impl Graph {
-    /// Takes a pod's new state.
-    pub fn put_pod(&mut self, pod: &Object) {
-        let (Some(namespace), Some(name)) = (pod.namespace(), pod.name()) else { return };
-        self.remove_pod(namespace, name);
-        let Some(node) = pod.get_str(&["spec", "nodeName"]).filter(|node| !node.is_empty()) else { return };
-        // A static pod's mirror may not open what its node could not read before.
-        let is_mirror = pod.annotation("kubernetes.io/config.mirror").is_some();
-        let references = if is_mirror { HashSet::new() } else { references(pod) };
-        for reference in &references {
-            let nodes = self.edges.entry((namespace.to_owned(), reference.clone())).or_default();
-            *nodes.entry(node.to_owned()).or_default() += 1;
-        }
-        let key = (namespace.to_owned(), name.to_owned());
-        self.pods.insert(key, PodEntry { node: node.to_owned(), references });
-    }
-
-    /// Forgets a pod.
-    pub fn remove_pod(&mut self, namespace: &str, name: &str) {
-        let Some(entry) = self.pods.remove(&(namespace.to_owned(), name.to_owned())) else { return };
-        for reference in entry.references {
-            let key = (namespace.to_owned(), reference);
-            let Some(nodes) = self.edges.get_mut(&key) else { continue };
-            if let Some(count) = nodes.get_mut(&entry.node) {
-                *count -= 1;
-                if *count == 0 {
-                    nodes.remove(&entry.node);
-                }
-            }
-            if nodes.is_empty() {
-                self.edges.remove(&key);
-            }
-        }
-    }
-
-    fn reaches(&self, node: &str, namespace: &str, reference: Reference) -> bool {
-        let nodes = self.edges.get(&(namespace.to_owned(), reference));
-        nodes.is_some_and(|nodes| nodes.contains_key(node))
-    }
-
-    fn runs(&self, node: &str, namespace: &str, pod: &str) -> bool {
-        let entry = self.pods.get(&(namespace.to_owned(), pod.to_owned()));
-        entry.is_some_and(|entry| entry.node == node)
-    }
-}
+use graph::Reference;
 
 fn put(graph: &mut Graph, pod: &Cached) {
     match cache::decode(&pod.bytes) {
@@ -156,6 +44,8 @@ struct Known {
 pub struct NodeAuthorizer {
     pods: Arc<ResourceCache>,
     volumes: Arc<ResourceCache>,
+    attachments: Arc<ResourceCache>,
+    slices: Arc<ResourceCache>,
     known: Mutex<Known>,
 }
 
@@ -166,7 +56,13 @@ impl NodeAuthorizer {
     /// An authorizer over the pods of a cache.
     pub fn new(cache: &WatchCache) -> Self {
         let of = |resource: &str| cache.resource(&GroupResource::new("", resource));
-        NodeAuthorizer { pods: of("pods"), volumes: of("persistentvolumes"), known: Mutex::default() }
+        NodeAuthorizer {
+            pods: of("pods"),
+            volumes: of("persistentvolumes"),
+            attachments: cache.resource(&GroupResource::new("storage.k8s.io", "volumeattachments")),
+            slices: cache.resource(&GroupResource::new("resource.k8s.io", "resourceslices")),
+            known: Mutex::default(),
+        }
     }
 
     fn catch_up(&self, known: &mut Known) {
@@ -196,82 +92,228 @@ impl NodeAuthorizer {
         known.at = Some(listing.revision);
     }
 
-    fn volume_of_claim(&self, graph: &Graph, node: &str, volume: &str) -> bool {
-        let Some(volume) = self.volumes.get(volume) else { return false };
-        let Ok(volume) = cache::decode(&volume.bytes) else { return false };
-        let namespace = volume.get_str(&["spec", "claimRef", "namespace"]);
-        let claim = volume.get_str(&["spec", "claimRef", "name"]);
-        let (Some(namespace), Some(claim)) = (namespace, claim) else { return false };
+    fn claim_reaches(&self, graph: &Graph, node: &str, volume: &Object) -> bool {
+        let text = |field: &str| volume.get_str(&["spec", "claimRef", field]);
+        let (Some(namespace), Some(claim)) = (text("namespace"), text("name")) else { return false };
         graph.reaches(node, namespace, Reference::Claim(claim.to_owned()))
     }
 
-    fn decide(&self, node: &str, info: &RequestInfo) -> bool {
+    fn volume_of_claim(&self, graph: &Graph, node: &str, volume: &str) -> bool {
+        let volume = self.volumes.get(volume).and_then(|volume| cache::decode(&volume.bytes).ok());
+        volume.is_some_and(|volume| self.claim_reaches(graph, node, &volume))
+    }
+
+    /// Whether a volume that one of the node's pods has claimed needs the secret in order to be mounted.
+    fn secret_of_volume(&self, graph: &Graph, node: &str, namespace: &str, name: &str) -> bool {
+        let listing = self.volumes.list();
+        // Most volumes are passed over without being decoded.
+        let finder = memchr::memmem::Finder::new(name);
+        let mut volumes = listing.objects.values().filter(|volume| finder.find(&volume.bytes).is_some());
+        volumes.any(|volume| {
+            let Ok(volume) = cache::decode(&volume.bytes) else { return false };
+            secrets(&volume).any(|(own, secret)| own == namespace && secret == name)
+                && self.claim_reaches(graph, node, &volume)
+        })
+    }
+
+    /// Whether an object without namespace names the node in its `spec.nodeName`.
+    fn is_of_node(cache: &ResourceCache, name: &str, node: &str) -> bool {
+        let object = cache.get(name).and_then(|object| cache::decode(&object.bytes).ok());
+        object.is_some_and(|object| object.get_str(&["spec", "nodeName"]) == Some(node))
+    }
+
+    /// Why the node may not do it.
+    fn decide(&self, node: &str, info: &RequestInfo) -> Result<(), String> {
         let verb = info.verb.as_str();
-        let reads = matches!(verb, "get" | "list" | "watch");
         let namespace = info.namespace.as_deref().unwrap_or_default();
         let name = info.object_name().unwrap_or_default();
         let name = &*name;
         let mut known = self.known.lock();
         self.catch_up(&mut known);
         let graph = &known.graph;
+        let related = |is_related: bool| match is_related {
+            true => Ok(()),
+            false if name.is_empty() => Err("No Object name found".to_owned()),
+            false => Err(format!("no relationship found between node '{node}' and this object")),
+        };
+        let allowed = |verbs: &[&str]| if verbs.contains(&verb) { Ok(()) } else { Err(String::new()) };
+        let limited = |verbs: &[&str], reason: &str| {
+            if verbs.contains(&verb) { Ok(()) } else { Err(reason.to_owned()) }
+        };
         let refers = |reference: fn(String) -> Reference| {
             !name.is_empty() && graph.reaches(node, namespace, reference(name.to_owned()))
         };
+        const READ: [&str; 3] = ["get", "list", "watch"];
+        const GET_ONLY: &str = "can only get individual resources of this type";
+        let own_named = |kind: &str| {
+            limited(
+                &["get", "create", "update", "patch", "delete"],
+                &format!("can only get, create, update, patch, or delete a {kind}"),
+            )
+        };
         match (info.group.as_str(), info.resource.as_str(), info.subresource.as_str()) {
-            ("", "secrets", "") => reads && refers(Reference::Secret),
-            ("", "configmaps", "") => reads && refers(Reference::ConfigMap),
-            ("", "persistentvolumeclaims", "") => verb == "get" && refers(Reference::Claim),
-            ("", "persistentvolumeclaims", "status") => {
-                matches!(verb, "get" | "update" | "patch") && refers(Reference::Claim)
+            ("", resource @ ("secrets" | "configmaps"), "") => {
+                limited(&READ, "can only read resources of this type")?;
+                if namespace.is_empty() {
+                    return Err("can only read namespaced object of this type".to_owned());
+                }
+                if resource == "configmaps" {
+                    return related(refers(Reference::ConfigMap));
+                }
+                let mounted = || !name.is_empty() && self.secret_of_volume(graph, node, namespace, name);
+                related(refers(Reference::Secret) || mounted())
             }
-            ("", "persistentvolumes", "") => verb == "get" && self.volume_of_claim(graph, node, name),
-            ("", "serviceaccounts", "") => verb == "get" && refers(Reference::ServiceAccount),
-            ("", "serviceaccounts", "token") => verb == "create" && refers(Reference::ServiceAccount),
+            ("", "persistentvolumeclaims", "") => {
+                limited(&["get"], GET_ONLY)?;
+                related(refers(Reference::Claim))
+            }
+            ("", "persistentvolumeclaims", "status") => {
+                limited(&["update", "patch"], "can only get/update/patch this type")?;
+                related(refers(Reference::Claim))
+            }
+            ("", "persistentvolumes", "") => {
+                limited(&["get"], GET_ONLY)?;
+                related(self.volume_of_claim(graph, node, name))
+            }
+            ("resource.k8s.io", "resourceclaims", "") => {
+                limited(&["get"], GET_ONLY)?;
+                related(refers(Reference::ResourceClaim))
+            }
+            ("storage.k8s.io", "volumeattachments", "") => {
+                limited(&["get"], GET_ONLY)?;
+                related(Self::is_of_node(&self.attachments, name, node))
+            }
+            ("", "serviceaccounts", "token") => {
+                limited(&["create"], "can only create tokens for individual service accounts")?;
+                related(refers(Reference::ServiceAccount))
+            }
+            ("", "serviceaccounts", _) => {
+                Err("can only create tokens for individual service accounts".to_owned())
+            }
             ("", "pods", "") => match verb {
-                "get" | "delete" => graph.runs(node, namespace, name),
-                // NodeRestriction limits creation to mirror pods of this node.
-                "create" => true,
-                "list" | "watch" => selects(info, "spec.nodeName", node),
-                _ => false,
+                "get" => related(graph.runs(node, namespace, name)),
+                // NodeRestriction limits it to mirror pods, and to the pods of this node.
+                "create" | "delete" => Ok(()),
+                "list" | "watch" if selects(info, "spec.nodeName", node) => Ok(()),
+                "list" | "watch" if !name.is_empty() => related(graph.runs(node, namespace, name)),
+                "list" | "watch" => {
+                    Err("can only list/watch pods with spec.nodeName field selector".to_owned())
+                }
+                _ => Err(String::new()),
             },
-            ("", "pods", "status") => matches!(verb, "update" | "patch") && graph.runs(node, namespace, name),
-            ("", "pods", "eviction") => verb == "create" && graph.runs(node, namespace, name),
+            ("", "pods", "status") => allowed(&["update", "patch"]),
+            ("", "pods", "eviction") => {
+                allowed(&["create"])?;
+                related(graph.runs(node, namespace, name))
+            }
             ("", "nodes", "") => match verb {
-                "create" => true,
-                "list" | "watch" => name == node || selects(info, "metadata.name", node),
-                "get" | "update" | "patch" => name == node,
-                _ => false,
+                "create" | "update" | "patch" => Ok(()),
+                "get" | "list" | "watch" if name == node => Ok(()),
+                "get" | "list" | "watch" if name.is_empty() => {
+                    Err(format!("node '{node}' cannot read all nodes, only its own Node object"))
+                }
+                "get" | "list" | "watch" => {
+                    Err(format!("node '{node}' cannot read '{name}', only its own Node object"))
+                }
+                _ => Err(String::new()),
             },
-            ("", "nodes", "status") => matches!(verb, "update" | "patch") && name == node,
+            ("", "nodes", "status") => allowed(&["update", "patch"]),
             ("coordination.k8s.io", "leases", "") => {
-                namespace == "kube-node-lease"
-                    && (verb == "create"
-                        || (matches!(verb, "get" | "update" | "patch" | "delete") && name == node))
+                own_named("node lease")?;
+                if namespace != "kube-node-lease" {
+                    return Err(
+                        "can only access leases in the \"kube-node-lease\" system namespace".to_owned()
+                    );
+                }
+                if verb == "create" || name == node {
+                    return Ok(());
+                }
+                Err("can only access node lease with the same name as the requesting node".to_owned())
             }
             ("storage.k8s.io", "csinodes", "") => {
-                verb == "create" || (matches!(verb, "get" | "update" | "patch" | "delete") && name == node)
+                own_named("CSINode")?;
+                if verb == "create" || name == node {
+                    return Ok(());
+                }
+                Err("can only access CSINode with the same name as the requesting node".to_owned())
             }
+            ("resource.k8s.io", "resourceslices", "") => match verb {
+                // NodeRestriction looks at the new slice's node.
+                "create" => Ok(()),
+                "get" | "update" | "patch" | "delete" => related(Self::is_of_node(&self.slices, name, node)),
+                "list" | "watch" | "deletecollection" if selects(info, "spec.nodeName", node) => Ok(()),
+                _ => Err("can only list/watch/deletecollection resourceslices with nodeName field selector"
+                    .to_owned()),
+            },
             ("", "services", "")
             | ("storage.k8s.io", "csidrivers", "")
-            | ("node.k8s.io", "runtimeclasses", "") => reads,
-            ("" | "events.k8s.io", "events", "") => matches!(verb, "create" | "update" | "patch"),
+            | ("node.k8s.io", "runtimeclasses", "") => allowed(&READ),
+            ("" | "events.k8s.io", "events", "") => allowed(&["create", "update", "patch"]),
             ("authentication.k8s.io", "tokenreviews", "")
             | ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "") => {
-                verb == "create"
+                allowed(&["create"])
             }
             ("certificates.k8s.io", "certificatesigningrequests", "") => {
-                matches!(verb, "create" | "get" | "list" | "watch")
+                allowed(&["create", "get", "list", "watch"])
             }
-            _ => false,
+            _ => Err(String::new()),
         }
     }
+}
+
+/// The secrets that a kubelet needs in order to mount a volume, each with its namespace.
+fn secrets(volume: &Object) -> impl Iterator<Item = (&str, &str)> {
+    const REFERENCES: [[&str; 2]; 9] = [
+        ["cephfs", "secretRef"],
+        ["flexVolume", "secretRef"],
+        ["iscsi", "secretRef"],
+        ["rbd", "secretRef"],
+        ["scaleIO", "secretRef"],
+        ["storageos", "secretRef"],
+        ["csi", "nodePublishSecretRef"],
+        ["csi", "nodeStageSecretRef"],
+        ["csi", "nodeExpandSecretRef"],
+    ];
+    let claim = volume.get_str(&["spec", "claimRef", "namespace"]);
+    let text = |path: &[&str]| volume.get_str(path).filter(|text| !text.is_empty());
+    let named = REFERENCES.into_iter().filter_map(move |[kind, field]| {
+        let namespace = text(&["spec", kind, field, "namespace"]).or(claim)?;
+        Some((namespace, text(&["spec", kind, field, "name"])?))
+    });
+    let azure = text(&["spec", "azureFile", "secretName"])
+        .and_then(|name| Some((text(&["spec", "azureFile", "secretNamespace"]).or(claim)?, name)));
+    named.chain(azure)
 }
 
 #[async_trait]
 impl Authorizer for NodeAuthorizer {
     async fn authorize(&self, who: &Identity, info: &RequestInfo) -> Decision {
-        let Some(node) = who.node() else { return Decision::NoOpinion };
-        if info.is_resource && self.decide(node, info) { Decision::Allow } else { Decision::NoOpinion }
+        self.explain(who, info).await.decision
+    }
+
+    async fn explain(&self, who: &Identity, info: &RequestInfo) -> Opinion {
+        if !who.is_in(NODES) {
+            return Decision::NoOpinion.into();
+        }
+        let Some(node) = who.node() else {
+            // A user of another name in the group of nodes.
+            let unknown = who.username == "system:node:";
+            let reason =
+                if unknown { format!("unknown node for user {:?}", who.username) } else { String::new() };
+            return Opinion::new(Decision::NoOpinion, reason);
+        };
+        if !info.is_resource {
+            return Decision::NoOpinion.into();
+        }
+        match self.decide(node, info) {
+            Ok(()) => Decision::Allow.into(),
+            Err(reason) => Opinion::new(Decision::NoOpinion, reason),
+        }
+    }
+
+    fn gaps(&self, who: &Identity) -> Vec<&'static str> {
+        let is_node = who.node().is_some();
+        is_node.then_some("node authorizer does not support user rule resolution").into_iter().collect()
     }
 }
 

@@ -1,17 +1,22 @@
 //! RBAC: a request is allowed if a rule of a role that is bound to the caller allows it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use keelson_api::GroupResource;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
-use super::{Authorizer, Decision};
-use crate::cache::{Cached, ResourceCache, WatchCache};
+use super::{Authorizer, Decision, Opinion};
+use crate::cache::{ResourceCache, WatchCache};
 use crate::identity::Identity;
 use crate::request_info::RequestInfo;
+
+mod index;
+
+use index::{Caches, Index, Reader};
 
 /// The group of roles and bindings.
 pub const GROUP: &str = "rbac.authorization.k8s.io";
@@ -49,76 +54,17 @@ impl Rule {
                 None => *url == info.path,
             });
         }
-        let resource = match info.subresource.as_str() {
-            "" => info.resource.clone(),
-            subresource => format!("{}/{subresource}", info.resource),
-        };
-        let fits = self.resources.iter().any(|it| {
-            it == "*"
-                || *it == resource
-                || (!info.subresource.is_empty() && it.strip_prefix("*/") == Some(info.subresource.as_str()))
+        let fits = self.resources.iter().any(|it| match it.split_once('/') {
+            _ if it == "*" => true,
+            None => info.subresource.is_empty() && *it == info.resource,
+            Some((resource, subresource)) => {
+                subresource == info.subresource && (resource == "*" || resource == info.resource)
+            }
         });
         let named = self.resource_names.is_empty()
             || info.object_name().is_some_and(|name| self.resource_names.iter().any(|it| *it == name));
         fits && named && any(&self.api_groups, &info.group)
     }
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Subject {
-    kind: String,
-    name: String,
-    #[serde(default)]
-    namespace: Option<String>,
-}
-
-impl Subject {
-    fn is(&self, who: &Identity) -> bool {
-        match self.kind.as_str() {
-            "User" => self.name == who.username,
-            "Group" => who.is_in(&self.name),
-            "ServiceAccount" => {
-                let namespace = self.namespace.as_deref().unwrap_or_default();
-                who.username == format!("system:serviceaccount:{namespace}:{}", self.name)
-            }
-            _ => false,
-        }
-    }
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct RoleRef {
-    kind: String,
-    name: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Binding {
-    #[serde(default)]
-    subjects: Option<Vec<Subject>>,
-    role_ref: RoleRef,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Role {
-    rules: Option<Vec<Rule>>,
-    aggregation_rule: Option<AggregationRule>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct AggregationRule {
-    cluster_role_selectors: Vec<serde_json::Value>,
-}
-
-/// A binding with the rules that it grants.
-struct Grant {
-    namespace: Option<Box<str>>,
-    subjects: Vec<Subject>,
-    rules: Vec<Rule>,
 }
 
 /// The authorizer. Its index is made anew when a role or binding has changed.
@@ -127,97 +73,66 @@ pub struct Rbac {
     cluster_roles: Arc<ResourceCache>,
     bindings: Arc<ResourceCache>,
     cluster_bindings: Arc<ResourceCache>,
-    index: Mutex<Option<Index>>,
+    /// The newest change of each of them.
+    newest: [watch::Receiver<u64>; 4],
+    known: ArcSwap<Known>,
+    reader: Mutex<Reader>,
 }
 
-struct Index {
-    at: [u64; 4],
-    grants: Arc<Vec<Grant>>,
+/// The index, and where the caches stood when it was made.
+#[derive(Default)]
+struct Known {
+    at: Option<[u64; 4]>,
+    index: Index,
 }
 
 impl Rbac {
     /// An authorizer over the roles and bindings of a cache.
     pub fn new(cache: &WatchCache) -> Self {
         let of = |resource: &str| cache.resource(&GroupResource::new(GROUP, resource));
-        Rbac {
-            roles: of("roles"),
-            cluster_roles: of("clusterroles"),
-            bindings: of("rolebindings"),
-            cluster_bindings: of("clusterrolebindings"),
-            index: Mutex::new(None),
+        let (roles, cluster_roles) = (of("roles"), of("clusterroles"));
+        let (bindings, cluster_bindings) = (of("rolebindings"), of("clusterrolebindings"));
+        let newest = [&roles, &cluster_roles, &bindings, &cluster_bindings].map(|cache| cache.follow());
+        let (known, reader) = (ArcSwap::default(), Mutex::default());
+        Rbac { roles, cluster_roles, bindings, cluster_bindings, newest, known, reader }
+    }
+
+    fn caches(&self) -> Caches<'_> {
+        Caches {
+            roles: &self.roles,
+            cluster_roles: &self.cluster_roles,
+            bindings: &self.bindings,
+            cluster_bindings: &self.cluster_bindings,
         }
     }
 
-    fn grants(&self) -> Arc<Vec<Grant>> {
-        let caches = [&self.roles, &self.cluster_roles, &self.bindings, &self.cluster_bindings];
-        // The place is read before the objects: a change in between makes the next call read again.
-        let at = caches.map(|cache| *cache.follow().borrow());
-        let mut index = self.index.lock();
-        if let Some(index) = index.as_ref().filter(|index| index.at == at) {
-            return Arc::clone(&index.grants);
-        }
-        let grants = Arc::new(self.read());
-        *index = Some(Index { at, grants: Arc::clone(&grants) });
-        grants
+    /// The places up to which the caches have taken up changes.
+    fn places(&self) -> [u64; 4] {
+        let [roles, cluster_roles, bindings, cluster_bindings] = &self.newest;
+        [*roles.borrow(), *cluster_roles.borrow(), *bindings.borrow(), *cluster_bindings.borrow()]
     }
 
-    fn read(&self) -> Vec<Grant> {
-        let bindings = [&self.bindings, &self.cluster_bindings].map(|cache| cache.list());
-        let mut grants = Vec::new();
-        for object in bindings.iter().flat_map(|listing| listing.objects.values()) {
-            let Ok(binding) = serde_json::from_slice::<Binding>(&object.bytes) else {
-                tracing::warn!(object = %object.name, "a role binding cannot be read and grants nothing");
-                continue;
-            };
-            let reference = &binding.role_ref;
-            let rules = self.role_rules(&reference.kind, object.namespace.as_deref(), &reference.name);
-            grants.push(Grant {
-                namespace: object.namespace.clone(),
-                subjects: binding.subjects.unwrap_or_default(),
-                rules,
-            });
+    fn known(&self) -> arc_swap::Guard<Arc<Known>> {
+        let known = self.known.load();
+        if known.at == Some(self.places()) {
+            return known;
         }
-        grants
-    }
-
-    /// The rules of a cluster role; of an aggregated one, those of the roles that it selects, which may themselves
-    /// be aggregated.
-    fn cluster_role(&self, name: &str) -> Vec<Rule> {
-        let mut seen = HashSet::new();
-        let mut waiting: Vec<Arc<Cached>> = self.cluster_roles.get(name).into_iter().collect();
-        let mut granted = Vec::new();
-        while let Some(object) = waiting.pop() {
-            if !seen.insert(object.name.clone()) {
-                continue;
-            }
-            let Ok(role) = serde_json::from_slice::<Role>(&object.bytes) else {
-                tracing::warn!(object = %object.name, "a cluster role cannot be read and grants nothing");
-                continue;
-            };
-            let Some(aggregation) = role.aggregation_rule else {
-                granted.extend(role.rules.unwrap_or_default());
-                continue;
-            };
-            let selectors: Vec<_> = aggregation
-                .cluster_role_selectors
-                .iter()
-                .filter_map(|it| keelson_api::selector::LabelSelector::from_value(it).ok())
-                .collect();
-            let listing = self.cluster_roles.list();
-            let selected = listing
-                .objects
-                .values()
-                .filter(|it| selectors.iter().any(|one| one.matches(it.labels.as_deref())));
-            waiting.extend(selected.cloned());
+        let mut reader = self.reader.lock();
+        // The places are read before the objects: a change in between makes the next call read again.
+        let at = Some(self.places());
+        if self.known.load().at != at {
+            self.known.store(Arc::new(Known { at, index: reader.index(&self.caches()) }));
         }
-        granted
+        self.known.load()
     }
 
     /// The rules of a role or cluster role.
     pub fn role_rules(&self, kind: &str, namespace: Option<&str>, name: &str) -> Vec<Rule> {
         match (kind, namespace) {
-            ("ClusterRole", _) => self.cluster_role(name),
-            ("Role", Some(namespace)) => rules(self.roles.get(&format!("{namespace}/{name}")).as_deref()),
+            ("ClusterRole", _) => index::role_rules(&self.caches(), true, name),
+            ("Role", Some(namespace)) => {
+                index::role_rules(&self.caches(), false, &format!("{namespace}/{name}"))
+            }
             _ => Vec::new(),
         }
     }
@@ -233,31 +148,40 @@ impl Rbac {
 
     /// All rules that the caller holds, in the cluster and in the namespace.
     pub fn rules_for(&self, who: &Identity, namespace: Option<&str>) -> Vec<Rule> {
-        let grants = self.grants();
-        let held = grants.iter().filter(|grant| {
-            (grant.namespace.is_none() || grant.namespace.as_deref() == namespace)
-                && grant.subjects.iter().any(|subject| subject.is(who))
-        });
-        held.flat_map(|grant| grant.rules.iter().cloned()).collect()
+        let known = self.known();
+        known.index.of(who, namespace).flat_map(|(_, grant)| grant.rules.iter().cloned()).collect()
     }
 }
 
-fn rules(object: Option<&crate::cache::Cached>) -> Vec<Rule> {
-    let role = object.and_then(|object| serde_json::from_slice::<Role>(&object.bytes).ok());
-    role.and_then(|role| role.rules).unwrap_or_default()
+/// The namespace whose bindings reach a request.
+fn reached(info: &RequestInfo) -> Option<&str> {
+    info.namespace.as_deref().filter(|_| info.is_resource)
+}
+
+fn subject(who: &Identity, group: Option<&str>) -> String {
+    match (group, who.as_service_account()) {
+        (Some(group), _) => format!("Group {group:?}"),
+        (None, Some((namespace, name))) => format!("ServiceAccount \"{name}/{namespace}\""),
+        (None, None) => format!("User {:?}", who.username),
+    }
 }
 
 #[async_trait]
 impl Authorizer for Rbac {
     async fn authorize(&self, who: &Identity, info: &RequestInfo) -> Decision {
-        let allowed = self.grants().iter().any(|grant| {
-            let reaches = grant.namespace.is_none()
-                || (info.is_resource && grant.namespace.as_deref() == info.namespace.as_deref());
-            reaches
-                && grant.subjects.iter().any(|subject| subject.is(who))
-                && grant.rules.iter().any(|rule| rule.allows(info))
-        });
+        let known = self.known();
+        let mut grants = known.index.of(who, reached(info));
+        let allowed = grants.any(|(_, grant)| grant.rules.iter().any(|rule| rule.allows(info)));
         if allowed { Decision::Allow } else { Decision::NoOpinion }
+    }
+
+    async fn explain(&self, who: &Identity, info: &RequestInfo) -> Opinion {
+        let known = self.known();
+        let mut grants = known.index.of(who, reached(info));
+        match grants.find(|(_, grant)| grant.rules.iter().any(|rule| rule.allows(info))) {
+            Some((group, grant)) => Opinion::new(Decision::Allow, grant.reason(&subject(who, group))),
+            None => Decision::NoOpinion.into(),
+        }
     }
 }
 

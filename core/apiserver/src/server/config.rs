@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Limits;
+use crate::authentication::AuthenticationOptions;
 
 /// How the server runs.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where the server counts; others may add to it.
     pub metrics: keelson_metrics::Registry,
+    /// How callers are known.
+    pub authentication: AuthenticationOptions,
 }
 
 impl Config {
@@ -45,6 +48,7 @@ impl Config {
             limits: Limits::default(),
             metrics: keelson_metrics::Registry::default(),
             admission: crate::admission::Config::default(),
+            authentication: AuthenticationOptions::default(),
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::{Limits, listener};
+use crate::authentication::certificate::Authorities;
 use crate::http::ApiState;
 
 /// How long a client may take for a handshake, and for the head of a request.
@@ -30,6 +31,7 @@ const STALLED: Duration = Duration::from_secs(120);
 pub(super) struct Connections {
     pub(super) state: Arc<ApiState>,
     pub(super) acceptor: TlsAcceptor,
+    pub(super) authorities: Authorities,
     pub(super) limits: Limits,
     pub(super) stop: CancellationToken,
 }
@@ -64,13 +66,13 @@ impl Connections {
             }
             Err(_) => return self.state.insight.handshake_failed(),
         };
-        let peer = listener::peer(&stream);
+        let peer = listener::peer(&self.authorities, &stream);
         let enough = Arc::new(Notify::new());
         let service = {
             let (state, enough, chance) = (&self.state, &enough, self.limits.goaway_chance);
             let (state, enough) = (Arc::clone(state), Arc::clone(enough));
             hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-                let (state, peer) = (Arc::clone(&state), peer.clone());
+                let (state, peer) = (Arc::clone(&state), Arc::clone(&peer));
                 if chance > 0.0 && request.version() == http::Version::HTTP_2 && rand::random_bool(chance) {
                     enough.notify_one();
                 }

@@ -6,27 +6,36 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::Request;
-use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::connection::Connections;
 use super::{Config, StartError};
+use crate::authentication::certificate::{Authorities, Peer};
+use crate::authentication::options;
 use crate::http::{ApiState, Failure, compression, handle};
-use crate::identity::Identity;
 use crate::pki::{Pki, PkiError};
 
 /// Connections at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 4096;
 
-fn tls(config: &Config, pki: &Pki) -> Result<rustls::ServerConfig, StartError> {
+/// The authorities of clients and of proxies.
+fn authorities(config: &Config, pki: &Pki) -> Result<Authorities, StartError> {
+    let authentication = &config.authentication;
+    let mut bundles = vec![pki.authority().to_owned()];
+    for path in &authentication.client_ca_files {
+        bundles.push(options::read(path)?);
+    }
+    let proxies = authentication.request_header.as_ref().map(|it| options::read(&it.ca_file)).transpose()?;
+    let clients: Vec<&str> = bundles.iter().map(String::as_str).collect();
+    Authorities::new(&clients, proxies.as_deref()).map_err(StartError::Tls)
+}
+
+fn tls(config: &Config, pki: &Pki, authorities: &Authorities) -> Result<rustls::ServerConfig, StartError> {
     let first = config.service_cidr.hosts().next();
     let mut names: Vec<String> = [
         "localhost",
@@ -49,18 +58,11 @@ fn tls(config: &Config, pki: &Pki) -> Result<rustls::ServerConfig, StartError> {
     }
     let unreadable = || PkiError::Unreadable { path: config.data_dir.join("pki") };
     let (chain, key) = pki.serving("apiserver", &names, &addresses)?.to_der().ok_or_else(unreadable)?;
-    let mut roots = rustls::RootCertStore::empty();
-    let authority = CertificateDer::from_pem_slice(pki.authority().as_bytes()).map_err(|_| unreadable())?;
-    roots.add(authority).map_err(StartError::Tls)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| StartError::Tls(rustls::Error::General(error.to_string())))?;
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(StartError::Tls)?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(authorities.verifier())
         .with_single_cert(chain, key)
         .map_err(StartError::Tls)?;
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -74,13 +76,14 @@ pub(super) async fn start(
     pki: &Pki,
     stop: CancellationToken,
 ) -> Result<(SocketAddr, tokio::task::JoinHandle<()>), StartError> {
-    let acceptor = TlsAcceptor::from(Arc::new(tls(config, pki)?));
+    let authorities = authorities(config, pki)?;
+    let acceptor = TlsAcceptor::from(Arc::new(tls(config, pki, &authorities)?));
     let listen = |source| StartError::Listen { bind: config.bind, source };
     let listener = TcpListener::bind(config.bind).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let limits = config.limits.clone();
     let patience = limits.request_timeout;
-    let connections = Arc::new(Connections { state, acceptor, limits, stop });
+    let connections = Arc::new(Connections { state, acceptor, authorities, limits, stop });
     let task = tokio::spawn(async move {
         let running = TaskTracker::new();
         accept(listener, &connections, &running).await;
@@ -120,20 +123,20 @@ async fn accept(listener: TcpListener, connections: &Arc<Connections>, running: 
     }
 }
 
-/// Who a client says that it is by the certificate that it has shown.
-pub(super) fn peer(stream: &TlsStream<TcpStream>) -> Option<Identity> {
-    stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(identity)
+/// Who a client is by the certificate that it has shown.
+pub(super) fn peer(authorities: &Authorities, stream: &TlsStream<TcpStream>) -> Arc<Peer> {
+    Arc::new(authorities.peer(stream.get_ref().1.peer_certificates()))
 }
 
 pub(super) async fn answer(
     state: Arc<ApiState>,
-    peer: Option<Identity>,
-    request: Request<Body>,
+    peer: Arc<Peer>,
+    mut request: Request<Body>,
 ) -> axum::response::Response {
     use axum::response::IntoResponse;
-    let path = request.uri().path();
+    let path = request.uri().path().to_owned();
     let gzip = compression::accepts(request.headers());
-    let who = state.authenticator.request(peer, request.headers(), path);
+    let who = state.authenticator.request(&peer, request.headers_mut(), &path).await;
     state.insight.authenticated(who.as_ref());
     match who {
         Ok(identity) => {
@@ -142,14 +145,4 @@ pub(super) async fn answer(
         }
         Err(status) => Failure(status).into_response(),
     }
-}
-
-/// The user and groups that a verified client certificate names.
-fn identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let subject = certificate.subject();
-    let user =
-        subject.iter_common_name().find_map(|name| name.as_str().ok()).filter(|user| !user.is_empty())?;
-    let groups: Vec<&str> = subject.iter_organization().filter_map(|name| name.as_str().ok()).collect();
-    Some(Identity::user(user, &groups))
 }

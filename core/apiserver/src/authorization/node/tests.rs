@@ -1,5 +1,7 @@
-use super::*;
+use keelson_api::Object;
 use serde_json::json;
+
+use super::*;
 
 fn pod(name: &str, node: &str, secret: &str) -> Object {
     Object::from_value(json!({
@@ -32,4 +34,38 @@ fn a_secret_stays_reachable_until_the_last_pod_that_needs_it_is_gone() {
     graph.remove_pod("a", "q");
     assert!(!graph.reaches("one", "a", Reference::Secret("s".into())));
     assert!(graph.edges.is_empty());
+}
+
+#[test]
+fn a_kubelet_is_told_why_it_may_not() {
+    let authorizer = NodeAuthorizer::new(&WatchCache::default());
+    let asks = |method, path: &str, query| {
+        authorizer.decide("one", &RequestInfo::parse(&method, path, query)).unwrap_err()
+    };
+    use http::Method;
+    assert_eq!(
+        asks(Method::GET, "/api/v1/namespaces/a/secrets/s", None),
+        "no relationship found between node 'one' and this object"
+    );
+    assert_eq!(asks(Method::GET, "/api/v1/secrets", None), "can only read namespaced object of this type");
+    assert_eq!(
+        asks(Method::GET, "/api/v1/pods", Some("fieldSelector=spec.nodeName%3Dtwo")),
+        "can only list/watch pods with spec.nodeName field selector"
+    );
+    assert_eq!(
+        asks(Method::GET, "/api/v1/nodes/two", None),
+        "node 'one' cannot read 'two', only its own Node object"
+    );
+    let own = RequestInfo::parse(&Method::GET, "/api/v1/pods", Some("fieldSelector=spec.nodeName%3Done"));
+    assert_eq!(authorizer.decide("one", &own), Ok(()));
+}
+
+#[test]
+fn a_volume_names_the_secrets_that_mount_it() {
+    let volume = Object::from_value(json!({"spec": {
+        "claimRef": {"namespace": "a", "name": "c"}, "rbd": {"secretRef": {"name": "r"}},
+        "csi": {"nodeStageSecretRef": {"name": "s", "namespace": "b"}, "controllerExpandSecretRef": {"name": "x"}},
+    }}))
+    .unwrap();
+    assert_eq!(secrets(&volume).collect::<Vec<_>>(), [("a", "r"), ("b", "s")]);
 }

@@ -1,0 +1,98 @@
+//! How callers are known: what an administrator configures.
+
+use std::path::{Path, PathBuf};
+
+use super::request_header::RequestHeader;
+use super::token::{Issuance, Signer, TokenError};
+use super::token_file::{TokenFile, TokenFileError};
+
+/// How callers are known, beside by certificates of the cluster's own authority and service-account tokens.
+#[derive(Clone, Debug)]
+pub struct AuthenticationOptions {
+    /// Bundles of further authorities whose certificates name users.
+    pub client_ca_files: Vec<PathBuf>,
+    /// How service-account tokens are issued.
+    pub issuance: Issuance,
+    /// The key that signs service-account tokens; the cluster's own if none is given.
+    pub signing_key_file: Option<PathBuf>,
+    /// Files with keys whose service-account tokens are accepted too, public or private.
+    pub key_files: Vec<PathBuf>,
+    /// A file with tokens of users.
+    pub token_file: Option<PathBuf>,
+    /// Whether bootstrap tokens are accepted.
+    pub bootstrap_tokens: bool,
+    /// Proxies that vouch for their clients.
+    pub request_header: Option<RequestHeader>,
+}
+
+impl Default for AuthenticationOptions {
+    fn default() -> Self {
+        AuthenticationOptions {
+            client_ca_files: Vec::new(),
+            issuance: Issuance::default(),
+            signing_key_file: None,
+            key_files: Vec::new(),
+            token_file: None,
+            bootstrap_tokens: true,
+            request_header: None,
+        }
+    }
+}
+
+/// Why callers cannot be known as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// A file cannot be read.
+    #[error("read {}", path.display())]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The keys of service-account tokens.
+    #[error("open the keys of service-account tokens")]
+    Keys(#[from] TokenError),
+    /// The file of tokens.
+    #[error("read the tokens in {}", path.display())]
+    Tokens {
+        /// Which one.
+        path: PathBuf,
+        /// What is wrong.
+        source: TokenFileError,
+    },
+    /// A bundle of certificates.
+    #[error("use the certificates in {}", path.display())]
+    Bundle {
+        /// Which one.
+        path: PathBuf,
+        /// What is wrong.
+        source: rustls::Error,
+    },
+}
+
+/// A file's text.
+pub fn read(path: &Path) -> Result<String, OptionsError> {
+    std::fs::read_to_string(path).map_err(|source| OptionsError::Read { path: path.to_owned(), source })
+}
+
+pub(super) fn token_file(path: &Path, audiences: Vec<String>) -> Result<TokenFile, OptionsError> {
+    let tokens = |source| OptionsError::Tokens { path: path.to_owned(), source };
+    TokenFile::parse(&read(path)?, audiences).map_err(tokens)
+}
+
+impl AuthenticationOptions {
+    /// The signer of service-account tokens; `own` is the cluster's key.
+    pub fn signer(&self, own: &str) -> Result<Signer, OptionsError> {
+        let key = self.signing_key_file.as_deref().map(read).transpose()?;
+        let mut others = Vec::new();
+        for path in &self.key_files {
+            others.push(read(path)?);
+        }
+        // What the cluster's own key has signed before another was given still holds.
+        if key.is_some() {
+            others.push(own.to_owned());
+        }
+        Ok(Signer::new(key.as_deref().unwrap_or(own), &others, self.issuance.clone())?)
+    }
+}
