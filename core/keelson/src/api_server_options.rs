@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use keelson_apiserver::server::Config;
 
 mod limits;
+use crate::authentication_options::AuthenticationFlags;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "API server")]
@@ -27,6 +28,7 @@ pub(crate) struct ApiServerOptions {
     pub(crate) admission_control_config_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) limits: limits::LimitOptions,
+    pub(crate) authentication: AuthenticationFlags,
 }
 
 impl ApiServerOptions {
@@ -39,6 +41,8 @@ impl ApiServerOptions {
             control_file: self.admission_control_config_file.clone(),
         };
         self.limits.apply(config)
+        config.authentication = self.authentication.options()?;
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use clap::Parser;
 
 mod api_server_options;
+mod authentication_options;
 mod cli;
 mod cluster;
 mod components;

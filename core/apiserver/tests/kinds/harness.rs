@@ -35,6 +35,15 @@ impl Server {
         Self::start_in(tempfile::tempdir().unwrap()).await
     }
 
+    /// A server whose configuration is changed before it starts.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(dir.path().to_owned(), "127.0.0.1:0".parse().unwrap());
+        change(&mut config);
+        Server { api: ApiServer::start(config).await.unwrap(), dir }
+    }
+
     pub(crate) async fn start_in(dir: tempfile::TempDir) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let config = Config::new(dir.path().to_owned(), "127.0.0.1:0".parse().unwrap());

@@ -4,7 +4,9 @@
 
 mod apply;
 mod harness;
+mod https;
 
+mod authentication;
 mod custom_resources;
 mod events;
 mod insight;
