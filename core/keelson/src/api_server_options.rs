@@ -8,8 +8,8 @@ use clap::Args;
 use jiff::SignedDuration;
 use keelson_apiserver::server::Config;
 
+mod authentication;
 mod limits;
-use crate::authentication_options::AuthenticationFlags;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "API server")]
@@ -28,7 +28,8 @@ pub(crate) struct ApiServerOptions {
     pub(crate) admission_control_config_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) limits: limits::LimitOptions,
-    pub(crate) authentication: AuthenticationFlags,
+    #[command(flatten)]
+    pub(crate) authentication: authentication::AuthenticationFlags,
 }
 
 impl ApiServerOptions {
@@ -40,9 +41,8 @@ impl ApiServerOptions {
             disable: self.disable_admission_plugins.clone(),
             control_file: self.admission_control_config_file.clone(),
         };
-        self.limits.apply(config)
         config.authentication = self.authentication.options()?;
-        Ok(())
+        self.limits.apply(config)
     }
 }
 

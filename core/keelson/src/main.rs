@@ -8,7 +8,6 @@ use std::sync::Mutex;
 use clap::Parser;
 
 mod api_server_options;
-mod authentication_options;
 mod cli;
 mod cluster;
 mod components;
