@@ -1,6 +1,7 @@
 //! What the server fills in before an object is stored.
 
 mod pod;
+pub(crate) mod webhook;
 mod workload;
 
 use serde_json::{Map, Value, json};
@@ -58,6 +59,10 @@ pub fn apply_defaults(gvk: &GroupVersionKind, object: &mut Object) {
                 fill(port, "protocol", "TCP");
             }
         }
+        (
+            "admissionregistration.k8s.io",
+            "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration",
+        ) => webhook::configuration(object),
         ("networking.k8s.io", "NetworkPolicy") => network_policy(child_map(&mut object.0, "spec")),
         ("scheduling.k8s.io", "PriorityClass") => {
             fill(&mut object.0, "preemptionPolicy", "PreemptLowerPriority")

@@ -11,6 +11,7 @@ mod rules;
 mod selector;
 mod service;
 mod storage;
+pub(crate) mod webhook;
 mod workload;
 
 pub use field_error::{ErrorKind, FieldError};

@@ -1,6 +1,6 @@
 //! Which rules a kind has, a line for each.
 
-use super::{FieldError, config, event, pod, rbac, service, storage, workload};
+use super::{FieldError, config, event, pod, rbac, service, storage, webhook, workload};
 use crate::kinds::GroupVersionKind;
 use crate::names;
 use crate::object::Object;
@@ -61,6 +61,7 @@ impl Rules {
     }
 }
 
+const ADMISSION: &str = "admissionregistration.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 const SELECTOR: &[&[&str]] = &[&["spec", "selector"]];
 const PLAIN: Rules = Rules::of("", "");
@@ -74,6 +75,8 @@ const RULES: &[Rules] = &[
     Rules::of("", "Pod").state(pod::pod).change(pod::update::pod),
     Rules::of("", "Secret").state(config::secret).change(config::secret_change),
     Rules::of("", "Service").name(names::dns1035_label).state(service::service).change(service::update),
+    Rules::of(ADMISSION, "MutatingWebhookConfiguration").state(webhook::mutating),
+    Rules::of(ADMISSION, "ValidatingWebhookConfiguration").state(webhook::validating),
     Rules::of("apps", "DaemonSet").state(workload::daemon_set).fixed(SELECTOR),
     Rules::of("apps", "Deployment").state(workload::deployment).fixed(SELECTOR),
     Rules::of("apps", "ReplicaSet").state(workload::replica_set).fixed(SELECTOR),
