@@ -1,7 +1,7 @@
 //! What the server fills in before an object is stored.
 
 mod pod;
-pub(crate) mod webhook;
+mod webhook;
 mod workload;
 
 use serde_json::{Map, Value, json};

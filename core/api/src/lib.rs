@@ -9,11 +9,13 @@
 //! - [`patch`]: JSON patch, merge patch and strategic merge patch.
 //! - [`apply`]: server-side apply, and who manages which field.
 //! - [`defaults`], [`validation`]: what the server fills in, and what it refuses.
+//! - [`admission`]: which requests webhooks and policies are about, and what is said between them and the server.
 //! - [`protobuf`]: documents in Kubernetes' binary encoding.
 //! - [`table`]: what kubectl prints.
 //! - [`openapi`]: documents of all that.
 //! - [`status`]: the answer when something failed.
 
+pub mod admission;
 pub mod apply;
 pub mod catalog;
 pub mod convert;

@@ -11,7 +11,7 @@ mod rules;
 mod selector;
 mod service;
 mod storage;
-pub(crate) mod webhook;
+mod webhook;
 mod workload;
 
 pub use field_error::{ErrorKind, FieldError};

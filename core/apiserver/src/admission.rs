@@ -2,6 +2,7 @@
 //!
 //! - [`plugins`]: the list of all plugins in upstream's order, and which of them run; [`chain`]: how they run.
 //! - [`configuration`]: flags and the file that configures plugins.
+//! - [`dynamic`]: webhooks, as they are configured while the server runs.
 //! - [`remarks`]: warnings and audit annotations beside a plugin's yes or no.
 //!
 //! All plugins change the object before it is validated, and all refuse after it. A plugin says what it cares for
@@ -24,6 +25,7 @@ pub use remarks::Remarks;
 pub mod chain;
 pub mod configuration;
 pub mod default_toleration_seconds;
+pub mod dynamic;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod plugins;

@@ -198,6 +198,9 @@ impl Registry {
         // What the server adds from here on belongs to nobody.
         track(None, &mut object, &target, options, now);
         self.mutate(Operation::Create, &target, None, &mut object, options).await?;
+        if let Some(name) = object.name().filter(|name| *name != target.name) {
+            target.name = name.to_owned();
+        }
         strategy::finish_create(&target.resource, &mut object, now);
         let mut errors = validation::validate_create(&gvk, &object, target.resource.namespaced);
         if let Some(custom) = &target.resource.custom {

@@ -36,7 +36,7 @@ const IDLE_CONNECTIONS: usize = 8;
 const REFUSAL_BYTES: usize = 2048;
 
 /// Where a server is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// At an `https` (or, from a kubeconfig, `http`) URL.
     Url(String),
@@ -54,7 +54,7 @@ pub enum Target {
 }
 
 /// Which HTTP is spoken, as TLS negotiates it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocols {
     /// HTTP/1.1 alone: each request may go to another replica, and connections can be upgraded.
     #[default]
@@ -64,7 +64,7 @@ pub enum Protocols {
 }
 
 /// How a server is called.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteConfig {
     /// Where it is.
     pub target: Target,
@@ -143,6 +143,11 @@ impl Remote {
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .build(https);
         Ok(Remote { client, base, credentials: Arc::new(config.credentials), timeout: config.timeout })
+    }
+
+    /// The same server over the same connections, with another limit of time.
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Remote { timeout, ..self.clone() }
     }
 
     /// The target as a URL, without a `/` at its end.

@@ -26,6 +26,7 @@ use crate::kubelet_proxy::{KubeletProxy, ProxyError};
 use crate::pki::{Pki, PkiError};
 use crate::proxy::Proxy;
 use crate::registry::Registry;
+use crate::remote::ServiceResolver;
 
 mod aggregated_roles;
 pub mod bootstrap;
@@ -169,9 +170,12 @@ impl ApiServer {
         let rbac = Arc::new(Rbac::new(&cache));
         let nodes = Arc::new(NodeAuthorizer::new(&cache));
         let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![Arc::new(Always), nodes, rbac.clone()]));
+        let resolver = Arc::new(ServiceResolver::new(Arc::clone(&cache)));
         let parts = plugins::Parts {
             rbac: rbac.clone(),
             authorizer: authorizer.clone(),
+            cache: Arc::clone(&cache),
+            resolver: Arc::clone(&resolver),
             service_cidr: config.service_cidr,
         };
         let admission = plugins::build(&config.admission, &parts)?;

@@ -58,6 +58,10 @@ fn webhook(hook: &At<'_>, errors: &mut Vec<FieldError>) {
     label_selector(&hook.field("namespaceSelector"), errors);
     label_selector(&hook.field("objectSelector"), errors);
     client_config(&hook.field("clientConfig"), errors);
+    let conditions = hook.field("matchConditions");
+    if !conditions.is_empty() {
+        errors.push(conditions.forbidden("expressions are not supported by this server yet"));
+    }
 }
 
 /// A value that may be missing, but is one of a few.
@@ -256,26 +260,6 @@ fn service(service: &At<'_>, errors: &mut Vec<FieldError>) {
         let faults = names::dns1123_subdomain(step).into_iter();
         path.invalid_for(faults.map(|fault| format!("segment[{at}]: {fault}")).collect(), errors);
     }
-}
-
-/// The conversion of a definition: `None`, or a webhook and where it is.
-pub(crate) fn conversion(definition: &Object, errors: &mut Vec<FieldError>) {
-    let conversion = At::of(definition, "spec").field("conversion");
-    let (strategy, webhook) = (conversion.field("strategy"), conversion.field("webhook"));
-    strategy.one_of(&["None", "Webhook"], errors);
-    if strategy.text() != "Webhook" {
-        if webhook.is_set() {
-            errors.push(webhook.forbidden("should not be set when strategy is not set to Webhook"));
-        }
-        return;
-    }
-    if !webhook.field("clientConfig").is_set() {
-        let detail = "required when strategy is set to Webhook, but not allowed if it's not set to Webhook";
-        errors.push(webhook.field("clientConfig").required(detail));
-    } else {
-        client_config(&webhook.field("clientConfig"), errors);
-    }
-    review_versions(&webhook.field("conversionReviewVersions"), &REVIEW_VERSIONS, errors);
 }
 
 #[cfg(test)]

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use super::configuration::{Config, ConfigError, Configurations};
 use super::default_toleration_seconds::DefaultTolerationSeconds;
+use super::dynamic::hooks::Hooks;
+use super::dynamic::mutating::MutatingWebhooks;
+use super::dynamic::validating::ValidatingWebhooks;
 use super::namespace_lifecycle::NamespaceLifecycle;
 use super::node_restriction::NodeRestriction;
 use super::priority::Priority;
@@ -13,6 +16,8 @@ use super::service_account::ServiceAccount;
 use super::service_allocation::ServiceAllocation;
 use super::{Admission, Chain};
 use crate::authorization::{Authorizer, rbac::Rbac};
+use crate::cache::WatchCache;
+use crate::remote::ServiceResolver;
 
 /// When a plugin runs that no flag names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +81,10 @@ pub struct Parts {
     pub rbac: Arc<Rbac>,
     /// Who may do what.
     pub authorizer: Arc<dyn Authorizer>,
+    /// What the store holds.
+    pub cache: Arc<WatchCache>,
+    /// The way to webhooks behind Services.
+    pub resolver: Arc<ServiceResolver>,
     /// The addresses of Services.
     pub service_cidr: ipnet::Ipv4Net,
 }
@@ -88,9 +97,10 @@ pub fn is_known(name: &str) -> bool {
 /// Makes one plugin; `None` where this server has none of that name.
 fn make(
     name: &str,
-    _parts: &Parts,
+    parts: &Parts,
     _configurations: &Configurations,
 ) -> Result<Option<Arc<dyn Admission>>, ConfigError> {
+    let hooks = |plural: &str| Hooks::new(plural, &parts.cache, Arc::clone(&parts.resolver));
     Ok(Some(match name {
         "NamespaceLifecycle" => Arc::new(NamespaceLifecycle),
         "ServiceAccount" => Arc::new(ServiceAccount),
@@ -98,6 +108,10 @@ fn make(
         "Priority" => Arc::new(Priority),
         "DefaultTolerationSeconds" => Arc::new(DefaultTolerationSeconds),
         "RuntimeClass" => Arc::new(RuntimeClass),
+        "MutatingAdmissionWebhook" => Arc::new(MutatingWebhooks::new(hooks("mutatingwebhookconfigurations"))),
+        "ValidatingAdmissionWebhook" => {
+            Arc::new(ValidatingWebhooks::new(hooks("validatingwebhookconfigurations")))
+        }
         _ => return Ok(None),
     }))
 }

@@ -91,7 +91,7 @@ fn refused(error: ApplyError, gvk: &GroupVersionKind) -> Status {
 }
 
 /// The number of replicas that a Scale asks for.
-fn wanted(scale: &Object) -> Result<Option<i64>, Status> {
+pub(crate) fn wanted(scale: &Object) -> Result<Option<i64>, Status> {
     let Some(replicas) = scale.get(&["spec", "replicas"]).filter(|value| !value.is_null()) else {
         return Ok(None);
     };
@@ -103,14 +103,16 @@ fn wanted(scale: &Object) -> Result<Option<i64>, Status> {
     }
 }
 
-fn set(resource: &ResourceInfo, object: &mut Object, replicas: i64) {
+/// Sets the number of replicas.
+pub(crate) fn set(resource: &ResourceInfo, object: &mut Object, replicas: i64) {
     match resource.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
         Some(paths) => paths.set(object, replicas.into()),
         None => object.set(&["spec", "replicas"], replicas.into()),
     }
 }
 
-fn scale_of(resource: &ResourceInfo, object: &Object) -> Result<Value, Status> {
+/// The Scale of an object.
+pub(crate) fn scale_of(resource: &ResourceInfo, object: &Object) -> Result<Value, Status> {
     let mut metadata: Map<String, Value> =
         ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"]
             .into_iter()

@@ -84,7 +84,7 @@ fn counts_generation(resource: &ResourceInfo) -> bool {
 }
 
 /// What a creator may not set.
-pub(super) fn before_create(resource: &ResourceInfo, object: &mut Object) {
+pub(crate) fn before_create(resource: &ResourceInfo, object: &mut Object) {
     // A kubelet registers its node with its status.
     if has_status(resource) && !is(resource, "", "nodes") {
         object.remove(&["status"]);
@@ -113,7 +113,7 @@ fn is(resource: &ResourceInfo, group: &str, plural: &str) -> bool {
 }
 
 /// What an update keeps from the live object.
-pub(super) fn before_update(target: &Target, object: &mut Object, live: &Object) {
+pub(crate) fn before_update(target: &Target, object: &mut Object, live: &Object) {
     let record = object.remove(&["metadata", "managedFields"]);
     match target.subresource.as_str() {
         "" => {

@@ -1,7 +1,6 @@
 //! How the API server shows another one who it is.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use tokio::time::{Duration, Instant};
 const REREAD: Duration = Duration::from_secs(60);
 
 /// What is shown to the server; none of it is told in logs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// The certificate for the TLS connection.
     pub certificate: Option<ClientCertificate>,
@@ -27,7 +26,7 @@ pub struct Credentials {
 }
 
 /// A client's certificate and key.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// The chain, in PEM.
     pub chain: Vec<u8>,
@@ -121,12 +120,3 @@ impl PartialEq for Token {
 }
 
 impl Eq for Token {}
-
-impl Hash for Token {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        match self {
-            Token::Fixed(token) => token.hash(state),
-            Token::File(file) => file.path.hash(state),
-        }
-    }
-}

@@ -61,7 +61,7 @@ pub enum SetupError {
 
 /// A call that gave nothing; shown as `Post "URL": CAUSE`.
 #[derive(Debug, thiserror::Error)]
-#[error("{method} {url:?}: {cause}")]
+#[error("{}{cause}", self.place())]
 pub struct RemoteError {
     method: String,
     url: String,
@@ -82,7 +82,7 @@ pub enum Cause {
     #[error("{0}")]
     Broken(String),
     /// The answer is a refusal.
-    #[error("the server answered with code {code}: {text}")]
+    #[error("{}", refusal(*code, text))]
     Refused {
         /// The HTTP code.
         code: u16,
@@ -101,6 +101,16 @@ pub enum Cause {
 }
 
 impl RemoteError {
+    /// An answer is told by itself; only where there is none it matters who was called.
+    fn place(&self) -> String {
+        match self.cause {
+            Cause::Refused { .. } | Cause::Unreadable(_) => String::new(),
+            Cause::Timeout | Cause::Service(_) | Cause::Broken(_) | Cause::TooLarge { .. } => {
+                format!("{} {:?}: ", self.method, self.url)
+            }
+        }
+    }
+
     pub(super) fn new(method: &Method, url: &str, cause: Cause) -> Self {
         let lower = method.as_str().to_ascii_lowercase();
         let method = lower.get(..1).map(str::to_ascii_uppercase).unwrap_or_default();
@@ -140,6 +150,23 @@ impl Cause {
         } else {
             Cause::of(error)
         }
+    }
+}
+
+fn refusal(code: u16, text: &str) -> String {
+    match code {
+        400 => "the server rejected our request for an unknown reason".to_owned(),
+        401 => "the server has asked for the client to provide credentials".to_owned(),
+        403 => format!("forbidden: {text}"),
+        404 => "the server could not find the requested resource".to_owned(),
+        405 => "the server does not allow this method on the requested resource".to_owned(),
+        413 => "Request entity too large".to_owned(),
+        429 => "the server has received too many requests and has asked us to try again later".to_owned(),
+        500.. => {
+            let text = if text.is_empty() { "unknown" } else { text };
+            format!("an error on the server ({text:?}) has prevented the request from succeeding")
+        }
+        _ => format!("the server responded with the status code {code} but did not return more information"),
     }
 }
 

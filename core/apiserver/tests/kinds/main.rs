@@ -4,6 +4,7 @@
 
 mod apply;
 mod harness;
+mod hook_server;
 mod https;
 
 mod authentication;
@@ -16,4 +17,5 @@ mod proxying;
 mod roles;
 mod services;
 mod watches;
+mod webhooks;
 mod workloads;

@@ -1,0 +1,78 @@
+//! One question to one webhook.
+
+use keelson_api::Status;
+use keelson_api::admission::{Answer, Request};
+use serde_json::Value;
+use tokio::time::{Duration, Instant};
+
+use super::hooks::Hook;
+use super::request::{Seen, View};
+use crate::admission::Attributes;
+
+/// The largest answer that is read.
+const ANSWER_BYTES: usize = 8 << 20;
+
+/// Why a webhook has not let a request pass.
+pub(super) enum Refusal {
+    /// It says no, or may not be asked.
+    Denied(Status),
+    /// It could not be asked, or its answer is none.
+    Failed(String),
+}
+
+/// The two states of a write in the version that a webhook wants.
+pub(super) struct Documents {
+    pub(super) object: Value,
+    pub(super) old: Value,
+}
+
+/// Asks a webhook. Warnings and annotations of its answer are taken down.
+pub(super) async fn ask(
+    hook: &Hook,
+    attributes: &Attributes<'_>,
+    seen: &Seen<'_>,
+    view: &View<'_>,
+    documents: &Documents,
+    deadline: Instant,
+    mutating: bool,
+) -> Result<Answer, Refusal> {
+    if attributes.dry_run && !hook.allows_dry_run {
+        let text = format!("admission webhook {:?} does not support dry run", hook.name);
+        return Err(Refusal::Denied(Status::bad_request(text)));
+    }
+    let failed = |why: String| Refusal::Failed(format!("failed calling webhook {:?}: {why}", hook.name));
+    let version = hook.version.ok_or_else(|| {
+        failed("webhook does not accept known AdmissionReview versions (v1, v1beta1)".to_owned())
+    })?;
+    let remote = hook.remote.as_ref().map_err(|why| failed(format!("could not get REST client: {why}")))?;
+    let uid = uuid::Uuid::new_v4().to_string();
+    let request = Request {
+        uid: &uid,
+        asked: &seen.asked,
+        asked_kind: &seen.asked_kind,
+        subject: view.subject,
+        kind: &view.kind,
+        user: &seen.user,
+        object: &documents.object,
+        old: &documents.old,
+        options: &seen.options,
+        dry_run: attributes.dry_run,
+    };
+    let time = hook.timeout.min(deadline.saturating_duration_since(Instant::now()));
+    let query = format!("timeout={}s", whole_seconds(time));
+    let answered = remote.with_timeout(time).post_json(&query, &request.review(version), ANSWER_BYTES).await;
+    let review = answered.map_err(|error| failed(format!("failed to call webhook: {error}")))?;
+    let answer = Answer::read(&review, &uid, version, mutating)
+        .map_err(|error| failed(format!("received invalid webhook response: {error}")))?;
+    for (key, value) in &answer.annotations {
+        attributes.remarks().annotate(&format!("{}/{key}", hook.name), value.as_str());
+    }
+    for warning in &answer.warnings {
+        attributes.remarks().warn(warning.as_str());
+    }
+    if answer.allowed { Ok(answer) } else { Err(Refusal::Denied(answer.denied(&hook.name))) }
+}
+
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}

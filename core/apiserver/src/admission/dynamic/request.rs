@@ -1,0 +1,280 @@
+//! A write as webhooks and policies see it: the request as it came in, and its objects in the version that they want.
+
+use std::sync::Arc;
+
+use keelson_api::admission::{Asked, MatchResources, Operation, Subject};
+use keelson_api::{
+    Catalog, GroupResource, GroupVersionKind, Object, ResourceInfo, Status, convert, defaults,
+};
+use serde_json::{Map, Value, json};
+
+use crate::admission::{Attributes, Operation as Done};
+use crate::registry::{Registry, Target, scale, strategy};
+
+/// A write, and through which versions it may be seen.
+pub struct Seen<'a> {
+    registry: &'a Registry,
+    attributes: &'a Attributes<'a>,
+    /// The request as it came in.
+    pub asked: Asked<'a>,
+    /// The kind that it speaks.
+    pub asked_kind: GroupVersionKind,
+    /// `UserInfo`.
+    pub user: Value,
+    /// The options of the operation; null for a connection.
+    pub options: Value,
+    equivalents: Vec<Subject<'a>>,
+    catalog: &'a Catalog,
+}
+
+/// The version in which somebody wants to see a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View<'a> {
+    /// The resource.
+    pub subject: Subject<'a>,
+    /// The kind of the documents.
+    pub kind: GroupVersionKind,
+    /// The resource's own version, for objects that are whole.
+    whole: GroupVersionKind,
+}
+
+/// What the documents of a write are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// The object itself.
+    Whole,
+    /// Its number of replicas.
+    Scale,
+    /// Something that is carried out, such as a Binding.
+    Other,
+}
+
+impl<'a> Seen<'a> {
+    /// Looks at a write. The catalog is the one of the request.
+    pub fn new(registry: &'a Registry, catalog: &'a Catalog, attributes: &'a Attributes<'a>) -> Self {
+        let resource = attributes.resource;
+        let served = attributes.options.served.clone().unwrap_or_else(|| resource.gvk());
+        let own = resource.group == served.group && resource.version == served.version;
+        let equal = |it: &&Arc<ResourceInfo>| {
+            it.plural == resource.plural
+                && convert::storage_resource(it) == convert::storage_resource(resource)
+        };
+        let subject =
+            |it: &'a ResourceInfo| Subject { group: &it.group, version: &it.version, resource: &it.plural };
+        let known = catalog.resources().iter().filter(equal);
+        let equivalents: Vec<Subject<'a>> = known.map(|it| subject(it)).collect();
+        let found = catalog.find(&served.group, &served.version, &resource.plural).filter(|_| !own);
+        let asked_resource: &'a ResourceInfo = found.map_or(resource, |it| it);
+        let is_namespace = resource.group.is_empty() && resource.plural == "namespaces";
+        let name = attributes.name;
+        let asked = Asked {
+            operation: operation(attributes.operation),
+            subject: subject(asked_resource),
+            subresource: attributes.subresource,
+            namespace: if is_namespace { Some(name) } else { attributes.namespace },
+            name,
+        };
+        let asked_kind = kind_of(asked_resource, attributes.subresource);
+        let (user, options) = (user(attributes), options(attributes));
+        Seen { registry, attributes, asked, asked_kind, user, options, equivalents, catalog }
+    }
+
+    /// The version in which a webhook or policy is to see the write; `None` if it is not about it.
+    pub fn view(
+        &self,
+        matches: &MatchResources,
+        object: Option<&Object>,
+    ) -> Result<Option<View<'a>>, Status> {
+        let Some(subject) = matches.subject(&self.asked, &self.equivalents) else { return Ok(None) };
+        if !matches.selects_object(self.labels_of(object), self.labels_of(self.attributes.old)) {
+            return Ok(None);
+        }
+        if (self.asked.namespace.is_some()) && !matches.selects_namespace(|| self.namespace_labels(object))? {
+            return Ok(None);
+        }
+        let found = self.catalog.find(subject.group, subject.version, subject.resource);
+        let resource = found.map_or(self.attributes.resource, |it| it);
+        let kind = kind_of(resource, self.attributes.subresource);
+        Ok(Some(View { subject, kind, whole: resource.gvk() }))
+    }
+
+    /// Labels of an object that has metadata.
+    fn labels_of(&self, object: Option<&'a Object>) -> Option<Option<&'a Map<String, Value>>> {
+        let object =
+            object.filter(|_| self.form() != Form::Other || self.attributes.operation != Done::Connect)?;
+        object.metadata().map(|_| object.labels())
+    }
+
+    fn namespace_labels(&self, object: Option<&Object>) -> Result<Option<Map<String, Value>>, Status> {
+        let Some(name) = self.asked.namespace else { return Ok(None) };
+        let is_namespace = self.attributes.is_of("", "namespaces");
+        if let Some(object) = object.filter(|_| is_namespace && self.attributes.is_write()) {
+            return Ok(object.labels().cloned());
+        }
+        let namespaces = GroupResource::new("", "namespaces");
+        let found = self.registry.resource(&namespaces).get(name);
+        let found = found.ok_or_else(|| Status::not_found(&namespaces, name))?;
+        Ok(found.labels.as_deref().cloned())
+    }
+
+    fn form(&self) -> Form {
+        match self.attributes.subresource {
+            "scale" => Form::Scale,
+            _ if self.asked_kind.kind == self.attributes.resource.kind => Form::Whole,
+            _ => Form::Other,
+        }
+    }
+
+    /// The new state in a version; null for a deletion.
+    pub fn document(&self, object: Option<&Object>, view: &View<'_>) -> Result<Value, Status> {
+        let Some(object) = object.filter(|object| !object.0.is_empty()) else { return Ok(Value::Null) };
+        match self.form() {
+            Form::Scale => scale::scale_of(self.attributes.resource, object),
+            Form::Other => Ok(object.clone().into_value()),
+            Form::Whole => {
+                let mut object = object.clone();
+                convert::convert(&mut object, &view.whole);
+                Ok(object.into_value())
+            }
+        }
+    }
+
+    /// The old state in a version; null where there is none.
+    pub fn old(&self, view: &View<'_>) -> Result<Value, Status> {
+        self.document(self.attributes.old, view)
+    }
+
+    /// Takes a changed document as the new state: in the stored version, with defaults, and without what a writer may
+    /// not set.
+    pub fn take(&self, object: &mut Object, changed: Value, view: &View<'_>) -> Result<(), Status> {
+        let mut new = Object::from_value(changed).map_err(Status::internal)?;
+        if new.gvk() != view.kind {
+            let text = format!("the kind of the object was changed from {:?} to {:?}", view.kind, new.gvk());
+            return Err(Status::internal(text));
+        }
+        match self.form() {
+            Form::Scale => {
+                if let Some(replicas) = scale::wanted(&new)? {
+                    scale::set(self.attributes.resource, object, replicas);
+                }
+            }
+            Form::Other => *object = new,
+            Form::Whole => {
+                self.read(&mut new, view)?;
+                self.settle(&mut new, object)?;
+                *object = new;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a document as one that a client has sent.
+    fn read(&self, new: &mut Object, view: &View<'_>) -> Result<(), Status> {
+        let resource = self.attributes.resource;
+        let found = self.catalog.find(view.subject.group, view.subject.version, view.subject.resource);
+        let seen = found.map_or(resource, |it| it);
+        if let Some(schema) = seen.schema() {
+            let mut document = Value::Object(std::mem::take(&mut new.0));
+            let fault = match seen.custom {
+                None => schema.decode_error(&document),
+                Some(_) => None,
+            };
+            if let Some(fault) = fault {
+                return Err(Status::internal(fault));
+            }
+            schema.prune(&mut document);
+            *new = Object::from_value(document).map_err(Status::internal)?;
+        }
+        if let Some(custom) = &seen.custom {
+            custom.apply_defaults(new);
+        }
+        convert::convert(new, &convert::storage_kind(resource));
+        Ok(())
+    }
+
+    /// Brings a new state into the form in which plugins find it.
+    fn settle(&self, new: &mut Object, before: &Object) -> Result<(), Status> {
+        let attributes = self.attributes;
+        let stored = convert::storage_kind(attributes.resource);
+        if new.namespace().filter(|own| !own.is_empty()) != attributes.namespace {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        let target = Target {
+            resource: Arc::new(attributes.resource.clone()),
+            namespace: attributes.namespace.map(str::to_owned),
+            name: attributes.name.to_owned(),
+            subresource: attributes.subresource.to_owned(),
+        };
+        if !new.managed_fields().iter().all(is_entry) {
+            new.set_managed_fields(before.managed_fields().to_vec());
+        }
+        match attributes.old {
+            Some(old) => strategy::before_update(&target, new, old),
+            None => {
+                for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+                    match before.get(&["metadata", field]) {
+                        Some(value) => new.set(&["metadata", field], value.clone()),
+                        None => drop(new.remove(&["metadata", field])),
+                    }
+                }
+                strategy::before_create(attributes.resource, new);
+            }
+        }
+        if attributes.resource.custom.is_none()
+            && matches!(attributes.subresource, "" | "ephemeralcontainers")
+        {
+            defaults::apply_defaults(&stored, new);
+        }
+        Ok(())
+    }
+}
+
+/// Whether an entry of managed fields has the form of one.
+fn is_entry(entry: &Value) -> bool {
+    entry["operation"].is_string() && entry["apiVersion"].is_string() && entry["fieldsType"] == "FieldsV1"
+}
+
+fn operation(done: Done) -> Operation {
+    match done {
+        Done::Create => Operation::Create,
+        Done::Update => Operation::Update,
+        Done::Delete => Operation::Delete,
+        Done::Connect => Operation::Connect,
+    }
+}
+
+/// The kind that a resource speaks, through a subresource or not.
+fn kind_of(resource: &ResourceInfo, subresource: &str) -> GroupVersionKind {
+    resource.subresource(subresource).map_or_else(|| resource.gvk(), |it| it.kind.clone())
+}
+
+fn user(attributes: &Attributes<'_>) -> Value {
+    let who = attributes.identity;
+    let mut user = json!({"username": who.username, "groups": who.groups});
+    if let Some(uid) = &who.uid {
+        user["uid"] = uid.as_str().into();
+    }
+    if !who.extra.is_empty() {
+        user["extra"] = json!(who.extra);
+    }
+    user
+}
+
+fn options(attributes: &Attributes<'_>) -> Value {
+    let kind = match attributes.operation {
+        Done::Create => "CreateOptions",
+        Done::Update => "UpdateOptions",
+        Done::Delete => "DeleteOptions",
+        Done::Connect => return Value::Null,
+    };
+    let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+    if attributes.dry_run {
+        options["dryRun"] = json!(["All"]);
+    }
+    if attributes.is_write() && !attributes.options.manager.is_empty() {
+        options["fieldManager"] = attributes.options.manager.as_str().into();
+    }
+    options
+}

@@ -1,0 +1,96 @@
+//! ValidatingAdmissionWebhook: webhooks that see the final object, all at once, and may refuse it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use keelson_api::{Object, Status};
+use tokio::time::Instant;
+
+use super::call::{Documents, Refusal, ask};
+use super::hooks::{Hook, Hooks};
+use super::request::{Seen, View};
+use super::{BUDGET, is_spared};
+use crate::admission::{Admission, Attributes};
+use crate::registry::Registry;
+
+/// The plugin.
+pub struct ValidatingWebhooks {
+    hooks: Hooks,
+}
+
+impl ValidatingWebhooks {
+    /// The plugin over these configurations.
+    pub fn new(hooks: Hooks) -> Self {
+        ValidatingWebhooks { hooks }
+    }
+}
+
+/// The webhooks that are asked, each with its view and the place of its documents.
+type Concerned<'a> = (Vec<(&'a Arc<Hook>, View<'a>, usize)>, Vec<(View<'a>, Documents)>);
+
+fn concerned<'a>(
+    hooks: &'a [Arc<Hook>],
+    seen: &Seen<'a>,
+    object: Option<&'a Object>,
+) -> Result<Concerned<'a>, Status> {
+    let (mut asked, mut views): Concerned<'a> = (Vec::new(), Vec::new());
+    for hook in hooks {
+        let Some(view) = seen.view(&hook.matches, object)? else { continue };
+        let place = match views.iter().position(|(known, _)| *known == view) {
+            Some(place) => place,
+            None => {
+                let documents = Documents { object: seen.document(object, &view)?, old: seen.old(&view)? };
+                views.push((view.clone(), documents));
+                views.len() - 1
+            }
+        };
+        asked.push((hook, view, place));
+    }
+    Ok((asked, views))
+}
+
+#[async_trait]
+impl Admission for ValidatingWebhooks {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        !self.hooks.current().is_empty() && !is_spared(attributes)
+    }
+
+    async fn validate(
+        &self,
+        registry: &Registry,
+        attributes: &Attributes<'_>,
+        object: Option<&Object>,
+    ) -> Result<(), Status> {
+        let hooks = self.hooks.current();
+        let catalog = registry.catalog();
+        let seen = Seen::new(registry, &catalog, attributes);
+        let (asked, views) = concerned(&hooks, &seen, object)?;
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + BUDGET;
+        let questions = asked.iter().map(|(hook, view, place)| {
+            let documents = &views[*place].1;
+            ask(hook, attributes, &seen, view, documents, deadline, false)
+        });
+        let mut refused = None;
+        for (outcome, (hook, _, _)) in join_all(questions).await.into_iter().zip(&asked) {
+            let status = match outcome {
+                Ok(_) => continue,
+                Err(Refusal::Denied(status)) => status,
+                Err(Refusal::Failed(why)) => {
+                    tracing::warn!(webhook = hook.name, error = why, "a webhook failed");
+                    if hook.ignores_failure {
+                        let key = format!("failed-open.validating.webhook.admission.k8s.io/{}", hook.name);
+                        attributes.remarks().annotate(&key, hook.name.as_str());
+                        continue;
+                    }
+                    Status::internal(why)
+                }
+            };
+            refused.get_or_insert(status);
+        }
+        refused.map_or(Ok(()), Err)
+    }
+}
