@@ -19,7 +19,7 @@ use crate::cache;
 use crate::pki::{Pki, PkiError};
 use crate::proxy::forward::Outward;
 use crate::registry::Registry;
-use crate::request_info::RequestInfo;
+use crate::request_info::{RequestInfo, is_on};
 
 /// How long a kubelet may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -90,7 +90,7 @@ fn stream_query(query: Option<&str>) -> String {
     let mut out = form_urlencoded::Serializer::new(String::new());
     let (mut stdin, mut stdout, mut stderr, mut tty) = (false, true, true, false);
     for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        let is_on = matches!(value.as_ref(), "true" | "1" | "");
+        let is_on = is_on(value.as_ref());
         match key.as_ref() {
             "stdin" => stdin = is_on,
             "stdout" => stdout = is_on,

@@ -122,13 +122,29 @@ impl RequestInfo {
 
     /// Whether a boolean query parameter is set.
     pub fn flag(&self, name: &str) -> bool {
-        matches!(self.parameter(name), Some("true" | "1"))
+        self.parameter(name).is_some_and(is_on)
     }
+}
+
+/// What a boolean parameter says: whatever is not `0` or `false`, in any case of letters, is true. So clients may write
+/// `watch=True`.
+pub fn is_on(value: &str) -> bool {
+    value != "0" && !value.eq_ignore_ascii_case("false")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_boolean_may_be_written_as_other_languages_do() {
+        let verb = |query| RequestInfo::parse(&Method::GET, "/api/v1/pods", Some(query)).verb;
+        assert_eq!(verb("watch=True"), "watch");
+        assert_eq!(verb("watch=1"), "watch");
+        assert_eq!(verb("watch"), "watch");
+        assert_eq!(verb("watch=False"), "list");
+        assert_eq!(verb("watch=0"), "list");
+    }
 
     fn parse(method: Method, path: &str, query: Option<&str>) -> (String, String, String, String, String) {
         let info = RequestInfo::parse(&method, path, query);

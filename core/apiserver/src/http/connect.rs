@@ -9,7 +9,7 @@ use super::{ApiState, target};
 use crate::admission::{Operation, Remarks};
 use crate::identity::Identity;
 use crate::registry::{Record, WriteOptions};
-use crate::request_info::RequestInfo;
+use crate::request_info::{RequestInfo, is_on};
 
 /// Whether a request opens a connection. Logs are read, and so are not one.
 pub(super) fn opens(info: &RequestInfo) -> bool {
@@ -50,7 +50,7 @@ fn connection(info: &RequestInfo, resource: &ResourceInfo, query: &str) -> Objec
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*key {
                 "stdin" | "stdout" | "stderr" | "tty" => {
-                    fields.insert(key.into_owned(), matches!(&*value, "true" | "1").into());
+                    fields.insert(key.into_owned(), is_on(&value).into());
                 }
                 "container" => drop(fields.insert(key.into_owned(), value.into_owned().into())),
                 "command" => push(&mut fields, "command", value.into_owned().into()),

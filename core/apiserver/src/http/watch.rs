@@ -109,8 +109,7 @@ pub(super) fn serve(
                 "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
             ));
         }
-        Some("true" | "1") => true,
-        Some(_) | None => false,
+        Some(_) | None => info.flag("sendInitialEvents"),
     };
     let asked = revision(info)?;
     let seconds: u64 = match info.parameter("timeoutSeconds") {
