@@ -31,6 +31,11 @@ impl Kubectl {
         command
     }
 
+    /// The same with another kubectl.
+    pub fn with_program(&self, program: &std::path::Path) -> Self {
+        Kubectl { program: program.to_string_lossy().into_owned(), ..self.clone() }
+    }
+
     /// A kubectl command.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.program(&self.program);

@@ -4,6 +4,7 @@
 //! - [`Cluster`]: what `keelson up` makes, in network and mount namespaces of its own; needs root
 //! - [`Kubectl`]: how both are driven
 //! - [`Resolver`]: a name server outside of the cluster
+//! - [`clients`]: kubectls of other versions, helm
 //! - [`image`]: images for tests, made from Debian's busybox
 //!
 //! Tests run side by side; what they start ends with its value, and its log is printed when the test that owns it fails.
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
+pub mod clients;
 mod cluster;
 pub mod image;
 mod kubectl;

@@ -69,7 +69,8 @@ impl Server {
         Self::start_in(dir, &bind)
     }
 
-    fn kubectl_of(&self) -> Kubectl {
+    /// How kubectl is run.
+    pub fn client(&self) -> Kubectl {
         Kubectl {
             prefix: Vec::new(),
             program: "kubectl".to_owned(),
@@ -80,22 +81,22 @@ impl Server {
 
     /// A kubectl command against it.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        self.kubectl_of().command(arguments)
+        self.client().command(arguments)
     }
 
     /// What a kubectl command prints; an error if it fails.
     pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        self.kubectl_of().run(arguments)
+        self.client().run(arguments)
     }
 
     /// What a kubectl command that must fail prints.
     pub fn kubectl_fails(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        self.kubectl_of().fails(arguments)
+        self.client().fails(arguments)
     }
 
     /// What a kubectl command prints that reads a manifest.
     pub fn kubectl_with(&self, arguments: &[&str], manifest: &str) -> anyhow::Result<String> {
-        self.kubectl_of().with(arguments, manifest)
+        self.client().with(arguments, manifest)
     }
 
     /// Asks it to end, and waits until it has.
