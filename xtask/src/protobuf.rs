@@ -12,59 +12,174 @@ use anyhow::{Context, Result};
 use heck::{ToLowerCamelCase, ToSnakeCase};
 use serde_json::{Map, Value, json};
 
-/// Optional fields that are pointers in Go: their zero was said and is kept. Every other zero of an optional field
-/// means that nothing was said, because the format writes it all the same.
+/// Fields that are pointers in Go, or that JSON writes whatever they are: their zero was said and is kept. Every other
+/// zero of an optional field means that nothing was said, because the format writes it all the same.
 const POINTERS: &[&str] = &[
     "activeDeadlineSeconds",
+    "adminAccess",
+    "allNodes",
     "allocateLoadBalancerNodePorts",
+    "allowMultipleAllocations",
     "allowPrivilegeEscalation",
     "allowVolumeExpansion",
+    "attachRequired",
     "automountServiceAccountToken",
+    "averageUtilization",
     "backoffLimit",
     "backoffLimitPerIndex",
+    "bindsToNode",
     "blockOwnerDeletion",
+    "borrowingLimitPercent",
+    "collisionCount",
     "completions",
     "controller",
+    "currentCPUUtilizationPercentage",
     "currentHealthy",
     "defaultMode",
     "deletionGracePeriodSeconds",
+    "desiredHealthy",
+    "disruptionsAllowed",
     "enableServiceLinks",
     "endPort",
+    "errorCode",
+    "expectedPods",
     "expirationSeconds",
     "failedJobsHistoryLimit",
     "fsGroup",
     "gracePeriodSeconds",
+    "holderIdentity",
+    "hostProcess",
     "hostUsers",
+    "ignoreStoreReadErrorWithClusterBreakingPotential",
     "immutable",
     "ingressClassName",
+    "leaseDurationSeconds",
+    "leaseTransitions",
+    "lendablePercent",
+    "limitBytes",
+    "lun",
+    "manualSelector",
+    "maxExpirationSeconds",
     "maxFailedIndexes",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maxSurge",
+    "maxUnavailable",
+    "maximum",
+    "minAvailable",
+    "minDomains",
+    "minItems",
+    "minLength",
+    "minProperties",
     "minReplicas",
+    "minimum",
     "mode",
+    "multipleOf",
+    "nodeAllocatableUpdatePeriodSeconds",
+    "nominalConcurrencyShares",
     "optional",
+    "optionalOldSelf",
     "orphanDependents",
     "parallelism",
     "partition",
+    "perDeviceNodeSelection",
+    "podInfoOnMount",
     "podPidsLimit",
     "priority",
     "privileged",
+    "progressDeadlineSeconds",
     "readOnlyRootFilesystem",
     "ready",
+    "recursiveReadOnlyMounts",
+    "remainingItemCount",
     "replicas",
+    "requiresRepublish",
     "revisionHistoryLimit",
     "runAsGroup",
     "runAsNonRoot",
     "runAsUser",
+    "seLinuxMount",
+    "serviceAccountTokenInSecrets",
     "serving",
     "setHostnameAsFQDN",
     "shareProcessNamespace",
+    "sinceSeconds",
+    "stabilizationWindowSeconds",
+    "started",
     "startingDeadlineSeconds",
+    "storageCapacity",
     "storageClassName",
+    "succeededCount",
     "successfulJobsHistoryLimit",
+    "supplementalGroupsPolicy",
     "suspend",
+    "tailLines",
+    "targetCPUUtilizationPercentage",
     "terminating",
+    "terminatingReplicas",
     "terminationGracePeriodSeconds",
     "tolerationSeconds",
     "ttlSecondsAfterFinished",
+    "userNamespaces",
+    "volumeAttributesClassName",
+    "x-kubernetes-preserve-unknown-fields",
+];
+
+/// The same, of fields whose name is another message's plain field.
+const POINTERS_OF: &[&str] = &[
+    "api.admissionregistration.v1.MutatingWebhook.timeoutSeconds",
+    "api.admissionregistration.v1.ServiceReference.port",
+    "api.admissionregistration.v1.ValidatingWebhook.timeoutSeconds",
+    "api.autoscaling.v1.HorizontalPodAutoscalerStatus.observedGeneration",
+    "api.autoscaling.v2.HorizontalPodAutoscalerStatus.observedGeneration",
+    "api.core.v1.AzureDiskVolumeSource.readOnly",
+    "api.core.v1.ClientIPConfig.timeoutSeconds",
+    "api.core.v1.NodeSwapStatus.capacity",
+    "api.discovery.v1.EndpointPort.name",
+    "api.discovery.v1.EndpointPort.port",
+    "api.resource.v1.DeviceAttribute.bool",
+    "api.resource.v1.DeviceAttribute.int",
+    "api.resource.v1.DeviceAttribute.string",
+    "api.resource.v1.DeviceAttribute.version",
+    "api.scheduling.v1.PriorityClass.value",
+    "api.storage.v1.VolumeNodeResources.count",
+    "apiextensions-apiserver.pkg.apis.apiextensions.v1.ServiceReference.port",
+    "kube-aggregator.pkg.apis.apiregistration.v1.ServiceReference.port",
+];
+
+/// Messages that the published protocol does not have yet, and those of the version before, which they are copies of.
+const GRADUATED: &[(&str, &str)] = &[
+    (
+        "io.k8s.api.admissionregistration.v1.ApplyConfiguration",
+        "io.k8s.api.admissionregistration.v1beta1.ApplyConfiguration",
+    ),
+    ("io.k8s.api.admissionregistration.v1.JSONPatch", "io.k8s.api.admissionregistration.v1beta1.JSONPatch"),
+    (
+        "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy",
+        "io.k8s.api.admissionregistration.v1beta1.MutatingAdmissionPolicy",
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding",
+        "io.k8s.api.admissionregistration.v1beta1.MutatingAdmissionPolicyBinding",
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBindingList",
+        "io.k8s.api.admissionregistration.v1beta1.MutatingAdmissionPolicyBindingList",
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBindingSpec",
+        "io.k8s.api.admissionregistration.v1beta1.MutatingAdmissionPolicyBindingSpec",
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyList",
+        "io.k8s.api.admissionregistration.v1beta1.MutatingAdmissionPolicyList",
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicySpec",
+        "io.k8s.api.admissionregistration.v1beta1.MutatingAdmissionPolicySpec",
+    ),
+    ("io.k8s.api.admissionregistration.v1.Mutation", "io.k8s.api.admissionregistration.v1beta1.Mutation"),
 ];
 
 struct Field {
@@ -131,7 +246,10 @@ pub(crate) fn generate() -> Result<()> {
                 }
                 (None, _, _) => field.name.to_lower_camel_case(),
             };
+            let place = format!("{}.{json}", name_of(name));
+            let place = place.trim_start_matches("io.k8s.");
             let keeps = POINTERS.contains(&json.as_str())
+                || POINTERS_OF.contains(&place)
                 || required.is_some_and(|required| required.iter().any(|it| *it == json.as_str()));
             table.insert(
                 field.tag.clone(),
@@ -139,6 +257,10 @@ pub(crate) fn generate() -> Result<()> {
             );
         }
         out.insert(name_of(name), table.into());
+    }
+    for (name, before) in GRADUATED {
+        let table = out.get(*before).with_context(|| format!("{before} is not published"))?.clone();
+        out.entry(*name).or_insert(table);
     }
     super::schemas::write(&data.join("protobuf.json.gz"), &out.into())
 }
@@ -152,7 +274,13 @@ fn definitions(path: &Path) -> Result<Map<String, Value>> {
 }
 
 fn json_name(field: &str, properties: &Map<String, Value>) -> Option<String> {
-    properties.keys().find(|name| name.to_snake_case() == field).cloned()
+    // Plurals of abbreviations, such as `podIPs`, have no single snake case.
+    let plain = field.replace('_', "");
+    properties
+        .keys()
+        .find(|name| name.to_snake_case() == field)
+        .or_else(|| properties.keys().find(|name| name.to_lowercase() == plain))
+        .cloned()
 }
 
 /// The full name of a message from the module that it stands in.
