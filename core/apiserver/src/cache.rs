@@ -17,7 +17,7 @@ use keelson_store::{Event, EventKind, Observer, Revision, Snapshot};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-pub use cached::{Cached, WatchEvent, frame, word};
+pub use cached::{Cached, WatchEvent, frame, message_frame, word};
 pub use followers::Scope;
 
 mod cached;

@@ -20,12 +20,14 @@ use crate::kubelet_proxy::KubeletProxy;
 use crate::proxy::Proxy;
 use crate::registry::{Record, Registry, Target, WriteOptions};
 use crate::request_info::RequestInfo;
+use negotiation::Endpoint;
 
 mod apply;
 pub mod body;
 pub mod compression;
 mod connect;
 pub mod discovery;
+mod encoding;
 pub mod negotiation;
 pub mod objects;
 pub mod openapi;
@@ -109,8 +111,11 @@ pub fn handle(
             let remarks: &mut Arc<Remarks> = request.extensions_mut().get_or_insert_default();
             Arc::clone(remarks)
         });
-        let outcome = call.run(&state, serve(&state, identity, info, request)).await;
-        let mut response = outcome.unwrap_or_else(|status| Failure(status).into_response());
+        let failed = negotiation::failure(request.headers(), &info);
+        let mut response = match call.run(&state, serve(&state, identity, info, request)).await {
+            Ok(response) => response,
+            Err(status) => encoding::finish(Failure(status).into_response(), failed).await,
+        };
         if let Some(remarks) = remarks {
             remarks.write_to(response.headers_mut());
         }
@@ -150,7 +155,7 @@ async fn serve(
         if info.path.starts_with("/openapi/") {
             return openapi::serve(state, &info, request.method(), request.headers()).await;
         }
-        return discovery::serve(state, &info, request.method(), request.headers());
+        return discovery::serve(state, &info, request.method(), request.headers()).await;
     }
     let catalog = state.registry.catalog();
     let resource = catalog
@@ -164,7 +169,9 @@ async fn serve(
         return Err(Status::path_not_found());
     }
     if !resource.is_stored() {
-        return reviews::serve(state, &identity, &info, &resource, request).await;
+        let wanted = negotiation::wanted(request.headers(), &info, Endpoint::Document)?;
+        let response = reviews::serve(state, &identity, &info, &resource, request).await?;
+        return Ok(encoding::finish(response, wanted).await);
     }
     if !info.subresource.is_empty() && resource.subresource(&info.subresource).is_none() {
         return Err(Status::path_not_found());
@@ -175,13 +182,14 @@ async fn serve(
         }
         let kind =
             resource.subresource("token").map(|it| it.kind.clone()).ok_or_else(Status::path_not_found)?;
+        let wanted = negotiation::wanted(request.headers(), &info, Endpoint::Document)?;
         let (parts, content) = request.into_parts();
         let raw = body::read(content).await?;
         let asked = body::object(body::value(&parts.headers, &raw)?, &kind)?;
         let (token, warnings) = tokens::create(state, &identity, &info, asked).await?;
         let mut response = json(StatusCode::CREATED, &token);
         crate::admission::remarks::warn(response.headers_mut(), &warnings);
-        return Ok(response);
+        return Ok(encoding::finish(response, wanted).await);
     }
     if streams::is_connect(&info) {
         return streams::serve(state, &identity, &info, &resource, request).await;

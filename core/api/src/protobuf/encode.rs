@@ -8,7 +8,6 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::table::Table;
 use super::{MAGIC, ProtobufError};
-use crate::kinds::GroupVersionKind;
 
 mod writer;
 
@@ -80,14 +79,13 @@ pub fn document(json: &[u8]) -> Result<Vec<u8>, ProtobufError> {
 }
 
 /// An event of a watch: its length in four bytes, and a `WatchEvent` around a document in its envelope.
-pub fn watch_frame(word: &str, kind: &GroupVersionKind, message: &[u8]) -> Vec<u8> {
-    let document = envelope(&kind.api_version(), &kind.kind, &[message]);
+pub fn watch_frame(word: &str, document: &[u8]) -> Vec<u8> {
     let raw = 1 + encoded_len_varint(document.len() as u64) + document.len();
     let event = 2 + word.len() + 1 + encoded_len_varint(raw as u64) + raw;
     let mut out = Vec::with_capacity(4 + event);
     out.extend_from_slice(&u32::try_from(event).unwrap_or(u32::MAX).to_be_bytes());
     field(1, word.as_bytes(), &mut out);
     head(2, raw, &mut out);
-    field(1, &document, &mut out);
+    field(1, document, &mut out);
     out
 }

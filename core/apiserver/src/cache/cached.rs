@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use keelson_api::{GroupVersionKind, Status, protobuf};
 use keelson_store::EventKind;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -23,6 +24,8 @@ pub struct Cached {
     pub labels: Option<Box<Map<String, Value>>>,
     /// Of a pod: what it is most often selected by.
     pod: Option<Box<Pod>>,
+    /// The document as a message, once it was asked for.
+    message: OnceLock<Box<[u8]>>,
 }
 
 /// Where a pod is, and how far it is.
@@ -81,7 +84,17 @@ impl Cached {
             None => (serde_json::from_slice::<Selected>(&bytes).ok().and_then(|it| it.metadata.labels), None),
         };
         let labels = labels.filter(|it| !it.is_empty()).map(Box::new);
-        Cached { bytes, revision, namespace, name, labels, pod }
+        Cached { bytes, revision, namespace, name, labels, pod, message: OnceLock::new() }
+    }
+
+    /// The document as a protobuf message of its kind, without the envelope. It is written once, when it is first
+    /// asked for.
+    pub fn message(&self, kind: protobuf::Message) -> Result<&[u8], Status> {
+        if let Some(message) = self.message.get() {
+            return Ok(message);
+        }
+        let message = kind.encode(&self.bytes).map_err(Status::internal)?;
+        Ok(self.message.get_or_init(|| message.into()))
     }
 
     /// The node that a pod is bound to.
@@ -120,6 +133,7 @@ pub struct WatchEvent {
     /// The object before it.
     pub previous: Option<Arc<Cached>>,
     frame: OnceLock<Bytes>,
+    message_frame: OnceLock<Bytes>,
 }
 
 impl WatchEvent {
@@ -129,13 +143,37 @@ impl WatchEvent {
         object: Arc<Cached>,
         previous: Option<Arc<Cached>>,
     ) -> Self {
-        WatchEvent { revision, kind, object, previous, frame: OnceLock::new() }
+        WatchEvent {
+            revision,
+            kind,
+            object,
+            previous,
+            frame: OnceLock::new(),
+            message_frame: OnceLock::new(),
+        }
     }
 
     /// The event's own frame, built once.
     pub fn frame(&self) -> Bytes {
         self.frame.get_or_init(|| frame(word(self.kind), &self.object.bytes)).clone()
     }
+}
+
+impl WatchEvent {
+    /// The event's own frame in protobuf, built once.
+    pub fn message_frame(&self, gvk: &GroupVersionKind, kind: protobuf::Message) -> Result<Bytes, Status> {
+        if let Some(frame) = self.message_frame.get() {
+            return Ok(frame.clone());
+        }
+        let frame = message_frame(word(self.kind), gvk, self.object.message(kind)?);
+        Ok(self.message_frame.get_or_init(|| frame).clone())
+    }
+}
+
+/// One event of a watch in protobuf, about an object that is a message already.
+pub fn message_frame(word: &str, gvk: &GroupVersionKind, message: &[u8]) -> Bytes {
+    let document = protobuf::envelope(&gvk.api_version(), &gvk.kind, &[message]);
+    protobuf::watch_frame(word, &document).into()
 }
 
 /// The type of an event, as a watch says it.

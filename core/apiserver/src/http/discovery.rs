@@ -1,16 +1,16 @@
 //! What is served: discovery.
 
-use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Method, StatusCode, header};
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use keelson_api::{Catalog, GroupVersion, ResourceInfo, Status};
 use serde_json::{Value, json};
 
-use super::negotiation::{Form, form};
-use super::{ApiState, json as answer};
+use super::negotiation::{Endpoint, Form, wanted};
+use super::{ApiState, encoding, json as answer};
 use crate::request_info::RequestInfo;
 
 /// Serves the paths that are no resources.
-pub(super) fn serve(
+pub(super) async fn serve(
     state: &ApiState,
     info: &RequestInfo,
     method: &Method,
@@ -25,23 +25,45 @@ pub(super) fn serve(
     }
     let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
     let catalog = state.registry.catalog();
+    match parts.first() {
+        None => return Ok(answer(StatusCode::OK, &json!({"paths": PATHS}))),
+        Some(&("api" | "apis")) => {}
+        Some(_) => return Err(Status::path_not_found()),
+    }
+    let endpoint = if parts.len() == 1 { Endpoint::Discovery } else { Endpoint::Document };
+    let wanted = wanted(headers, info, endpoint)?;
+    let is_aggregated = wanted.form == Form::AggregatedDiscovery;
     let document = match parts.as_slice() {
-        ["api"] if form(headers)? == Form::AggregatedDiscovery => return aggregated(&catalog, Core::Only),
-        ["apis"] if form(headers)? == Form::AggregatedDiscovery => {
-            return aggregated(&catalog, Core::Without);
-        }
+        ["api"] if is_aggregated => aggregated(&catalog, Core::Only),
+        ["apis"] if is_aggregated => aggregated(&catalog, Core::Without),
         ["api"] => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
         ["apis"] => groups(&catalog),
         ["api", "v1"] => resources(&catalog, &GroupVersion::parse("v1"))?,
         ["apis", group] => group_of(&catalog, group).ok_or_else(Status::path_not_found)?,
         ["apis", group, version] => resources(&catalog, &GroupVersion::parse(&format!("{group}/{version}")))?,
-        [] => {
-            json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]})
-        }
         _ => return Err(Status::path_not_found()),
     };
-    Ok(answer(StatusCode::OK, &document))
+    let mut response = encoding::finish(answer(StatusCode::OK, &document), wanted).await;
+    if is_aggregated {
+        let media = encoding::media_type(wanted.media, wanted.form);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    }
+    Ok(response)
 }
+
+/// What the root shows.
+const PATHS: [&str; 10] = [
+    "/api",
+    "/api/v1",
+    "/apis",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/readyz",
+    "/version",
+];
 
 fn groups(catalog: &Catalog) -> Value {
     let mut names: Vec<String> = Vec::new();
@@ -108,7 +130,7 @@ enum Core {
     Without,
 }
 
-fn aggregated(catalog: &Catalog, core: Core) -> Result<Response, Status> {
+fn aggregated(catalog: &Catalog, core: Core) -> Value {
     let mut items: Vec<(String, Vec<Value>)> = Vec::new();
     for group_version in catalog.group_versions() {
         if group_version.group.is_empty() != (core == Core::Only) {
@@ -134,11 +156,9 @@ fn aggregated(catalog: &Catalog, core: Core) -> Result<Response, Status> {
             json!({"metadata": metadata, "versions": versions})
         })
         .collect();
-    let document = json!({
+    json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items,
-    });
-    let media = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-    Ok((StatusCode::OK, [(header::CONTENT_TYPE, media)], document.to_string()).into_response())
+    })
 }
 
 fn aggregated_resource(resource: &ResourceInfo) -> Value {

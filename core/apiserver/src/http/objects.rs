@@ -7,13 +7,13 @@ use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, StatusCode};
 use jiff::Timestamp;
-use keelson_api::{Object, ResourceInfo, Status, convert, validation};
+use keelson_api::{Object, ResourceInfo, Status, convert, protobuf, validation};
 use serde_json::{Value, json as document};
 
-use super::negotiation::{Form, form};
-use super::{ApiState, body, json, method_not_allowed, patch, table, target, watch, write_options};
+use super::negotiation::{Endpoint, Form, Media, Wanted, wanted};
+use super::{ApiState, body, encoding, json, method_not_allowed, patch, table, target, watch, write_options};
 use crate::admission::remarks::warn;
-use crate::cache;
+use crate::cache::{self, Cached};
 use crate::identity::Identity;
 use crate::registry::delete::{DeleteOptions, Deleted};
 use crate::registry::list::Page;
@@ -28,7 +28,13 @@ pub(super) async fn serve(
     resource: Arc<ResourceInfo>,
     request: Request<Body>,
 ) -> Result<Response, Status> {
-    let form = form(request.headers())?;
+    let has_message = message(&resource).is_some();
+    let endpoint = match info.verb.as_str() {
+        "watch" => Endpoint::Watch { has_message },
+        _ if has_message => Endpoint::Objects,
+        _ => Endpoint::Custom,
+    };
+    let wanted = wanted(request.headers(), &info, endpoint)?;
     let has_verb = match resource.subresource(&info.subresource) {
         Some(subresource) => subresource.verbs.contains(&info.verb),
         None => resource.has_verb(&info.verb),
@@ -37,7 +43,7 @@ pub(super) async fn serve(
         return Err(method_not_allowed(&resource, request.method()));
     }
     let Some(custom) = resource.custom.clone() else {
-        return answer(state, identity, info, resource, request, form).await;
+        return answer(state, identity, info, resource, request, wanted).await;
     };
     if custom.terminating && info.verb == "create" {
         let text = "create not allowed while custom resource definition is terminating";
@@ -45,7 +51,7 @@ pub(super) async fn serve(
         status.message = text.to_owned();
         return Err(status);
     }
-    let mut response = answer(state, identity, info, resource, request, form).await?;
+    let mut response = answer(state, identity, info, resource, request, wanted).await?;
     warn(response.headers_mut(), custom.deprecation.as_slice());
     Ok(response)
 }
@@ -56,24 +62,45 @@ async fn answer(
     info: RequestInfo,
     resource: Arc<ResourceInfo>,
     request: Request<Body>,
-    form: Form,
+    wanted: Wanted,
+) -> Result<Response, Status> {
+    if info.verb == "watch" {
+        return watch::serve(&state.registry, &info, &resource, wanted);
+    }
+    let response = whole(state, identity, info, resource, request, wanted).await?;
+    Ok(encoding::finish(response, wanted).await)
+}
+
+/// The answers that are no streams. What is not in the encoding that is wanted is JSON.
+async fn whole(
+    state: &Arc<ApiState>,
+    identity: Identity,
+    info: RequestInfo,
+    resource: Arc<ResourceInfo>,
+    request: Request<Body>,
+    wanted: Wanted,
 ) -> Result<Response, Status> {
     match info.verb.as_str() {
         "list" => {
             let page = state.registry.list(&info, &resource).await?;
-            listed(&info, &resource, &page, &form)
+            listed(&info, &resource, &page, wanted)
         }
-        "watch" => watch::serve(&state.registry, &info, &resource, form),
         "get" => {
             let target = target(&info, state.registry.stored(&resource)?);
             if info.subresource == "scale" {
                 return Ok(json(StatusCode::OK, &state.registry.scale(&target)?));
             }
             let found = state.registry.get(&target)?;
-            one(&info, &resource, StatusCode::OK, found.bytes.clone(), &form)
+            if let Some(kind) = shared_message(&resource, &found, wanted) {
+                let parts = &[found.message(kind)?];
+                let version = resource.group_version().to_string();
+                let document = protobuf::envelope(&version, &resource.kind, parts);
+                return Ok(encoding::protobuf(StatusCode::OK, document));
+            }
+            one(&info, &resource, StatusCode::OK, found.bytes.clone(), wanted.form)
         }
         "create" | "update" | "patch" | "delete" | "deletecollection" => {
-            write(state, identity, info, resource, request, &form).await
+            write(state, identity, info, resource, request, wanted.form).await
         }
         _ => Err(method_not_allowed(&resource, request.method())),
     }
@@ -85,7 +112,7 @@ async fn write(
     info: RequestInfo,
     resource: Arc<ResourceInfo>,
     request: Request<Body>,
-    form: &Form,
+    form: Form,
 ) -> Result<Response, Status> {
     let (parts, content) = request.into_parts();
     let raw = body::read(content).await?;
@@ -260,7 +287,7 @@ async fn delete_collection(
         );
     }
     futures::stream::iter(deletions).buffer_unordered(64).try_collect::<()>().await?;
-    listed(info, resource, &page, &Form::Object)
+    listed(info, resource, &page, Wanted { form: Form::Object, media: Media::Json, pretty: false })
 }
 
 fn gone(
@@ -268,7 +295,7 @@ fn gone(
     resource: &ResourceInfo,
     target: &Target,
     deleted: Deleted,
-    form: &Form,
+    form: Form,
 ) -> Result<Response, Status> {
     match deleted {
         Deleted::Gone { uid } => {
@@ -277,6 +304,42 @@ fn gone(
         }
         Deleted::Ending(bytes) => one(info, resource, StatusCode::OK, bytes, form),
     }
+}
+
+/// The message of a resource's kind, where every client may have it: those of custom resources are JSON alone.
+pub(super) fn message(resource: &ResourceInfo) -> Option<protobuf::Message> {
+    if resource.custom.is_some() {
+        return None;
+    }
+    protobuf::Message::of(&resource.group_version().to_string(), &resource.kind)
+}
+
+/// The message that an object is kept as for all who ask, if it is one.
+fn shared_message(resource: &ResourceInfo, found: &Cached, wanted: Wanted) -> Option<protobuf::Message> {
+    let is_asked = wanted.media == Media::Protobuf && wanted.form == Form::Object;
+    message(resource).filter(|_| is_asked && is_as_served(resource, &found.bytes))
+}
+
+/// A list in protobuf: its head, and the messages that its objects are kept as.
+fn listed_messages(resource: &ResourceInfo, page: &Page, metadata: &Value) -> Result<Response, Status> {
+    let version = resource.group_version().to_string();
+    let lists = protobuf::Message::of(&version, &resource.list_kind);
+    let (Some(kind), Some(list)) = (message(resource), lists) else {
+        return Err(Status::internal(format!("{} has no message", resource.list_kind)));
+    };
+    let head = list.encode(document!({"metadata": metadata}).to_string().as_bytes());
+    let head = head.map_err(Status::internal)?;
+    let mut items = Vec::with_capacity(page.objects.iter().map(|object| object.bytes.len()).sum());
+    for object in &page.objects {
+        if is_as_served(resource, &object.bytes) {
+            protobuf::item(object.message(kind)?, &mut items);
+        } else {
+            let bytes = served(resource, object.bytes.clone())?;
+            protobuf::item(&kind.encode(&bytes).map_err(Status::internal)?, &mut items);
+        }
+    }
+    let document = protobuf::envelope(&version, &resource.list_kind, &[&head, &items]);
+    Ok(encoding::protobuf(StatusCode::OK, document))
 }
 
 /// Whether a stored document is served as the bytes that it is.
@@ -316,7 +379,7 @@ fn one(
     resource: &ResourceInfo,
     code: StatusCode,
     bytes: Bytes,
-    form: &Form,
+    form: Form,
 ) -> Result<Response, Status> {
     match form {
         Form::Object | Form::AggregatedDiscovery => Ok(super::bytes(code, served(resource, bytes)?)),
@@ -332,7 +395,12 @@ fn one(
 }
 
 /// A list in the form that is asked for. Objects go out as the bytes that were committed.
-fn listed(info: &RequestInfo, resource: &ResourceInfo, page: &Page, form: &Form) -> Result<Response, Status> {
+fn listed(
+    info: &RequestInfo,
+    resource: &ResourceInfo,
+    page: &Page,
+    wanted: Wanted,
+) -> Result<Response, Status> {
     let mut metadata = serde_json::Map::new();
     metadata.insert("resourceVersion".into(), page.revision.to_string().into());
     if !page.next.is_empty() {
@@ -343,7 +411,7 @@ fn listed(info: &RequestInfo, resource: &ResourceInfo, page: &Page, form: &Form)
     }
     let metadata = Value::Object(metadata);
     let decoded = || page.objects.iter().map(|object| cache::decode(&object.bytes));
-    match form {
+    match wanted.form {
         Form::Table => {
             let now = Timestamp::now();
             let rows = decoded()
@@ -358,6 +426,9 @@ fn listed(info: &RequestInfo, resource: &ResourceInfo, page: &Page, form: &Form)
             let list = document!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
                 "metadata": metadata, "items": items});
             Ok(json(StatusCode::OK, &list))
+        }
+        Form::Object | Form::AggregatedDiscovery if wanted.media == Media::Protobuf => {
+            listed_messages(resource, page, &metadata)
         }
         Form::Object | Form::AggregatedDiscovery => {
             let size: usize = page.objects.iter().map(|object| object.bytes.len() + 1).sum();

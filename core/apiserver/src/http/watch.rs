@@ -9,15 +9,15 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{StatusCode, header};
 use jiff::Timestamp;
-use keelson_api::{Object, ResourceInfo, Status, convert};
+use keelson_api::{GroupVersionKind, Object, ResourceInfo, Status, convert, protobuf};
 use keelson_store::EventKind;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::negotiation::Form;
-use super::objects::{is_as_served, serve_as};
+use super::negotiation::{Form, Media, Wanted};
+use super::objects::{is_as_served, message, serve_as};
 use super::table;
-use crate::cache::{self, Cached, ResourceCache, WatchEvent, frame, word};
+use crate::cache::{self, Cached, ResourceCache, WatchEvent, frame, message_frame, word};
 use crate::registry::Registry;
 use crate::registry::list::Selection;
 use crate::request_info::RequestInfo;
@@ -35,6 +35,7 @@ struct Watcher {
     info: RequestInfo,
     selection: Selection,
     form: Form,
+    encoding: Encoding,
     columns: table::Columns,
     /// Every event up to here has been looked at.
     position: u64,
@@ -49,6 +50,61 @@ struct Watcher {
     ended: bool,
     /// Of a custom resource: what tells that its definition may be another one, or gone.
     served: Option<Served>,
+}
+
+/// How events are written.
+enum Encoding {
+    /// A line of JSON each.
+    Lines,
+    /// A frame of protobuf each; with the kind whose objects are kept as messages, if there is one.
+    Frames(Option<(GroupVersionKind, protobuf::Message)>),
+}
+
+impl Encoding {
+    fn of(resource: &ResourceInfo, wanted: Wanted) -> Self {
+        match wanted.media {
+            Media::Json | Media::Yaml => Encoding::Lines,
+            Media::Protobuf => Encoding::Frames(message(resource).map(|message| (resource.gvk(), message))),
+        }
+    }
+
+    fn media_type(&self) -> &'static str {
+        match self {
+            Encoding::Lines => "application/json",
+            Encoding::Frames(_) => "application/vnd.kubernetes.protobuf;stream=watch",
+        }
+    }
+
+    /// An event about a JSON document.
+    fn frame(&self, kind: &str, json: &[u8]) -> Result<Bytes, Status> {
+        match self {
+            Encoding::Lines => Ok(frame(kind, json)),
+            Encoding::Frames(_) => {
+                let document = protobuf::document(json).map_err(Status::internal)?;
+                Ok(protobuf::watch_frame(kind, &document).into())
+            }
+        }
+    }
+
+    /// An event about an object that is sent as it is kept.
+    fn shared(&self, kind: &str, object: &Cached, event: Option<&WatchEvent>) -> Result<Bytes, Status> {
+        let own = event.filter(|event| word(event.kind) == kind);
+        match (self, own) {
+            (Encoding::Lines, Some(event)) => Ok(event.frame()),
+            (Encoding::Lines, None) => Ok(frame(kind, &object.bytes)),
+            (Encoding::Frames(Some((gvk, message))), Some(event)) => event.message_frame(gvk, *message),
+            (Encoding::Frames(Some((gvk, message))), None) => {
+                Ok(message_frame(kind, gvk, object.message(*message)?))
+            }
+            (Encoding::Frames(None), _) => self.frame(kind, &object.bytes),
+        }
+    }
+
+    /// The end of a watch that failed.
+    fn error(&self, status: &Status) -> Bytes {
+        let text = status.to_value().to_string();
+        self.frame("ERROR", text.as_bytes()).unwrap_or_else(|_| frame("ERROR", text.as_bytes()))
+    }
 }
 
 /// A custom resource's place among those that are served.
@@ -100,7 +156,7 @@ pub(super) fn serve(
     registry: &Arc<Registry>,
     info: &RequestInfo,
     resource: &Arc<ResourceInfo>,
-    form: Form,
+    wanted: Wanted,
 ) -> Result<Response, Status> {
     let cache = registry.resource(&convert::storage_resource(resource));
     let initial = match info.parameter("sendInitialEvents") {
@@ -125,7 +181,8 @@ pub(super) fn serve(
         selection,
         resource: Arc::clone(resource),
         info: info.clone(),
-        form,
+        form: wanted.form,
+        encoding: Encoding::of(resource, wanted),
         columns: table::Columns::Shown,
         position: 0,
         told: 0,
@@ -149,6 +206,7 @@ pub(super) fn serve(
         _ => watcher.position = watcher.cache.list().revision,
     }
     watcher.told = watcher.position;
+    let media_type = header::HeaderValue::from_static(watcher.encoding.media_type());
     let stream = futures::stream::unfold(watcher, |mut watcher| async move {
         let frame = watcher.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(frame), watcher))
@@ -156,7 +214,7 @@ pub(super) fn serve(
     let mut response = Response::new(Body::from_stream(stream));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, media_type);
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
     Ok(response)
 }
@@ -198,8 +256,7 @@ impl Watcher {
             match self.cache.events_after(self.position, BATCH) {
                 Err(expired) => {
                     self.ended = true;
-                    let status = Status::expired(expired.to_string()).to_value();
-                    return Some(frame("ERROR", status.to_string().as_bytes()));
+                    return Some(self.encoding.error(&Status::expired(expired.to_string())));
                 }
                 Ok(events) if events.is_empty() => {
                     if now >= self.deadline {
@@ -223,8 +280,7 @@ impl Watcher {
                             Ok(None) => {}
                             Err(status) => {
                                 self.ended = true;
-                                let text = status.to_value().to_string();
-                                self.ready.push_back(frame("ERROR", text.as_bytes()));
+                                self.ready.push_back(self.encoding.error(&status));
                             }
                         }
                     }
@@ -317,12 +373,9 @@ impl Watcher {
         if !is_as_served(&self.resource, &object.bytes) {
             return self.shape_object(kind, cache::decode(&object.bytes)?);
         }
-        match (&self.form, event) {
-            (Form::Object | Form::AggregatedDiscovery, Some(event)) if word(event.kind) == kind => {
-                Ok(event.frame())
-            }
-            (Form::Object | Form::AggregatedDiscovery, _) => Ok(frame(kind, &object.bytes)),
-            (Form::Table | Form::Metadata, _) => self.shape_object(kind, cache::decode(&object.bytes)?),
+        match self.form {
+            Form::Object | Form::AggregatedDiscovery => self.encoding.shared(kind, object, event),
+            Form::Table | Form::Metadata => self.shape_object(kind, cache::decode(&object.bytes)?),
         }
     }
 
@@ -341,7 +394,7 @@ impl Watcher {
                 table::table(&self.resource, metadata, rows, columns)
             }
         };
-        Ok(frame(kind, value.to_string().as_bytes()))
+        self.encoding.frame(kind, value.to_string().as_bytes())
     }
 
     fn bookmark(&self, revision: u64, ends_initial: bool) -> Result<Bytes, Status> {
@@ -358,6 +411,6 @@ impl Watcher {
                 "kind": self.resource.kind, "apiVersion": self.resource.group_version().to_string(), "metadata": metadata,
             }),
         };
-        Ok(frame("BOOKMARK", value.to_string().as_bytes()))
+        self.encoding.frame("BOOKMARK", value.to_string().as_bytes())
     }
 }

@@ -13,6 +13,7 @@ mod events;
 mod insight;
 mod pod_rules;
 mod pods;
+mod protobuf;
 mod proxying;
 mod roles;
 mod services;

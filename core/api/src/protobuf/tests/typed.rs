@@ -9,7 +9,6 @@ use pretty_assertions::assert_eq;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::GroupVersionKind;
 use crate::protobuf::{MAGIC, Message, document, envelope, item, watch_frame};
 
 fn unwrap(bytes: &[u8]) -> (String, Vec<u8>) {
@@ -126,7 +125,7 @@ fn a_list_is_its_head_and_the_messages_of_its_items() {
 fn a_watch_frame_is_a_length_and_an_event_around_a_whole_document() {
     let json = json!({"metadata": {"name": "a".repeat(200)}}).to_string();
     let raw = Message::of("v1", "Pod").unwrap().encode(json.as_bytes()).unwrap();
-    let frame = watch_frame("ADDED", &GroupVersionKind::new("", "v1", "Pod"), &raw);
+    let frame = watch_frame("ADDED", &envelope("v1", "Pod", &[&raw]));
     let (length, event) = frame.split_at(4);
     assert_eq!(u32::from_be_bytes(length.try_into().unwrap()) as usize, event.len());
     let event = WatchEvent::decode(event).unwrap();
