@@ -38,6 +38,11 @@ impl Quantity {
         Ok(Self(if negative { -nano } else { nano }))
     }
 
+    /// Thousand-millionths.
+    pub fn nano(self) -> i128 {
+        self.0
+    }
+
     /// Whole units, rounded up.
     pub fn value(self) -> i128 {
         self.0.div_euclid(NANO) + i128::from(self.0.rem_euclid(NANO) != 0)
