@@ -6,6 +6,7 @@
 //! - [`schema`]: the fields of a kind; unknown fields, pruning, structural validation, list and map types.
 //! - [`custom_resource`]: CustomResourceDefinitions, and the kinds that they define.
 //! - [`names`], [`quantity`], [`selector`]: the small languages inside objects.
+//! - [`quality_of_service`]: a pod's class.
 //! - [`patch`]: JSON patch, merge patch and strategic merge patch.
 //! - [`apply`]: server-side apply, and who manages which field.
 //! - [`defaults`], [`validation`]: what the server fills in, and what it refuses.
@@ -27,6 +28,7 @@ pub mod object;
 pub mod openapi;
 pub mod patch;
 pub mod protobuf;
+pub mod quality_of_service;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

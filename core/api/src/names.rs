@@ -47,6 +47,17 @@ pub fn dns1123_subdomain(text: &str) -> Vec<String> {
     faults(text.len() > 253, 253, text.split('.').all(is_label), SUBDOMAIN_FORM)
 }
 
+/// What is wrong with an RFC 1123 subdomain in which underscores are allowed, as search domains are.
+pub fn dns1123_subdomain_with_underscore(text: &str) -> Vec<String> {
+    const FORM: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9_]([-_a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
+    let good = text.split('.').enumerate().all(|(place, part)| {
+        let part = if place == 0 { part.strip_prefix('_').unwrap_or(part) } else { part };
+        (place == 0 && part.is_empty() && text.starts_with('_'))
+            || is_label(&part.trim_start_matches('_').replace('_', "-"))
+    });
+    faults(text.len() > 253, 253, good, FORM)
+}
+
 /// What is wrong with an RFC 1035 label, as Services' names are.
 pub fn dns1035_label(text: &str) -> Vec<String> {
     let alphabetic = text.as_bytes().first().is_some_and(u8::is_ascii_lowercase);

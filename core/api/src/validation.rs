@@ -14,6 +14,9 @@ mod storage;
 mod webhook;
 mod workload;
 
+#[cfg(test)]
+mod tests;
+
 pub use field_error::{ErrorKind, FieldError};
 
 use crate::custom_resource;
@@ -51,17 +54,17 @@ pub fn validate_update(gvk: &GroupVersionKind, new: &Object, old: &Object) -> Ve
     errors
 }
 
-/// The faults of a change of the object's own fields. Writes through a subresource are not asked: what they may
-/// change is fixed by it.
-pub fn validate_change(gvk: &GroupVersionKind, new: &Object, old: &Object) -> Vec<FieldError> {
+/// The faults of a change of the object's own fields, or of what is written through a subresource.
+pub fn validate_change(
+    gvk: &GroupVersionKind,
+    subresource: &str,
+    new: &Object,
+    old: &Object,
+) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    rules::change(gvk, new, old, &mut errors);
-    errors
-}
-
-/// The faults of a pod whose ephemeral containers were changed.
-pub fn validate_ephemeral(new: &Object, old: &Object) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    pod::ephemeral::update(new, old, &mut errors);
+    match subresource {
+        "" => rules::change(gvk, new, old, &mut errors),
+        _ => rules::change_through(subresource, gvk, new, old, &mut errors),
+    }
     errors
 }

@@ -284,7 +284,7 @@ impl Registry {
         let gvk = convert::storage_kind(&target.resource);
         object.set_gvk(&gvk);
         strategy::before_update(target, object, live);
-        let has_defaults = matches!(target.subresource.as_str(), "" | "ephemeralcontainers");
+        let has_defaults = matches!(target.subresource.as_str(), "" | "ephemeralcontainers" | "resize");
         match &target.resource.custom {
             Some(custom) => custom.apply_defaults(object),
             None if has_defaults => defaults::apply_defaults(&gvk, object),
@@ -296,11 +296,7 @@ impl Registry {
         if let Some(custom) = &target.resource.custom {
             errors.extend(custom.validate_update(object, live));
         }
-        match target.subresource.as_str() {
-            "" => errors.extend(validation::validate_change(&gvk, object, live)),
-            "ephemeralcontainers" => errors.extend(validation::validate_ephemeral(object, live)),
-            _ => {}
-        }
+        errors.extend(validation::validate_change(&gvk, &target.subresource, object, live));
         if !errors.is_empty() {
             return Err(Status::invalid(&gvk, &target.name, &errors));
         }

@@ -109,6 +109,14 @@ impl<'a> At<'a> {
         }
     }
 
+    /// An IP address.
+    pub(super) fn address(&self, errors: &mut Vec<FieldError>) {
+        if self.text().parse::<std::net::IpAddr>().is_err() {
+            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            errors.push(FieldError::invalid(self.path.as_str(), self.text(), detail));
+        }
+    }
+
     /// A port's number.
     pub(super) fn port_number(&self, errors: &mut Vec<FieldError>) {
         if !self.number().is_some_and(|number| (1..=65535).contains(&number)) {

@@ -23,6 +23,8 @@ pub(super) struct Rules {
     create: Option<State>,
     /// What a change through the object itself follows beside that.
     change: Option<Change>,
+    /// What writes through subresources follow.
+    through: &'static [(&'static str, Change)],
     /// Fields that are fixed once an object exists, by whatever path it is written.
     fixed: &'static [&'static [&'static str]],
 }
@@ -36,6 +38,7 @@ impl Rules {
             state: None,
             create: None,
             change: None,
+            through: &[],
             fixed: &[],
         }
     }
@@ -56,6 +59,10 @@ impl Rules {
         Rules { change: Some(change), ..self }
     }
 
+    const fn through(self, through: &'static [(&'static str, Change)]) -> Self {
+        Rules { through, ..self }
+    }
+
     const fn fixed(self, fixed: &'static [&'static [&'static str]]) -> Self {
         Rules { fixed, ..self }
     }
@@ -72,7 +79,11 @@ const RULES: &[Rules] = &[
     Rules::of("", "Namespace").name(names::dns1123_label),
     Rules::of("", "PersistentVolume").state(storage::volume),
     Rules::of("", "PersistentVolumeClaim").state(storage::claim).change(storage::claim_change),
-    Rules::of("", "Pod").state(pod::pod).change(pod::update::pod),
+    Rules::of("", "Pod").state(pod::pod).create(pod::new).change(pod::update::pod).through(&[
+        ("ephemeralcontainers", pod::ephemeral::update),
+        ("resize", pod::resize::change),
+        ("status", pod::status::change),
+    ]),
     Rules::of("", "Secret").state(config::secret).change(config::secret_change),
     Rules::of("", "Service").name(names::dns1035_label).state(service::service).change(service::update),
     Rules::of(ADMISSION, "MutatingWebhookConfiguration").state(webhook::mutating),
@@ -151,5 +162,20 @@ pub(super) fn change(gvk: &GroupVersionKind, new: &Object, old: &Object, errors:
     }
     if let Some(check) = rules.state {
         check(new, errors);
+    }
+}
+
+/// The rules of a change through a subresource.
+pub(super) fn change_through(
+    subresource: &str,
+    gvk: &GroupVersionKind,
+    new: &Object,
+    old: &Object,
+    errors: &mut Vec<FieldError>,
+) {
+    for (name, check) in find(gvk).through {
+        if *name == subresource {
+            check(new, old, errors);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::FieldError;
 use super::at::At;
-use super::pod::container::quantity;
+use super::pod::resources::quantity;
 use super::selector::label_selector;
 use crate::object::Object;
 
@@ -21,8 +21,12 @@ fn modes(spec: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 pub(super) fn claim(object: &Object, errors: &mut Vec<FieldError>) {
-    let spec = At::of(object, "spec");
-    modes(&spec, errors);
+    claim_spec(&At::of(object, "spec"), errors);
+}
+
+/// What is asked of a volume.
+pub(super) fn claim_spec(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+    modes(spec, errors);
     let requests = spec.field("resources").field("requests");
     let storage = At { path: format!("{}[storage]", requests.path), ..requests.field("storage") };
     if storage.is_set() {

@@ -16,13 +16,13 @@ pub(super) fn replica_set(object: &Object, errors: &mut Vec<FieldError>) {
     spec.field("replicas").not_negative(errors);
     spec.field("minReadySeconds").not_negative(errors);
     selected(&spec, "deployment", errors);
-    template(&spec.field("template"), &ALWAYS, errors);
+    lasting(&spec.field("template"), "ReplicaSet", errors);
 }
 
 pub(super) fn daemon_set(object: &Object, errors: &mut Vec<FieldError>) {
     let spec = At::of(object, "spec");
     selected(&spec, "daemonset", errors);
-    template(&spec.field("template"), &ALWAYS, errors);
+    lasting(&spec.field("template"), "DaemonSet", errors);
     spec.field("minReadySeconds").not_negative(errors);
     spec.field("revisionHistoryLimit").not_negative(errors);
     let strategy = spec.field("updateStrategy");
@@ -34,11 +34,20 @@ pub(super) fn stateful_set(object: &Object, errors: &mut Vec<FieldError>) {
     let spec = At::of(object, "spec");
     spec.field("replicas").not_negative(errors);
     selected(&spec, "statefulset", errors);
-    template(&spec.field("template"), &ALWAYS, errors);
+    lasting(&spec.field("template"), "StatefulSet", errors);
     spec.field("podManagementPolicy").one_of(&["OrderedReady", "Parallel"], errors);
     let strategy = spec.field("updateStrategy");
     strategy.field("type").one_of(&["OnDelete", "RollingUpdate"], errors);
     strategy.field("rollingUpdate").field("partition").not_negative(errors);
+}
+
+/// A template of pods that are meant to last.
+fn lasting(at: &At<'_>, owner: &str, errors: &mut Vec<FieldError>) {
+    template(at, &ALWAYS, errors);
+    let deadline = at.field("spec").field("activeDeadlineSeconds");
+    if deadline.is_set() {
+        errors.push(deadline.forbidden(format!("activeDeadlineSeconds in {owner} is not Supported")));
+    }
 }
 
 /// A selector that selects something, and the template's labels among it.
@@ -69,7 +78,7 @@ pub(super) fn deployment(object: &Object, errors: &mut Vec<FieldError>) {
     let spec = &At::of(object, "spec");
     spec.field("replicas").not_negative(errors);
     selected(spec, "deployment", errors);
-    template(&spec.field("template"), &ALWAYS, errors);
+    lasting(&spec.field("template"), "ReplicaSet", errors);
     let strategy = spec.field("strategy");
     let (kind, update) = (strategy.field("type"), strategy.field("rollingUpdate"));
     match kind.text() {

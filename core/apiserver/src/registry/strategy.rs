@@ -137,6 +137,7 @@ pub(crate) fn before_update(target: &Target, object: &mut Object, live: &Object)
                 None => drop(object.remove(&["spec", "ephemeralContainers"])),
             }
         }
+        "resize" => pod::resize(object, live),
         "status" => {
             let status = object.remove(&["status"]);
             let metadata = object.metadata().cloned();

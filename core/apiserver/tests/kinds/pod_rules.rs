@@ -116,3 +116,25 @@ async fn a_json_patch_may_name_the_revision_that_it_is_for() {
     assert_eq!(server.json_patch(&path, tested).await.0, 422);
     server.json_patch(&path, json!([label])).await.ok();
 }
+
+#[tokio::test]
+async fn a_pod_is_resized_by_its_own_path_and_counted() {
+    let server = Server::start().await;
+    let resources = json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}});
+    let spec = json!({"containers": [{"name": "c", "image": "x:1", "resources": resources}]});
+    server.post(PODS, pod(spec)).await.ok();
+    let path = format!("{PODS}/a");
+    let resized = json!({"spec": {"containers": [{"name": "c", "image": "y", "resources": {"requests": {"cpu": 0.2}, "limits": {"cpu": "1"}}}]}});
+    let made = server.merge(&format!("{path}/resize"), resized.clone()).await.ok();
+    let container = &made["spec"]["containers"][0];
+    assert_eq!(
+        (&container["resources"]["requests"]["cpu"], &container["image"]),
+        (&json!("200m"), &json!("x:1"))
+    );
+    assert_eq!(made["metadata"]["generation"], 2);
+    let message = server.merge(&path, resized).await.fails(422);
+    assert!(message.contains("pod updates may not change fields other than"), "{message}");
+    let more = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "1", "example.com/a": "1"}}}]}});
+    let message = server.merge(&format!("{path}/resize"), more).await.fails(422);
+    assert!(message.contains("only cpu and memory resources are mutable"), "{message}");
+}

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use super::super::FieldError;
 use super::super::at::At;
+use super::super::{ErrorKind, FieldError};
 use super::probe::{Kind, lifecycle, probe};
-use super::{Pod, env};
+use super::{Pod, env, mount, resources, security};
 use crate::names;
-use crate::quantity::Quantity;
 
+const RESTARTS: [&str; 3] = ["Always", "Never", "OnFailure"];
 const POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 const PROBES: [(&str, Kind); 3] =
     [("livenessProbe", Kind::Liveness), ("readinessProbe", Kind::Readiness), ("startupProbe", Kind::Startup)];
@@ -22,22 +22,15 @@ pub(super) fn all(spec: &At<'_>, pod: &Pod<'_>, errors: &mut Vec<FieldError>) {
     let mut seen = HashSet::new();
     for it in containers.items() {
         one(&it, pod, &mut seen, errors);
-        lifecycle(&it.field("lifecycle"), errors);
+        lifecycle(&it.field("lifecycle"), pod.grace, errors);
         for (name, kind) in PROBES {
             probe(&it.field(name), kind, errors);
         }
-        let policy = it.field("restartPolicy");
-        if policy.is_set() && !["Always", "OnFailure", "Never"].contains(&policy.text()) {
-            errors.push(FieldError::not_supported(
-                policy.path.as_str(),
-                policy.text(),
-                &["Always", "OnFailure", "Never"],
-            ));
-        }
     }
-    host_ports(&containers, errors);
+    host_ports(containers.items(), errors);
     for it in spec.field("initContainers").items() {
         one(&it, pod, &mut seen, errors);
+        host_ports([it.clone()], errors);
         let is_sidecar = it.field("restartPolicy").text() == "Always";
         let lasting = [("lifecycle", None)].into_iter().chain(PROBES.map(|(name, kind)| (name, Some(kind))));
         for (name, kind) in lasting {
@@ -49,7 +42,7 @@ pub(super) fn all(spec: &At<'_>, pod: &Pod<'_>, errors: &mut Vec<FieldError>) {
                     );
                 }
                 Some(kind) => probe(&field, kind, errors),
-                None => lifecycle(&field, errors),
+                None => lifecycle(&field, pod.grace, errors),
             }
         }
     }
@@ -65,32 +58,58 @@ pub(super) fn one<'a>(it: &At<'a>, pod: &Pod<'_>, seen: &mut HashSet<&'a str>, e
     if !name.is_empty() && !seen.insert(name.text()) {
         errors.push(name.duplicate());
     }
-    let image = it.field("image");
-    if image.is_empty() {
-        errors.push(image.required(""));
-    } else if image.text().trim() != image.text() {
-        errors.push(image.invalid("must not have leading or trailing whitespace"));
+    if it.field("image").is_empty() {
+        errors.push(it.field("image").required(""));
     }
-    it.field("terminationMessagePolicy").one_of(&["FallbackToLogsOnError", "File"], errors);
-    ports(&it.field("ports"), pod, errors);
+    it.field("terminationMessagePolicy").one_of(&["File", "FallbackToLogsOnError"], errors);
+    ports(&it.field("ports"), errors);
     env::variables(it, errors);
-    mounts(&it.field("volumeMounts"), pod, errors);
-    for device in it.field("volumeDevices").items() {
-        let name = device.field("name");
-        if name.is_empty() {
-            errors.push(name.required(""));
-        } else if !pod.volumes.contains(name.text()) {
-            errors.push(name.not_found());
-        }
-        if device.field("devicePath").is_empty() {
-            errors.push(device.field("devicePath").required(""));
-        }
-    }
+    mount::volumes(it, &pod.volumes, errors);
+    mount::devices(it, &pod.volumes, errors);
     it.field("imagePullPolicy").one_of(&POLICIES, errors);
-    resources(&it.field("resources"), errors);
+    resources::container(&it.field("resources"), pod, errors);
+    resources::resize_policy(&it.field("resizePolicy"), pod, errors);
+    security::container(&it.field("securityContext"), pod.host_users, errors);
+    restart(it, errors);
 }
 
-fn ports(list: &At<'_>, pod: &Pod<'_>, errors: &mut Vec<FieldError>) {
+/// Rules that say when a container of a pod begins anew.
+fn restart(it: &At<'_>, errors: &mut Vec<FieldError>) {
+    let (policy, rules) = (it.field("restartPolicy"), it.field("restartPolicyRules"));
+    if policy.is_set() && !RESTARTS.contains(&policy.text()) {
+        errors.push(FieldError::not_supported(policy.path.as_str(), policy.text(), &RESTARTS));
+    }
+    if rules.is_empty() {
+        return;
+    }
+    if !policy.is_set() {
+        errors.push(policy.required("must specify restartPolicy when restart rules are used"));
+    }
+    let count = rules.items().count();
+    if count > 20 {
+        let (kind, detail) = (ErrorKind::TooMany, "must have at most 20 items".to_owned());
+        errors.push(FieldError { path: rules.path.clone(), kind, value: count.into(), detail });
+    }
+    for rule in rules.items() {
+        rule.field("action").one_of(&["Restart", "RestartAllContainers"], errors);
+        let codes = rule.field("exitCodes");
+        if !codes.is_set() {
+            errors.push(codes.required("must be specified"));
+            continue;
+        }
+        codes.field("operator").one_of(&["In", "NotIn"], errors);
+        let values = codes.field("values");
+        if values.is_empty() {
+            errors.push(values.required("must be specified"));
+        } else if values.items().count() > 255 {
+            let detail = "must have at most 255 items".to_owned();
+            let (kind, value) = (ErrorKind::TooMany, values.items().count().into());
+            errors.push(FieldError { path: values.path, kind, value, detail });
+        }
+    }
+}
+
+fn ports(list: &At<'_>, errors: &mut Vec<FieldError>) {
     let mut seen = HashSet::new();
     for port in list.items() {
         let name = port.field("name");
@@ -110,50 +129,19 @@ fn ports(list: &At<'_>, pod: &Pod<'_>, errors: &mut Vec<FieldError>) {
         if outside.number().unwrap_or(0) != 0 {
             outside.port_number(errors);
         }
-        if pod.host_network && outside.number().unwrap_or(0) != inside.number().unwrap_or(0) {
-            errors.push(inside.invalid("must match `hostPort` when `hostNetwork` is true"));
-        }
         port.field("protocol").one_of(&["SCTP", "TCP", "UDP"], errors);
     }
 }
 
 /// A port of the node is asked for once.
-fn host_ports(containers: &At<'_>, errors: &mut Vec<FieldError>) {
+fn host_ports<'a>(containers: impl IntoIterator<Item = At<'a>>, errors: &mut Vec<FieldError>) {
     let mut seen = HashSet::new();
-    for port in containers.items().flat_map(|it| it.field("ports").items()) {
+    for port in containers.into_iter().flat_map(|it| it.field("ports").items()) {
         let host = port.field("hostPort");
         let Some(number) = host.number().filter(|number| *number != 0) else { continue };
         let text = format!("{}/{}/{number}", port.field("protocol").text(), port.field("hostIP").text());
         if !seen.insert(text.clone()) {
             errors.push(FieldError::duplicate(host.path, text));
-        }
-    }
-}
-
-fn mounts(list: &At<'_>, pod: &Pod<'_>, errors: &mut Vec<FieldError>) {
-    let mut seen = HashSet::new();
-    for mount in list.items() {
-        let (name, path) = (mount.field("name"), mount.field("mountPath"));
-        if name.is_empty() {
-            errors.push(name.required(""));
-        } else if !pod.volumes.contains(name.text()) {
-            errors.push(name.not_found());
-        }
-        if path.is_empty() {
-            errors.push(path.required(""));
-        } else if !seen.insert(path.text()) {
-            errors.push(path.invalid("must be unique"));
-        }
-        let (sub, expanded) = (mount.field("subPath"), mount.field("subPathExpr"));
-        if !sub.is_empty() && !expanded.is_empty() {
-            errors.push(expanded.invalid("subPathExpr and subPath are mutually exclusive"));
-        }
-        for below in [sub, expanded] {
-            local_path(&below, errors);
-        }
-        let propagation = mount.field("mountPropagation");
-        if propagation.is_set() {
-            propagation.one_of(&["Bidirectional", "HostToContainer", "None"], errors);
         }
     }
 }
@@ -165,58 +153,5 @@ pub(super) fn local_path(path: &At<'_>, errors: &mut Vec<FieldError>) {
     }
     if path.text().split('/').any(|part| part == "..") {
         errors.push(path.invalid("must not contain '..'"));
-    }
-}
-
-/// The quantity at a place, after saying what is wrong with it.
-pub(in super::super) fn quantity(at: &At<'_>, errors: &mut Vec<FieldError>) -> Option<Quantity> {
-    match Quantity::parse(at.text()) {
-        Ok(quantity) if quantity < Quantity::ZERO => {
-            errors.push(at.invalid("must be greater than or equal to 0"));
-            None
-        }
-        Ok(quantity) => Some(quantity),
-        Err(error) => {
-            errors.push(at.invalid(error.to_string()));
-            None
-        }
-    }
-}
-
-fn resource_name(at: &At<'_>, name: &str, errors: &mut Vec<FieldError>) {
-    let fault = |detail: String| FieldError::invalid(at.path.as_str(), name, detail);
-    let faults = names::qualified_name(name);
-    if !faults.is_empty() {
-        errors.extend(faults.into_iter().map(fault));
-        return;
-    }
-    let is_standard =
-        matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
-    if !name.contains('/') && !is_standard {
-        errors.push(fault("must be a standard resource type or fully qualified".into()));
-        errors.push(fault("must be a standard resource for containers".into()));
-    }
-}
-
-fn resources(at: &At<'_>, errors: &mut Vec<FieldError>) {
-    let (limits, requests) = (at.field("limits"), at.field("requests"));
-    for (name, value) in limits.entries() {
-        resource_name(&value, name, errors);
-        quantity(&value, errors);
-    }
-    for (name, value) in requests.entries() {
-        resource_name(&value, name, errors);
-        let Some(request) = quantity(&value, errors) else { continue };
-        let limit = limits.value.get(name).and_then(|limit| limit.as_str());
-        let Some(limit_text) = limit else { continue };
-        let Ok(limit) = Quantity::parse(limit_text) else { continue };
-        let detail = format!("must be less than or equal to {name} limit of {limit_text}");
-        let is_native = matches!(name, "cpu" | "memory" | "ephemeral-storage");
-        if is_native && request > limit {
-            errors.push(FieldError::invalid(requests.path.as_str(), value.text(), detail));
-        } else if !is_native && request != limit {
-            let detail = format!("must be equal to {name} limit of {limit_text}");
-            errors.push(FieldError::invalid(requests.path.as_str(), value.text(), detail));
-        }
     }
 }

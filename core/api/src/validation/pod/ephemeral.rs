@@ -7,8 +7,17 @@ use super::super::at::At;
 use super::{Pod, container};
 use crate::object::Object;
 
-const NOT_FOR_THEM: [&str; 7] =
-    ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources", "resizePolicy"];
+const NOT_FOR_THEM: [&str; 9] = [
+    "ports",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+];
 
 pub(super) fn all(spec: &At<'_>, pod: &Pod<'_>, errors: &mut Vec<FieldError>) {
     let list = spec.field("ephemeralContainers");
@@ -27,6 +36,10 @@ pub(super) fn all(spec: &At<'_>, pod: &Pod<'_>, errors: &mut Vec<FieldError>) {
         if !target.is_empty() && !known(target.text()) {
             errors.push(target.not_found());
         }
+        let image = it.field("image");
+        if image.text().trim() != image.text() {
+            errors.push(image.invalid("must not have leading or trailing whitespace"));
+        }
         for field in NOT_FOR_THEM.map(|field| it.field(field)).iter().filter(|field| !field.is_empty()) {
             errors.push(field.forbidden("cannot be set for an Ephemeral Container"));
         }
@@ -42,6 +55,10 @@ pub(super) fn all(spec: &At<'_>, pod: &Pod<'_>, errors: &mut Vec<FieldError>) {
 
 /// Existing ones neither change nor go.
 pub(in super::super) fn update(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
+    if old.annotation("kubernetes.io/config.mirror").is_some() {
+        *errors = vec![FieldError::forbidden("", "static pods do not support ephemeral containers")];
+        return;
+    }
     super::pod(new, errors);
     let (list, before) =
         (At::of(new, "spec").field("ephemeralContainers"), At::of(old, "spec").field("ephemeralContainers"));

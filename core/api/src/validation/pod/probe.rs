@@ -31,8 +31,17 @@ fn http_get(at: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// A hook that waits, but not longer than the pod is given to end.
+fn sleep(at: &At<'_>, grace: i64, errors: &mut Vec<FieldError>) {
+    let seconds = at.field("seconds").number().unwrap_or(0);
+    if !(0..=grace).contains(&seconds) {
+        let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+        errors.push(FieldError::invalid(at.path.as_str(), seconds, detail));
+    }
+}
+
 /// A handler of a probe or hook. Some kinds are for one of both alone.
-fn handler(at: &At<'_>, known: &[&str], errors: &mut Vec<FieldError>) {
+fn handler(at: &At<'_>, known: &[&str], grace: Option<i64>, errors: &mut Vec<FieldError>) {
     let mut found = 0;
     for name in HANDLERS.iter().filter(|name| known.contains(name)) {
         let one = at.field(name);
@@ -49,9 +58,7 @@ fn handler(at: &At<'_>, known: &[&str], errors: &mut Vec<FieldError>) {
             "httpGet" => http_get(&one, errors),
             "tcpSocket" => one.field("port").port(errors),
             "grpc" => one.field("port").port_number(errors),
-            "sleep" if one.field("seconds").number().is_none_or(|seconds| seconds < 0) => {
-                errors.push(one.field("seconds").invalid("must be non-negative"));
-            }
+            "sleep" => sleep(&one, grace.unwrap_or(i64::MAX), errors),
             _ => {}
         }
     }
@@ -64,7 +71,7 @@ pub(super) fn probe(at: &At<'_>, kind: Kind, errors: &mut Vec<FieldError>) {
     if !at.is_set() {
         return;
     }
-    handler(at, &["exec", "httpGet", "tcpSocket", "grpc"], errors);
+    handler(at, &["exec", "httpGet", "tcpSocket", "grpc"], None, errors);
     for field in
         ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
     {
@@ -82,11 +89,11 @@ pub(super) fn probe(at: &At<'_>, kind: Kind, errors: &mut Vec<FieldError>) {
     }
 }
 
-pub(super) fn lifecycle(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn lifecycle(at: &At<'_>, grace: Option<i64>, errors: &mut Vec<FieldError>) {
     for hook in ["postStart", "preStop"] {
         let hook = at.field(hook);
         if hook.is_set() {
-            handler(&hook, &["exec", "httpGet", "tcpSocket", "sleep"], errors);
+            handler(&hook, &["exec", "httpGet", "tcpSocket", "sleep"], grace, errors);
         }
     }
 }

@@ -22,6 +22,9 @@ pub(in super::super) fn pod(new: &Object, old: &Object, errors: &mut Vec<FieldEr
         return;
     }
     let gated = !before.field("schedulingGates").is_empty();
+    if gated {
+        narrower(&spec, &before, errors);
+    }
     let (Value::Object(spec), Value::Object(before)) = (spec.value, before.value) else { return };
     let mut rest = spec.clone();
     settle(&mut rest, before, gated);
@@ -63,14 +66,48 @@ fn tolerations(spec: &At<'_>, before: &At<'_>, errors: &mut Vec<FieldError>) -> 
 /// Scheduling gates only go.
 fn gates(spec: &At<'_>, before: &At<'_>, errors: &mut Vec<FieldError>) -> bool {
     let list = spec.field("schedulingGates");
-    let old: Vec<&Value> = before.field("schedulingGates").items().map(|it| it.value).collect();
-    let added = list.items().find(|gate| !old.contains(&gate.value));
-    if let Some(gate) = &added {
-        let name = gate.field("name");
+    let gates = before.field("schedulingGates");
+    let old: Vec<&str> = gates.items().map(|it| it.field("name").text()).collect();
+    let added: Vec<At<'_>> =
+        list.items().map(|gate| gate.field("name")).filter(|name| !old.contains(&name.text())).collect();
+    for name in &added {
         let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", name.text());
-        errors.push(list.forbidden(detail));
+        errors.push(name.forbidden(detail));
     }
-    added.is_some()
+    !added.is_empty()
+}
+
+fn terms<'a>(spec: &At<'a>) -> At<'a> {
+    let node = spec.field("affinity").field("nodeAffinity");
+    node.field("requiredDuringSchedulingIgnoredDuringExecution").field("nodeSelectorTerms")
+}
+
+/// A gated pod may be steered to fewer nodes, not to others.
+fn narrower(spec: &At<'_>, before: &At<'_>, errors: &mut Vec<FieldError>) {
+    let (new, old) = (spec.field("nodeSelector"), before.field("nodeSelector"));
+    if old.entries().any(|(key, value)| new.value.get(key) != Some(value.value)) {
+        let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        errors.push(new.invalid(detail));
+    }
+    let (new, old) = (terms(spec), terms(before));
+    if old.is_empty() {
+        return;
+    }
+    if new.items().count() != old.items().count() {
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        errors.push(new.invalid(detail));
+        return;
+    }
+    for (now, was) in new.items().zip(old.items()) {
+        let grows = ["matchExpressions", "matchFields"].iter().all(|list| {
+            let (now, was) = (now.field(list), was.field(list));
+            now.items().count() >= was.items().count()
+                && now.items().zip(was.items()).all(|(now, was)| now.value == was.value)
+        });
+        if !grows || (was.is_empty() && !now.is_empty()) {
+            errors.push(now.invalid("only additions are allowed (no mutations or deletions)"));
+        }
+    }
 }
 
 /// Takes the fields that may change from the old spec, so that what is left must be equal.
@@ -85,10 +122,23 @@ fn settle(rest: &mut Map<String, Value>, before: &Map<String, Value>, gated: boo
     ["activeDeadlineSeconds", "tolerations", "schedulingGates"].into_iter().for_each(&mut take);
     // A pod that nobody looks at yet may be steered to fewer nodes.
     if gated {
-        ["nodeSelector", "affinity"].into_iter().for_each(&mut take);
+        take("nodeSelector");
     }
     if shortened {
         take("terminationGracePeriodSeconds");
+    }
+    if gated {
+        let own = |spec: &Map<String, Value>| spec.get("affinity")?.get("nodeAffinity").cloned();
+        let (new, old) = (own(rest), own(before));
+        if new != old {
+            let affinity = rest.entry("affinity").or_insert_with(|| Value::Object(Map::new()));
+            if let Some(fields) = affinity.as_object_mut() {
+                match old {
+                    Some(old) => drop(fields.insert("nodeAffinity".to_owned(), old)),
+                    None => drop(fields.remove("nodeAffinity")),
+                }
+            }
+        }
     }
     for list in ["containers", "initContainers"] {
         let Some(Value::Array(old)) = before.get(list) else { continue };

@@ -1,11 +1,12 @@
 //! Volumes: a name, and exactly one source with what it needs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::super::FieldError;
 use super::super::at::At;
-use super::container::{local_path, quantity};
+use super::super::{FieldError, storage};
+use super::container::local_path;
 use super::env::{field_ref, resource_ref};
+use super::resources::quantity;
 use crate::names;
 
 const FIELDS: [&str; 5] =
@@ -13,9 +14,34 @@ const FIELDS: [&str; 5] =
 const HOST_PATHS: [&str; 8] =
     ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 
-/// All volumes; gives their names.
-pub(super) fn all<'a>(list: &At<'a>, errors: &mut Vec<FieldError>) -> HashSet<&'a str> {
-    let mut seen = HashSet::new();
+/// Sources that need some of their fields and have no other rule.
+const NEEDED: [(&str, &[&str]); 17] = [
+    ("gcePersistentDisk", &["pdName"]),
+    ("awsElasticBlockStore", &["volumeID"]),
+    ("gitRepo", &["repository"]),
+    ("persistentVolumeClaim", &["claimName"]),
+    ("iscsi", &["targetPortal", "iqn"]),
+    ("glusterfs", &["endpoints", "path"]),
+    ("rbd", &["monitors", "image"]),
+    ("cinder", &["volumeID"]),
+    ("cephfs", &["monitors"]),
+    ("quobyte", &["registry", "volume"]),
+    ("azureFile", &["secretName", "shareName"]),
+    ("vsphereVolume", &["volumePath"]),
+    ("azureDisk", &["diskName", "diskURI"]),
+    ("photonPersistentDisk", &["pdID"]),
+    ("portworxVolume", &["volumeID"]),
+    ("scaleIO", &["gateway", "system", "volumeName"]),
+    ("flexVolume", &["driver"]),
+];
+
+/// All volumes, by name. `pod` is the name of the pod, where there is one.
+pub(super) fn all<'a>(
+    list: &At<'a>,
+    pod: Option<&str>,
+    errors: &mut Vec<FieldError>,
+) -> HashMap<&'a str, At<'a>> {
+    let mut seen = HashMap::new();
     for volume in list.items() {
         let name = volume.field("name");
         if name.is_empty() {
@@ -23,15 +49,21 @@ pub(super) fn all<'a>(list: &At<'a>, errors: &mut Vec<FieldError>) -> HashSet<&'
         } else {
             name.invalid_for(names::dns1123_label(name.text()), errors);
         }
-        if !name.is_empty() && !seen.insert(name.text()) {
+        source(&volume, pod, errors);
+        if !name.is_empty() && seen.insert(name.text(), volume).is_some() {
             errors.push(name.duplicate());
         }
-        source(&volume, errors);
     }
     seen
 }
 
-fn source(volume: &At<'_>, errors: &mut Vec<FieldError>) {
+fn needs(at: &At<'_>, field: &str, errors: &mut Vec<FieldError>) {
+    if at.field(field).is_empty() {
+        errors.push(at.field(field).required(""));
+    }
+}
+
+fn source(volume: &At<'_>, pod: Option<&str>, errors: &mut Vec<FieldError>) {
     let fields = volume.value.as_object().into_iter().flatten();
     let sources: Vec<&str> = fields
         .filter(|(name, value)| *name != "name" && !value.is_null())
@@ -46,54 +78,112 @@ fn source(volume: &At<'_>, errors: &mut Vec<FieldError>) {
             errors.push(at.forbidden("may not specify more than 1 volume type"));
             continue;
         }
-        let needs = |field: &str, errors: &mut Vec<FieldError>| {
-            if at.field(field).is_empty() {
-                errors.push(at.field(field).required(""));
+        let needed = NEEDED.iter().find(|(source, _)| source == name).map_or(&[][..], |(_, fields)| fields);
+        needed.iter().for_each(|field| needs(&at, field, errors));
+        one(name, &at, errors);
+        if *name == "ephemeral" {
+            ephemeral(volume, &at, pod, errors);
+        }
+    }
+}
+
+fn one(name: &str, at: &At<'_>, errors: &mut Vec<FieldError>) {
+    match name {
+        "emptyDir" => {
+            let size = at.field("sizeLimit");
+            if size.is_set() {
+                quantity(&size, errors);
             }
-        };
-        match *name {
-            "emptyDir" => {
-                let size = at.field("sizeLimit");
-                if size.is_set() {
-                    quantity(&size, errors);
-                }
+        }
+        "hostPath" => {
+            needs(at, "path", errors);
+            backstep(&at.field("path"), errors);
+            let kind = at.field("type");
+            if !HOST_PATHS.contains(&kind.text()) {
+                errors.push(FieldError::not_supported(kind.path, kind.value.clone(), &HOST_PATHS));
             }
-            "hostPath" => {
-                needs("path", errors);
-                backstep(&at.field("path"), errors);
-                let kind = at.field("type");
-                if !HOST_PATHS.contains(&kind.text()) {
-                    errors.push(FieldError::not_supported(kind.path, kind.value.clone(), &HOST_PATHS));
-                }
+        }
+        "secret" | "configMap" => {
+            needs(at, if name == "secret" { "secretName" } else { "name" }, errors);
+            mode(&at.field("defaultMode"), errors);
+            items(&at.field("items"), errors);
+        }
+        "nfs" => {
+            needs(at, "server", errors);
+            needs(at, "path", errors);
+            if !at.field("path").is_empty() && !at.field("path").text().starts_with('/') {
+                errors.push(at.field("path").invalid("must be an absolute path"));
             }
-            "secret" => {
-                needs("secretName", errors);
-                mode(&at.field("defaultMode"), errors);
-                items(&at.field("items"), errors);
+        }
+        "downwardAPI" => {
+            mode(&at.field("defaultMode"), errors);
+            downward(at, errors);
+        }
+        "projected" => {
+            mode(&at.field("defaultMode"), errors);
+            projected(at, errors);
+        }
+        "csi" => {
+            driver_name(&at.field("driver"), errors);
+            let secret = at.field("nodePublishSecretRef");
+            if secret.is_set() {
+                needs(&secret, "name", errors);
             }
-            "configMap" => {
-                needs("name", errors);
-                mode(&at.field("defaultMode"), errors);
-                items(&at.field("items"), errors);
+        }
+        "image" => {
+            needs(at, "reference", errors);
+            let policy = at.field("pullPolicy");
+            if policy.is_set() {
+                policy.one_of(&["Always", "IfNotPresent", "Never"], errors);
             }
-            "persistentVolumeClaim" => needs("claimName", errors),
-            "nfs" => {
-                needs("server", errors);
-                needs("path", errors);
-                if !at.field("path").is_empty() && !at.field("path").text().starts_with('/') {
-                    errors.push(at.field("path").invalid("must be an absolute path"));
-                }
+        }
+        "gcePersistentDisk" | "awsElasticBlockStore" => {
+            let partition = at.field("partition");
+            if partition.number().is_some_and(|number| !(0..=255).contains(&number)) {
+                errors.push(partition.invalid("must be between 0 and 255, inclusive"));
             }
-            "downwardAPI" => {
-                mode(&at.field("defaultMode"), errors);
-                downward(&at, errors);
+        }
+        "gitRepo" => local_path(&at.field("directory"), errors),
+        "fc" => {
+            let (names, ids) = (at.field("targetWWNs"), at.field("wwids"));
+            if names.is_empty() && ids.is_empty() {
+                let detail = "must specify either targetWWNs or wwids, but not both";
+                errors.push(names.required(detail));
+            } else if !names.is_empty() && !ids.is_empty() {
+                errors.push(names.invalid("targetWWNs and wwids can not be specified simultaneously"));
             }
-            "projected" => {
-                mode(&at.field("defaultMode"), errors);
-                projected(&at, errors);
-            }
-            "csi" => needs("driver", errors),
-            _ => {}
+        }
+        _ => {}
+    }
+}
+
+/// The name of a storage driver.
+pub(in super::super) fn driver_name(at: &At<'_>, errors: &mut Vec<FieldError>) {
+    if at.is_empty() {
+        errors.push(at.required(""));
+        return;
+    }
+    if at.text().len() > 63 {
+        errors.push(at.too_long(63));
+    }
+    let lower = at.text().to_lowercase();
+    let faults = names::dns1123_subdomain(&lower).into_iter();
+    errors.extend(faults.map(|fault| FieldError::invalid(at.path.as_str(), lower.as_str(), fault)));
+}
+
+/// A claim that comes and goes with the pod.
+fn ephemeral(volume: &At<'_>, at: &At<'_>, pod: Option<&str>, errors: &mut Vec<FieldError>) {
+    let template = at.field("volumeClaimTemplate");
+    if !template.is_set() {
+        errors.push(template.required(""));
+        return;
+    }
+    storage::claim_spec(&template.field("spec"), errors);
+    if let Some(pod) = pod.filter(|pod| !pod.is_empty()) {
+        let name = format!("{pod}-{}", volume.field("name").text());
+        for fault in names::dns1123_subdomain(&name) {
+            let detail = format!("PVC name {name:?}: {fault}");
+            errors.push(FieldError::invalid(volume.field("name").path, volume.field("name").text(), detail));
         }
     }
 }
@@ -151,46 +241,83 @@ fn downward(at: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
+const PROJECTIONS: [&str; 6] =
+    ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
+
 fn projected(at: &At<'_>, errors: &mut Vec<FieldError>) {
+    let mut paths = HashSet::new();
     for part in at.field("sources").items() {
-        let known = [
-            "secret",
-            "configMap",
-            "downwardAPI",
-            "serviceAccountToken",
-            "clusterTrustBundle",
-            "podCertificate",
-        ];
-        let set: Vec<&str> = known.into_iter().filter(|name| part.field(name).is_set()).collect();
+        let set: Vec<&str> = PROJECTIONS.into_iter().filter(|name| part.field(name).is_set()).collect();
         if set.is_empty() {
             errors.push(part.required("must specify a projection type"));
         }
         for (place, name) in set.iter().enumerate() {
             let one = part.field(name);
-            match *name {
-                _ if place > 0 => errors.push(one.forbidden("may not specify more than 1 volume type")),
-                "secret" | "configMap" => {
-                    if one.field("name").is_empty() {
-                        errors.push(one.field("name").required(""));
-                    }
-                    items(&one.field("items"), errors);
+            if place > 0 {
+                errors.push(one.forbidden("may not specify more than 1 volume type"));
+                continue;
+            }
+            projection(name, &one, errors);
+            let listed = one.field("items").items().map(|item| item.field("path"));
+            for path in listed.chain([one.field("path")]).filter(|path| !path.is_empty()) {
+                if !paths.insert(path.text()) {
+                    errors.push(FieldError::invalid(
+                        at.path.as_str(),
+                        path.text(),
+                        "conflicting duplicate paths",
+                    ));
                 }
-                "downwardAPI" => downward(&one, errors),
-                "serviceAccountToken" => {
-                    let seconds = one.field("expirationSeconds");
-                    if seconds.number().is_some_and(|seconds| seconds < 600) {
-                        errors.push(seconds.invalid("may not specify a duration less than 10 minutes"));
-                    }
-                    if seconds.number().is_some_and(|seconds| seconds > 1 << 32) {
-                        errors.push(seconds.invalid("may not specify a duration larger than 2^32 seconds"));
-                    }
-                    if one.field("path").is_empty() {
-                        errors.push(one.field("path").required(""));
-                    }
-                    file_path(&one.field("path"), errors);
-                }
-                _ => {}
             }
         }
     }
+}
+
+fn projection(name: &str, one: &At<'_>, errors: &mut Vec<FieldError>) {
+    match name {
+        "secret" | "configMap" => {
+            needs(one, "name", errors);
+            items(&one.field("items"), errors);
+        }
+        "downwardAPI" => downward(one, errors),
+        "serviceAccountToken" => {
+            let seconds = one.field("expirationSeconds");
+            if seconds.number().is_some_and(|seconds| seconds < 600) {
+                errors.push(seconds.invalid("may not specify a duration less than 10 minutes"));
+            }
+            if seconds.number().is_some_and(|seconds| seconds > 1 << 32) {
+                errors.push(seconds.invalid("may not specify a duration larger than 2^32 seconds"));
+            }
+            needs(one, "path", errors);
+            file_path(&one.field("path"), errors);
+        }
+        "clusterTrustBundle" => trust_bundle(one, errors),
+        "podCertificate" => {
+            needs(one, "signerName", errors);
+            one.field("keyType")
+                .one_of(&["ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519", "RSA3072", "RSA4096"], errors);
+            for field in ["credentialBundlePath", "keyPath", "certificateChainPath"] {
+                file_path(&one.field(field), errors);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn trust_bundle(one: &At<'_>, errors: &mut Vec<FieldError>) {
+    let (name, signer, selector) = (one.field("name"), one.field("signerName"), one.field("labelSelector"));
+    match (name.is_set(), signer.is_set()) {
+        (true, true) => {
+            let detail = "only one of name and signerName may be used";
+            errors.push(FieldError::invalid(one.path.as_str(), one.value.clone(), detail));
+        }
+        (true, false) if name.is_empty() => errors.push(name.required("must be a valid object name")),
+        (true, false) if selector.is_set() => {
+            errors.push(selector.invalid("labelSelector must be unset if name is specified"));
+        }
+        (false, true) if signer.is_empty() => errors.push(signer.required("must be a valid signer name")),
+        (false, false) => errors.push(one.required("either name or signerName must be specified")),
+        (true | false, _) => {}
+    }
+    needs(one, "path", errors);
+    file_path(&one.field("path"), errors);
 }

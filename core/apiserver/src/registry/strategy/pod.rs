@@ -2,7 +2,7 @@
 
 use keelson_api::Object;
 use keelson_api::object::format_time;
-use keelson_api::quantity::Quantity;
+use keelson_api::quality_of_service::quality_of_service;
 use serde_json::{Value, json};
 
 /// The status of a new pod, once its spec is final.
@@ -29,51 +29,27 @@ pub(super) fn keep(pod: &mut Object, live: &Object) {
     }
 }
 
-/// `Guaranteed` where every container has limits that equal its requests, `BestEffort` where none has either.
-pub(crate) fn quality_of_service(pod: &Object) -> &'static str {
-    const RESOURCES: [&str; 2] = ["cpu", "memory"];
-    let list = |field: &str| pod.get(&["spec", field]).and_then(Value::as_array).into_iter().flatten();
-    let amount = |resources: Option<&Value>, kind: &str, name: &str| {
-        let text = resources?.get(kind)?.get(name)?.as_str()?;
-        Quantity::parse(text).ok().filter(|quantity| *quantity > Quantity::ZERO)
-    };
-    let own = pod.get(&["spec", "resources"]).filter(|resources| resources.is_object());
-    let containers = list("containers").chain(list("initContainers")).map(|it| it.get("resources"));
-    let all: Vec<Option<&Value>> = match own {
-        Some(resources) => vec![Some(resources)],
-        None => containers.collect(),
-    };
-    let (mut any, mut guaranteed) = (false, true);
-    for resources in all {
-        for name in RESOURCES {
-            let (limit, request) = (amount(resources, "limits", name), amount(resources, "requests", name));
-            any |= limit.is_some() || request.is_some();
-            guaranteed &= limit.is_some() && limit == request;
+/// Of a write through `resize` takes what containers ask for, and how they take its change.
+pub(super) fn resize(pod: &mut Object, live: &Object) {
+    let mut resized = live.clone();
+    for list in ["containers", "initContainers"] {
+        let asked = pod.get(&["spec", list]).and_then(Value::as_array).cloned().unwrap_or_default();
+        let Some(Value::Array(containers)) = resized.0.get_mut("spec").and_then(|spec| spec.get_mut(list))
+        else {
+            continue;
+        };
+        for container in containers.iter_mut().filter_map(Value::as_object_mut) {
+            let Some(asked) = asked.iter().find(|asked| asked.get("name") == container.get("name")) else {
+                continue;
+            };
+            for field in ["resources", "resizePolicy"] {
+                match asked.get(field) {
+                    Some(value) => drop(container.insert(field.to_owned(), value.clone())),
+                    None => drop(container.remove(field)),
+                }
+            }
         }
     }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn class(resources: &[Value]) -> &'static str {
-        let containers: Vec<Value> = resources.iter().map(|it| json!({"resources": it})).collect();
-        quality_of_service(&Object::from_value(json!({"spec": {"containers": containers}})).unwrap())
-    }
-
-    #[test]
-    fn a_pod_is_guaranteed_when_each_container_gets_what_it_may_use() {
-        let full =
-            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}});
-        assert_eq!(class(std::slice::from_ref(&full)), "Guaranteed");
-        assert_eq!(class(&[full.clone(), json!({})]), "Burstable");
-        assert_eq!(class(&[json!({"requests": {"cpu": "1"}})]), "Burstable");
-        assert_eq!(class(&[json!({}), json!({"requests": {"cpu": "0"}})]), "BestEffort");
-    }
+    resized.set_resource_version(pod.resource_version());
+    *pod = resized;
 }
