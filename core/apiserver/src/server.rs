@@ -119,7 +119,7 @@ impl Clients {
 
 /// The resources that this server can serve. A subresource must be one that it knows.
 fn served() -> Catalog {
-    const SUBRESOURCES: [&str; 12] = [
+    const SUBRESOURCES: [&str; 13] = [
         "ephemeralcontainers",
         "eviction",
         "status",
@@ -132,6 +132,7 @@ fn served() -> Catalog {
         "attach",
         "portforward",
         "proxy",
+        "resize",
     ];
     const REVIEWS: [&str; 6] = [
         "TokenReview",
