@@ -34,7 +34,18 @@ pub fn apply_defaults(gvk: &GroupVersionKind, object: &mut Object) {
     match (gvk.group.as_str(), gvk.kind.as_str()) {
         (custom_resource::GROUP, "CustomResourceDefinition") => custom_resource::defaults::apply(object),
         ("", "Pod") => pod::spec(child_map(&mut object.0, "spec")),
-        ("", "Service") => service(child_map(&mut object.0, "spec")),
+        ("", "Service") => {
+            service(child_map(&mut object.0, "spec"));
+            if let Some(Value::Object(balancer)) =
+                object.0.get_mut("status").and_then(|status| status.get_mut("loadBalancer"))
+            {
+                for ingress in each(balancer, "ingress") {
+                    if ingress.get("ip").and_then(Value::as_str).is_some_and(|ip| !ip.is_empty()) {
+                        fill(ingress, "ipMode", "VIP");
+                    }
+                }
+            }
+        }
         ("", "Secret") => secret(object),
         ("", "Namespace") => namespace(object),
         ("", "PersistentVolumeClaim") => {
@@ -80,10 +91,20 @@ pub fn apply_defaults(gvk: &GroupVersionKind, object: &mut Object) {
 fn service(spec: &mut Map<String, Value>) {
     fill(spec, "type", "ClusterIP");
     fill(spec, "sessionAffinity", "None");
+    match spec.get("sessionAffinity").and_then(Value::as_str) {
+        Some("ClientIP") => {
+            let client = child_map(child_map(spec, "sessionAffinityConfig"), "clientIP");
+            fill(client, "timeoutSeconds", 10800);
+        }
+        Some("None") => drop(spec.remove("sessionAffinityConfig")),
+        _ => {}
+    }
     if spec.get("type").and_then(Value::as_str) != Some("ExternalName") {
         fill(spec, "internalTrafficPolicy", "Cluster");
     }
-    if matches!(spec.get("type").and_then(Value::as_str), Some("NodePort" | "LoadBalancer")) {
+    let outside = spec.get("externalIPs").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    let kind = spec.get("type").and_then(Value::as_str);
+    if matches!(kind, Some("NodePort" | "LoadBalancer")) || (kind == Some("ClusterIP") && outside) {
         fill(spec, "externalTrafficPolicy", "Cluster");
     }
     if spec.get("type").and_then(Value::as_str) == Some("LoadBalancer") {

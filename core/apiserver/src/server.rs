@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::configuration::ConfigError;
 use crate::admission::plugins;
+use crate::admission::service_allocation::repair;
 use crate::authentication::Authenticator;
 use crate::authentication::options::OptionsError;
 use crate::authorization::{Always, Authorizer, Union, node::NodeAuthorizer, rbac::Rbac};
@@ -177,7 +178,7 @@ impl ApiServer {
             authorizer: authorizer.clone(),
             cache: Arc::clone(&cache),
             resolver: Arc::clone(&resolver),
-            service_cidr: config.service_cidr,
+            allocations: Arc::default(),
         };
         let admission = plugins::build(&config.admission, &parts)?;
         let (drain, ending) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
@@ -188,6 +189,7 @@ impl ApiServer {
         let hooks = checks::register(&insight.health, &measured, &cache, &ending);
         let admission = admission.measured(&config.metrics)?;
         let registry = Arc::new(Registry::new(measured, cache, served(), admission));
+        repair::start(&registry, config.service_cidr).await.map_err(StartError::Bootstrap)?;
         bootstrap::run(&registry, pki.authority()).await.map_err(StartError::Bootstrap)?;
         [hooks.roles, hooks.namespaces, hooks.priority_classes].iter().for_each(Hook::done);
         let stop = CancellationToken::new();
@@ -209,6 +211,7 @@ impl ApiServer {
             openapi_index: std::sync::OnceLock::new(),
         });
         tokio::spawn(Arc::clone(&state.registry).expire_events(config.event_ttl, stop.clone()));
+        tokio::spawn(repair::keep(Arc::clone(&state.registry), parts.allocations.clone(), stop.clone()));
         tokio::spawn(aggregated_roles::keep(Arc::clone(&state.registry), stop.clone()));
         let (address, listener) = listener::start(Arc::clone(&state), &config, &pki, drain.clone()).await?;
         kubernetes_service::keep(&state.registry, &config, address).await.map_err(StartError::Bootstrap)?;

@@ -85,7 +85,11 @@ const RULES: &[Rules] = &[
         ("status", pod::status::change),
     ]),
     Rules::of("", "Secret").state(config::secret).change(config::secret_change),
-    Rules::of("", "Service").name(names::dns1035_label).state(service::service).change(service::update),
+    Rules::of("", "Service")
+        .name(names::dns1035_label)
+        .state(service::service)
+        .change(service::update)
+        .through(&[("status", service::status)]),
     Rules::of(ADMISSION, "MutatingWebhookConfiguration").state(webhook::mutating),
     Rules::of(ADMISSION, "ValidatingWebhookConfiguration").state(webhook::validating),
     Rules::of("apps", "DaemonSet").state(workload::daemon_set).fixed(SELECTOR),

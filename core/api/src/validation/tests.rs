@@ -7,6 +7,7 @@ use crate::object::Object;
 
 mod any_document;
 mod pod;
+mod service;
 
 /// An object with its defaults, and its kind.
 pub(super) fn object(document: Value) -> (GroupVersionKind, Object) {

@@ -85,8 +85,8 @@ pub struct Parts {
     pub cache: Arc<WatchCache>,
     /// The way to webhooks behind Services.
     pub resolver: Arc<ServiceResolver>,
-    /// The addresses of Services.
-    pub service_cidr: ipnet::Ipv4Net,
+    /// The addresses and node ports of Services.
+    pub allocations: Arc<super::service_allocation::Allocations>,
 }
 
 /// Whether upstream knows a plugin of this name.
@@ -141,7 +141,7 @@ pub fn build(config: &Config, parts: &Parts) -> Result<Chain, ConfigError> {
         }
     }
     // What upstream does in its registry. No flag turns it off.
-    plugins.push(Arc::new(ServiceAllocation::new(parts.service_cidr)));
+    plugins.push(Arc::new(ServiceAllocation::new(parts.allocations.clone())));
     plugins.push(Arc::new(RoleEscalation::new(parts.rbac.clone(), parts.authorizer.clone())));
     Ok(Chain::new(plugins))
 }

@@ -1,220 +1,151 @@
 //! Addresses and node ports of Services: given out, reserved when asked for, and never twice.
+//!
+//! - [`families`]: which families of addresses a Service gets (pure).
+//! - [`addresses`]: an address is a Service's once an `IPAddress` of that name says so.
+//! - [`node_ports`]: which Service holds which port, kept from the events of Services.
+//! - [`pending`]: what was given to Services that are still on the way to the store.
+//! - [`repair`]: gives back what nobody holds, and notes what nobody has noted.
 
-use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use ipnet::Ipv4Net;
 use keelson_api::validation::FieldError;
-use keelson_api::{GroupResource, Object, Status};
+use keelson_api::{Object, Status};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::{Admission, Attributes, Operation};
-use crate::cache;
+use self::families::Families;
+use self::node_ports::NodePorts;
+use self::pending::Pending;
+use super::{Admission, Attributes};
 use crate::registry::Registry;
 
-/// Upstream's default range.
-const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
+mod addresses;
+mod families;
+mod node_ports;
+mod pending;
+pub mod repair;
 
-/// What the Services that are stored hold.
+/// What allocation remembers between writes.
 #[derive(Default)]
-struct Held {
-    addresses: HashMap<Ipv4Addr, String>,
-    ports: HashMap<(String, u16), String>,
-}
-
-/// What was given to a Service that may not be stored yet. An entry goes when a newer one fills the place; until
-/// then it costs an address for a while, never a double use.
-#[derive(Default)]
-struct Reserved {
-    addresses: HashSet<Ipv4Addr>,
-    ports: HashSet<(String, u16)>,
-    order: std::collections::VecDeque<Grant>,
-}
-
-enum Grant {
-    Address(Ipv4Addr),
-    Port(String, u16),
-}
-
-/// Grants that are remembered while their Services are on the way to the store; more than can be under way.
-const REMEMBERED: usize = 512;
-
-impl Reserved {
-    fn remember(&mut self, grant: Grant) {
-        match &grant {
-            Grant::Address(address) => drop(self.addresses.insert(*address)),
-            Grant::Port(protocol, port) => drop(self.ports.insert((protocol.clone(), *port))),
-        }
-        self.order.push_back(grant);
-        if self.order.len() > REMEMBERED {
-            match self.order.pop_front() {
-                Some(Grant::Address(address)) => drop(self.addresses.remove(&address)),
-                Some(Grant::Port(protocol, port)) => drop(self.ports.remove(&(protocol, port))),
-                None => {}
-            }
-        }
-    }
+pub struct Allocations {
+    ports: Mutex<NodePorts>,
+    pending: Mutex<Pending>,
 }
 
 /// The plugin.
 pub struct ServiceAllocation {
-    range: Ipv4Net,
-    reserved: Mutex<Reserved>,
+    allocations: Arc<Allocations>,
 }
 
 impl ServiceAllocation {
-    /// Gives out addresses of a range.
-    pub fn new(range: Ipv4Net) -> Self {
-        ServiceAllocation { range, reserved: Mutex::default() }
+    /// A plugin that shares what it gives out with [`repair`].
+    pub fn new(allocations: Arc<Allocations>) -> Self {
+        ServiceAllocation { allocations }
     }
 
-    fn held(registry: &Registry, except: &str) -> Result<Held, Status> {
-        let mut held = Held::default();
-        for (key, service) in &registry.resource(&GroupResource::new("", "services")).list().objects {
-            if &**key == except {
-                continue;
-            }
-            let service = cache::decode(&service.bytes)?;
-            if let Some(address) = service.get_str(&["spec", "clusterIP"]).and_then(|text| text.parse().ok())
-            {
-                held.addresses.insert(address, key.to_string());
-            }
-            for port in service.get(&["spec", "ports"]).and_then(Value::as_array).into_iter().flatten() {
-                if let Some(number) = node_port(port) {
-                    held.ports.insert((protocol(port), number), key.to_string());
-                }
-            }
-        }
-        Ok(held)
-    }
-
-    fn address(
+    /// The addresses of a Service, in the order of its families.
+    async fn addresses(
         &self,
-        service: &Object,
-        held: &Held,
-        reserved: &mut Reserved,
+        registry: &Registry,
         attributes: &Attributes<'_>,
-    ) -> Result<Option<Ipv4Addr>, Status> {
-        let refuse =
-            |value: &str, detail: String| Err(invalid(attributes, "spec.clusterIPs", value.into(), detail));
-        match service.get_str(&["spec", "clusterIP"]).filter(|text| !text.is_empty()) {
-            Some("None") => Ok(None),
-            Some(text) => {
-                let Ok(address) = text.parse::<Ipv4Addr>() else {
-                    return refuse(
-                        text,
-                        "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into(),
-                    );
-                };
-                let kept = attributes.old.and_then(|old| old.get_str(&["spec", "clusterIP"])) == Some(text);
-                if !kept && !self.range.contains(&address) {
-                    return refuse(
-                        text,
-                        format!(
-                            "failed to allocate IP {text}: the provided network does not match the current range: {}",
-                            self.range
-                        ),
-                    );
-                }
-                if held.addresses.contains_key(&address) {
-                    return refuse(
-                        text,
-                        format!("failed to allocate IP {text}: provided IP is already allocated"),
-                    );
-                }
-                Ok(Some(address))
-            }
-            None => {
-                let free = |address: &Ipv4Addr| {
-                    !held.addresses.contains_key(address) && !reserved.addresses.contains(address)
-                };
-                // Low addresses are left to those who ask for one, as the cluster's own Services do.
-                let low = (self.range.hosts().count() / 16).clamp(16, 256);
-                let found = self.range.hosts().skip(low).find(free).or_else(|| self.range.hosts().find(free));
-                let Some(address) = found else {
-                    return Err(Status::internal("failed to allocate a serviceIP: range is full"));
-                };
-                reserved.remember(Grant::Address(address));
-                Ok(Some(address))
+        service: &mut Object,
+        families: &Families,
+    ) -> Result<(), Status> {
+        let held: Vec<String> = attributes.old.map(cluster_ips).unwrap_or_default();
+        let mut given: Vec<String> = cluster_ips(service);
+        let grant = addresses::Grant { registry, attributes, pending: &self.allocations.pending };
+        for (place, family) in families.list.iter().enumerate() {
+            match given.get(place) {
+                Some(text) if held.contains(text) => {}
+                Some(text) => grant.reserve(text).await?,
+                None => given.push(grant.next(*family).await?),
             }
         }
+        if let Some(first) = given.first() {
+            service.set(&["spec", "clusterIP"], first.as_str().into());
+            service.set(&["spec", "clusterIPs"], json!(given));
+        }
+        Ok(())
     }
 
-    fn ports(
-        service: &mut Object,
-        held: &Held,
-        reserved: &mut Reserved,
+    fn node_ports(
+        &self,
+        registry: &Registry,
         attributes: &Attributes<'_>,
+        service: &mut Object,
     ) -> Result<(), Status> {
-        let wanted = match service.get_str(&["spec", "type"]) {
-            Some("NodePort") => true,
-            Some("LoadBalancer") => {
-                service.get(&["spec", "allocateLoadBalancerNodePorts"]) != Some(&Value::Bool(false))
-            }
-            Some(_) | None => false,
+        let text = |field: &str| service.get_str(&["spec", field]).unwrap_or_default().to_owned();
+        let (kind, policy) = (text("type"), text("externalTrafficPolicy"));
+        let allocates = service.get(&["spec", "allocateLoadBalancerNodePorts"]) != Some(&Value::Bool(false));
+        let needed = kind == "NodePort" || (kind == "LoadBalancer" && allocates);
+        let asks_health = kind == "LoadBalancer" && policy == "Local";
+        if !matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+            return Ok(());
+        }
+        let key = format!("{}/{}", attributes.namespace.unwrap_or_default(), attributes.name);
+        let mut ports = self.allocations.ports.lock();
+        let mut pending = self.allocations.pending.lock();
+        ports.follow(registry, &mut pending)?;
+        let mut grant = node_ports::Grant { ports: &ports, pending: &mut pending, key: &key };
+        let Some(list) = service.get(&["spec", "ports"]).and_then(Value::as_array) else { return Ok(()) };
+        let mut list = list.clone();
+        let fault = |field: String, number: u16, detail: &str| {
+            let error = FieldError::invalid(field, number, detail);
+            Status::invalid(&attributes.resource.gvk(), attributes.name, &[error])
         };
-        let mut ports =
-            service.get(&["spec", "ports"]).and_then(Value::as_array).cloned().unwrap_or_default();
-        for (place, port) in ports.iter_mut().enumerate() {
-            let protocol = protocol(port);
-            match node_port(port) {
-                Some(number) if held.ports.contains_key(&(protocol.clone(), number)) => {
-                    let field = format!("spec.ports[{place}].nodePort");
-                    return Err(invalid(
-                        attributes,
-                        &field,
-                        number.into(),
-                        "provided port is already allocated".into(),
-                    ));
-                }
-                Some(number) if wanted && !NODE_PORTS.contains(&number) => {
-                    let field = format!("spec.ports[{place}].nodePort");
-                    let detail =
-                        "provided port is not in the valid range. The range of valid ports is 30000-32767";
-                    return Err(invalid(attributes, &field, number.into(), detail.into()));
-                }
-                Some(_) => {}
-                None if wanted => {
-                    let free = |number: &u16| {
-                        let key = (protocol.clone(), *number);
-                        !held.ports.contains_key(&key) && !reserved.ports.contains(&key)
-                    };
-                    let Some(number) = NODE_PORTS.into_iter().find(free) else {
-                        return Err(Status::internal("failed to allocate a nodePort: range is full"));
-                    };
-                    reserved.remember(Grant::Port(protocol, number));
-                    port["nodePort"] = number.into();
-                }
-                None => {}
+        for (place, port) in list.iter().enumerate() {
+            if let Some(number) = node_ports::number(&port["nodePort"]) {
+                let refused = |detail| fault(format!("spec.ports[{place}].nodePort"), number, detail);
+                grant.reserve(number).map_err(refused)?;
             }
         }
-        if !ports.is_empty() {
-            service.set(&["spec", "ports"], ports.into());
+        for port in list.iter_mut().filter(|_| needed) {
+            if node_ports::number(&port["nodePort"]).is_none() {
+                port["nodePort"] = grant.next().ok_or_else(full)?.into();
+            }
         }
+        let health = service.get(&["spec", "healthCheckNodePort"]).and_then(node_ports::number);
+        match health {
+            Some(number) if asks_health => {
+                let refused = |detail: &str| {
+                    let detail =
+                        format!("failed to allocate requested HealthCheck NodePort {number}: {detail}");
+                    Status::internal(detail)
+                };
+                grant.reserve(number).map_err(refused)?;
+            }
+            None if asks_health => {
+                let number = grant.next().ok_or_else(full)?;
+                service.set(&["spec", "healthCheckNodePort"], number.into());
+            }
+            Some(_) | None => {}
+        }
+        service.set(&["spec", "ports"], list.into());
         Ok(())
     }
 }
 
-fn protocol(port: &Value) -> String {
-    port["protocol"].as_str().unwrap_or("TCP").to_owned()
+fn full() -> Status {
+    Status::internal("failed to allocate a nodePort: range is full")
 }
 
-fn node_port(port: &Value) -> Option<u16> {
-    port["nodePort"].as_u64().and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0)
-}
-
-fn invalid(attributes: &Attributes<'_>, field: &str, value: Value, detail: String) -> Status {
-    let error = FieldError::invalid(field, value, &detail);
-    Status::invalid(&attributes.resource.gvk(), attributes.name, &[error])
+/// The addresses that a Service has or asks for; none where it has none of its own.
+fn cluster_ips(service: &Object) -> Vec<String> {
+    let list = service.get(&["spec", "clusterIPs"]).and_then(Value::as_array);
+    let mut texts: Vec<String> =
+        list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    if texts.is_empty() {
+        texts.extend(service.get_str(&["spec", "clusterIP"]).map(str::to_owned));
+    }
+    texts.retain(|text| !text.is_empty() && text != "None");
+    texts
 }
 
 #[async_trait]
 impl Admission for ServiceAllocation {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.is_write() && attributes.is("", "services")
+        attributes.is("", "services") && attributes.is_write()
     }
 
     async fn mutate(
@@ -223,22 +154,17 @@ impl Admission for ServiceAllocation {
         attributes: &Attributes<'_>,
         object: &mut Object,
     ) -> Result<(), Status> {
-        let services = attributes.resource.group.is_empty() && attributes.resource.plural == "services";
-        if !services || !attributes.subresource.is_empty() || attributes.operation == Operation::Delete {
-            return Ok(());
-        }
         if object.get_str(&["spec", "type"]) == Some("ExternalName") {
             return Ok(());
         }
-        let key = format!("{}/{}", attributes.namespace.unwrap_or_default(), attributes.name);
-        let mut reserved = self.reserved.lock();
-        let held = Self::held(registry, &key)?;
-        let address = self.address(object, &held, &mut reserved, attributes)?;
-        let text = address.map_or_else(|| "None".to_owned(), |address| address.to_string());
-        object.set(&["spec", "clusterIP"], text.as_str().into());
-        object.set(&["spec", "clusterIPs"], json!([text]));
-        object.set(&["spec", "ipFamilies"], json!(["IPv4"]));
-        object.set(&["spec", "ipFamilyPolicy"], "SingleStack".into());
-        Self::ports(object, &held, &mut reserved, attributes)
+        let configured = addresses::configured(registry)?;
+        let families = families::settle(object, attributes.old, &configured)
+            .map_err(|errors| Status::invalid(&attributes.resource.gvk(), attributes.name, &errors))?;
+        if families.is_headless {
+            object.set(&["spec", "clusterIPs"], json!(["None"]));
+        } else {
+            self.addresses(registry, attributes, object, &families).await?;
+        }
+        self.node_ports(registry, attributes, object)
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::identity::{Identity, MASTERS};
 use crate::registry::{Record, Registry, Target, WriteOptions};
 
-pub(super) fn options() -> WriteOptions {
+pub(crate) fn options() -> WriteOptions {
     WriteOptions {
         identity: Identity::user("system:apiserver", &[MASTERS]),
         manager: "kube-apiserver".to_owned(),
@@ -21,7 +21,7 @@ pub(super) fn options() -> WriteOptions {
     }
 }
 
-pub(super) async fn ensure(registry: &Registry, document: Value) -> Result<(), Status> {
+pub(crate) async fn ensure(registry: &Registry, document: Value) -> Result<(), Status> {
     let object = Object::from_value(document).map_err(Status::internal)?;
     let gvk: GroupVersionKind = object.gvk();
     let catalog = registry.catalog();

@@ -62,3 +62,108 @@ async fn a_service_with_two_ports_names_them() {
     assert!(message.contains("spec.ports[0].name: Required value"), "{message}");
     assert!(message.contains("spec.ports[1]: Duplicate value"), "{message}");
 }
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+
+fn service(name: &str, spec: serde_json::Value) -> serde_json::Value {
+    let mut service =
+        json!({"metadata": {"name": name}, "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]}});
+    for (field, value) in spec.as_object().unwrap() {
+        service["spec"][field] = value.clone();
+    }
+    service
+}
+
+#[tokio::test]
+async fn the_clusters_own_range_is_ready_and_an_address_belongs_to_its_service() {
+    let server = Server::start().await;
+    let range = server.get("/apis/networking.k8s.io/v1/servicecidrs/kubernetes").await.ok();
+    assert_eq!(range["spec"]["cidrs"], json!(["10.96.0.0/16"]));
+    assert_eq!(range["status"]["conditions"][0]["type"], "Ready");
+    assert_eq!(range["status"]["conditions"][0]["status"], "True");
+    let made = server.post(SERVICES, service("s", json!({}))).await.ok();
+    let address = made["spec"]["clusterIP"].as_str().unwrap();
+    let noted = server.get(&format!("{ADDRESSES}/{address}")).await.ok();
+    assert_eq!(
+        noted["spec"]["parentRef"],
+        json!({"group": "", "resource": "services", "namespace": "default", "name": "s"})
+    );
+    assert_eq!(noted["metadata"]["labels"]["ipaddress.kubernetes.io/ip-family"], "IPv4");
+    server.get(&format!("{ADDRESSES}/10.96.0.1")).await.ok();
+}
+
+#[tokio::test]
+async fn two_services_that_ask_for_one_address_at_once_do_not_both_get_it() {
+    let server = Server::start().await;
+    let names: Vec<String> = (0..8).map(|place| format!("s{place}")).collect();
+    let asked = names.iter().map(|name| {
+        let ports = json!([{"port": 80, "nodePort": 30099}]);
+        let spec = json!({"clusterIP": "10.96.3.3", "type": "NodePort", "ports": ports});
+        server.post(SERVICES, service(name, spec))
+    });
+    let answers = futures::future::join_all(asked).await;
+    let made: Vec<_> = answers.iter().filter(|answer| answer.0 == 201).collect();
+    assert_eq!(made.len(), 1);
+    for refused in answers.into_iter().filter(|answer| answer.0 != 201) {
+        let message = refused.fails(422);
+        assert!(
+            message.contains(
+                "spec.clusterIPs: Invalid value: [\"10.96.3.3\"]: failed to allocate IP 10.96.3.3: provided IP is already allocated"
+            ),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_a_deleted_service_had_is_free_at_once() {
+    let server = Server::start().await;
+    let spec =
+        json!({"clusterIP": "10.96.3.3", "type": "NodePort", "ports": [{"port": 80, "nodePort": 30099}]});
+    for name in ["a", "b", "a"] {
+        server.post(SERVICES, service(name, spec.clone())).await.ok();
+        let port = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30099}]});
+        let message = server.post(SERVICES, service("other", port)).await.fails(422);
+        assert!(
+            message
+                .contains("spec.ports[0].nodePort: Invalid value: 30099: provided port is already allocated"),
+            "{message}"
+        );
+        server.delete(&format!("{SERVICES}/{name}"), json!({})).await.ok();
+    }
+    let outside = service("o", json!({"clusterIP": "192.0.2.1"}));
+    let message = server.post(SERVICES, outside).await.fails(422);
+    assert!(message.contains("the provided network does not match the current range"), "{message}");
+    let outside = service("o", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}));
+    let message = server.post(SERVICES, outside).await.fails(422);
+    assert!(message.contains("The range of valid ports is 30000-32767"), "{message}");
+}
+
+#[tokio::test]
+async fn a_local_load_balancer_gets_a_port_for_its_health_and_a_headless_service_gets_nothing() {
+    let server = Server::start().await;
+    let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
+    let made = server.post(SERVICES, service("l", spec)).await.ok();
+    let (health, node) = (&made["spec"]["healthCheckNodePort"], &made["spec"]["ports"][0]["nodePort"]);
+    assert!(health.as_u64().unwrap() >= 30086 && node.as_u64().unwrap() >= 30086 && health != node, "{made}");
+    let made = server.post(SERVICES, service("h", json!({"clusterIP": "None"}))).await.ok();
+    assert_eq!(made["spec"]["clusterIPs"], json!(["None"]));
+    assert_eq!(made["spec"]["ipFamilies"], json!(["IPv4"]));
+    let spec = json!({"clusterIP": "None", "selector": {}, "ipFamilyPolicy": "RequireDualStack"});
+    let made = server.post(SERVICES, service("d", spec)).await.ok();
+    assert_eq!(made["spec"]["ipFamilies"], json!(["IPv4", "IPv6"]));
+    let spec = json!({"ipFamilyPolicy": "RequireDualStack"});
+    let message = server.post(SERVICES, service("r", spec)).await.fails(422);
+    assert!(message.contains("this cluster is not configured for dual-stack services"), "{message}");
+}
+
+#[tokio::test]
+async fn addresses_that_nobody_has_noted_are_noted_when_the_server_starts() {
+    let server = Server::start().await;
+    let made = server.post(SERVICES, service("s", json!({}))).await.ok();
+    let path = format!("{ADDRESSES}/{}", made["spec"]["clusterIP"].as_str().unwrap());
+    server.delete(&path, json!({})).await.ok();
+    let server = server.restart().await;
+    server.get(&path).await.ok();
+}

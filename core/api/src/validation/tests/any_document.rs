@@ -38,7 +38,7 @@ impl Source<'_> {
     }
 
     fn value(&mut self, schema: &Schema, depth: usize) -> Value {
-        let wrong = self.next() % 8 == 0;
+        let wrong = self.next().is_multiple_of(8);
         if wrong || depth > 9 {
             return self.scalar();
         }

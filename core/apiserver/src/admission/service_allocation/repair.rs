@@ -1,0 +1,215 @@
+//! Gives back what nobody holds, and notes what nobody has noted.
+//!
+//! A Service that goes or changes gives its addresses back at once. Every few minutes, and only when something has
+//! changed since, all addresses are compared with all Services: what a write that failed left behind goes then.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keelson_api::{GroupResource, Object, Status};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::pending::Item;
+use super::{Allocations, addresses, cluster_ips};
+use crate::cache;
+use crate::registry::{Registry, Target};
+use crate::server::bootstrap::{ensure, options};
+
+/// The name of the cluster's own range.
+pub(super) const DEFAULT: &str = "kubernetes";
+/// As upstream's.
+const EVERY: Duration = Duration::from_secs(180);
+/// How many seconds an address may be without its Service.
+const GRACE: i64 = 60;
+const EVENTS: usize = 1024;
+
+/// Makes the cluster's own range, and an `IPAddress` for every address that a Service has. Before anything is served.
+pub async fn start(registry: &Registry, range: ipnet::Ipv4Net) -> Result<(), Status> {
+    let own = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": DEFAULT},
+        "spec": {"cidrs": [range.to_string()]},
+    });
+    ensure(registry, own).await?;
+    ready(registry).await?;
+    for service in registry.resource(&GroupResource::new("", "services")).list().objects.values() {
+        noted(registry, &Allocations::default(), &cache::decode(&service.bytes)?).await?;
+    }
+    Ok(())
+}
+
+/// Says of every range that it can be used.
+async fn ready(registry: &Registry) -> Result<(), Status> {
+    let catalog = registry.catalog();
+    let Some(resource) = catalog.find(addresses::GROUP, "v1", "servicecidrs") else { return Ok(()) };
+    for range in registry.resource(&resource.group_resource()).list().objects.values() {
+        let range = cache::decode(&range.bytes)?;
+        let list = range.get(&["status", "conditions"]).and_then(Value::as_array);
+        let is_ready = list.into_iter().flatten().any(|it| it["type"] == "Ready");
+        if is_ready || range.deletion_timestamp().is_some() {
+            continue;
+        }
+        let message = if range.name() == Some(DEFAULT) {
+            "Kubernetes default Service CIDR is ready"
+        } else {
+            "Kubernetes Service CIDR is ready"
+        };
+        let target = Target {
+            resource: Arc::clone(resource),
+            namespace: None,
+            name: range.name().unwrap_or_default().to_owned(),
+            subresource: "status".to_owned(),
+        };
+        let now = keelson_api::object::format_time(jiff::Timestamp::now());
+        let condition = json!([{
+            "type": "Ready", "status": "True", "reason": "", "message": message, "lastTransitionTime": now,
+        }]);
+        let options = options();
+        let write = registry.update(&target, &options, |live| {
+            let mut object = live.clone();
+            object.set(&["status", "conditions"], condition.clone());
+            Ok(object)
+        });
+        match write.await {
+            Err(status) if status.code != 404 => return Err(status),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Follows Services and ranges until it is stopped.
+pub async fn keep(registry: Arc<Registry>, allocations: Arc<Allocations>, stop: CancellationToken) {
+    let services = registry.resource(&GroupResource::new("", "services"));
+    let ranges = registry.resource(&GroupResource::new(addresses::GROUP, "servicecidrs"));
+    let (mut changed, mut range_changed) = (services.follow(), ranges.follow());
+    let mut revision = services.list().revision;
+    let mut every = tokio::time::interval(EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut is_dirty = true;
+    loop {
+        let outcome = tokio::select! {
+            () = stop.cancelled() => return,
+            Ok(()) = changed.changed() => {
+                is_dirty = true;
+                given_back(&registry, &allocations, &services, &mut revision).await
+            }
+            Ok(()) = range_changed.changed() => ready(&registry).await,
+            _ = every.tick(), if is_dirty => {
+                let compared = compare(&registry, &allocations).await;
+                is_dirty = compared.as_ref().is_ok_and(|left| *left);
+                compared.map(drop)
+            }
+        };
+        if let Err(error) = outcome {
+            is_dirty = true;
+            tracing::warn!(error = %error.message, "addresses of Services not compared");
+        }
+    }
+}
+
+/// Gives back what Services no longer have since a revision.
+async fn given_back(
+    registry: &Registry,
+    allocations: &Allocations,
+    services: &crate::cache::ResourceCache,
+    revision: &mut u64,
+) -> Result<(), Status> {
+    loop {
+        let Ok(events) = services.events_after(*revision, EVENTS) else {
+            *revision = services.list().revision;
+            return compare(registry, allocations).await.map(drop);
+        };
+        let Some(last) = events.last() else { return Ok(()) };
+        *revision = last.revision;
+        for event in events.iter().filter(|event| event.kind != keelson_store::EventKind::Deleted) {
+            let service = cache::decode(&event.object.bytes)?;
+            noted(registry, allocations, &service).await?;
+        }
+        for previous in events.iter().filter_map(|event| event.previous.as_ref()) {
+            let previous = cache::decode(&previous.bytes)?;
+            let key = format!(
+                "{}/{}",
+                previous.namespace().unwrap_or_default(),
+                previous.name().unwrap_or_default()
+            );
+            for address in cluster_ips(&previous) {
+                if !addresses::holds(registry, &key, &address)? {
+                    release(registry, allocations, &address, &key).await?;
+                }
+            }
+        }
+    }
+}
+
+/// A Service has come: what it has is promised no longer, and is its own.
+async fn noted(registry: &Registry, allocations: &Allocations, service: &Object) -> Result<(), Status> {
+    let (namespace, name) = (service.namespace().unwrap_or_default(), service.name().unwrap_or_default());
+    let key = format!("{namespace}/{name}");
+    for address in cluster_ips(service) {
+        allocations.pending.lock().arrived(&Item::Address(address.clone()), &key);
+        let is_free = registry.find(&addresses::target(registry, &address)?).is_none();
+        if is_free && addresses::holds(registry, &key, &address)? {
+            addresses::make(registry, &address, namespace, name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes an `IPAddress` away, unless it has become another Service's or is promised.
+async fn release(
+    registry: &Registry,
+    allocations: &Allocations,
+    address: &str,
+    key: &str,
+) -> Result<(), Status> {
+    let target = addresses::target(registry, address)?;
+    let Some(found) = registry.find(&target) else { return Ok(()) };
+    if addresses::parent(&cache::decode(&found.bytes)?).as_deref() != Some(key) {
+        return Ok(());
+    }
+    // A new Service of that name may be on its way with the same address.
+    if allocations.pending.lock().holder(&Item::Address(address.to_owned())).is_some() {
+        return Ok(());
+    }
+    match registry.delete(&target, &Default::default(), &options()).await {
+        Err(status) if status.code != 404 => Err(status),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Compares all addresses with all Services. `true` where something may still be on its way, so that it is to be
+/// looked at again.
+async fn compare(registry: &Registry, allocations: &Allocations) -> Result<bool, Status> {
+    let (now, mut is_young) = (jiff::Timestamp::now(), false);
+    let mut held: HashSet<(String, String)> = HashSet::new();
+    for (key, service) in &registry.resource(&GroupResource::new("", "services")).list().objects {
+        let service: Object = cache::decode(&service.bytes)?;
+        for address in cluster_ips(&service) {
+            held.insert((key.to_string(), address));
+        }
+        noted(registry, allocations, &service).await?;
+    }
+    let noted = registry.resource(&GroupResource::new(addresses::GROUP, "ipaddresses")).list();
+    for (address, found) in &noted.objects {
+        let found = cache::decode(&found.bytes)?;
+        let managed = found.labels().and_then(|labels| labels.get("ipaddress.kubernetes.io/managed-by"));
+        let Some(key) =
+            addresses::parent(&found).filter(|_| managed.is_some_and(|it| it == addresses::MANAGER))
+        else {
+            continue;
+        };
+        if held.contains(&(key.clone(), address.to_string())) {
+            continue;
+        }
+        // The Service may be on its way by another server.
+        let made = found.creation_timestamp().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        if made.is_some_and(|made| made.duration_until(now).as_secs() < GRACE) {
+            is_young = true;
+        } else {
+            release(registry, allocations, address, &key).await?;
+        }
+    }
+    Ok(is_young)
+}
