@@ -1,6 +1,7 @@
 //! The Kubernetes object model: kinds, schemas, patches, defaults, validation and table columns, without IO.
 //!
 //! - [`object`]: an object is a JSON document; accessors for its metadata, and its one encoding.
+//! - [`document`]: documents read from any format, with bounded work.
 //! - [`kinds`], [`catalog`]: names of kinds and resources, and every resource that is built in.
 //! - [`convert`]: one stored object, several served versions.
 //! - [`schema`]: the fields of a kind; unknown fields, pruning, structural validation, list and map types.
@@ -22,6 +23,7 @@ pub mod catalog;
 pub mod convert;
 pub mod custom_resource;
 pub mod defaults;
+pub mod document;
 pub mod kinds;
 pub mod names;
 pub mod object;

@@ -18,6 +18,16 @@ pub enum PatchError {
         /// How many there are.
         got: usize,
     },
+    /// The copies of a patch make the document too large.
+    #[error(
+        "Unable to complete the copy, the accumulated size increase of copy is {size}, exceeding the limit {limit}"
+    )]
+    TooLargeCopy {
+        /// What they add, in bytes.
+        size: usize,
+        /// The most that they may.
+        limit: usize,
+    },
     /// The patch does not fit the object (422).
     #[error("{0}")]
     Unprocessable(String),
@@ -34,7 +44,7 @@ impl PatchError {
         use crate::status::Status;
         match self {
             Self::Malformed(_) => Status::bad_request(self.to_string()),
-            Self::TooManyOperations { .. } => Status::too_large(self.to_string()),
+            Self::TooManyOperations { .. } | Self::TooLargeCopy { .. } => Status::too_large(self.to_string()),
             Self::Unprocessable(text) => Status::new(
                 422,
                 "Invalid",

@@ -17,12 +17,20 @@ pub struct Status {
     pub message: String,
     /// `details`, an object, or null.
     pub details: Value,
+    /// `metadata.continue`: how a list that cannot go on as it began can go on; empty for none.
+    pub continue_token: String,
 }
 
 impl Status {
     /// A failure.
     pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Self {
-        Self { code, reason: reason.to_owned(), message: message.into(), details: Value::Null }
+        Self {
+            code,
+            reason: reason.to_owned(),
+            message: message.into(),
+            details: Value::Null,
+            continue_token: String::new(),
+        }
     }
 
     fn about(mut self, resource: &GroupResource, name: &str) -> Self {
@@ -127,6 +135,17 @@ impl Status {
         Self::new(504, "Timeout", message)
     }
 
+    /// 504 for a revision that has not been reached.
+    pub fn too_large_resource_version(asked: u64, current: u64) -> Self {
+        let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
+        let mut status = Self::timeout(message);
+        status.details = json!({
+            "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+            "retryAfterSeconds": 1,
+        });
+        status
+    }
+
     /// 422 from all of an object's field errors.
     pub fn invalid(gvk: &GroupVersionKind, name: &str, errors: &[FieldError]) -> Self {
         let kind = GroupResource::new(&gvk.group, &gvk.kind);
@@ -175,6 +194,9 @@ impl Status {
             }
             if !self.reason.is_empty() {
                 fields.insert("reason".into(), self.reason.as_str().into());
+            }
+            if !self.continue_token.is_empty() {
+                fields.insert("metadata".into(), json!({"continue": self.continue_token}));
             }
             if !self.details.is_null() {
                 fields.insert("details".into(), self.details.clone());

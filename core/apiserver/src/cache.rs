@@ -10,6 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 use keelson_api::{GroupResource, Object};
@@ -20,13 +21,19 @@ use tokio::sync::watch;
 pub use cached::{Cached, WatchEvent, frame, message_frame, word};
 pub use followers::Scope;
 
+use horizon::Horizon;
+
 mod cached;
 mod followers;
+mod horizon;
 
 /// Events that are kept for each resource.
 pub(crate) const RING: usize = 4096;
 /// States that are kept for lists which are read page by page.
 const PINS: usize = 64;
+
+/// How long a past state can be asked for, at least; at most twice as long.
+const KEPT: Duration = Duration::from_secs(300);
 
 /// Objects in the order of their keys: `NAMESPACE/NAME`, or the name.
 pub type Objects = OrdMap<Arc<str>, Arc<Cached>>;
@@ -78,6 +85,26 @@ struct State {
     /// Events since the beginning.
     received: u64,
     pins: VecDeque<Listing>,
+    horizon: Horizon,
+}
+
+impl State {
+    /// The objects as they were after a revision that the ring reaches back to.
+    fn before(&self, revision: u64) -> Objects {
+        let mut objects = self.objects.clone();
+        for event in self.ring.iter().rev().take_while(|event| event.revision > revision) {
+            let object = &event.object;
+            let key: Arc<str> = match &object.namespace {
+                Some(namespace) => format!("{namespace}/{}", object.name).into(),
+                None => (*object.name).into(),
+            };
+            match &event.previous {
+                Some(previous) => objects.insert(key, Arc::clone(previous)),
+                None => objects.remove(&key),
+            };
+        }
+        objects
+    }
 }
 
 /// The store's key of an object, below `/registry/`; the group `core` stands for the empty one.
@@ -141,6 +168,7 @@ impl ResourceCache {
             newest: floor,
             received: 0,
             pins: VecDeque::new(),
+            horizon: Horizon::new(Instant::now(), KEPT),
         };
         ResourceCache {
             state: RwLock::new(state),
@@ -194,15 +222,23 @@ impl ResourceCache {
         }
     }
 
-    /// A listing that was kept, or the newest where it stands at that revision.
+    /// The state at a revision: one that was kept, or what the newest was before the events that came since.
     pub fn list_at(&self, revision: u64) -> Result<Listing, Expired> {
         let now = self.list();
         if now.revision == revision {
             return Ok(now);
         }
-        let state = self.state.read();
-        let found = state.pins.iter().find(|pin| pin.revision == revision).cloned();
-        found.ok_or(Expired { asked: revision, oldest: state.floor })
+        let mut state = self.state.write();
+        let oldest = state.horizon.advance(Instant::now(), now.revision).max(state.floor);
+        if let Some(pin) = state.pins.iter().find(|pin| pin.revision == revision) {
+            if revision >= state.horizon.oldest() {
+                return Ok(pin.clone());
+            }
+        } else if revision >= oldest && revision < now.revision {
+            let objects = state.before(revision);
+            return Ok(Listing { objects, revision });
+        }
+        Err(Expired { asked: revision, oldest })
     }
 
     /// The events after a revision, at most `limit` of them.
@@ -234,6 +270,7 @@ impl ResourceCache {
             newest: revision,
             received: state.received,
             pins: VecDeque::new(),
+            horizon: Horizon::new(Instant::now(), KEPT),
         };
         drop(state);
         self.followers.wake_everybody(revision);

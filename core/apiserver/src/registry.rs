@@ -22,6 +22,7 @@ pub mod delete;
 pub mod eviction;
 pub mod expiry;
 pub mod list;
+pub mod replace;
 pub mod scale;
 pub mod strategy;
 pub mod subresource;

@@ -60,8 +60,10 @@ impl RequestInfo {
             _ => return info,
         };
         info.is_resource = true;
-        info.take_resource(rest);
-        info.verb = info.resource_verb(method);
+        // The older way to ask for a watch.
+        let is_watch = matches!(rest, ["watch", _, ..]) && matches!(*method, Method::GET | Method::HEAD);
+        info.take_resource(if is_watch { &rest[1..] } else { rest });
+        info.verb = if is_watch { "watch".to_owned() } else { info.resource_verb(method) };
         info
     }
 
@@ -90,9 +92,7 @@ impl RequestInfo {
             Method::PATCH => "patch",
             Method::DELETE if named => "delete",
             Method::DELETE => "deletecollection",
-            // Behind a proxy the query is not this server's.
-            Method::GET | Method::HEAD if self.subresource == "proxy" => "get",
-            Method::GET | Method::HEAD if named && !self.flag("watch") => "get",
+            Method::GET | Method::HEAD if named => "get",
             Method::GET | Method::HEAD if self.flag("watch") => "watch",
             Method::GET | Method::HEAD => "list",
             ref other => return other.as_str().to_ascii_lowercase(),
@@ -192,6 +192,16 @@ mod tests {
         assert_eq!(name(Some("fieldSelector=metadata.name%3Dkeys&watch=1")).as_deref(), Some("keys"));
         assert_eq!(name(Some("fieldSelector=metadata.name!%3Dkeys")), None);
         assert_eq!(name(None), None);
+    }
+
+    #[test]
+    fn a_watch_of_one_object_has_a_path_of_its_own() {
+        let path = "/api/v1/watch/namespaces/a/pods/b";
+        assert_eq!(parse(Method::GET, path, None), expected("watch", "pods", "a", "b", ""));
+        let path = "/apis/apps/v1/watch/deployments";
+        assert_eq!(parse(Method::GET, path, None), expected("watch", "deployments", "-", "-", ""));
+        let path = "/api/v1/namespaces/a/pods/b";
+        assert_eq!(parse(Method::GET, path, Some("watch=true")), expected("get", "pods", "a", "b", ""));
     }
 
     #[test]

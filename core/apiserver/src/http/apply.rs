@@ -108,7 +108,7 @@ fn read(
     target: &Target,
     raw: &[u8],
 ) -> Result<(Object, Vec<String>), Status> {
-    let value = serde_yaml_ng::from_slice(raw)
+    let value = keelson_api::document::read(serde_yaml_ng::Deserializer::from_slice(raw))
         .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
     let config = Object::from_value(value).map_err(|error| Status::bad_request(error.to_string()))?;
     let expected = match resource.subresource(&info.subresource) {

@@ -4,6 +4,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
+use keelson_api::document::MAX_DEPTH;
 use keelson_api::schema::Schema;
 use keelson_api::{GroupVersionKind, Object, ResourceInfo, Status};
 use serde_json::Value;
@@ -37,7 +38,7 @@ pub fn value(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Status> {
         "" | "application/json" | "*/*" if bytes.iter().all(u8::is_ascii_whitespace) => Err(
             Status::bad_request("couldn't get version/kind; json parse error: unexpected end of JSON input"),
         ),
-        "" | "application/json" | "*/*" => serde_json::from_slice(bytes).map_err(|error| {
+        "" | "application/json" | "*/*" => json(bytes).map_err(|error| {
             Status::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
         }),
         "application/yaml" => yaml(bytes),
@@ -48,14 +49,24 @@ pub fn value(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Status> {
     }
 }
 
+/// Decodes JSON, a whole text.
+pub fn json(bytes: &[u8]) -> Result<Value, serde_json::Error> {
+    let mut text = serde_json::Deserializer::from_slice(bytes);
+    let value = keelson_api::document::read(&mut text)?;
+    text.end().map(|()| value)
+}
+
 /// Decodes YAML.
 pub fn yaml(bytes: &[u8]) -> Result<Value, Status> {
-    serde_yaml_ng::from_slice(bytes)
+    keelson_api::document::read(serde_yaml_ng::Deserializer::from_slice(bytes))
         .map_err(|error| Status::bad_request(format!("error converting YAML to JSON: {error}")))
 }
 
 /// Takes a document as an object of a kind.
 pub fn object(value: Value, expected: &GroupVersionKind) -> Result<Object, Status> {
+    if keelson_api::object::depth(&value) > MAX_DEPTH {
+        return Err(Status::bad_request(format!("exceeded max depth of {MAX_DEPTH}")));
+    }
     let mut object = Object::from_value(value).map_err(|error| Status::bad_request(error.to_string()))?;
     let refused = |what: &str, own: &str, expected: &str| {
         Status::bad_request(format!(

@@ -11,13 +11,15 @@ use keelson_api::{Object, ResourceInfo, Status, convert, protobuf, validation};
 use serde_json::{Value, json as document};
 
 use super::negotiation::{Endpoint, Form, Media, Wanted, wanted};
-use super::{ApiState, body, encoding, json, method_not_allowed, patch, table, target, watch, write_options};
+use super::{
+    ApiState, authorize, body, encoding, json, method_not_allowed, patch, table, target, watch, write_options,
+};
 use crate::admission::remarks::warn;
 use crate::cache::{self, Cached};
 use crate::identity::Identity;
 use crate::registry::delete::{DeleteOptions, Deleted};
-use crate::registry::list::Page;
-use crate::registry::{Target, WriteOptions, Written};
+use crate::registry::list::{Page, options};
+use crate::registry::{Target, WriteOptions, Written, replace};
 use crate::request_info::RequestInfo;
 
 /// Serves a verb.
@@ -65,7 +67,7 @@ async fn answer(
     wanted: Wanted,
 ) -> Result<Response, Status> {
     if info.verb == "watch" {
-        return watch::serve(&state.registry, &info, &resource, wanted);
+        return watch::serve(&state.registry, &info, &resource, wanted).await;
     }
     let response = whole(state, identity, info, resource, request, wanted).await?;
     Ok(encoding::finish(response, wanted).await)
@@ -89,6 +91,9 @@ async fn whole(
             let target = target(&info, state.registry.stored(&resource)?);
             if info.subresource == "scale" {
                 return Ok(json(StatusCode::OK, &state.registry.scale(&target)?));
+            }
+            if let Some(revision) = options::revision(&info, &resource.group_resource())? {
+                state.registry.reach(revision).await?;
             }
             let found = state.registry.get(&target)?;
             if let Some(kind) = shared_message(&resource, &found, wanted) {
@@ -148,8 +153,17 @@ async fn write(
             }
             if info.subresource == "finalize" {
                 state.registry.finalize(&target, &object, &options).await?
+            } else if replace::creates(&target) && state.registry.find(&target).is_none() {
+                // Who may replace may not therefore create.
+                let creation = RequestInfo { verb: "create".to_owned(), ..info.clone() };
+                authorize(state, &options.identity, &creation).await?;
+                state.registry.create(target, object, &options).await?
             } else {
-                state.registry.update(&target, &options, |_| Ok(object.clone())).await?
+                let replaced = |_: &Object| {
+                    replace::check_revision(&target, &object)?;
+                    Ok(object.clone())
+                };
+                state.registry.update(&target, &options, replaced).await?
             }
         }
         "patch" => {

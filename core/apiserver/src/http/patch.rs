@@ -48,8 +48,8 @@ pub(super) async fn serve(
     if format == APPLY {
         return apply::serve(state, info, resource, target, raw, options).await;
     }
-    let document: Value = serde_json::from_slice(raw)
-        .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+    let document: Value =
+        body::json(raw).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     if info.subresource == "scale" {
         let mut scale = state.registry.scale(target)?;
         change(&format, &mut scale, &document, None)?;

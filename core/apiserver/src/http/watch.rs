@@ -20,6 +20,7 @@ use super::table;
 use crate::cache::{self, Cached, ResourceCache, WatchEvent, frame, message_frame, word};
 use crate::registry::Registry;
 use crate::registry::list::Selection;
+use crate::registry::list::options::WatchOptions;
 use crate::request_info::RequestInfo;
 
 /// Events that are taken from the ring at once.
@@ -141,40 +142,19 @@ impl Served {
     }
 }
 
-fn revision(info: &RequestInfo) -> Result<Option<u64>, Status> {
-    match info.parameter("resourceVersion") {
-        None | Some("" | "0") => Ok(None),
-        Some(text) => text
-            .parse()
-            .map(Some)
-            .map_err(|_| Status::bad_request(format!("invalid resourceVersion {text:?}"))),
-    }
-}
-
 /// Starts a watch.
-pub(super) fn serve(
+pub(super) async fn serve(
     registry: &Arc<Registry>,
     info: &RequestInfo,
     resource: &Arc<ResourceInfo>,
     wanted: Wanted,
 ) -> Result<Response, Status> {
     let cache = registry.resource(&convert::storage_resource(resource));
-    let initial = match info.parameter("sendInitialEvents") {
-        Some(_) if info.parameter("resourceVersionMatch") != Some("NotOlderThan") => {
-            return Err(Status::bad_request(
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            ));
-        }
-        Some(_) | None => info.flag("sendInitialEvents"),
+    let options = WatchOptions::of(info, resource)?;
+    let seconds = match options.timeout_seconds {
+        0 => rand::random_range(1800..3600),
+        seconds => seconds,
     };
-    let asked = revision(info)?;
-    let seconds: u64 = match info.parameter("timeoutSeconds") {
-        Some(text) => {
-            text.parse().map_err(|_| Status::bad_request(format!("invalid timeoutSeconds {text:?}")))?
-        }
-        None => 0,
-    };
-    let seconds = if seconds == 0 { rand::random_range(1800..3600) } else { seconds };
     let selection = Selection::of(info, resource)?;
     let mut watcher = Watcher {
         newest: cache.follow_scope(&selection.scope(resource)),
@@ -196,14 +176,9 @@ pub(super) fn serve(
         served: resource.custom.is_some().then(|| Served::new(registry)),
         cache,
     };
-    match asked {
-        Some(asked) if !initial => {
-            watcher.position = asked;
-            // A place that has been passed is refused before the stream begins.
-            watcher.cache.events_after(asked, 0).map_err(|error| Status::expired(error.to_string()))?;
-        }
-        _ if initial || info.parameter("sendInitialEvents").is_none() => watcher.begin(initial)?,
-        _ => watcher.position = watcher.cache.list().revision,
+    if let Err(status) = watcher.place(registry, &options).await {
+        watcher.ended = true;
+        watcher.ready.push_back(watcher.encoding.error(&status));
     }
     watcher.told = watcher.position;
     let media_type = header::HeaderValue::from_static(watcher.encoding.media_type());
@@ -220,6 +195,28 @@ pub(super) fn serve(
 }
 
 impl Watcher {
+    /// Finds where to begin. What stands against it is an event of the stream.
+    async fn place(&mut self, registry: &Registry, options: &WatchOptions) -> Result<(), Status> {
+        match (options.revision, options.initial_events) {
+            (Some(asked), None | Some(false)) if asked > 0 => {
+                self.position = asked;
+                let place = self.cache.events_after(asked, 0);
+                place.map(drop).map_err(|error| Status::expired(error.to_string()))
+            }
+            (_, Some(false)) => {
+                self.position = self.cache.list().revision;
+                Ok(())
+            }
+            (revision, initial) => {
+                match revision {
+                    Some(revision) => registry.reach(revision).await?,
+                    None => registry.catch_up().await?,
+                }
+                self.begin(initial == Some(true) && self.bookmarks)
+            }
+        }
+    }
+
     /// Sends the present state first.
     fn begin(&mut self, mark_end: bool) -> Result<(), Status> {
         let listing = self.cache.list();

@@ -1,16 +1,17 @@
 //! Lists: selection, and pages that read one state.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keelson_api::selector::{FieldSelector, LabelSelector};
 use keelson_api::{ResourceInfo, Status, convert};
-use serde::{Deserialize, Serialize};
 
 use super::Registry;
 use crate::cache::{Cached, Listing, Scope};
 use crate::request_info::RequestInfo;
+use options::{ListOptions, Match, Token};
+
+pub mod options;
 
 /// Fields that a selector may name, beside `metadata.name` and `metadata.namespace`.
 fn selectable(resource: &ResourceInfo) -> &'static [&'static str] {
@@ -57,8 +58,19 @@ fn selectable(resource: &ResourceInfo) -> &'static [&'static str] {
         ("", "replicationcontrollers") | ("apps", "replicasets") => &["status.replicas"],
         ("batch", "jobs") => &["status.successful"],
         ("certificates.k8s.io", "certificatesigningrequests") => &["spec.signerName"],
+        ("resource.k8s.io", "resourceslices") => &["spec.nodeName", "spec.driver"],
         _ => &[],
     }
+}
+
+/// The refusal of a field that a kind's objects are not selected by.
+fn unknown_field(resource: &ResourceInfo, field: &str) -> Status {
+    if resource.custom.is_none() && selectable(resource).is_empty() {
+        return Status::bad_request(format!(
+            "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        ));
+    }
+    Status::bad_request(format!("field label not supported: {field}"))
 }
 
 /// What is to be selected.
@@ -88,7 +100,7 @@ impl Selection {
                 || selectable(resource).contains(&requirement.field.as_str())
                 || resource.custom.as_ref().is_some_and(|it| it.selectable.contains(&requirement.field));
             if !known {
-                return Err(Status::bad_request(format!("field label not supported: {}", requirement.field)));
+                return Err(unknown_field(resource, &requirement.field));
             }
             requirement.field = convert::stored_field(resource, &requirement.field).into_owned();
         }
@@ -147,79 +159,55 @@ pub struct Page {
     pub remaining: Option<usize>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Token {
-    #[serde(rename = "rv")]
-    revision: u64,
-    start: String,
-}
+/// How long a request waits for a revision that has not been reached, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(50);
 
-impl Token {
-    fn encode(&self) -> Result<String, Status> {
-        serde_json::to_vec(self).map(|bytes| URL_SAFE_NO_PAD.encode(bytes)).map_err(Status::internal)
-    }
-
-    fn decode(text: &str) -> Result<Self, Status> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
-        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or_else(|| {
-            Status::bad_request("continue key is not valid: it is not a token that this server gave")
-        })
-    }
-}
-
-fn number(info: &RequestInfo, name: &str) -> Result<Option<u64>, Status> {
-    let Some(text) = info.parameter(name).filter(|text| !text.is_empty()) else { return Ok(None) };
-    text.parse()
-        .map(Some)
-        .map_err(|_| Status::bad_request(format!("invalid {name}: {text:?} is not a number")))
-}
+const INCONSISTENT: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
 
 impl Registry {
+    /// Waits until a revision has been reached, for a while.
+    pub async fn reach(&self, revision: u64) -> Result<(), Status> {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        while self.revision() < revision {
+            if tokio::time::Instant::now() >= end {
+                return Err(Status::too_large_resource_version(revision, self.revision()));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until every write that was answered is in the cache.
+    pub async fn catch_up(&self) -> Result<(), Status> {
+        self.store().barrier().await.map(drop).map_err(|error| Status::unavailable(error.to_string()))
+    }
+
     /// The objects that a request selects.
     pub async fn list(&self, info: &RequestInfo, resource: &ResourceInfo) -> Result<Page, Status> {
         let selection = Selection::of(info, resource)?;
+        let options = ListOptions::of(info, resource)?;
         let cache = self.resource(&convert::storage_resource(resource));
-        let limit = number(info, "limit")?.filter(|limit| *limit > 0).map(|limit| limit as usize);
-        let asked = number(info, "resourceVersion")?;
-        let exact = info.parameter("resourceVersionMatch") == Some("Exact");
-        if exact && asked.is_none_or(|asked| asked == 0) {
-            return Err(Status::bad_request(
-                "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
-            ));
-        }
-        let token = match info.parameter("continue").filter(|text| !text.is_empty()) {
-            Some(text) => Some(Token::decode(text)?),
-            None => None,
-        };
-        let gone = |revision: u64| {
-            let now = self.revision();
-            Status::expired(format!(
-                "The provided continue parameter is too old to display a consistent list result: revision {revision} is no longer kept, the newest is {now}. You can start a new list without the continue parameter."
-            ))
-        };
-        let listing = match (&token, asked) {
-            (Some(token), _) => cache.list_at(token.revision).map_err(|_| gone(token.revision))?,
-            (None, Some(asked)) if exact => cache.list_at(asked).map_err(|error| {
-                Status::expired(format!("The resourceVersion for the provided list is too old: {error}"))
-            })?,
-            (None, None) => {
-                self.store().barrier().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let too_old = |_| Status::expired("The resourceVersion for the provided list is too old.");
+        let listing = match (options.token.as_ref().map(|token| (token, token.revision())), options.at) {
+            (Some((token, Some(revision))), _) => {
+                cache.list_at(revision).map_err(|_| inconsistent(&token.start))?
+            }
+            (Some((_, None)), _) | (None, Match::Newest) => {
+                self.catch_up().await?;
                 cache.list()
             }
-            (None, Some(asked)) => {
-                let listing = cache.list();
-                if asked > listing.revision {
-                    let mut status = Status::timeout(format!(
-                        "Too large resource version: {asked}, current: {}",
-                        listing.revision
-                    ));
-                    status.details = serde_json::json!({"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1});
-                    return Err(status);
-                }
-                listing
+            (None, Match::Any) => cache.list(),
+            (None, Match::NotOlderThan(revision)) => {
+                self.reach(revision).await?;
+                cache.list()
+            }
+            (None, Match::Exact(revision)) => {
+                self.reach(revision).await?;
+                cache.list_at(revision).map_err(too_old)?
             }
         };
-        self.page(&listing, &selection, token.as_ref(), limit, &cache)
+        self.page(&listing, &selection, options.token.as_ref(), options.limit, &cache)
     }
 
     fn page(
@@ -245,7 +233,7 @@ impl Registry {
                 break;
             }
             if limit.is_some_and(|limit| objects.len() == limit) {
-                next = Token { revision: listing.revision, start: key.to_string() }.encode()?;
+                next = Token::new(Some(listing.revision), key).encode()?;
                 cache.pin(listing);
                 break;
             }
@@ -261,4 +249,11 @@ impl Registry {
         let remaining = (!next.is_empty() && selection.is_everything()).then(|| whole - before - seen);
         Ok(Page { objects, revision: listing.revision, next, remaining })
     }
+}
+
+/// 410 for a page of a state that is no longer kept, with the token of the rest as it is now.
+fn inconsistent(start: &str) -> Status {
+    let mut status = Status::expired(INCONSISTENT);
+    status.continue_token = Token::new(None, start).encode().unwrap_or_default();
+    status
 }

@@ -8,9 +8,11 @@ mod hook_server;
 mod https;
 
 mod authentication;
+mod bad_input;
 mod custom_resources;
 mod events;
 mod insight;
+mod lists;
 mod pod_rules;
 mod pods;
 mod protobuf;
