@@ -22,6 +22,7 @@ pub use chain::Chain;
 pub use configuration::Config;
 pub use remarks::Remarks;
 
+pub mod certificates;
 pub mod chain;
 pub mod configuration;
 pub mod default_toleration_seconds;

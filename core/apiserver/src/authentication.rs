@@ -11,15 +11,19 @@ use keelson_api::Status;
 
 use crate::cache::WatchCache;
 use crate::identity::Identity;
+use crate::remote::ServiceResolver;
 
 mod bootstrap_token;
 pub mod certificate;
+pub mod configuration;
 mod impersonation;
+pub mod oidc;
 pub mod options;
 pub mod request_header;
 mod service_account;
 pub mod token;
 pub mod token_file;
+mod webhook;
 
 pub use impersonation::impersonate;
 pub use options::AuthenticationOptions;
@@ -59,14 +63,18 @@ pub struct Authenticator {
     signer: Arc<Signer>,
     proxies: Option<RequestHeader>,
     tokens: Vec<Arc<dyn TokenAuthenticator>>,
+    /// Paths that need no credentials.
+    open: Vec<String>,
 }
 
 impl Authenticator {
     /// Verifies tokens of `signer`, whose accounts, pods, secrets and nodes are in the cache, and what the options name.
+    /// Must be called in a tokio runtime.
     pub fn new(
         signer: Arc<Signer>,
         cache: &WatchCache,
         options: &AuthenticationOptions,
+        resolver: &Arc<ServiceResolver>,
     ) -> Result<Self, options::OptionsError> {
         let audiences = signer.issuance().audiences.clone();
         let mut tokens: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
@@ -75,9 +83,18 @@ impl Authenticator {
         }
         tokens.push(Arc::new(service_account::ServiceAccounts::new(Arc::clone(&signer), cache)));
         if options.bootstrap_tokens {
-            tokens.push(Arc::new(bootstrap_token::BootstrapTokens::new(cache, audiences)));
+            tokens.push(Arc::new(bootstrap_token::BootstrapTokens::new(cache, audiences.clone())));
         }
-        Ok(Authenticator { signer, proxies: options.request_header.clone(), tokens })
+        let configuration = options.configuration(&signer.issuance().issuers)?;
+        for issuer in configuration.issuers {
+            tokens.push(Arc::new(oidc::Oidc::new(issuer, Arc::clone(resolver), audiences.clone())));
+        }
+        if let Some(path) = &options.webhook_file {
+            let remote = options::webhook(path, resolver)?;
+            tokens.push(Arc::new(webhook::Webhook::new(remote, options.webhook_ttl, audiences)));
+        }
+        let open = configuration.open.unwrap_or_else(|| OPEN.map(str::to_owned).to_vec());
+        Ok(Authenticator { signer, proxies: options.request_header.clone(), tokens, open })
     }
 
     /// The signer.
@@ -126,7 +143,8 @@ impl Authenticator {
                 }
             };
         }
-        if OPEN.contains(&path.trim_end_matches('/')) {
+        let path = path.trim_end_matches('/');
+        if self.open.iter().any(|open| open.trim_end_matches('/') == path) {
             return Ok(Identity::anonymous());
         }
         Err(Status::unauthorized())

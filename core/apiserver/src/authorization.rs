@@ -5,9 +5,12 @@ use async_trait::async_trait;
 use crate::identity::{Identity, MASTERS};
 use crate::request_info::RequestInfo;
 
+pub mod abac;
 pub mod coverage;
 pub mod node;
+pub mod options;
 pub mod rbac;
+pub mod webhook;
 
 /// What an authorizer says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@ pub mod admission;
 pub mod authentication;
 pub mod authorization;
 pub mod cache;
+pub mod certificates;
 pub mod custom_resources;
 mod expiring_cache;
 pub mod http;

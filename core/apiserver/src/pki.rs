@@ -20,6 +20,8 @@ use rcgen::{
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+pub mod request;
+
 const AUTHORITY_DAYS: u64 = 3650;
 const LEAF_DAYS: u64 = 365;
 /// A serving certificate is replaced when less is left.

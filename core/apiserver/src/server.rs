@@ -15,8 +15,9 @@ use crate::admission::plugins;
 use crate::admission::service_allocation::repair;
 use crate::authentication::Authenticator;
 use crate::authentication::options::OptionsError;
-use crate::authorization::{Always, Authorizer, Union, node::NodeAuthorizer, rbac::Rbac};
+use crate::authorization::{self, Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use crate::cache::WatchCache;
+use crate::certificates::Certificates;
 use crate::custom_resources::CustomResources;
 use crate::http::{ApiState, handle};
 use crate::identity::{Identity, MASTERS};
@@ -53,6 +54,9 @@ pub enum StartError {
     /// How callers are known.
     #[error("set up authentication")]
     Authentication(#[from] OptionsError),
+    /// Who may do what.
+    #[error("set up authorization")]
+    Authorization(#[from] authorization::options::OptionsError),
     /// The way to kubelets.
     #[error("set up the way to kubelets")]
     Kubelets(#[from] ProxyError),
@@ -120,7 +124,8 @@ impl Clients {
 
 /// The resources that this server can serve. A subresource must be one that it knows.
 fn served() -> Catalog {
-    const SUBRESOURCES: [&str; 13] = [
+    const SUBRESOURCES: [&str; 14] = [
+        "approval",
         "ephemeralcontainers",
         "eviction",
         "status",
@@ -168,11 +173,13 @@ impl ApiServer {
         .await?;
         let signer = Arc::new(config.authentication.signer(&pki.service_account_key()?)?);
         let kubelets = KubeletProxy::new(&pki)?;
-        let authenticator = Arc::new(Authenticator::new(signer, &cache, &config.authentication)?);
+        let resolver = Arc::new(ServiceResolver::new(Arc::clone(&cache)));
+        let authenticator = Arc::new(Authenticator::new(signer, &cache, &config.authentication, &resolver)?);
         let rbac = Arc::new(Rbac::new(&cache));
         let nodes = Arc::new(NodeAuthorizer::new(&cache));
-        let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![Arc::new(Always), nodes, rbac.clone()]));
-        let resolver = Arc::new(ServiceResolver::new(Arc::clone(&cache)));
+        let authorizers =
+            authorization::options::Parts { nodes, rbac: rbac.clone(), resolver: Arc::clone(&resolver) };
+        let authorizer: Arc<dyn Authorizer> = Arc::new(config.authorization.build(&authorizers)?);
         let parts = plugins::Parts {
             rbac: rbac.clone(),
             authorizer: authorizer.clone(),
@@ -212,6 +219,12 @@ impl ApiServer {
         });
         tokio::spawn(Arc::clone(&state.registry).expire_events(config.event_ttl, stop.clone()));
         tokio::spawn(repair::keep(Arc::clone(&state.registry), parts.allocations.clone(), stop.clone()));
+        let certificates = Certificates {
+            registry: Arc::clone(&state.registry),
+            authorizer: Arc::clone(&state.authorizer),
+            pki: Arc::clone(&pki),
+        };
+        tokio::spawn(certificates.run(stop.clone()));
         tokio::spawn(aggregated_roles::keep(Arc::clone(&state.registry), stop.clone()));
         let (address, listener) = listener::start(Arc::clone(&state), &config, &pki, drain.clone()).await?;
         kubernetes_service::keep(&state.registry, &config, address).await.map_err(StartError::Bootstrap)?;

@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use keelson_apiserver::server::Config;
 
 mod authentication;
+mod authorization;
 mod limits;
 
 #[derive(Clone, Debug, Args)]
@@ -30,6 +31,8 @@ pub(crate) struct ApiServerOptions {
     pub(crate) limits: limits::LimitOptions,
     #[command(flatten)]
     pub(crate) authentication: authentication::AuthenticationFlags,
+    #[command(flatten)]
+    pub(crate) authorization: authorization::AuthorizationFlags,
 }
 
 impl ApiServerOptions {
@@ -42,6 +45,7 @@ impl ApiServerOptions {
             control_file: self.admission_control_config_file.clone(),
         };
         config.authentication = self.authentication.options()?;
+        config.authorization = self.authorization.options()?;
         self.limits.apply(config)
     }
 }

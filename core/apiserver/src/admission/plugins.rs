@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use super::certificates::{
+    CertificateApproval, CertificateRequests, CertificateSigning, CertificateSubjectRestriction,
+};
 use super::configuration::{Config, ConfigError, Configurations};
 use super::default_toleration_seconds::DefaultTolerationSeconds;
 use super::dynamic::hooks::Hooks;
@@ -112,6 +115,9 @@ fn make(
         "ValidatingAdmissionWebhook" => {
             Arc::new(ValidatingWebhooks::new(hooks("validatingwebhookconfigurations")))
         }
+        "CertificateApproval" => Arc::new(CertificateApproval(parts.authorizer.clone())),
+        "CertificateSigning" => Arc::new(CertificateSigning(parts.authorizer.clone())),
+        "CertificateSubjectRestriction" => Arc::new(CertificateSubjectRestriction),
         _ => return Ok(None),
     }))
 }
@@ -142,6 +148,7 @@ pub fn build(config: &Config, parts: &Parts) -> Result<Chain, ConfigError> {
     }
     // What upstream does in its registry. No flag turns it off.
     plugins.push(Arc::new(ServiceAllocation::new(parts.allocations.clone())));
+    plugins.push(Arc::new(CertificateRequests));
     plugins.push(Arc::new(RoleEscalation::new(parts.rbac.clone(), parts.authorizer.clone())));
     Ok(Chain::new(plugins))
 }

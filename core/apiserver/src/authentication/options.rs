@@ -1,10 +1,15 @@
 //! How callers are known: what an administrator configures.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::configuration::{self, Configuration};
+use super::oidc::IssuerConfig;
 use super::request_header::RequestHeader;
 use super::token::{Issuance, Signer, TokenError};
 use super::token_file::{TokenFile, TokenFileError};
+use crate::remote::{Remote, RemoteConfig, ServiceResolver, SetupError};
 
 /// How callers are known, beside by certificates of the cluster's own authority and service-account tokens.
 #[derive(Clone, Debug)]
@@ -23,6 +28,14 @@ pub struct AuthenticationOptions {
     pub bootstrap_tokens: bool,
     /// Proxies that vouch for their clients.
     pub request_header: Option<RequestHeader>,
+    /// A file of kind AuthenticationConfiguration.
+    pub config_file: Option<PathBuf>,
+    /// An issuer of tokens, in place of such a file.
+    pub issuer: Option<IssuerConfig>,
+    /// The kubeconfig of a server that knows the holders of tokens.
+    pub webhook_file: Option<PathBuf>,
+    /// How long its answers hold.
+    pub webhook_ttl: Duration,
 }
 
 impl Default for AuthenticationOptions {
@@ -35,6 +48,10 @@ impl Default for AuthenticationOptions {
             token_file: None,
             bootstrap_tokens: true,
             request_header: None,
+            config_file: None,
+            issuer: None,
+            webhook_file: None,
+            webhook_ttl: Duration::from_secs(120),
         }
     }
 }
@@ -61,6 +78,25 @@ pub enum OptionsError {
         /// What is wrong.
         source: TokenFileError,
     },
+    /// The configuration file.
+    #[error("{}: {fault}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What is wrong.
+        fault: String,
+    },
+    /// Both ways to name issuers.
+    #[error("--authentication-config excludes the flags --oidc-*")]
+    Both,
+    /// A server that is asked about tokens.
+    #[error("use the webhook of {}", path.display())]
+    Webhook {
+        /// Its kubeconfig.
+        path: PathBuf,
+        /// What is wrong.
+        source: SetupError,
+    },
     /// A bundle of certificates.
     #[error("use the certificates in {}", path.display())]
     Bundle {
@@ -69,6 +105,13 @@ pub enum OptionsError {
         /// What is wrong.
         source: rustls::Error,
     },
+}
+
+/// A server that is asked about tokens.
+pub(super) fn webhook(path: &Path, resolver: &Arc<ServiceResolver>) -> Result<Remote, OptionsError> {
+    let wrong = |source| OptionsError::Webhook { path: path.to_owned(), source };
+    let config = RemoteConfig::from_kubeconfig(path).map_err(wrong)?;
+    Remote::new(config, resolver).map_err(wrong)
 }
 
 /// A file's text.
@@ -82,6 +125,18 @@ pub(super) fn token_file(path: &Path, audiences: Vec<String>) -> Result<TokenFil
 }
 
 impl AuthenticationOptions {
+    /// Issuers outside, and paths that need no credentials. `own` are this server's issuers.
+    pub(super) fn configuration(&self, own: &[String]) -> Result<Configuration, OptionsError> {
+        let Some(path) = &self.config_file else {
+            return Ok(Configuration { issuers: self.issuer.clone().into_iter().collect(), open: None });
+        };
+        if self.issuer.is_some() {
+            return Err(OptionsError::Both);
+        }
+        let file = |fault| OptionsError::File { path: path.clone(), fault };
+        configuration::parse(&read(path)?, own).map_err(file)
+    }
+
     /// The signer of service-account tokens; `own` is the cluster's key.
     pub fn signer(&self, own: &str) -> Result<Signer, OptionsError> {
         let key = self.signing_key_file.as_deref().map(read).transpose()?;

@@ -138,6 +138,17 @@ pub(crate) fn before_update(target: &Target, object: &mut Object, live: &Object)
             }
         }
         "resize" => pod::resize(object, live),
+        // Of a certificate's request this writes its conditions, and nothing else.
+        "approval" => {
+            let conditions = object.remove(&["status", "conditions"]);
+            let version = object.resource_version().map(str::to_owned);
+            *object = live.clone();
+            object.set_resource_version(version.as_deref());
+            match conditions {
+                Some(conditions) => object.set(&["status", "conditions"], conditions),
+                None => drop(object.remove(&["status", "conditions"])),
+            }
+        }
         "status" => {
             let status = object.remove(&["status"]);
             let metadata = object.metadata().cloned();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Limits;
 use crate::authentication::AuthenticationOptions;
+use crate::authorization::options::AuthorizationOptions;
 
 /// How the server runs.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct Config {
     pub metrics: keelson_metrics::Registry,
     /// How callers are known.
     pub authentication: AuthenticationOptions,
+    /// Which authorizers decide.
+    pub authorization: AuthorizationOptions,
 }
 
 impl Config {
@@ -49,6 +52,7 @@ impl Config {
             metrics: keelson_metrics::Registry::default(),
             admission: crate::admission::Config::default(),
             authentication: AuthenticationOptions::default(),
+            authorization: AuthorizationOptions::default(),
         }
     }
 }

@@ -9,6 +9,7 @@ mod https;
 
 mod authentication;
 mod bad_input;
+mod certificates;
 mod custom_resources;
 mod events;
 mod insight;

@@ -1,5 +1,6 @@
 //! Flags about who callers are; named as kube-apiserver's.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use anyhow::{Context, bail};
 use clap::{ArgAction, Args};
 use jiff::SignedDuration;
 use keelson_apiserver::authentication::AuthenticationOptions;
+use keelson_apiserver::authentication::oidc::{ALGORITHMS, IssuerConfig, Mapping};
 use keelson_apiserver::authentication::request_header::RequestHeader;
 use keelson_apiserver::authentication::token::Issuance;
 
@@ -58,6 +60,89 @@ pub(crate) struct AuthenticationFlags {
     /// Prefixes of headers with whatever else there is to say of the user.
     #[arg(long, value_delimiter = ',', value_name = "PREFIXES")]
     pub(crate) requestheader_extra_headers_prefix: Vec<String>,
+    /// A file of kind AuthenticationConfiguration: issuers of tokens, and paths that need no credentials.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authentication_config: Option<PathBuf>,
+    /// The kubeconfig of a server that knows the holders of tokens.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authentication_token_webhook_config_file: Option<PathBuf>,
+    /// How long that server's answers hold.
+    #[arg(long, default_value = "2m", value_name = "DURATION")]
+    pub(crate) authentication_token_webhook_cache_ttl: SignedDuration,
+    #[command(flatten)]
+    pub(crate) oidc: OidcFlags,
+}
+
+/// An issuer of tokens, by flags.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OidcFlags {
+    /// The URL of an issuer whose tokens are believed.
+    #[arg(long, value_name = "URL", requires = "oidc_client_id")]
+    pub(crate) oidc_issuer_url: Option<String>,
+    /// The audience of its tokens.
+    #[arg(long, value_name = "ID", requires = "oidc_issuer_url")]
+    pub(crate) oidc_client_id: Option<String>,
+    /// The authorities that vouch for its server.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) oidc_ca_file: Option<PathBuf>,
+    /// The claim with the user's name.
+    #[arg(long, default_value = "sub", value_name = "CLAIM")]
+    pub(crate) oidc_username_claim: String,
+    /// What is put before names; `-` for nothing. By default the issuer, unless the claim is `email`.
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) oidc_username_prefix: Option<String>,
+    /// The claim with the user's groups.
+    #[arg(long, value_name = "CLAIM")]
+    pub(crate) oidc_groups_claim: Option<String>,
+    /// What is put before groups.
+    #[arg(long, default_value = "", value_name = "PREFIX")]
+    pub(crate) oidc_groups_prefix: String,
+    /// Claims that must have a value: `claim=value`.
+    #[arg(long, value_delimiter = ',', value_name = "CLAIM=VALUE")]
+    pub(crate) oidc_required_claim: Vec<String>,
+    /// The algorithms that it may sign with.
+    #[arg(long, default_value = "RS256", value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) oidc_signing_algs: Vec<String>,
+}
+
+impl OidcFlags {
+    fn issuer(&self) -> anyhow::Result<Option<IssuerConfig>> {
+        let (Some(url), Some(client)) = (&self.oidc_issuer_url, &self.oidc_client_id) else { return Ok(None) };
+        if !url.starts_with("https://") {
+            bail!("--oidc-issuer-url {url:?} is no https URL");
+        }
+        let prefix = match self.oidc_username_prefix.as_deref() {
+            Some("-") => String::new(),
+            Some(prefix) => prefix.to_owned(),
+            None if self.oidc_username_claim == "email" => String::new(),
+            None => format!("{url}#"),
+        };
+        let mut required = BTreeMap::new();
+        for pair in &self.oidc_required_claim {
+            let (claim, value) =
+                pair.split_once('=').with_context(|| format!("--oidc-required-claim {pair:?} is no CLAIM=VALUE"))?;
+            required.insert(claim.to_owned(), value.to_owned());
+        }
+        let known = |name: &String| {
+            let found = ALGORITHMS.into_iter().find(|it| format!("{it:?}") == *name);
+            found.with_context(|| format!("--oidc-signing-algs {name:?} is not supported"))
+        };
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+        };
+        let groups = self.oidc_groups_claim.clone();
+        Ok(Some(IssuerConfig {
+            url: url.clone(),
+            discovery_url: None,
+            ca_bundle: self.oidc_ca_file.as_ref().map(read).transpose()?,
+            audiences: vec![client.clone()],
+            algorithms: self.oidc_signing_algs.iter().map(known).collect::<anyhow::Result<_>>()?,
+            username: Mapping { claim: self.oidc_username_claim.clone(), prefix },
+            groups: groups.map(|claim| Mapping { claim, prefix: self.oidc_groups_prefix.clone() }),
+            uid: None,
+            required,
+        }))
+    }
 }
 
 impl AuthenticationFlags {
@@ -78,6 +163,11 @@ impl AuthenticationFlags {
             token_file: self.token_auth_file.clone(),
             bootstrap_tokens: self.enable_bootstrap_token_auth,
             request_header: self.request_header()?,
+            config_file: self.authentication_config.clone(),
+            issuer: self.oidc.issuer()?,
+            webhook_file: self.authentication_token_webhook_config_file.clone(),
+            webhook_ttl: Duration::try_from(self.authentication_token_webhook_cache_ttl)
+                .context("--authentication-token-webhook-cache-ttl is negative")?,
         })
     }
 
