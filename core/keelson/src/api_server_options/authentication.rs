@@ -107,7 +107,9 @@ pub(crate) struct OidcFlags {
 
 impl OidcFlags {
     fn issuer(&self) -> anyhow::Result<Option<IssuerConfig>> {
-        let (Some(url), Some(client)) = (&self.oidc_issuer_url, &self.oidc_client_id) else { return Ok(None) };
+        let (Some(url), Some(client)) = (&self.oidc_issuer_url, &self.oidc_client_id) else {
+            return Ok(None);
+        };
         if !url.starts_with("https://") {
             bail!("--oidc-issuer-url {url:?} is no https URL");
         }
@@ -119,8 +121,9 @@ impl OidcFlags {
         };
         let mut required = BTreeMap::new();
         for pair in &self.oidc_required_claim {
-            let (claim, value) =
-                pair.split_once('=').with_context(|| format!("--oidc-required-claim {pair:?} is no CLAIM=VALUE"))?;
+            let (claim, value) = pair
+                .split_once('=')
+                .with_context(|| format!("--oidc-required-claim {pair:?} is no CLAIM=VALUE"))?;
             required.insert(claim.to_owned(), value.to_owned());
         }
         let known = |name: &String| {
