@@ -14,6 +14,7 @@ mod custom_resources;
 mod events;
 mod insight;
 mod lists;
+mod outside;
 mod pod_rules;
 mod pods;
 mod protobuf;
