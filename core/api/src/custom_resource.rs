@@ -30,6 +30,12 @@ pub const PLURAL: &str = "customresourcedefinitions";
 /// The finalizer that keeps a definition until its objects are gone.
 pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
+/// Rules for objects that a schema alone cannot tell.
+pub trait ObjectRules: Send + Sync + std::fmt::Debug {
+    /// The faults of an object, in the light of its old state if there is one.
+    fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError>;
+}
+
 /// What a definition says of one version of its kind, beyond names.
 #[derive(Clone, Debug)]
 pub struct CustomKind {
@@ -53,6 +59,8 @@ pub struct CustomKind {
     pub terminating: bool,
     /// How the bytes of an object begin that is stored in this version.
     pub head: Box<[u8]>,
+    /// Rules that the schema alone cannot tell; compiled once for the definition.
+    pub rules: Option<Arc<dyn ObjectRules>>,
     /// Every object was written by the rules that hold now: there is one version, and its rules never changed.
     pub uniform: bool,
 }
@@ -97,44 +105,46 @@ impl CustomKind {
         }
     }
 
-    /// The faults of an object in the light of its schema.
+    /// The faults of a new object in the light of its schema and its rules.
     pub fn validate(&self, object: &Object) -> Vec<FieldError> {
-        let mut document = object.clone();
-        // The rules of metadata are the same for every kind and are checked with them.
-        document.0.remove("metadata");
-        self.schema.validate(&document.into_value())
-    }
-
-    /// The faults of an object's new state. One that was there before stays allowed where nothing is changed, so that
-    /// a stricter definition does not lock the objects of before.
-    pub fn validate_update(&self, new: &Object, old: &Object) -> Vec<FieldError> {
-        let mut faults = self.validate(new);
-        if !faults.is_empty() {
-            let before = self.validate(old);
-            faults.retain(|fault| !(before.contains(fault) && is_unchanged(fault, new, old)));
-        }
+        let mut faults = self.schema.validate(&without_metadata(object));
+        self.check_rules(object, None, &mut faults);
         faults
     }
+
+    /// The faults of an object's new state. A part that is as it was stays allowed, so that a stricter definition does
+    /// not lock the objects of before.
+    pub fn validate_update(&self, new: &Object, old: &Object) -> Vec<FieldError> {
+        let mut faults = self.schema.validate_update(&without_metadata(new), &without_metadata(old));
+        self.check_rules(new, Some(old), &mut faults);
+        faults
+    }
+
+    /// Rules see only what has the form that the schema says.
+    fn check_rules(&self, new: &Object, old: Option<&Object>, faults: &mut Vec<FieldError>) {
+        let Some(rules) = &self.rules else { return };
+        let is_malformed = faults.iter().any(|fault| {
+            matches!(
+                fault.kind,
+                ErrorKind::Required | ErrorKind::TooLong | ErrorKind::TooMany | ErrorKind::TypeInvalid
+            )
+        });
+        if is_malformed {
+            faults.push(FieldError::invalid("<nil>", Value::Null, NOT_CHECKED));
+            return;
+        }
+        let old = old.map(|old| old.clone().into_value());
+        faults.extend(rules.validate(&new.clone().into_value(), old.as_ref()));
+    }
 }
 
-/// Whether the value that a fault is about is as it was. What is missing is a fault of the value around it.
-fn is_unchanged(fault: &FieldError, new: &Object, old: &Object) -> bool {
-    let path = match fault.kind {
-        ErrorKind::Required => fault.path.rsplit_once('.').map_or("", |(parent, _)| parent),
-        _ => fault.path.as_str(),
-    };
-    let (new, old) = (find(new, path), find(old, path));
-    new.is_some() && new == old
-}
+const NOT_CHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
 
-/// The value at a path such as `spec.list[0].name`.
-fn find<'a>(object: &'a Object, path: &str) -> Option<&'a Value> {
-    let mut parts = path.split(['.', '[']).filter(|part| !part.is_empty());
-    let first = object.0.get(parts.next()?)?;
-    parts.try_fold(first, |value, part| match part.strip_suffix(']') {
-        Some(index) => value.get(index.parse::<usize>().ok()?),
-        None => value.get(part),
-    })
+/// The rules of metadata are the same for every kind and are checked with them.
+fn without_metadata(object: &Object) -> Value {
+    let mut document = object.clone();
+    document.0.remove("metadata");
+    document.into_value()
 }
 
 /// Whether a kind is that of definitions.

@@ -127,7 +127,15 @@ impl Schema {
     /// The faults in types, required fields, allowed values and limits.
     pub fn validate(&self, value: &Value) -> Vec<crate::validation::FieldError> {
         let mut errors = Vec::new();
-        structural::validate(self, value, String::new(), &mut errors);
+        structural::validate(self, value, None, String::new(), &mut errors);
+        errors
+    }
+
+    /// The faults of a value's new state. Where it is as it was, what was a fault before stays allowed; items of a list
+    /// of type map are found again by their keys.
+    pub fn validate_update(&self, value: &Value, old: &Value) -> Vec<crate::validation::FieldError> {
+        let mut errors = Vec::new();
+        structural::validate(self, value, Some(old), String::new(), &mut errors);
         errors
     }
 

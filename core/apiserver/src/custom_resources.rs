@@ -23,6 +23,7 @@ use crate::identity::{Identity, MASTERS};
 use crate::registry::{Record, Registry, Target, WriteOptions};
 
 mod cleanup;
+pub(crate) mod rules;
 
 /// After what time a definition that could not be taken up is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -256,7 +257,7 @@ impl CustomResources {
         let mut known = Known::read(settled, revision);
         let before = self.known.remove(name).map(|known| known.resources).unwrap_or_default();
         let is_changed = before != resources;
-        known.resources = if is_changed { resources } else { before };
+        known.resources = if is_changed { rules::attach(resources, settled) } else { before };
         self.known.insert(name.to_owned(), known);
         is_changed
     }

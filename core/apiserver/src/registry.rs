@@ -204,6 +204,7 @@ impl Registry {
         }
         strategy::finish_create(&target.resource, &mut object, now);
         let mut errors = validation::validate_create(&gvk, &object, target.resource.namespaced);
+        crate::custom_resources::rules::check(&gvk, &object, None, &mut errors);
         if let Some(custom) = &target.resource.custom {
             errors.extend(custom.validate(&object));
         }
@@ -294,6 +295,7 @@ impl Registry {
         track(Some(live), object, target, options, Timestamp::now());
         self.mutate(Operation::Update, target, Some(live), object, options).await?;
         let mut errors = validation::validate_update(&gvk, object, live);
+        crate::custom_resources::rules::check(&gvk, object, Some(live), &mut errors);
         if let Some(custom) = &target.resource.custom {
             errors.extend(custom.validate_update(object, live));
         }

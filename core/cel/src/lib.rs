@@ -20,6 +20,7 @@
 //! - [`value`]: values; those of a document are read where they are looked at.
 //! - `functions`: the functions, a table.
 //! - [`Composition`]: named expressions that others use.
+//! - [`rules`]: the rules of a CustomResourceDefinition; `estimate`: what they may cost.
 //! - [`authorizer`]: what expressions ask the authorizer.
 
 pub mod authorizer;
@@ -27,11 +28,13 @@ mod check;
 mod cost;
 pub mod declaration;
 mod error;
+mod estimate;
 mod eval;
 mod functions;
 mod node;
 mod program;
 mod quantity;
+pub mod rules;
 pub mod types;
 pub mod value;
 mod variables;

@@ -67,6 +67,11 @@ impl Environment {
         found.map(|(index, (_, declaration))| (index, declaration))
     }
 
+    /// The declaration of the variable at a place.
+    pub(crate) fn at(&self, index: usize) -> Option<&Declaration> {
+        self.variables.get(index).map(|(_, declaration)| &**declaration)
+    }
+
     /// The declaration of a variable, by which its value is read.
     pub fn declaration(&self, name: &str) -> Option<&Arc<Declaration>> {
         self.find(name).map(|(_, declaration)| declaration)
@@ -166,6 +171,11 @@ impl Program {
             node.each(&mut |child| nodes.push(child));
         }
         found
+    }
+
+    /// Its tree, and the number of its local variables.
+    pub(crate) fn parts(&self) -> (&Node, usize) {
+        (&self.root, self.slots)
     }
 
     /// Evaluates it. A variable that has no value is a fault where it is looked at.

@@ -35,6 +35,23 @@ pub fn versions(definition: &Object) -> impl Iterator<Item = &Value> {
     definition.get(&["spec", "versions"]).and_then(Value::as_array).into_iter().flatten()
 }
 
+/// The schemas of a definition, each with its path: one where all versions have the same.
+pub fn schemas(definition: &Object) -> Vec<(String, &Value)> {
+    let found = versions(definition).enumerate().filter_map(|(at, version)| {
+        let schema = version.get("schema")?.get("openAPIV3Schema").filter(|schema| schema.is_object())?;
+        Some((format!("spec.versions[{at}].schema.openAPIV3Schema"), schema))
+    });
+    let mut found: Vec<(String, &Value)> = found.collect();
+    let is_shared = found.len() == versions(definition).count();
+    if is_shared && found.windows(2).all(|pair| pair[0].1 == pair[1].1) {
+        found.truncate(1);
+        if let Some((path, _)) = found.first_mut() {
+            *path = "spec.validation.openAPIV3Schema".to_owned();
+        }
+    }
+    found
+}
+
 /// The resources that an established definition has served, the preferred version first; none before that.
 pub fn resources(definition: &Object) -> Result<Vec<Arc<ResourceInfo>>, CrdSchemaError> {
     if !names::is_true(definition, "Established") {
@@ -85,6 +102,7 @@ fn resource(definition: &Object, version: &Value) -> Result<ResourceInfo, CrdSch
         deprecation: deprecated.then(warning),
         terminating: definition.deletion_timestamp().is_some(),
         head: head(&own)?,
+        rules: None,
         uniform: definition.generation() == Some(1) && versions(definition).count() == 1,
     };
     Ok(ResourceInfo {

@@ -142,10 +142,12 @@ fn versions(it: &Object, errors: &mut Vec<FieldError>) {
         columns(version, &path, errors);
         scale(version, &path, errors);
         let path = format!("{path}.schema.openAPIV3Schema");
-        match version["schema"].get("openAPIV3Schema").filter(|schema| schema.is_object()) {
-            Some(root) => schema::check(root, &path, errors),
-            None => errors.push(FieldError::required(path, "schemas are required")),
+        if !version["schema"].get("openAPIV3Schema").is_some_and(Value::is_object) {
+            errors.push(FieldError::required(path, "schemas are required"));
         }
+    }
+    for (path, root) in definition::schemas(it) {
+        schema::check(root, &path, errors);
     }
     if !unique {
         let detail = "must contain unique version names";

@@ -46,7 +46,17 @@ fn wanted(kind: SchemaType) -> &'static str {
     }
 }
 
-pub(super) fn validate(schema: &Schema, value: &Value, path: String, errors: &mut Vec<FieldError>) {
+/// Finds the faults of a value. What is as it was is not looked at.
+pub(super) fn validate(
+    schema: &Schema,
+    value: &Value,
+    old: Option<&Value>,
+    path: String,
+    errors: &mut Vec<FieldError>,
+) {
+    if old == Some(value) {
+        return;
+    }
     if !fits(schema, value) {
         let detail =
             format!("{path} in body must be of type {}: {:?}", wanted(schema.kind), type_name(value));
@@ -89,7 +99,8 @@ pub(super) fn validate(schema: &Schema, value: &Value, path: String, errors: &mu
             }
             for (name, child) in fields {
                 if let Some(field) = schema.field(name) {
-                    validate(field, child, below(name), errors);
+                    let before = old.and_then(|old| old.get(name));
+                    validate(field, child, before, below(name), errors);
                 }
             }
         }
@@ -97,12 +108,19 @@ pub(super) fn validate(schema: &Schema, value: &Value, path: String, errors: &mu
             duplicates(&schema.list, items, &path, errors);
             if let Some(item_schema) = &schema.items {
                 for (at, item) in items.iter().enumerate() {
-                    validate(item_schema, item, format!("{path}[{at}]"), errors);
+                    let before = old.and_then(|old| counterpart(&schema.list, item, old));
+                    validate(item_schema, item, before, format!("{path}[{at}]"), errors);
                 }
             }
         }
         _ => {}
     }
+}
+
+/// The item of an old list that is the same one as a new item: it has the same keys.
+fn counterpart<'o>(list: &ListType, item: &Value, old: &'o Value) -> Option<&'o Value> {
+    let ListType::Map(keys) = list else { return None };
+    old.as_array()?.iter().find(|other| keys.iter().all(|key| other.get(key) == item.get(key)))
 }
 
 fn limits(constraints: &Constraints, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
@@ -162,7 +180,7 @@ fn alternatives(constraints: &Constraints, value: &Value, path: &str, errors: &m
     let try_all = |schemas: &[Schema]| {
         let faults = schemas.iter().map(|schema| {
             let mut found = Vec::new();
-            validate(schema, value, path.to_owned(), &mut found);
+            validate(schema, value, None, path.to_owned(), &mut found);
             found
         });
         faults.collect::<Vec<Vec<FieldError>>>()
@@ -198,7 +216,7 @@ fn alternatives(constraints: &Constraints, value: &Value, path: &str, errors: &m
     }
     if let Some(not) = &constraints.not {
         let mut found = Vec::new();
-        validate(not, value, path.to_owned(), &mut found);
+        validate(not, value, None, path.to_owned(), &mut found);
         if found.is_empty() {
             errors.push(whole(format!("{path:?} must not validate the schema (not)")));
         }

@@ -174,11 +174,6 @@ async fn what_is_not_evaluated_is_refused_with_the_definition() {
     definition["spec"]["conversion"] = json!({"strategy": "Webhook"});
     let message = server.post(DEFINITIONS, definition).await.fails(422);
     assert!(message.contains("spec.conversion.strategy: Unsupported value: \"Webhook\""), "{message}");
-    let mut definition = shirts();
-    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] =
-        json!([{"rule": "self.spec.color != ''"}]);
-    let message = server.post(DEFINITIONS, definition).await.fails(422);
-    assert!(message.contains("x-kubernetes-validations: Forbidden"), "{message}");
 }
 
 #[tokio::test]

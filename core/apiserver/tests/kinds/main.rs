@@ -21,6 +21,7 @@ mod protobuf;
 mod proxying;
 mod roles;
 mod services;
+mod validation_rules;
 mod watches;
 mod webhooks;
 mod workloads;

@@ -109,13 +109,6 @@ fn forbidden(value: &Value, path: &str, errors: &mut Vec<FieldError>) {
             forbid(field, &format!("{field} is not supported"));
         }
     }
-    let rules = value.get("x-kubernetes-validations").and_then(Value::as_array);
-    if rules.is_some_and(|rules| !rules.is_empty()) {
-        forbid(
-            "x-kubernetes-validations",
-            "rules are not evaluated by this server yet; remove them, or validate with an admission policy of your own",
-        );
-    }
 }
 
 fn list_type(value: &Value, path: &str, errors: &mut Vec<FieldError>) {
