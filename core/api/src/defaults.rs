@@ -57,7 +57,25 @@ pub fn apply_defaults(gvk: &GroupVersionKind, object: &mut Object) {
             fill(spec, "persistentVolumeReclaimPolicy", "Retain");
             fill(spec, "volumeMode", "Filesystem");
         }
+        ("batch", "Job") => {
+            workload::apply("Job", child_map(&mut object.0, "spec"));
+            workload::job_labels(object);
+        }
         ("apps" | "batch", kind) => workload::apply(kind, child_map(&mut object.0, "spec")),
+        ("", "ReplicationController") => workload::replication_controller(object),
+        ("", "PodTemplate") => {
+            if let Some(Value::Object(template)) = object.0.get_mut("template") {
+                pod::spec(child_map(template, "spec"));
+            }
+        }
+        ("", "LimitRange") => each(child_map(&mut object.0, "spec"), "limits").for_each(limit),
+        ("networking.k8s.io", "IngressClass") => {
+            if let Some(Value::Object(parameters)) =
+                object.0.get_mut("spec").and_then(|spec| spec.get_mut("parameters"))
+            {
+                fill(parameters, "scope", "Cluster");
+            }
+        }
         ("autoscaling", "HorizontalPodAutoscaler") => autoscaler(child_map(&mut object.0, "spec")),
         ("", "Endpoints") => {
             for subset in each(&mut object.0, "subsets") {
@@ -142,6 +160,29 @@ fn autoscaler(spec: &mut Map<String, Value>) {
         let target = json!({"type": "Utilization", "averageUtilization": 80});
         let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
         spec.insert("metrics".to_owned(), json!([metric]));
+    }
+    let Some(Value::Object(behavior)) = spec.get_mut("behavior") else { return };
+    let percent = json!({"type": "Percent", "value": 100, "periodSeconds": 15});
+    let up = child_map(behavior, "scaleUp");
+    fill(up, "stabilizationWindowSeconds", 0);
+    fill(up, "selectPolicy", "Max");
+    fill(up, "policies", json!([{"type": "Pods", "value": 4, "periodSeconds": 15}, percent]));
+    let down = child_map(behavior, "scaleDown");
+    fill(down, "selectPolicy", "Max");
+    fill(down, "policies", json!([percent]));
+}
+
+/// What a container gets when it says nothing: what it may have at most; and it asks for that, or for the least.
+fn limit(it: &mut Map<String, Value>) {
+    if it.get("type").and_then(Value::as_str) != Some("Container") {
+        return;
+    }
+    for (from, to) in [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")] {
+        let Some(Value::Object(amounts)) = it.get(from).cloned() else { continue };
+        let filled = child_map(it, to);
+        for (name, amount) in amounts {
+            filled.entry(name).or_insert(amount);
+        }
     }
 }
 

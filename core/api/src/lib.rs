@@ -12,6 +12,7 @@
 //! - [`apply`]: server-side apply, and who manages which field.
 //! - [`defaults`], [`validation`]: what the server fills in, and what it refuses.
 //! - [`admission`]: which requests webhooks and policies are about, and what is said between them and the server.
+//! - [`warnings`]: what is accepted, and still worth a word.
 //! - [`protobuf`]: documents in Kubernetes' binary encoding.
 //! - [`table`]: what kubectl prints.
 //! - [`openapi`]: documents of all that.
@@ -37,6 +38,7 @@ pub mod selector;
 pub mod status;
 pub mod table;
 pub mod validation;
+pub mod warnings;
 
 pub use catalog::Catalog;
 pub use kinds::{GroupResource, GroupVersion, GroupVersionKind, ResourceInfo, SubresourceInfo};

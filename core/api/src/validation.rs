@@ -1,10 +1,13 @@
 //! Validation of objects: every fault is a [`FieldError`]; all of them make one 422 `Status`.
 
 mod at;
+mod autoscaler;
+mod cluster;
 mod config;
 mod event;
 mod field_error;
 mod metadata;
+mod network;
 mod pod;
 mod rbac;
 mod rules;
@@ -67,4 +70,10 @@ pub fn validate_change(
         _ => rules::change_through(subresource, gvk, new, old, &mut errors),
     }
     errors
+}
+
+/// A list that is longer than a limit.
+fn too_many(at: &at::At<'_>, count: usize, most: usize) -> FieldError {
+    let detail = format!("must have at most {most} items");
+    FieldError { path: at.path.clone(), kind: ErrorKind::TooMany, value: count.into(), detail }
 }

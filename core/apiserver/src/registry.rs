@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use keelson_api::{
     Catalog, GroupResource, GroupVersionKind, Object, ResourceInfo, Schema, Status, apply, convert, defaults,
-    validation,
+    validation, warnings,
 };
 use keelson_store::{Change, Key, Precondition, Refusal, Revision, Store, StoreError, Value, Write};
 use tokio::sync::watch;
@@ -203,6 +203,7 @@ impl Registry {
             target.name = name.to_owned();
         }
         strategy::finish_create(&target.resource, &mut object, now);
+        warnings::of(&gvk, &object, None).into_iter().for_each(|text| options.remarks.warn(text));
         let mut errors = validation::validate_create(&gvk, &object, target.resource.namespaced);
         crate::custom_resources::rules::check(&gvk, &object, None, &mut errors);
         if let Some(custom) = &target.resource.custom {
@@ -294,6 +295,10 @@ impl Registry {
         }
         track(Some(live), object, target, options, Timestamp::now());
         self.mutate(Operation::Update, target, Some(live), object, options).await?;
+        if target.subresource.is_empty() {
+            let found = warnings::of(&gvk, object, Some(live));
+            found.into_iter().for_each(|text| options.remarks.warn(text));
+        }
         let mut errors = validation::validate_update(&gvk, object, live);
         crate::custom_resources::rules::check(&gvk, object, Some(live), &mut errors);
         if let Some(custom) = &target.resource.custom {

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{fill, pod};
-use crate::object::child_map;
+use super::{each, fill, pod};
+use crate::object::{Object, child_map};
 
 pub(super) fn apply(kind: &str, spec: &mut Map<String, Value>) {
     match kind {
@@ -64,11 +64,57 @@ fn job(spec: &mut Map<String, Value>) {
         fill(spec, "completions", 1);
     }
     fill(spec, "parallelism", 1);
-    fill(spec, "backoffLimit", 6);
+    let unlimited = spec.get("backoffLimitPerIndex").is_some_and(|limit| !limit.is_null());
+    fill(spec, "backoffLimit", if unlimited { i32::MAX } else { 6 });
     fill(spec, "completionMode", "NonIndexed");
     fill(spec, "suspend", false);
-    fill(spec, "podReplacementPolicy", "TerminatingOrFailed");
+    let has_policy = spec.get("podFailurePolicy").is_some_and(|policy| !policy.is_null());
+    fill(spec, "podReplacementPolicy", if has_policy { "Failed" } else { "TerminatingOrFailed" });
+    if let Some(Value::Object(policy)) = spec.get_mut("podFailurePolicy") {
+        for rule in each(policy, "rules") {
+            each(rule, "onPodConditions").for_each(|condition| fill(condition, "status", "True"));
+        }
+    }
     if let Some(Value::Object(template)) = spec.get_mut("template") {
         pod::spec(child_map(template, "spec"));
+    }
+}
+
+/// Labels that the server gives to a Job's pods itself.
+const OWN: [&str; 4] =
+    ["batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name"];
+
+/// A Job without labels has those of its pods.
+pub(super) fn job_labels(job: &mut Object) {
+    if job.labels().is_some_and(|labels| !labels.is_empty()) {
+        return;
+    }
+    let labels = job.get(&["spec", "template", "metadata", "labels"]).and_then(Value::as_object);
+    let labels: Vec<(String, Value)> = labels
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| !OWN.contains(&key.as_str()))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    for (key, value) in labels {
+        job.set(&["metadata", "labels", &key], value);
+    }
+}
+
+/// A ReplicationController selects what its template makes, and is labelled as that.
+pub(super) fn replication_controller(object: &mut Object) {
+    let labels = object.get(&["spec", "template", "metadata", "labels"]).filter(|it| it.is_object()).cloned();
+    let spec = child_map(&mut object.0, "spec");
+    fill(spec, "replicas", 1);
+    if let Some(Value::Object(template)) = spec.get_mut("template") {
+        pod::spec(child_map(template, "spec"));
+    }
+    let Some(labels) = labels else { return };
+    let is_empty = |value: Option<&Value>| value.and_then(Value::as_object).is_none_or(Map::is_empty);
+    if is_empty(spec.get("selector")) {
+        spec.insert("selector".to_owned(), labels.clone());
+    }
+    if is_empty(object.get(&["metadata", "labels"])) {
+        object.set(&["metadata", "labels"], labels);
     }
 }

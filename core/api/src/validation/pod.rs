@@ -21,6 +21,8 @@ pub(super) mod status;
 pub(super) mod update;
 mod volume;
 
+pub(super) use volume::driver_name;
+
 /// What the rules of a container need to know of its pod.
 struct Pod<'a> {
     volumes: HashMap<&'a str, At<'a>>,

@@ -1,6 +1,8 @@
 //! Which rules a kind has, a line for each.
 
-use super::{FieldError, config, event, pod, rbac, service, storage, webhook, workload};
+use super::{
+    FieldError, autoscaler, cluster, config, event, network, pod, rbac, service, storage, webhook, workload,
+};
 use crate::kinds::GroupVersionKind;
 use crate::names;
 use crate::object::Object;
@@ -69,6 +71,8 @@ impl Rules {
 }
 
 const ADMISSION: &str = "admissionregistration.k8s.io";
+const NETWORKING: &str = "networking.k8s.io";
+const STORAGE: &str = "storage.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 const SELECTOR: &[&[&str]] = &[&["spec", "selector"]];
 const PLAIN: Rules = Rules::of("", "");
@@ -76,14 +80,20 @@ const PLAIN: Rules = Rules::of("", "");
 const RULES: &[Rules] = &[
     Rules::of("", "ConfigMap").state(config::config_map).change(config::sealed),
     Rules::of("", "Event").create(event::core),
-    Rules::of("", "Namespace").name(names::dns1123_label),
-    Rules::of("", "PersistentVolume").state(storage::volume),
+    Rules::of("", "Endpoints").state(network::endpoints),
+    Rules::of("", "LimitRange").state(cluster::limit_range),
+    Rules::of("", "Namespace").name(names::dns1123_label).state(cluster::namespace),
+    Rules::of("", "Node").state(cluster::node).change(cluster::node_change),
+    Rules::of("", "PersistentVolume").state(storage::volume).change(storage::volume_change),
     Rules::of("", "PersistentVolumeClaim").state(storage::claim).change(storage::claim_change),
     Rules::of("", "Pod").state(pod::pod).create(pod::new).change(pod::update::pod).through(&[
         ("ephemeralcontainers", pod::ephemeral::update),
         ("resize", pod::resize::change),
         ("status", pod::status::change),
     ]),
+    Rules::of("", "PodTemplate").state(workload::pod_template),
+    Rules::of("", "ReplicationController").state(workload::replication_controller),
+    Rules::of("", "ResourceQuota").state(cluster::quota).change(cluster::quota_change),
     Rules::of("", "Secret").state(config::secret).change(config::secret_change),
     Rules::of("", "Service")
         .name(names::dns1035_label)
@@ -95,16 +105,29 @@ const RULES: &[Rules] = &[
     Rules::of("apps", "DaemonSet").state(workload::daemon_set).fixed(SELECTOR),
     Rules::of("apps", "Deployment").state(workload::deployment).fixed(SELECTOR),
     Rules::of("apps", "ReplicaSet").state(workload::replica_set).fixed(SELECTOR),
-    Rules::of("apps", "StatefulSet").state(workload::stateful_set).fixed(&[
-        &["spec", "selector"],
-        &["spec", "serviceName"],
-        &["spec", "podManagementPolicy"],
-    ]),
-    Rules::of("batch", "CronJob").state(workload::cron_job),
+    Rules::of("apps", "ControllerRevision")
+        .state(workload::controller_revision)
+        .change(workload::update::revision),
+    Rules::of("apps", "StatefulSet").state(workload::stateful_set).change(workload::update::stateful_set),
+    Rules::of("autoscaling", "HorizontalPodAutoscaler").state(autoscaler::autoscaler),
+    Rules::of("batch", "CronJob").state(workload::job::cron_job),
     Rules::of("batch", "Job")
-        .state(workload::job)
-        .create(workload::new_job)
-        .fixed(&[&["spec", "selector"], &["spec", "completionMode"]]),
+        .state(workload::job::job)
+        .create(workload::job::new_job)
+        .change(workload::update::job),
+    Rules::of("coordination.k8s.io", "Lease").state(cluster::lease),
+    Rules::of("discovery.k8s.io", "EndpointSlice")
+        .state(network::endpoint_slice)
+        .change(network::endpoint_slice_change),
+    Rules::of(NETWORKING, "IPAddress")
+        .name(network::address_name)
+        .state(network::address)
+        .fixed(&[&["spec", "parentRef"]]),
+    Rules::of(NETWORKING, "Ingress").state(network::ingress),
+    Rules::of(NETWORKING, "IngressClass").state(network::ingress_class).fixed(&[&["spec", "controller"]]),
+    Rules::of(NETWORKING, "NetworkPolicy").state(network::policy),
+    Rules::of(NETWORKING, "ServiceCIDR").state(network::service_cidr),
+    Rules::of("node.k8s.io", "RuntimeClass").state(cluster::runtime_class).fixed(&[&["handler"]]),
     Rules::of("policy", "PodDisruptionBudget").state(workload::disruption_budget),
     Rules::of(RBAC, "ClusterRole").name(names::path_segment).state(rbac::cluster_role),
     Rules::of(RBAC, "ClusterRoleBinding")
@@ -113,13 +136,19 @@ const RULES: &[Rules] = &[
         .fixed(&[&["roleRef"]]),
     Rules::of(RBAC, "Role").name(names::path_segment).state(rbac::role),
     Rules::of(RBAC, "RoleBinding").name(names::path_segment).state(rbac::role_binding).fixed(&[&["roleRef"]]),
-    Rules::of("scheduling.k8s.io", "PriorityClass").fixed(&[&["value"], &["preemptionPolicy"]]),
-    Rules::of("storage.k8s.io", "StorageClass").state(storage::class).fixed(&[
-        &["provisioner"],
-        &["parameters"],
-        &["reclaimPolicy"],
-        &["volumeBindingMode"],
-    ]),
+    Rules::of("scheduling.k8s.io", "PriorityClass")
+        .state(cluster::priority_class)
+        .change(cluster::priority_class_change),
+    Rules::of(STORAGE, "CSIDriver").state(storage::driver).change(storage::driver_change),
+    Rules::of(STORAGE, "CSINode").state(storage::driver_node),
+    Rules::of(STORAGE, "CSIStorageCapacity")
+        .state(storage::capacity)
+        .fixed(&[&["nodeTopology"], &["storageClassName"]]),
+    Rules::of(STORAGE, "StorageClass").state(storage::class).change(storage::class_change),
+    Rules::of(STORAGE, "VolumeAttachment").state(storage::attachment).change(storage::attachment_change),
+    Rules::of(STORAGE, "VolumeAttributesClass")
+        .state(storage::attributes_class)
+        .change(storage::attributes_class_change),
 ];
 
 fn find(gvk: &GroupVersionKind) -> &'static Rules {

@@ -6,8 +6,10 @@ use crate::kinds::GroupVersionKind;
 use crate::object::Object;
 
 mod any_document;
+mod cluster;
 mod pod;
 mod service;
+mod workload;
 
 /// An object with its defaults, and its kind.
 pub(super) fn object(document: Value) -> (GroupVersionKind, Object) {

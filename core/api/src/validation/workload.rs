@@ -9,6 +9,9 @@ use super::selector::label_selector;
 use crate::object::Object;
 use crate::selector::LabelSelector;
 
+pub(super) mod job;
+pub(super) mod update;
+
 const ALWAYS: [&str; 1] = ["Always"];
 
 pub(super) fn replica_set(object: &Object, errors: &mut Vec<FieldError>) {
@@ -38,7 +41,25 @@ pub(super) fn stateful_set(object: &Object, errors: &mut Vec<FieldError>) {
     spec.field("podManagementPolicy").one_of(&["OrderedReady", "Parallel"], errors);
     let strategy = spec.field("updateStrategy");
     strategy.field("type").one_of(&["OnDelete", "RollingUpdate"], errors);
-    strategy.field("rollingUpdate").field("partition").not_negative(errors);
+    let rolling = strategy.field("rollingUpdate");
+    if strategy.field("type").text() == "OnDelete" && rolling.is_set() {
+        let detail = format!("only allowed for updateStrategy '{}'", "RollingUpdate");
+        errors.push(rolling.invalid(detail));
+    }
+    rolling.field("partition").not_negative(errors);
+    if share(&rolling.field("maxUnavailable"), errors) == Some(0) {
+        errors.push(rolling.field("maxUnavailable").invalid("cannot be 0"));
+    }
+    for field in ["minReadySeconds", "revisionHistoryLimit"] {
+        spec.field(field).not_negative(errors);
+    }
+    spec.field("ordinals").field("start").not_negative(errors);
+    let retention = spec.field("persistentVolumeClaimRetentionPolicy");
+    for field in ["whenDeleted", "whenScaled"].map(|field| retention.field(field)) {
+        if retention.is_set() {
+            field.one_of(&["Delete", "Retain"], errors);
+        }
+    }
 }
 
 /// A template of pods that are meant to last.
@@ -134,60 +155,38 @@ fn rolling(update: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-pub(super) fn job(object: &Object, errors: &mut Vec<FieldError>) {
-    job_spec(&At::of(object, "spec"), errors);
-}
-
-/// A selector of one's own needs to be asked for.
-pub(super) fn new_job(object: &Object, errors: &mut Vec<FieldError>) {
+pub(super) fn replication_controller(object: &Object, errors: &mut Vec<FieldError>) {
     let spec = At::of(object, "spec");
-    let (selector, labels) =
-        (spec.field("selector"), spec.field("template").field("metadata").field("labels"));
-    if !spec.field("manualSelector").is_true() && selector.is_set() && labels.is_empty() {
-        errors.push(selector.invalid("`selector` not auto-generated"));
+    spec.field("minReadySeconds").not_negative(errors);
+    spec.field("replicas").not_negative(errors);
+    let (selector, inside) = (spec.field("selector"), spec.field("template"));
+    if selector.is_empty() {
+        errors.push(selector.required(""));
     }
+    if !inside.is_set() {
+        errors.push(inside.required(""));
+        return;
+    }
+    let labels = inside.field("metadata").field("labels");
+    if selector.entries().any(|(key, value)| labels.value.get(key) != Some(value.value)) {
+        let value = labels.value.as_object().cloned().unwrap_or_else(Map::new);
+        let detail = "`selector` does not match template `labels`";
+        errors.push(FieldError::invalid(labels.path, value, detail));
+    }
+    lasting(&inside, "ReplicationController", errors);
 }
 
-fn job_spec(spec: &At<'_>, errors: &mut Vec<FieldError>) {
-    let numbers =
-        ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"];
-    for field in numbers {
-        spec.field(field).not_negative(errors);
-    }
-    let mode = spec.field("completionMode");
-    mode.one_of(&["Indexed", "NonIndexed"], errors);
-    if mode.text() == "Indexed" && !spec.field("completions").is_set() {
-        let detail = "when completion mode is Indexed";
-        errors.push(spec.field("completions").required(detail));
-    }
-    label_selector(&spec.field("selector"), errors);
-    template(&spec.field("template"), &["OnFailure", "Never"], errors);
-    let policy = spec.field("template").field("spec").field("restartPolicy");
-    if policy.text() == "Always" {
-        errors.retain(|error| error.path != policy.path);
-        errors.push(FieldError::required(policy.path, "valid values: \"OnFailure\", \"Never\""));
-    }
+pub(super) fn pod_template(object: &Object, errors: &mut Vec<FieldError>) {
+    template(&At::of(object, "template"), &["Always", "OnFailure", "Never"], errors);
 }
 
-pub(super) fn cron_job(object: &Object, errors: &mut Vec<FieldError>) {
-    let spec = At::of(object, "spec");
-    let schedule = spec.field("schedule");
-    if schedule.is_empty() {
-        errors.push(schedule.required(""));
-    } else if !schedule.text().starts_with('@') && schedule.text().split_whitespace().count() != 5 {
-        let found = schedule.text().split_whitespace().count();
-        errors.push(
-            schedule.invalid(format!("expected exactly 5 fields, found {found}: [{}]", schedule.text())),
-        );
-    }
-    spec.field("concurrencyPolicy").one_of(&["Allow", "Forbid", "Replace"], errors);
-    for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
-        spec.field(field).not_negative(errors);
-    }
-    job_spec(&spec.field("jobTemplate").field("spec"), errors);
-    if object.name().is_some_and(|name| name.len() > 52) {
-        let detail = "must be no more than 52 characters";
-        errors.push(FieldError::invalid("metadata.name", object.name(), detail));
+pub(super) fn controller_revision(object: &Object, errors: &mut Vec<FieldError>) {
+    At::of(object, "revision").not_negative(errors);
+    let data = At::of(object, "data");
+    if !data.is_set() {
+        errors.push(data.required("data is mandatory"));
+    } else if !data.value.is_object() {
+        errors.push(data.invalid("data must be a valid JSON object"));
     }
 }
 

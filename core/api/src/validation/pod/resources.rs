@@ -32,7 +32,7 @@ fn is_huge(name: &str) -> bool {
 }
 
 /// Whether a resource is counted in whole units.
-pub(in super::super) fn is_whole(name: &str) -> bool {
+fn is_whole(name: &str) -> bool {
     QUOTA_COUNTS.contains(&name) || (!is_native(name) && !name.starts_with("requests."))
 }
 
