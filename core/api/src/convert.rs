@@ -11,10 +11,12 @@ use crate::object::Object;
 
 const EVENTS: &str = "events.k8s.io";
 
-/// The kind in which objects of a served resource are stored. Events of both groups are one `v1` `Event`.
+/// The kind in which objects of a served resource are worked with: the one that is stored, unless a webhook converts
+/// them where they are read and written. Events of both groups are one `v1` `Event`.
 pub fn storage_kind(resource: &ResourceInfo) -> GroupVersionKind {
     match (resource.group.as_str(), resource.plural.as_str()) {
         (EVENTS, "events") => GroupVersionKind::new("", "v1", "Event"),
+        _ if resource.custom.as_ref().is_some_and(|it| it.conversion.is_some()) => resource.gvk(),
         (group, _) => GroupVersionKind::new(group, &resource.storage_version, &resource.kind),
     }
 }

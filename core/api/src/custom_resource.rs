@@ -3,10 +3,12 @@
 //! - [`definition`]: from a definition to the resources that it has served.
 //! - [`names`]: which names a definition gets, and the conditions that say so.
 //! - [`validation`]: what a definition may not say; [`defaults`](mod@defaults): what is filled in.
+//! - [`conversion`]: between versions, by a webhook.
 //! - [`columns`], [`json_path`]: what kubectl prints of an object.
 //! - [`scale`]: where an object has its number of replicas.
 
 pub mod columns;
+pub mod conversion;
 pub mod defaults;
 pub mod definition;
 pub mod json_path;
@@ -57,6 +59,8 @@ pub struct CustomKind {
     pub deprecation: Option<String>,
     /// The definition is being deleted: no object is created any more.
     pub terminating: bool,
+    /// The webhook that converts objects between versions; without one they differ by name alone.
+    pub conversion: Option<Arc<conversion::Conversion>>,
     /// How the bytes of an object begin that is stored in this version.
     pub head: Box<[u8]>,
     /// Rules that the schema alone cannot tell; compiled once for the definition.

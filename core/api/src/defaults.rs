@@ -1,7 +1,7 @@
 //! What the server fills in before an object is stored.
 
 mod pod;
-mod webhook;
+pub(crate) mod webhook;
 mod workload;
 
 use serde_json::{Map, Value, json};

@@ -14,7 +14,7 @@ mod rules;
 mod selector;
 mod service;
 mod storage;
-mod webhook;
+pub(crate) mod webhook;
 mod workload;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! | [`custom_resources`] | serves the kinds that CustomResourceDefinitions define |
 //! | [`remote`] | calls servers outside: webhooks, extensions |
 //! | [`insight`] | metrics, health, and the trace of a request |
+//! | [`conversion`] | between versions of custom resources, by webhooks |
 //! | [`registry`] | reads and writes objects of every resource by the same rules |
 
 pub mod admission;
@@ -14,6 +15,7 @@ pub mod authentication;
 pub mod authorization;
 pub mod cache;
 pub mod certificates;
+pub mod conversion;
 pub mod custom_resources;
 mod expiring_cache;
 pub mod http;

@@ -3,6 +3,7 @@
 //! What differs between resources is data of the catalog, or a line in [`strategy`]. Writes that do not name a
 //! revision are retried on the newest state when another one came between.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -16,7 +17,9 @@ use tokio::sync::watch;
 
 use crate::admission::{Attributes, Chain, Operation, Remarks};
 use crate::cache::{self, Cached, ResourceCache, WatchCache};
+use crate::conversion::{self, Converter};
 use crate::identity::Identity;
+use crate::remote::ServiceResolver;
 
 pub mod delete;
 pub mod eviction;
@@ -38,6 +41,7 @@ pub struct Registry {
     /// Told whenever the catalog is another one.
     changes: watch::Sender<()>,
     admission: Chain,
+    converter: Converter,
 }
 
 /// Which object, of which resource.
@@ -113,7 +117,13 @@ impl Registry {
     /// A registry over a store and the cache that observes it.
     pub fn new(store: Arc<dyn Store>, cache: Arc<WatchCache>, catalog: Catalog, admission: Chain) -> Self {
         let (catalog, changes) = (ArcSwap::from_pointee(catalog), watch::Sender::new(()));
-        Registry { store, cache, catalog, changes, admission }
+        let converter = Converter::new(Arc::new(ServiceResolver::new(Arc::clone(&cache))));
+        Registry { store, cache, catalog, changes, admission, converter }
+    }
+
+    /// Asks conversion webhooks.
+    pub(crate) fn converter(&self) -> &Converter {
+        &self.converter
     }
 
     /// Serves these resources from now on. A request that has begun ends with those of before.
@@ -240,7 +250,7 @@ impl Registry {
         let resource = target.group_resource();
         for _ in 0..ATTEMPTS {
             let found = self.get(target)?;
-            let live = cache::decode(&found.bytes)?;
+            let live = self.read(target, &found.bytes).await?;
             let mut object = change(&live)?;
             let named = object.resource_version().filter(|version| !version.is_empty());
             let pinned = named.is_some_and(|version| Some(version) != live.resource_version());
@@ -356,13 +366,30 @@ impl Registry {
         self.validate(operation, target, None, Some(object), options).await
     }
 
+    /// A stored document in the form that is worked with.
+    pub(crate) async fn read(&self, target: &Target, stored: &[u8]) -> Result<Object, Status> {
+        let object = cache::decode(stored)?;
+        self.in_version(&target.resource, object, &target.resource.gvk()).await
+    }
+
+    /// An object in the form in which it is stored.
+    async fn stored_form<'a>(&self, target: &Target, object: &'a Object) -> Result<Cow<'a, Object>, Status> {
+        let resource = &target.resource;
+        if conversion::webhook(resource).is_none() {
+            return Ok(Cow::Borrowed(object));
+        }
+        let stored = GroupVersionKind { version: resource.storage_version.clone(), ..resource.gvk() };
+        self.in_version(resource, object.clone(), &stored).await.map(Cow::Owned)
+    }
+
     async fn put(
         &self,
         target: &Target,
         object: &Object,
         precondition: Precondition,
     ) -> Result<bytes::Bytes, WriteFailure> {
-        self.write(target, Change::Put(value(object)?), precondition).await
+        let stored = self.stored_form(target, object).await.map_err(WriteFailure::Status)?;
+        self.write(target, Change::Put(value(&stored)?), precondition).await
     }
 
     async fn remove(
@@ -371,7 +398,8 @@ impl Registry {
         object: &Object,
         precondition: Precondition,
     ) -> Result<bytes::Bytes, WriteFailure> {
-        self.write(target, Change::Delete(value(object)?), precondition).await
+        let stored = self.stored_form(target, object).await.map_err(WriteFailure::Status)?;
+        self.write(target, Change::Delete(value(&stored)?), precondition).await
     }
 
     async fn write(

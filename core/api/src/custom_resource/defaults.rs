@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::defaults::fill;
+use crate::defaults::{fill, webhook};
 use crate::object::{Object, child_map};
 
 /// Fills in the singular name, the kind of lists, and the conversion.
@@ -10,6 +10,11 @@ pub fn apply(definition: &mut Object) {
     let spec = child_map(&mut definition.0, "spec");
     let conversion = child_map(spec, "conversion");
     fill(conversion, "strategy", "None");
+    if let Some(client) =
+        conversion.get_mut("webhook").and_then(|webhook| webhook.get_mut("clientConfig")?.as_object_mut())
+    {
+        webhook::service(client);
+    }
     let names = child_map(spec, "names");
     let kind = names.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
     if !kind.is_empty() {

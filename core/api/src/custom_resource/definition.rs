@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::columns::CustomColumn;
+use super::conversion::Conversion;
 use super::scale::ScalePaths;
 use super::{CustomKind, names};
 use crate::kinds::{GroupVersionKind, ResourceInfo, SubresourceInfo};
@@ -101,6 +102,7 @@ fn resource(definition: &Object, version: &Value) -> Result<ResourceInfo, CrdSch
         selectable: selectable.map(|path| path.trim_start_matches('.').to_owned()).collect(),
         deprecation: deprecated.then(warning),
         terminating: definition.deletion_timestamp().is_some(),
+        conversion: Conversion::read(definition).map(Arc::new),
         head: head(&own)?,
         rules: None,
         uniform: definition.generation() == Some(1) && versions(definition).count() == 1,

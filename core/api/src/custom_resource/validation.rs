@@ -11,7 +11,7 @@ use super::json_path::JsonPath;
 use super::{definition, names as status};
 use crate::names;
 use crate::object::Object;
-use crate::validation::FieldError;
+use crate::validation::{FieldError, webhook};
 
 const APPROVED: &str = "api-approved.kubernetes.io";
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
@@ -22,7 +22,7 @@ pub fn create(it: &Object) -> Vec<FieldError> {
     identity(it, &mut errors);
     names_of(it, &mut errors);
     versions(it, &mut errors);
-    conversion(it, &mut errors);
+    webhook::conversion(it, &mut errors);
     errors
 }
 
@@ -222,20 +222,6 @@ fn scale(version: &Value, path: &str, errors: &mut Vec<FieldError>) {
         let path = format!("{path}.subresources.scale.labelSelectorPath");
         let detail = "should be a json path under either .status or .spec";
         errors.push(FieldError::invalid(path, text, detail));
-    }
-}
-
-/// Versions differ in their name alone: to convert by a webhook is refused, so that no object is served in a form
-/// that its author did not mean.
-fn conversion(it: &Object, errors: &mut Vec<FieldError>) {
-    match it.get_str(&["spec", "conversion", "strategy"]).unwrap_or_default() {
-        "None" => {}
-        "" => errors.push(FieldError::required("spec.conversion.strategy", "")),
-        other => errors.push(FieldError::not_supported("spec.conversion.strategy", other, &["None"])),
-    }
-    if it.get(&["spec", "conversion", "webhook"]).is_some_and(|webhook| !webhook.is_null()) {
-        let detail = "should not be set when strategy is not set to Webhook";
-        errors.push(FieldError::forbidden("spec.conversion.webhook", detail));
     }
 }
 

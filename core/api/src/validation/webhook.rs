@@ -262,6 +262,26 @@ fn service(service: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// The conversion of a definition: `None`, or a webhook and where it is.
+pub(crate) fn conversion(definition: &Object, errors: &mut Vec<FieldError>) {
+    let conversion = At::of(definition, "spec").field("conversion");
+    let (strategy, webhook) = (conversion.field("strategy"), conversion.field("webhook"));
+    strategy.one_of(&["None", "Webhook"], errors);
+    if strategy.text() != "Webhook" {
+        if webhook.is_set() {
+            errors.push(webhook.forbidden("should not be set when strategy is not set to Webhook"));
+        }
+        return;
+    }
+    if !webhook.field("clientConfig").is_set() {
+        let detail = "required when strategy is set to Webhook, but not allowed if it's not set to Webhook";
+        errors.push(webhook.field("clientConfig").required(detail));
+    } else {
+        client_config(&webhook.field("clientConfig"), errors);
+    }
+    review_versions(&webhook.field("conversionReviewVersions"), &REVIEW_VERSIONS, errors);
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use keelson_api::{GroupVersionKind, Status, protobuf};
+use keelson_api::{GroupVersionKind, Object, Status, protobuf};
 use keelson_store::EventKind;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -97,6 +97,20 @@ impl Cached {
         Ok(self.message.get_or_init(|| message.into()))
     }
 
+    /// The same object as another document, with the labels by which it is selected.
+    pub(crate) fn with_document(&self, object: Object) -> Result<Self, Status> {
+        let bytes = serde_json::to_vec(&object.into_value()).map_err(Status::internal)?;
+        Ok(Cached {
+            bytes: bytes.into(),
+            revision: self.revision,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            labels: self.labels.clone(),
+            pod: None,
+            message: OnceLock::new(),
+        })
+    }
+
     /// The node that a pod is bound to.
     pub(super) fn node(&self) -> Option<&str> {
         self.pod.as_ref().map(|pod| &*pod.node).filter(|node| !node.is_empty())
@@ -137,7 +151,7 @@ pub struct WatchEvent {
 }
 
 impl WatchEvent {
-    pub(super) fn new(
+    pub(crate) fn new(
         revision: u64,
         kind: EventKind,
         object: Arc<Cached>,

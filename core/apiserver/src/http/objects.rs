@@ -84,13 +84,14 @@ async fn whole(
 ) -> Result<Response, Status> {
     match info.verb.as_str() {
         "list" => {
-            let page = state.registry.list(&info, &resource).await?;
+            let mut page = state.registry.list(&info, &resource).await?;
+            page.objects = state.registry.served_objects(&resource, page.objects).await?;
             listed(&info, &resource, &page, wanted)
         }
         "get" => {
             let target = target(&info, state.registry.stored(&resource)?);
             if info.subresource == "scale" {
-                return Ok(json(StatusCode::OK, &state.registry.scale(&target)?));
+                return Ok(json(StatusCode::OK, &state.registry.scale(&target).await?));
             }
             if let Some(revision) = options::revision(&info, &resource.group_resource())? {
                 state.registry.reach(revision).await?;
@@ -102,7 +103,8 @@ async fn whole(
                 let document = protobuf::envelope(&version, &resource.kind, parts);
                 return Ok(encoding::protobuf(StatusCode::OK, document));
             }
-            one(&info, &resource, StatusCode::OK, found.bytes.clone(), wanted.form)
+            let bytes = state.registry.served_bytes(&resource, found.bytes.clone()).await?;
+            one(&info, &resource, StatusCode::OK, bytes, wanted.form)
         }
         "create" | "update" | "patch" | "delete" | "deletecollection" => {
             write(state, identity, info, resource, request, wanted.form).await
@@ -187,11 +189,18 @@ async fn write(
                 return Err(method_not_allowed(&resource, &Method::DELETE));
             }
             let deleted = state.registry.delete(&target, &delete, &options).await?;
+            let deleted = match deleted {
+                Deleted::Ending(bytes) => {
+                    Deleted::Ending(state.registry.served_bytes(&resource, bytes).await?)
+                }
+                gone @ Deleted::Gone { .. } => gone,
+            };
             return gone(&info, &resource, &target, deleted, form);
         }
     };
     let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-    let mut response = one(&info, &resource, code, written.bytes, form)?;
+    let bytes = state.registry.served_bytes(&resource, written.bytes).await?;
+    let mut response = one(&info, &resource, code, bytes, form)?;
     warn(response.headers_mut(), &warnings);
     Ok(response)
 }

@@ -51,7 +51,7 @@ pub(super) async fn serve(
     let document: Value =
         body::json(raw).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     if info.subresource == "scale" {
-        let mut scale = state.registry.scale(target)?;
+        let mut scale = state.registry.scale(target).await?;
         change(&format, &mut scale, &document, None)?;
         let scale = Object::from_value(scale).map_err(|error| Status::bad_request(error.to_string()))?;
         return state.registry.set_scale(target, &scale, options).await.map(Patched::Scale);

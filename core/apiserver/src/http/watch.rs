@@ -212,19 +212,18 @@ impl Watcher {
                     Some(revision) => registry.reach(revision).await?,
                     None => registry.catch_up().await?,
                 }
-                self.begin(initial == Some(true) && self.bookmarks)
+                self.begin(registry, initial == Some(true) && self.bookmarks).await
             }
         }
     }
 
     /// Sends the present state first.
-    fn begin(&mut self, mark_end: bool) -> Result<(), Status> {
+    async fn begin(&mut self, registry: &Registry, mark_end: bool) -> Result<(), Status> {
         let listing = self.cache.list();
-        for object in listing.objects.values() {
-            if self.selection.matches(object) {
-                let frame = self.shape("ADDED", object, None)?;
-                self.ready.push_back(frame);
-            }
+        let selected = listing.objects.values().filter(|object| self.selection.matches(object)).cloned();
+        for object in registry.served_objects(&self.resource, selected.collect()).await? {
+            let frame = self.shape("ADDED", &object, None)?;
+            self.ready.push_back(frame);
         }
         self.position = listing.revision;
         if mark_end {
@@ -267,6 +266,13 @@ impl Watcher {
                     }
                 }
                 Ok(events) => {
+                    let events = match self.in_version(events).await {
+                        Ok(events) => events,
+                        Err(status) => {
+                            self.ended = true;
+                            return Some(frame("ERROR", status.to_value().to_string().as_bytes()));
+                        }
+                    };
                     for event in events {
                         self.position = event.revision;
                         match self.take(&event) {
@@ -283,6 +289,14 @@ impl Watcher {
                     }
                 }
             }
+        }
+    }
+
+    /// Events in the version that is watched, where a webhook converts them.
+    async fn in_version(&self, events: Vec<Arc<WatchEvent>>) -> Result<Vec<Arc<WatchEvent>>, Status> {
+        match &self.served {
+            Some(served) => served.registry.served_events(&self.resource, events).await,
+            None => Ok(events),
         }
     }
 

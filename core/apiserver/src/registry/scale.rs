@@ -6,12 +6,11 @@ use keelson_api::{GroupVersionKind, Object, ResourceInfo, Status, convert, selec
 use serde_json::{Map, Value, json};
 
 use super::{Record, Registry, Target, WriteOptions};
-use crate::cache;
 
 impl Registry {
     /// The scale of an object.
-    pub fn scale(&self, target: &Target) -> Result<Value, Status> {
-        scale_of(&target.resource, &cache::decode(&self.get(target)?.bytes)?)
+    pub async fn scale(&self, target: &Target) -> Result<Value, Status> {
+        scale_of(&target.resource, &self.read(target, &self.get(target)?.bytes).await?)
     }
 
     /// Sets the number of replicas.
@@ -30,7 +29,7 @@ impl Registry {
             Ok(object)
         };
         let written = self.update(target, options, change).await?;
-        scale_of(&target.resource, &cache::decode(&written.bytes)?)
+        scale_of(&target.resource, &self.read(target, &written.bytes).await?)
     }
 
     /// Applies a number of replicas: whoever else manages it is in conflict, unless `force` takes it.
@@ -70,7 +69,7 @@ impl Registry {
         };
         let options = WriteOptions { record: Record::Kept, ..options.clone() };
         let written = self.update(target, &options, change).await?;
-        scale_of(&target.resource, &cache::decode(&written.bytes)?)
+        scale_of(&target.resource, &self.read(target, &written.bytes).await?)
     }
 }
 

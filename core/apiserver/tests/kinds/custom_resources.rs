@@ -168,12 +168,12 @@ async fn versions_differ_in_name_and_by_their_own_schema() {
 }
 
 #[tokio::test]
-async fn what_is_not_evaluated_is_refused_with_the_definition() {
+async fn what_cannot_be_asked_or_evaluated_is_refused_with_the_definition() {
     let server = Server::start().await;
     let mut definition = shirts();
     definition["spec"]["conversion"] = json!({"strategy": "Webhook"});
     let message = server.post(DEFINITIONS, definition).await.fails(422);
-    assert!(message.contains("spec.conversion.strategy: Unsupported value: \"Webhook\""), "{message}");
+    assert!(message.contains("spec.conversion.webhook.clientConfig: Required value"), "{message}");
 }
 
 #[tokio::test]

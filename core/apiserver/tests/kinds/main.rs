@@ -10,6 +10,7 @@ mod https;
 mod authentication;
 mod bad_input;
 mod certificates;
+mod conversion;
 mod custom_resources;
 mod events;
 mod insight;

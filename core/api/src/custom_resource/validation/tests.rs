@@ -74,7 +74,7 @@ fn names_versions_and_conversion_are_checked() {
     for text in [
         r#"metadata.name: Invalid value: "wrong": must be spec.names.plural+"."+spec.group"#,
         r#"spec.scope: Unsupported value: "Everywhere": supported values: "Cluster", "Namespaced""#,
-        r#"spec.conversion.strategy: Unsupported value: "Webhook": supported values: "None""#,
+        "spec.conversion.webhook.clientConfig: Required value: required when strategy is set to Webhook, but not allowed if it's not set to Webhook",
         "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required",
         "must have exactly one version marked as storage version",
     ] {

@@ -83,7 +83,7 @@ impl MutatingWebhooks {
 }
 
 /// Applies a webhook's patch; whether it has changed anything.
-fn apply(
+async fn apply(
     hook: &Hook,
     seen: &Seen<'_>,
     view: &super::request::View<'_>,
@@ -106,7 +106,7 @@ fn apply(
         return Ok(false);
     }
     let before = object.clone();
-    seen.take(object, changed, view)?;
+    seen.take(object, changed, view).await?;
     Ok(*object != before)
 }
 
@@ -134,7 +134,8 @@ impl Admission for MutatingWebhooks {
             if !rounds.has_turn(hook) {
                 continue;
             }
-            let documents = Documents { object: seen.document(new, &view)?, old: seen.old(&view)? };
+            let documents =
+                Documents { object: seen.document(new, &view).await?, old: seen.old(&view).await? };
             let outcome = ask(hook, attributes, &seen, &view, &documents, deadline, true).await;
             let place = format!("round_{}_index_{index}", rounds.number());
             let answer = match outcome {
@@ -156,7 +157,7 @@ impl Admission for MutatingWebhooks {
             };
             let patch = answer.and_then(|answer| answer.patch);
             let changed = match patch {
-                Some(operations) => apply(hook, &seen, &view, documents, &operations, object)?,
+                Some(operations) => apply(hook, &seen, &view, documents, &operations, object).await?,
                 None => false,
             };
             let note = json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": changed});

@@ -126,13 +126,14 @@ impl<'a> Seen<'a> {
     }
 
     /// The new state in a version; null for a deletion.
-    pub fn document(&self, object: Option<&Object>, view: &View<'_>) -> Result<Value, Status> {
+    pub async fn document(&self, object: Option<&Object>, view: &View<'_>) -> Result<Value, Status> {
         let Some(object) = object.filter(|object| !object.0.is_empty()) else { return Ok(Value::Null) };
         match self.form() {
             Form::Scale => scale::scale_of(self.attributes.resource, object),
             Form::Other => Ok(object.clone().into_value()),
             Form::Whole => {
-                let mut object = object.clone();
+                let resource = self.attributes.resource;
+                let mut object = self.registry.in_version(resource, object.clone(), &view.whole).await?;
                 convert::convert(&mut object, &view.whole);
                 Ok(object.into_value())
             }
@@ -140,13 +141,13 @@ impl<'a> Seen<'a> {
     }
 
     /// The old state in a version; null where there is none.
-    pub fn old(&self, view: &View<'_>) -> Result<Value, Status> {
-        self.document(self.attributes.old, view)
+    pub async fn old(&self, view: &View<'_>) -> Result<Value, Status> {
+        self.document(self.attributes.old, view).await
     }
 
     /// Takes a changed document as the new state: in the stored version, with defaults, and without what a writer may
     /// not set.
-    pub fn take(&self, object: &mut Object, changed: Value, view: &View<'_>) -> Result<(), Status> {
+    pub async fn take(&self, object: &mut Object, changed: Value, view: &View<'_>) -> Result<(), Status> {
         let mut new = Object::from_value(changed).map_err(Status::internal)?;
         if new.gvk() != view.kind {
             let text = format!("the kind of the object was changed from {:?} to {:?}", view.kind, new.gvk());
@@ -160,7 +161,7 @@ impl<'a> Seen<'a> {
             }
             Form::Other => *object = new,
             Form::Whole => {
-                self.read(&mut new, view)?;
+                self.read(&mut new, view).await?;
                 self.settle(&mut new, object)?;
                 *object = new;
             }
@@ -169,7 +170,7 @@ impl<'a> Seen<'a> {
     }
 
     /// Reads a document as one that a client has sent.
-    fn read(&self, new: &mut Object, view: &View<'_>) -> Result<(), Status> {
+    async fn read(&self, new: &mut Object, view: &View<'_>) -> Result<(), Status> {
         let resource = self.attributes.resource;
         let found = self.catalog.find(view.subject.group, view.subject.version, view.subject.resource);
         let seen = found.map_or(resource, |it| it);
@@ -188,7 +189,9 @@ impl<'a> Seen<'a> {
         if let Some(custom) = &seen.custom {
             custom.apply_defaults(new);
         }
-        convert::convert(new, &convert::storage_kind(resource));
+        let worked_with = convert::storage_kind(resource);
+        *new = self.registry.in_version(resource, std::mem::take(new), &worked_with).await?;
+        convert::convert(new, &worked_with);
         Ok(())
     }
 

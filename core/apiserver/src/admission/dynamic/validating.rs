@@ -29,7 +29,7 @@ impl ValidatingWebhooks {
 /// The webhooks that are asked, each with its view and the place of its documents.
 type Concerned<'a> = (Vec<(&'a Arc<Hook>, View<'a>, usize)>, Vec<(View<'a>, Documents)>);
 
-fn concerned<'a>(
+async fn concerned<'a>(
     hooks: &'a [Arc<Hook>],
     seen: &Seen<'a>,
     object: Option<&'a Object>,
@@ -40,7 +40,8 @@ fn concerned<'a>(
         let place = match views.iter().position(|(known, _)| *known == view) {
             Some(place) => place,
             None => {
-                let documents = Documents { object: seen.document(object, &view)?, old: seen.old(&view)? };
+                let documents =
+                    Documents { object: seen.document(object, &view).await?, old: seen.old(&view).await? };
                 views.push((view.clone(), documents));
                 views.len() - 1
             }
@@ -65,7 +66,7 @@ impl Admission for ValidatingWebhooks {
         let hooks = self.hooks.current();
         let catalog = registry.catalog();
         let seen = Seen::new(registry, &catalog, attributes);
-        let (asked, views) = concerned(&hooks, &seen, object)?;
+        let (asked, views) = concerned(&hooks, &seen, object).await?;
         if asked.is_empty() {
             return Ok(());
         }
