@@ -39,7 +39,9 @@ fn the_default_profile_has_its_operators_ready_with_version_and_age() {
         "namespace",
         "nodelifecycle",
         "replicaset",
+        "resourcequota",
         "serviceaccount",
+        "storageprotection",
     ] {
         let row =
             rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("{name} is missing: {table}"));

@@ -1,8 +1,29 @@
 //! Quantities: `100m`, `1.5Gi`, `2e3`.
 
+use std::fmt;
+
 /// A quantity in thousand-millionths (nano) of its unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Quantity(i128);
+
+/// By which suffixes a quantity is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// `m`, `k`, `M`: powers of ten.
+    #[default]
+    Decimal,
+    /// `Ki`, `Mi`: powers of two.
+    Binary,
+    /// `e3`, `e6`.
+    Exponent,
+}
+
+/// A quantity that keeps the way in which it is written through sums.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Amount {
+    quantity: Quantity,
+    format: Format,
+}
 
 /// Why a text is no quantity.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -54,22 +75,92 @@ impl Quantity {
     }
 }
 
+impl Amount {
+    /// Reads a quantity with its format.
+    pub fn parse(text: &str) -> Result<Self, QuantityError> {
+        let quantity = Quantity::parse(text)?;
+        let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-'));
+        let is_exponent = suffix.len() > 1 && suffix.starts_with(['e', 'E']) && !suffix.ends_with('i');
+        let format = match (suffix.ends_with('i'), is_exponent) {
+            (true, _) => Format::Binary,
+            (false, true) => Format::Exponent,
+            (false, false) => Format::Decimal,
+        };
+        Ok(Amount { quantity, format })
+    }
+
+    /// A whole number.
+    pub fn whole(number: i64) -> Self {
+        Amount { quantity: Quantity(i128::from(number) * NANO), format: Format::Decimal }
+    }
+
+    /// How much it is.
+    pub fn quantity(self) -> Quantity {
+        self.quantity
+    }
+
+    /// Whether it is nothing.
+    pub fn is_zero(self) -> bool {
+        self.quantity == Quantity::ZERO
+    }
+
+    /// The sum, written as the first that is not nothing. What does not fit stays the largest that does.
+    #[must_use]
+    pub fn plus(self, other: Amount) -> Amount {
+        let format = if self.is_zero() { other.format } else { self.format };
+        Amount { quantity: Quantity(self.quantity.0.saturating_add(other.quantity.0)), format }
+    }
+
+    /// The difference.
+    #[must_use]
+    pub fn minus(self, other: Amount) -> Amount {
+        let format = if self.is_zero() { other.format } else { self.format };
+        Amount { quantity: Quantity(self.quantity.0.saturating_sub(other.quantity.0)), format }
+    }
+
+    /// The larger one.
+    #[must_use]
+    pub fn max(self, other: Amount) -> Amount {
+        if other.quantity > self.quantity { other } else { self }
+    }
+}
+
+impl PartialEq for Amount {
+    fn eq(&self, other: &Self) -> bool {
+        self.quantity == other.quantity
+    }
+}
+
+impl PartialOrd for Amount {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.quantity.cmp(&other.quantity))
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&written(self.quantity.0, self.format))
+    }
+}
+
 /// A quantity as it is stored: the largest suffix of its kind that leaves a whole number.
 pub fn canonical(text: &str) -> Result<String, QuantityError> {
-    let Quantity(nano) = Quantity::parse(text)?;
-    let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-'));
+    Amount::parse(text).map(|amount| amount.to_string())
+}
+
+fn written(nano: i128, format: Format) -> String {
     if nano == 0 {
-        return Ok("0".to_owned());
+        return "0".to_owned();
     }
     let is_small = nano.abs() < 1024 * NANO;
-    if suffix.ends_with('i') && !is_small && nano % NANO == 0 {
+    if format == Format::Binary && !is_small && nano % NANO == 0 {
         let mut number = nano / NANO;
         let mut power = 0;
         while power + 1 < BINARY.len() && number % 1024 == 0 {
             number /= 1024;
             power += 1;
         }
-        return Ok(format!("{number}{}", BINARY[power]));
+        return format!("{number}{}", BINARY[power]);
     }
     let mut number = nano;
     let mut power = 0;
@@ -77,9 +168,8 @@ pub fn canonical(text: &str) -> Result<String, QuantityError> {
         number /= 1000;
         power += 1;
     }
-    let is_exponent = suffix.len() > 1 && suffix.starts_with(['e', 'E']) && !suffix.ends_with('i');
-    let tail = if is_exponent { EXPONENTS[power] } else { DECIMAL[power] };
-    Ok(format!("{number}{tail}"))
+    let tail = if format == Format::Exponent { EXPONENTS[power] } else { DECIMAL[power] };
+    format!("{number}{tail}")
 }
 
 const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];

@@ -25,17 +25,25 @@ pub use remarks::Remarks;
 pub mod certificates;
 pub mod chain;
 pub mod configuration;
+pub mod default_class;
 pub mod default_toleration_seconds;
 pub mod dynamic;
+pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
+pub mod persistent_volume_claim_resize;
 pub mod plugins;
+pub mod pod_security;
+pub mod pod_topology_labels;
 pub mod priority;
 pub mod remarks;
+pub mod resource_quota;
 pub mod role_escalation;
 pub mod runtime_class;
 pub mod service_account;
 pub mod service_allocation;
+pub mod storage_object_in_use_protection;
+pub mod taint_nodes_by_condition;
 
 /// What is done to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

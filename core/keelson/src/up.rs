@@ -27,7 +27,6 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::api_server_options::ApiServerOptions;
 use crate::cli::UpOptions;
 use crate::cluster::{Cluster, Folder, Holder, Lock, Notes, Profile};
 use crate::components::{self, Components, Failure, Node};
@@ -274,7 +273,7 @@ async fn serve(
     let since = Instant::now();
     tokio::spawn(memory::give_back());
     let (server, network) = tokio::join!(
-        start_server(folder, &cluster, &options.api_server),
+        start_server(folder, &cluster, options),
         NodeNetwork::start(components::network_config(folder, &cluster))
     );
     let server = server?;
@@ -340,11 +339,7 @@ fn announce(
     Ok(())
 }
 
-async fn start_server(
-    folder: &Folder,
-    cluster: &Cluster,
-    options: &ApiServerOptions,
-) -> anyhow::Result<ApiServer> {
+async fn start_server(folder: &Folder, cluster: &Cluster, options: &UpOptions) -> anyhow::Result<ApiServer> {
     let address = components::node_address(cluster);
     let bind = SocketAddr::from((Ipv4Addr::UNSPECIFIED, cluster.api_port));
     let mut config = Config {
@@ -354,7 +349,11 @@ async fn start_server(
         git_version: crate::GIT_VERSION.to_owned(),
         ..Config::new(folder.path().to_owned(), bind)
     };
-    options.apply(&mut config)?;
+    options.api_server.apply(&mut config)?;
+    if options.profile.or(cluster.profile) == Some(Profile::Minimal) {
+        // What they set, only an operator takes away.
+        config.admission.leave_out(&["TaintNodesByCondition", "StorageObjectInUseProtection"]);
+    }
     let server = ApiServer::start(config).await?;
     let url = format!("https://127.0.0.1:{}", server.address().port());
     let text = server.pki().kubeconfig(&url, "kubernetes-admin", &[MASTERS])?;

@@ -110,7 +110,9 @@ pub fn all() -> Vec<Arc<dyn kit::Operator>> {
         keelson_operator_namespace::operator(),
         keelson_operator_nodelifecycle::operator(),
         keelson_operator_replicaset::operator(),
+        keelson_operator_resourcequota::operator(),
         keelson_operator_serviceaccount::operator(),
+        keelson_operator_storageprotection::operator(),
     ]
 }
 

@@ -17,6 +17,15 @@ pub struct Config {
     pub control_file: Option<PathBuf>,
 }
 
+impl Config {
+    /// Leaves plugins out that nobody has asked for by name.
+    pub fn leave_out(&mut self, names: &[&str]) {
+        let asked = |name: &&&str| !self.enable.iter().chain(&self.disable).any(|it| it == **name);
+        let more: Vec<String> = names.iter().filter(asked).map(|name| (*name).to_owned()).collect();
+        self.disable.extend(more);
+    }
+}
+
 /// Why plugins cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -98,6 +107,11 @@ impl Configurations {
             }
         }
         Ok(Configurations { path: path.to_owned(), plugins: document.plugins })
+    }
+
+    /// An error in the file.
+    pub(super) fn invalid(&self, what: String) -> ConfigError {
+        invalid(&self.path, what)
     }
 
     /// What the file says of a plugin: inline, or in a file of its own relative to it. `kind` is what is expected there.

@@ -18,8 +18,8 @@ pub struct NamespaceLifecycle;
 
 #[async_trait]
 impl Admission for NamespaceLifecycle {
-    fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.operation != Operation::Connect
+    fn handles(&self, _attributes: &Attributes<'_>) -> bool {
+        true
     }
 
     async fn validate(
@@ -41,12 +41,16 @@ impl Admission for NamespaceLifecycle {
             }
             return Ok(());
         }
-        let (Operation::Create, Some(namespace)) = (attributes.operation, attributes.namespace) else {
+        let Some(namespace) = attributes.namespace.filter(|_| attributes.operation != Operation::Delete)
+        else {
             return Ok(());
         };
         let Some(found) = registry.resource(&namespaces).get(namespace) else {
             return Err(Status::not_found(&namespaces, namespace));
         };
+        if attributes.operation != Operation::Create {
+            return Ok(());
+        }
         if cache::decode(&found.bytes)?.deletion_timestamp().is_none() {
             return Ok(());
         }

@@ -6,17 +6,25 @@ use super::certificates::{
     CertificateApproval, CertificateRequests, CertificateSigning, CertificateSubjectRestriction,
 };
 use super::configuration::{Config, ConfigError, Configurations};
+use super::default_class::DefaultClass;
 use super::default_toleration_seconds::DefaultTolerationSeconds;
 use super::dynamic::hooks::Hooks;
 use super::dynamic::mutating::MutatingWebhooks;
 use super::dynamic::validating::ValidatingWebhooks;
+use super::limit_ranger::LimitRanger;
 use super::namespace_lifecycle::NamespaceLifecycle;
 use super::node_restriction::NodeRestriction;
+use super::persistent_volume_claim_resize::PersistentVolumeClaimResize;
+use super::pod_security::PodSecurity;
+use super::pod_topology_labels::PodTopologyLabels;
 use super::priority::Priority;
+use super::resource_quota::ResourceQuota;
 use super::role_escalation::RoleEscalation;
 use super::runtime_class::RuntimeClass;
 use super::service_account::ServiceAccount;
 use super::service_allocation::ServiceAllocation;
+use super::storage_object_in_use_protection::StorageObjectInUseProtection;
+use super::taint_nodes_by_condition::TaintNodesByCondition;
 use super::{Admission, Chain};
 use crate::authorization::{Authorizer, rbac::Rbac};
 use crate::cache::WatchCache;
@@ -101,16 +109,24 @@ pub fn is_known(name: &str) -> bool {
 fn make(
     name: &str,
     parts: &Parts,
-    _configurations: &Configurations,
+    configurations: &Configurations,
 ) -> Result<Option<Arc<dyn Admission>>, ConfigError> {
     let hooks = |plural: &str| Hooks::new(plural, &parts.cache, Arc::clone(&parts.resolver));
     Ok(Some(match name {
         "NamespaceLifecycle" => Arc::new(NamespaceLifecycle),
+        "LimitRanger" => Arc::new(LimitRanger),
         "ServiceAccount" => Arc::new(ServiceAccount),
         "NodeRestriction" => Arc::new(NodeRestriction),
+        "TaintNodesByCondition" => Arc::new(TaintNodesByCondition),
+        "PodSecurity" => Arc::new(PodSecurity::new(configurations)?),
         "Priority" => Arc::new(Priority),
         "DefaultTolerationSeconds" => Arc::new(DefaultTolerationSeconds),
+        "DefaultStorageClass" => Arc::new(DefaultClass::STORAGE),
+        "StorageObjectInUseProtection" => Arc::new(StorageObjectInUseProtection),
+        "PersistentVolumeClaimResize" => Arc::new(PersistentVolumeClaimResize),
         "RuntimeClass" => Arc::new(RuntimeClass),
+        "DefaultIngressClass" => Arc::new(DefaultClass::INGRESS),
+        "PodTopologyLabels" => Arc::new(PodTopologyLabels),
         "MutatingAdmissionWebhook" => Arc::new(MutatingWebhooks::new(hooks("mutatingwebhookconfigurations"))),
         "ValidatingAdmissionWebhook" => {
             Arc::new(ValidatingWebhooks::new(hooks("validatingwebhookconfigurations")))
@@ -118,6 +134,7 @@ fn make(
         "CertificateApproval" => Arc::new(CertificateApproval(parts.authorizer.clone())),
         "CertificateSigning" => Arc::new(CertificateSigning(parts.authorizer.clone())),
         "CertificateSubjectRestriction" => Arc::new(CertificateSubjectRestriction),
+        "ResourceQuota" => Arc::new(ResourceQuota::new(configurations)?),
         _ => return Ok(None),
     }))
 }

@@ -29,7 +29,8 @@ fn default_class(registry: &Registry, classes: &GroupResource) -> Result<Option<
 #[async_trait]
 impl Admission for Priority {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.is_write() && attributes.is("", "pods")
+        attributes.is_write()
+            && (attributes.is("", "pods") || attributes.is("scheduling.k8s.io", "priorityclasses"))
     }
 
     async fn mutate(
@@ -86,5 +87,24 @@ impl Admission for Priority {
         object.set(&["spec", "priority"], priority.into());
         object.set(&["spec", "preemptionPolicy"], policy.into());
         Ok(())
+    }
+
+    async fn validate(
+        &self,
+        registry: &Registry,
+        attributes: &Attributes<'_>,
+        object: Option<&Object>,
+    ) -> Result<(), Status> {
+        let is_default =
+            object.is_some_and(|class| class.get(&["globalDefault"]) == Some(&Value::Bool(true)));
+        if !is_default || !attributes.is("scheduling.k8s.io", "priorityclasses") {
+            return Ok(());
+        }
+        match default_class(registry, &attributes.group_resource())?.as_ref().and_then(Object::name) {
+            Some(other) if other != attributes.name => Err(attributes.forbidden(&format!(
+                "PriorityClass {other} is already marked as default. Only one default can exist"
+            ))),
+            Some(_) | None => Ok(()),
+        }
     }
 }

@@ -29,10 +29,12 @@ fn take_over(pod: &mut Object, class: &Object) -> Result<(), String> {
         let own = pod.get(&["spec", "nodeSelector"]).and_then(Value::as_object);
         let mut merged: Map<String, Value> = own.cloned().unwrap_or_default();
         for (label, value) in wanted {
-            if merged.insert(label.clone(), value.clone()).is_some_and(|own| own != *value) {
+            let own = merged.insert(label.clone(), value.clone());
+            if let Some(own) = own.filter(|own| own != value) {
                 return Err(format!(
-                    "conflict: runtimeClass.scheduling.nodeSelector[{label}] = {}; pod.spec.nodeSelector[{label}] differs",
-                    value.as_str().unwrap_or_default()
+                    "conflict: runtimeClass.scheduling.nodeSelector[{label}] = {}; pod.spec.nodeSelector[{label}] = {}",
+                    value.as_str().unwrap_or_default(),
+                    own.as_str().unwrap_or_default()
                 ));
             }
         }

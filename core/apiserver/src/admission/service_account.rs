@@ -9,6 +9,8 @@ use super::{Admission, Attributes, Operation};
 use crate::cache;
 use crate::registry::Registry;
 
+mod secret_references;
+
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// A bit over an hour: the kubelet asks for a new token well before.
 const LIFETIME: i64 = 3607;
@@ -65,10 +67,30 @@ fn mount(pod: &mut Object) {
     }
 }
 
+fn account(registry: &Registry, attributes: &Attributes<'_>, name: &str) -> Result<Object, Status> {
+    let namespace = attributes.namespace.unwrap_or_default();
+    let accounts = GroupResource::new("", "serviceaccounts");
+    match registry.resource(&accounts).get(&format!("{namespace}/{name}")) {
+        Some(found) => cache::decode(&found.bytes),
+        None => Err(attributes.forbidden(&format!(
+            "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
+        ))),
+    }
+}
+
+fn named(pod: &Object) -> Option<&str> {
+    pod.get_str(&["spec", "serviceAccountName"]).filter(|name| !name.is_empty())
+}
+
 #[async_trait]
 impl Admission for ServiceAccount {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.operation == Operation::Create && attributes.is("", "pods")
+        attributes.is_of("", "pods")
+            && match attributes.operation {
+                Operation::Create => attributes.subresource.is_empty(),
+                Operation::Update => attributes.subresource == "ephemeralcontainers",
+                Operation::Delete | Operation::Connect => false,
+            }
     }
 
     async fn mutate(
@@ -77,33 +99,13 @@ impl Admission for ServiceAccount {
         attributes: &Attributes<'_>,
         object: &mut Object,
     ) -> Result<(), Status> {
-        let resource = attributes.resource.group_resource();
-        if attributes.operation != Operation::Create
-            || resource != GroupResource::new("", "pods")
-            || !attributes.subresource.is_empty()
-        {
+        if attributes.operation != Operation::Create || object.annotation(MIRROR).is_some() {
             return Ok(());
         }
-        let refuse = |detail: String| Status::forbidden(&resource, attributes.name, &detail);
-        if object.annotation(MIRROR).is_some() {
-            if object.get_str(&["spec", "serviceAccountName"]).is_some_and(|name| !name.is_empty()) {
-                return Err(refuse("a mirror pod may not reference service accounts".to_owned()));
-            }
-            return Ok(());
-        }
-        let named = object.get_str(&["spec", "serviceAccountName"]).filter(|name| !name.is_empty());
-        let account = named.unwrap_or("default").to_owned();
-        object.set(&["spec", "serviceAccountName"], account.as_str().into());
-        object.set(&["spec", "serviceAccount"], account.as_str().into());
-        let namespace = attributes.namespace.unwrap_or_default();
-        let accounts = GroupResource::new("", "serviceaccounts");
-        let Some(found) = registry.resource(&accounts).get(&format!("{namespace}/{account}")) else {
-            let detail = format!(
-                "error looking up service account {namespace}/{account}: serviceaccount {account:?} not found"
-            );
-            return Err(refuse(detail));
-        };
-        let found = cache::decode(&found.bytes)?;
+        let name = named(object).unwrap_or("default").to_owned();
+        object.set(&["spec", "serviceAccountName"], name.as_str().into());
+        object.set(&["spec", "serviceAccount"], name.as_str().into());
+        let found = account(registry, attributes, &name)?;
         let automount = object
             .get(&["spec", "automountServiceAccountToken"])
             .or_else(|| found.get(&["automountServiceAccountToken"]))
@@ -118,6 +120,31 @@ impl Admission for ServiceAccount {
             object.set(&["spec", "imagePullSecrets"], secrets.clone());
         }
         Ok(())
+    }
+
+    async fn validate(
+        &self,
+        registry: &Registry,
+        attributes: &Attributes<'_>,
+        object: Option<&Object>,
+    ) -> Result<(), Status> {
+        let Some(pod) = object else { return Ok(()) };
+        if pod.annotation(MIRROR).is_some() {
+            return secret_references::mirror_fault(pod)
+                .map_or(Ok(()), |text| Err(attributes.forbidden(text)));
+        }
+        let Some(name) = named(pod) else {
+            let namespace = attributes.namespace.unwrap_or_default();
+            let text = format!("no service account specified for pod {namespace}/{}", attributes.name);
+            return Err(attributes.forbidden(&text));
+        };
+        let found = account(registry, attributes, name)?;
+        if !secret_references::is_enforced(&found) {
+            return Ok(());
+        }
+        let only_ephemeral = attributes.operation == Operation::Update;
+        secret_references::fault(&found, pod, only_ephemeral)
+            .map_or(Ok(()), |text| Err(attributes.forbidden(&text)))
     }
 }
 

@@ -8,3 +8,4 @@ mod host;
 mod kubectl;
 mod namespace;
 mod serviceaccount;
+mod storageprotection;
