@@ -1,5 +1,6 @@
 //! What the server fills in before an object is stored.
 
+mod flow_control;
 mod pod;
 pub(crate) mod webhook;
 mod workload;
@@ -92,6 +93,12 @@ pub fn apply_defaults(gvk: &GroupVersionKind, object: &mut Object) {
             "admissionregistration.k8s.io",
             "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration",
         ) => webhook::configuration(object),
+        (crate::flow_control::GROUP, "FlowSchema") => {
+            flow_control::schema(child_map(&mut object.0, "spec"));
+        }
+        (crate::flow_control::GROUP, "PriorityLevelConfiguration") => {
+            flow_control::level(child_map(&mut object.0, "spec"));
+        }
         ("networking.k8s.io", "NetworkPolicy") => network_policy(child_map(&mut object.0, "spec")),
         ("scheduling.k8s.io", "PriorityClass") => {
             fill(&mut object.0, "preemptionPolicy", "PreemptLowerPriority")

@@ -13,6 +13,7 @@
 //! - [`defaults`], [`validation`]: what the server fills in, and what it refuses.
 //! - [`admission`]: which requests webhooks and policies are about, and what is said between them and the server.
 //! - [`warnings`]: what is accepted, and still worth a word.
+//! - [`flow_control`]: the flow schemas and priority levels that every cluster has.
 //! - [`protobuf`]: documents in Kubernetes' binary encoding.
 //! - [`table`]: what kubectl prints.
 //! - [`openapi`]: documents of all that.
@@ -25,6 +26,7 @@ pub mod convert;
 pub mod custom_resource;
 pub mod defaults;
 pub mod document;
+pub mod flow_control;
 pub mod kinds;
 pub mod limits;
 pub mod names;

@@ -6,6 +6,7 @@ mod cluster;
 mod config;
 mod event;
 mod field_error;
+mod flow_control;
 mod metadata;
 mod network;
 mod pod;

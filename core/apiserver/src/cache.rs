@@ -157,6 +157,11 @@ impl WatchCache {
         }
     }
 
+    /// The cache of a resource of which something was ever asked or stored.
+    pub fn known(&self, resource: &GroupResource) -> Option<Arc<ResourceCache>> {
+        self.resources.read().get(resource).cloned()
+    }
+
     /// The caches of all resources that were ever asked for or stored.
     pub fn all(&self) -> Vec<(GroupResource, Arc<ResourceCache>)> {
         let resources = self.resources.read();
@@ -199,6 +204,22 @@ impl ResourceCache {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many objects there are, and how many bytes the first few have on average.
+    pub fn size(&self, sample: usize) -> (u64, u64) {
+        let state = self.state.read();
+        let (mut bytes, mut seen) = (0, 0_u64);
+        for object in state.objects.values().take(sample) {
+            bytes += object.bytes.len() as u64;
+            seen += 1;
+        }
+        (state.objects.len() as u64, bytes / seen.max(1))
+    }
+
+    /// How many wait for events of everything, and of a namespace.
+    pub fn watchers(&self, namespace: Option<&str>) -> usize {
+        self.followers.count(namespace)
     }
 
     /// The revision of the last change.

@@ -14,6 +14,7 @@ use crate::authentication::impersonate;
 use crate::authorization::rbac::Rbac;
 use crate::authorization::{Authorizer, Decision};
 use crate::custom_resources::{Settled, is_definitions};
+use crate::flow_control::{self, FlowControl};
 use crate::identity::Identity;
 use crate::insight::Insight;
 use crate::kubelet_proxy::KubeletProxy;
@@ -42,6 +43,8 @@ pub mod watch;
 pub struct ApiState {
     /// Metrics and health.
     pub insight: Insight,
+    /// Whose turn it is.
+    pub flow_control: Arc<FlowControl>,
     /// How long a request may take that is no watch or stream.
     pub request_timeout: std::time::Duration,
     /// The registry.
@@ -135,8 +138,23 @@ async fn serve(
     request: Request<Body>,
 ) -> Result<Response, Status> {
     let identity = impersonate(state.authorizer.as_ref(), identity, request.headers()).await?;
+    Ok(match state.flow_control.enter(&state.registry, &identity, &info).await {
+        Ok(turn) => turn.hold(serve_in_turn(state, identity, info, request).await),
+        Err(refusal) => *refusal,
+    })
+}
+
+async fn serve_in_turn(
+    state: &Arc<ApiState>,
+    identity: Identity,
+    info: RequestInfo,
+    request: Request<Body>,
+) -> Result<Response, Status> {
     authorize(state, &identity, &info).await?;
     if !info.is_resource {
+        if info.path == flow_control::DUMP && request.method() == Method::GET {
+            return Ok(state.flow_control.dump_levels().into_response());
+        }
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
         if let Some(answer) = state.insight.serve(&info, method, uri, headers, &state.git_version).await {
             return answer;

@@ -14,6 +14,7 @@ use keelson_metrics::{IntCounter, IntCounterVec, IntGauge, RegistryError};
 
 use keelson_api::Status;
 
+use crate::flow_control::Waited;
 use crate::http::ApiState;
 use crate::identity::Identity;
 use crate::registry::Registry;
@@ -79,8 +80,6 @@ pub struct Insight {
 pub struct Call {
     series: Option<Arc<Series>>,
     began: Instant,
-    /// How long it waited for its turn, which is no time of its own.
-    pub waited: Duration,
     is_long_running: bool,
     _in_flight: Option<InFlight>,
     /// What it is known by.
@@ -156,7 +155,6 @@ impl Insight {
             _in_flight: (!is_long_running).then(|| InFlight::new(kind)),
             series: self.requests.series(registry, info, request.headers()),
             began: Instant::now(),
-            waited: Duration::ZERO,
             is_long_running,
             trace: Trace::of(request),
         }
@@ -165,10 +163,11 @@ impl Insight {
     /// Counts an answer, and marks it with the request's id.
     pub fn end(&self, call: Call, mut response: Response) -> Response {
         let elapsed = call.began.elapsed();
+        let waited = response.extensions().get::<Waited>().map_or(Duration::ZERO, |waited| waited.0);
         let code = response.status().as_u16();
         call.trace.mark(response.headers_mut());
-        if !call.is_long_running && elapsed.saturating_sub(call.waited) > SLOW {
-            call.trace.warn_slow(elapsed, call.waited, code);
+        if !call.is_long_running && elapsed.saturating_sub(waited) > SLOW {
+            call.trace.warn_slow(elapsed, waited, code);
         }
         let Some(series) = call.series else { return response };
         if call.is_long_running && code < 400 {
@@ -183,7 +182,7 @@ impl Insight {
             });
         }
         let size = response.body().size_hint().exact();
-        series.answered(code, elapsed, elapsed.saturating_sub(call.waited), size);
+        series.answered(code, elapsed, elapsed.saturating_sub(waited), size);
         response
     }
 

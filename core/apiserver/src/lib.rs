@@ -6,6 +6,7 @@
 //! | [`cache`] | what the store holds, ready to be listed and watched |
 //! | [`custom_resources`] | serves the kinds that CustomResourceDefinitions define |
 //! | [`remote`] | calls servers outside: webhooks, extensions |
+//! | [`flow_control`] | which requests are served first when there are too many |
 //! | [`insight`] | metrics, health, and the trace of a request |
 //! | [`conversion`] | between versions of custom resources, by webhooks |
 //! | [`registry`] | reads and writes objects of every resource by the same rules |
@@ -18,6 +19,7 @@ pub mod certificates;
 pub mod conversion;
 pub mod custom_resources;
 mod expiring_cache;
+pub mod flow_control;
 pub mod http;
 pub mod identity;
 pub mod insight;

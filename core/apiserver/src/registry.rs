@@ -168,6 +168,11 @@ impl Registry {
         self.cache.resource(resource)
     }
 
+    /// The cache of a resource of which something was ever asked or stored.
+    pub fn known(&self, resource: &GroupResource) -> Option<Arc<ResourceCache>> {
+        self.cache.known(resource)
+    }
+
     /// The newest revision that has been taken up.
     pub fn revision(&self) -> u64 {
         self.cache.revision()

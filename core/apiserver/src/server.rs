@@ -9,6 +9,7 @@ use http::{HeaderValue, Request, Response, header};
 use keelson_api::Catalog;
 use keelson_store::{RaftStore, Store};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::admission::configuration::ConfigError;
 use crate::admission::plugins;
@@ -19,6 +20,7 @@ use crate::authorization::{self, Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use crate::cache::WatchCache;
 use crate::certificates::Certificates;
 use crate::custom_resources::CustomResources;
+use crate::flow_control::{self, FlowControl};
 use crate::http::{ApiState, handle};
 use crate::identity::{Identity, MASTERS};
 use crate::insight::health::Hook;
@@ -85,6 +87,9 @@ pub enum StartError {
     Bootstrap(keelson_api::Status),
 }
 
+/// How long background work may take to end.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// A running server.
 pub struct ApiServer {
     state: Arc<ApiState>,
@@ -96,6 +101,8 @@ pub struct ApiServer {
     drain: CancellationToken,
     ending: Arc<AtomicBool>,
     shutdown_delay: std::time::Duration,
+    /// What runs until `stop`.
+    background: TaskTracker,
     listener: tokio::task::JoinHandle<()>,
 }
 
@@ -198,6 +205,11 @@ impl ApiServer {
         let registry = Arc::new(Registry::new(measured, cache, served(), admission));
         repair::start(&registry, config.service_cidr).await.map_err(StartError::Bootstrap)?;
         bootstrap::run(&registry, pki.authority()).await.map_err(StartError::Bootstrap)?;
+        let flow_control = Arc::new(FlowControl::new(&config.limits, &config.metrics)?);
+        flow_control::controller::produce(&registry).await.map_err(StartError::Bootstrap)?;
+        hooks.flow_producer.done();
+        flow_control.load(&registry).map_err(StartError::Bootstrap)?;
+        hooks.flow_consumer.done();
         [hooks.roles, hooks.namespaces, hooks.priority_classes].iter().for_each(Hook::done);
         let stop = CancellationToken::new();
         let definitions =
@@ -205,6 +217,7 @@ impl ApiServer {
         hooks.custom_resources.done();
         let state = Arc::new(ApiState {
             insight,
+            flow_control,
             request_timeout: config.limits.request_timeout,
             registry,
             definitions,
@@ -217,20 +230,34 @@ impl ApiServer {
             git_version: config.git_version.clone(),
             openapi_index: std::sync::OnceLock::new(),
         });
-        tokio::spawn(Arc::clone(&state.registry).expire_events(config.event_ttl, stop.clone()));
-        tokio::spawn(repair::keep(Arc::clone(&state.registry), parts.allocations.clone(), stop.clone()));
+        let background = TaskTracker::new();
+        background.spawn(Arc::clone(&state.registry).expire_events(config.event_ttl, stop.clone()));
+        let kept = Arc::clone(&state.flow_control).keep(Arc::clone(&state.registry), stop.clone());
+        background.spawn(kept);
+        background.spawn(aggregated_roles::keep(Arc::clone(&state.registry), stop.clone()));
+        background.spawn(repair::keep(Arc::clone(&state.registry), parts.allocations.clone(), stop.clone()));
         let certificates = Certificates {
             registry: Arc::clone(&state.registry),
             authorizer: Arc::clone(&state.authorizer),
             pki: Arc::clone(&pki),
         };
-        tokio::spawn(certificates.run(stop.clone()));
-        tokio::spawn(aggregated_roles::keep(Arc::clone(&state.registry), stop.clone()));
+        background.spawn(certificates.run(stop.clone()));
         let (address, listener) = listener::start(Arc::clone(&state), &config, &pki, drain.clone()).await?;
         kubernetes_service::keep(&state.registry, &config, address).await.map_err(StartError::Bootstrap)?;
         hooks.kubernetes_service.done();
         let shutdown_delay = config.limits.shutdown_delay_duration;
-        Ok(ApiServer { state, store, pki, address, stop, drain, ending, shutdown_delay, listener })
+        Ok(ApiServer {
+            state,
+            store,
+            pki,
+            address,
+            stop,
+            drain,
+            ending,
+            shutdown_delay,
+            background,
+            listener,
+        })
     }
 
     /// Where it listens.
@@ -268,6 +295,11 @@ impl ApiServer {
             tracing::warn!(%error, "the listener did not end cleanly");
         }
         self.stop.cancel();
+        self.background.close();
+        // Nobody's write is cut off, and nobody holds the store when it is closed.
+        if tokio::time::timeout(PATIENCE, self.background.wait()).await.is_err() {
+            tracing::warn!(tasks = self.background.len(), "tasks that do not end are left");
+        }
         self.store.close().await;
     }
 }

@@ -2,7 +2,7 @@
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
 
 use crate::Format;
 
@@ -31,6 +31,13 @@ impl Registry {
     /// Values that grow and shrink.
     pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, RegistryError> {
         let made = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.add(made.clone())?;
+        Ok(made)
+    }
+
+    /// Values with fractions that grow and shrink.
+    pub fn floats(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, RegistryError> {
+        let made = GaugeVec::new(Opts::new(name, help), labels)?;
         self.add(made.clone())?;
         Ok(made)
     }

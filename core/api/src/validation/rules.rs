@@ -1,8 +1,10 @@
 //! Which rules a kind has, a line for each.
 
 use super::{
-    FieldError, autoscaler, cluster, config, event, network, pod, rbac, service, storage, webhook, workload,
+    FieldError, autoscaler, cluster, config, event, flow_control, network, pod, rbac, service, storage,
+    webhook, workload,
 };
+use crate::flow_control as flow;
 use crate::kinds::GroupVersionKind;
 use crate::names;
 use crate::object::Object;
@@ -128,6 +130,8 @@ const RULES: &[Rules] = &[
     Rules::of(NETWORKING, "NetworkPolicy").state(network::policy),
     Rules::of(NETWORKING, "ServiceCIDR").state(network::service_cidr),
     Rules::of("node.k8s.io", "RuntimeClass").state(cluster::runtime_class).fixed(&[&["handler"]]),
+    Rules::of(flow::GROUP, "FlowSchema").state(flow_control::schema),
+    Rules::of(flow::GROUP, "PriorityLevelConfiguration").state(flow_control::level),
     Rules::of("policy", "PodDisruptionBudget").state(workload::disruption_budget),
     Rules::of(RBAC, "ClusterRole").name(names::path_segment).state(rbac::cluster_role),
     Rules::of(RBAC, "ClusterRoleBinding")

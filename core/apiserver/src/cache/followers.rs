@@ -86,6 +86,13 @@ impl Followers {
         }
     }
 
+    /// How many follow everything, and a namespace.
+    pub(super) fn count(&self, namespace: Option<&str>) -> usize {
+        let state = self.state.lock();
+        let of = |name| state.namespaces.senders.get(name).map_or(0, watch::Sender::receiver_count);
+        self.all.receiver_count() + namespace.map_or(0, of)
+    }
+
     /// Tells all who may be concerned by some events.
     pub(super) fn wake(&self, events: &[(&str, &WatchEvent)]) {
         let Some((_, last)) = events.last() else { return };

@@ -20,6 +20,10 @@ pub(super) struct Hooks {
     pub(super) namespaces: Hook,
     /// The priority classes that every cluster has are there.
     pub(super) priority_classes: Hook,
+    /// The flow schemas and priority levels that every cluster has are there.
+    pub(super) flow_producer: Hook,
+    /// They are in force.
+    pub(super) flow_consumer: Hook,
     /// Custom resources are served.
     pub(super) custom_resources: Hook,
     /// The Service `kubernetes` leads here.
@@ -55,6 +59,8 @@ pub(super) fn register(
         roles: health.hook("rbac/bootstrap-roles"),
         namespaces: health.hook("start-system-namespaces-controller"),
         priority_classes: health.hook("scheduling/bootstrap-system-priority-classes"),
+        flow_producer: health.hook("priority-and-fairness-config-producer"),
+        flow_consumer: health.hook("priority-and-fairness-config-consumer"),
         custom_resources: health.hook("crd-informer-synced"),
         kubernetes_service: health.hook("start-kubernetes-service-controller"),
     };

@@ -28,7 +28,7 @@ fn administrator() -> Identity {
     Identity::user("admin", &["system:masters"])
 }
 
-async fn metrics(server: &Server) -> String {
+pub(crate) async fn metrics(server: &Server) -> String {
     ask(server, administrator(), "/metrics", &[]).await.2
 }
 

@@ -14,6 +14,7 @@ mod certificates;
 mod conversion;
 mod custom_resources;
 mod events;
+mod flow_control;
 mod insight;
 mod lists;
 mod outside;

@@ -9,6 +9,15 @@ pub(crate) struct LimitOptions {
     /// How long a request may take that is no watch, log or stream.
     #[arg(long, default_value = "60s")]
     pub(crate) request_timeout: SignedDuration,
+    /// Requests at once that change nothing. The sum of this and the next is what priority and fairness shares out.
+    #[arg(long, default_value_t = 400)]
+    pub(crate) max_requests_inflight: u32,
+    /// Requests at once that change something.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) max_mutating_requests_inflight: u32,
+    /// Queue requests by FlowSchemas and PriorityLevelConfigurations; otherwise those beyond the limits are refused.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) enable_priority_and_fairness: bool,
     /// How long the server goes on to serve after it was told to end and says that it is not ready.
     #[arg(long, default_value = "0s")]
     pub(crate) shutdown_delay_duration: SignedDuration,
@@ -30,8 +39,15 @@ impl LimitOptions {
             "--goaway-chance is {}: give a number from 0 to 0.02",
             self.goaway_chance
         );
+        anyhow::ensure!(
+            self.max_requests_inflight.saturating_add(self.max_mutating_requests_inflight) > 0,
+            "--max-requests-inflight and --max-mutating-requests-inflight are both 0: give one of them a place"
+        );
         config.limits = Limits {
             request_timeout,
+            max_requests_inflight: self.max_requests_inflight,
+            max_mutating_requests_inflight: self.max_mutating_requests_inflight,
+            enable_priority_and_fairness: self.enable_priority_and_fairness,
             shutdown_delay_duration: super::duration(
                 "--shutdown-delay-duration",
                 self.shutdown_delay_duration,
