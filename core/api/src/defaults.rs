@@ -78,6 +78,12 @@ pub fn apply_defaults(gvk: &GroupVersionKind, object: &mut Object) {
             }
         }
         ("autoscaling", "HorizontalPodAutoscaler") => autoscaler(child_map(&mut object.0, "spec")),
+        ("apiregistration.k8s.io", "APIService") => {
+            let spec = child_map(&mut object.0, "spec");
+            if let Some(service) = spec.get_mut("service").and_then(Value::as_object_mut) {
+                fill(service, "port", 443);
+            }
+        }
         ("", "Endpoints") => {
             for subset in each(&mut object.0, "subsets") {
                 each(subset, "ports").for_each(|port| fill(port, "protocol", "TCP"));

@@ -1,5 +1,6 @@
 //! Validation of objects: every fault is a [`FieldError`]; all of them make one 422 `Status`.
 
+mod api_service;
 mod at;
 mod autoscaler;
 mod cluster;

@@ -9,6 +9,7 @@ use keelson_api::validation::{ErrorKind, FieldError};
 use keelson_api::{GroupResource, GroupVersionKind, ResourceInfo, Status};
 
 use crate::admission::Remarks;
+use crate::aggregation::Aggregation;
 use crate::authentication::Authenticator;
 use crate::authentication::impersonate;
 use crate::authorization::rbac::Rbac;
@@ -61,6 +62,8 @@ pub struct ApiState {
     pub kubelets: KubeletProxy,
     /// The way to pods, Services and nodes.
     pub proxy: Proxy,
+    /// The groups that other servers serve.
+    pub aggregation: Arc<Aggregation>,
     /// The authority's certificate, in PEM.
     pub authority: String,
     /// The version that `/version` tells, such as `v1.36.0`.
@@ -151,6 +154,9 @@ async fn serve_in_turn(
     request: Request<Body>,
 ) -> Result<Response, Status> {
     authorize(state, &identity, &info).await?;
+    if let Some(extension) = state.aggregation.find(&info.path) {
+        return extension.serve(&identity, request).await;
+    }
     if !info.is_resource {
         if info.path == flow_control::DUMP && request.method() == Method::GET {
             return Ok(state.flow_control.dump_levels().into_response());

@@ -12,6 +12,7 @@
 //! | [`registry`] | reads and writes objects of every resource by the same rules |
 
 pub mod admission;
+pub mod aggregation;
 pub mod authentication;
 pub mod authorization;
 pub mod cache;

@@ -111,7 +111,16 @@ fn validity(params: &mut CertificateParams, days: u64) {
 impl Pki {
     /// Opens the authority of a folder, or makes one.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, PkiError> {
-        let dir = dir.into();
+        Self::open_as(dir.into(), "kubernetes-ca")
+    }
+
+    /// The authority of this server's own identity before extension API servers. It signs nothing else: who has a
+    /// certificate of it may speak for any user there.
+    pub fn front_proxy(&self) -> Result<Self, PkiError> {
+        Self::open_as(self.dir.join("front-proxy"), "front-proxy-ca")
+    }
+
+    fn open_as(dir: PathBuf, subject: &str) -> Result<Self, PkiError> {
         let io = |action| {
             let path = dir.clone();
             move |source| PkiError::Io { action, path, source }
@@ -122,7 +131,7 @@ impl Pki {
         let (certificate, key) = match (read(&certificate_path)?, read(&key_path)?) {
             (Some(certificate), Some(key)) => (certificate, key),
             _ => {
-                let made = authority()?;
+                let made = authority(subject)?;
                 write(&key_path, &made.key, 0o600)?;
                 write(&certificate_path, &made.certificate, 0o644)?;
                 (made.certificate, made.key)
@@ -212,16 +221,15 @@ impl Pki {
     }
 }
 
-fn authority() -> Result<Credential, PkiError> {
-    const SUBJECT: &str = "kubernetes-ca";
+fn authority(subject: &str) -> Result<Credential, PkiError> {
     let mut params = CertificateParams::default();
     validity(&mut params, AUTHORITY_DAYS);
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, SUBJECT);
+    params.distinguished_name.push(DnType::CommonName, subject);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-    let key = KeyPair::generate().map_err(made(SUBJECT))?;
-    let certificate = params.self_signed(&key).map_err(made(SUBJECT))?;
+    let key = KeyPair::generate().map_err(made(subject))?;
+    let certificate = params.self_signed(&key).map_err(made(subject))?;
     Ok(Credential { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::configuration::ConfigError;
 use crate::admission::plugins;
 use crate::admission::service_allocation::repair;
+use crate::aggregation::Aggregation;
 use crate::authentication::Authenticator;
 use crate::authentication::options::OptionsError;
 use crate::authorization::{self, Authorizer, node::NodeAuthorizer, rbac::Rbac};
@@ -157,8 +158,7 @@ fn served() -> Catalog {
     ];
     let mut catalog = Catalog::default();
     for resource in Catalog::builtin().resources() {
-        let stored = resource.is_stored() && resource.plural != "apiservices";
-        if !stored && !REVIEWS.contains(&resource.kind.as_str()) {
+        if !resource.is_stored() && !REVIEWS.contains(&resource.kind.as_str()) {
             continue;
         }
         let mut resource = resource.as_ref().clone();
@@ -202,7 +202,7 @@ impl ApiServer {
         let measured: Arc<dyn Store> = Arc::new(Measured::new(store.clone(), &config.metrics)?);
         let hooks = checks::register(&insight.health, &measured, &cache, &ending);
         let admission = admission.measured(&config.metrics)?;
-        let registry = Arc::new(Registry::new(measured, cache, served(), admission));
+        let registry = Arc::new(Registry::new(measured, Arc::clone(&cache), served(), admission));
         repair::start(&registry, config.service_cidr).await.map_err(StartError::Bootstrap)?;
         bootstrap::run(&registry, pki.authority()).await.map_err(StartError::Bootstrap)?;
         let flow_control = Arc::new(FlowControl::new(&config.limits, &config.metrics)?);
@@ -215,7 +215,12 @@ impl ApiServer {
         let definitions =
             CustomResources::start(&registry, stop.clone()).await.map_err(StartError::Bootstrap)?;
         hooks.custom_resources.done();
+        let aggregation = Arc::new(Aggregation::new(&pki, &registry, resolver)?);
+        bootstrap::tell_extensions(&registry, pki.authority(), aggregation.authority())
+            .await
+            .map_err(StartError::Bootstrap)?;
         let state = Arc::new(ApiState {
+            aggregation: Arc::clone(&aggregation),
             insight,
             flow_control,
             request_timeout: config.limits.request_timeout,
@@ -242,6 +247,8 @@ impl ApiServer {
             pki: Arc::clone(&pki),
         };
         background.spawn(certificates.run(stop.clone()));
+        background.spawn(aggregation.run(Arc::clone(&state.registry), stop.clone()));
+        background.spawn(crate::aggregation::registration::keep(Arc::clone(&state.registry), stop.clone()));
         let (address, listener) = listener::start(Arc::clone(&state), &config, &pki, drain.clone()).await?;
         kubernetes_service::keep(&state.registry, &config, address).await.map_err(StartError::Bootstrap)?;
         hooks.kubernetes_service.done();

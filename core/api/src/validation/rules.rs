@@ -1,8 +1,8 @@
 //! Which rules a kind has, a line for each.
 
 use super::{
-    FieldError, autoscaler, cluster, config, event, flow_control, network, pod, rbac, service, storage,
-    webhook, workload,
+    FieldError, api_service, autoscaler, cluster, config, event, flow_control, network, pod, rbac, service,
+    storage, webhook, workload,
 };
 use crate::flow_control as flow;
 use crate::kinds::GroupVersionKind;
@@ -104,6 +104,9 @@ const RULES: &[Rules] = &[
         .through(&[("status", service::status)]),
     Rules::of(ADMISSION, "MutatingWebhookConfiguration").state(webhook::mutating),
     Rules::of(ADMISSION, "ValidatingWebhookConfiguration").state(webhook::validating),
+    Rules::of("apiregistration.k8s.io", "APIService")
+        .name(names::path_segment)
+        .state(api_service::api_service),
     Rules::of("apps", "DaemonSet").state(workload::daemon_set).fixed(SELECTOR),
     Rules::of("apps", "Deployment").state(workload::deployment).fixed(SELECTOR),
     Rules::of("apps", "ReplicaSet").state(workload::replica_set).fixed(SELECTOR),

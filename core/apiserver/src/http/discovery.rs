@@ -1,5 +1,7 @@
 //! What is served: discovery.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use keelson_api::{Catalog, GroupVersion, ResourceInfo, Status};
@@ -7,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::negotiation::{Endpoint, Form, wanted};
 use super::{ApiState, encoding, json as answer};
+use crate::aggregation::Extension;
 use crate::request_info::RequestInfo;
 
 /// Serves the paths that are no resources.
@@ -33,13 +36,14 @@ pub(super) async fn serve(
     let endpoint = if parts.len() == 1 { Endpoint::Discovery } else { Endpoint::Document };
     let wanted = wanted(headers, info, endpoint)?;
     let is_aggregated = wanted.form == Form::AggregatedDiscovery;
+    let extensions = state.aggregation.extensions();
     let document = match parts.as_slice() {
-        ["api"] if is_aggregated => aggregated(&catalog, Core::Only),
-        ["apis"] if is_aggregated => aggregated(&catalog, Core::Without),
+        ["api"] if is_aggregated => aggregated(&catalog, &[], Core::Only),
+        ["apis"] if is_aggregated => aggregated(&catalog, &extensions, Core::Without),
         ["api"] => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
-        ["apis"] => groups(&catalog),
+        ["apis"] => groups(&catalog, &extensions),
         ["api", "v1"] => resources(&catalog, &GroupVersion::parse("v1"))?,
-        ["apis", group] => group_of(&catalog, group).ok_or_else(Status::path_not_found)?,
+        ["apis", group] => group_of(&catalog, &extensions, group).ok_or_else(Status::path_not_found)?,
         ["apis", group, version] => resources(&catalog, &GroupVersion::parse(&format!("{group}/{version}")))?,
         _ => return Err(Status::path_not_found()),
     };
@@ -65,20 +69,31 @@ const PATHS: [&str; 10] = [
     "/version",
 ];
 
-fn groups(catalog: &Catalog) -> Value {
+/// All groups and versions, those of other servers last; each once.
+fn group_versions(catalog: &Catalog, extensions: &[Arc<Extension>]) -> Vec<GroupVersion> {
+    let mut all = catalog.group_versions();
+    for extension in extensions {
+        let other = GroupVersion { group: extension.group.clone(), version: extension.version.clone() };
+        if !all.contains(&other) {
+            all.push(other);
+        }
+    }
+    all
+}
+
+fn groups(catalog: &Catalog, extensions: &[Arc<Extension>]) -> Value {
     let mut names: Vec<String> = Vec::new();
-    for group_version in catalog.group_versions() {
+    for group_version in group_versions(catalog, extensions) {
         if !group_version.group.is_empty() && !names.contains(&group_version.group) {
             names.push(group_version.group);
         }
     }
-    let groups: Vec<Value> = names.iter().filter_map(|group| group_of(catalog, group)).collect();
+    let groups: Vec<Value> = names.iter().filter_map(|group| group_of(catalog, extensions, group)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
-fn group_of(catalog: &Catalog, group: &str) -> Option<Value> {
-    let versions: Vec<Value> = catalog
-        .group_versions()
+fn group_of(catalog: &Catalog, extensions: &[Arc<Extension>], group: &str) -> Option<Value> {
+    let versions: Vec<Value> = group_versions(catalog, extensions)
         .iter()
         .filter(|it| it.group == group)
         .map(|it| json!({"groupVersion": it.to_string(), "version": it.version}))
@@ -130,20 +145,28 @@ enum Core {
     Without,
 }
 
-fn aggregated(catalog: &Catalog, core: Core) -> Value {
+fn aggregated(catalog: &Catalog, extensions: &[Arc<Extension>], core: Core) -> Value {
     let mut items: Vec<(String, Vec<Value>)> = Vec::new();
-    for group_version in catalog.group_versions() {
+    for group_version in group_versions(catalog, extensions) {
         if group_version.group.is_empty() != (core == Core::Only) {
             continue;
         }
+        let elsewhere = extensions
+            .iter()
+            .find(|it| it.group == group_version.group && it.version == group_version.version);
         let resources: Vec<Value> = catalog
             .resources()
             .iter()
             .filter(|it| it.group_version() == group_version)
             .map(|it| aggregated_resource(it))
             .collect();
-        let version =
+        let mut version =
             json!({"version": group_version.version, "resources": resources, "freshness": "Current"});
+        if let Some(seen) = elsewhere.map(|it| it.seen.load()) {
+            // What was read last is better than nothing, as long as it says so.
+            version["resources"] = seen.resources.clone().unwrap_or_else(|| json!([]));
+            version["freshness"] = if seen.is_fresh { "Current" } else { "Stale" }.into();
+        }
         match items.iter_mut().find(|(group, _)| *group == group_version.group) {
             Some((_, versions)) => versions.push(version),
             None => items.push((group_version.group, vec![version])),

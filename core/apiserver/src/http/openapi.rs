@@ -46,9 +46,20 @@ pub(super) async fn serve(
 fn document(state: &ApiState, info: &RequestInfo, headers: &HeaderMap) -> Result<Response, Status> {
     let catalog = state.registry.catalog();
     let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
-    let index = || index(&state.registry, &catalog, &state.openapi_index);
+    // Version 2 leaves out what other servers serve.
+    let own = || index(&state.registry, &catalog, &state.openapi_index);
+    let index = || {
+        let mut index = own();
+        for extension in state.aggregation.extensions() {
+            if let Some(url) = &extension.seen.load().openapi {
+                let path = format!("apis/{}/{}", extension.group, extension.version);
+                index["paths"][path] = json!({"serverRelativeURL": url});
+            }
+        }
+        index
+    };
     let group_version = match parts.as_slice() {
-        ["openapi", "v2"] => return swagger(state, &catalog, headers, &index()),
+        ["openapi", "v2"] => return swagger(state, &catalog, headers, &own()),
         ["openapi", "v3"] => {
             media(headers, &[JSON])?;
             return Ok(super::json(StatusCode::OK, &index()));

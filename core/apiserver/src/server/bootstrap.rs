@@ -41,6 +41,36 @@ pub(crate) async fn ensure(registry: &Registry, document: Value) -> Result<(), S
     }
 }
 
+/// Tells extension API servers whom to believe: with the authorities in PEM of clients and of the front proxy.
+pub(super) async fn tell_extensions(
+    registry: &Registry,
+    clients: &str,
+    front_proxy: &str,
+) -> Result<(), Status> {
+    let document = crate::aggregation::identity::config_map(clients, front_proxy);
+    for document in [document.clone()].into_iter().chain(crate::aggregation::identity::readers()) {
+        ensure(registry, document).await?;
+    }
+    let catalog = registry.catalog();
+    let resource = catalog.find("", "v1", "configmaps").cloned().ok_or_else(Status::path_not_found)?;
+    let wanted = Object::from_value(document).map_err(Status::internal)?;
+    let target = Target {
+        resource,
+        namespace: wanted.namespace().map(str::to_owned),
+        name: wanted.name().unwrap_or_default().to_owned(),
+        subresource: String::new(),
+    };
+    let data = wanted.get(&["data"]).cloned().unwrap_or_default();
+    let options = options();
+    let written = registry.update(&target, &options, |live| {
+        let mut object = live.clone();
+        object.set(&["data"], data.clone());
+        object.set_resource_version(None);
+        Ok(object)
+    });
+    written.await.map(drop)
+}
+
 /// What a namespace holds from its beginning, so that pods can start in it.
 pub fn namespace_contents(namespace: &str, authority: &str) -> [Value; 2] {
     [

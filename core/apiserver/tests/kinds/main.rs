@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod admission;
+mod aggregation;
 mod apply;
 mod harness;
 mod hook_server;
