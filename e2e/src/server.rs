@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
@@ -14,21 +15,49 @@ use crate::kubectl::Kubectl;
 /// A running control-plane member.
 pub struct Server {
     child: Child,
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
     url: String,
+}
+
+/// A server that did not start, with its folder.
+pub struct Failed {
+    /// Why not.
+    pub error: anyhow::Error,
+    dir: Arc<tempfile::TempDir>,
+    bind: String,
+}
+
+impl Failed {
+    /// Starts it again on the same folder and port.
+    pub fn start_again(self, flags: &[&str]) -> anyhow::Result<Server> {
+        Server::start_in(self.dir, &self.bind, flags).map_err(|failed| failed.error)
+    }
 }
 
 impl Server {
     /// Starts one with an empty folder.
     pub fn start() -> anyhow::Result<Self> {
-        Self::start_in(tempfile::tempdir()?, "127.0.0.1:0")
+        Self::start_with(&[])
     }
 
-    fn start_in(dir: tempfile::TempDir, bind: &str) -> anyhow::Result<Self> {
+    /// Starts one with an empty folder, and further flags.
+    pub fn start_with(flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start_in(Arc::new(tempfile::tempdir()?), "127.0.0.1:0", flags).map_err(|failed| failed.error)
+    }
+
+    fn start_in(dir: Arc<tempfile::TempDir>, bind: &str, flags: &[&str]) -> Result<Self, Failed> {
+        match Self::launch(&dir, bind, flags) {
+            Ok((child, url)) => Ok(Server { child, dir, url }),
+            Err(error) => Err(Failed { error, dir, bind: bind.to_owned() }),
+        }
+    }
+
+    fn launch(dir: &tempfile::TempDir, bind: &str, flags: &[&str]) -> anyhow::Result<(Child, String)> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.path().join("log"))?;
         let mut child = Command::new(binary()?)
             .args(["server", "--bind", bind, "--data-dir"])
             .arg(dir.path())
+            .args(flags)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()?;
@@ -47,7 +76,7 @@ impl Server {
         };
         // The pipe is read to its end, so that the server never waits for it.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Ok(Server { child, dir, url })
+        Ok((child, url))
     }
 
     /// Its address, such as `https://127.0.0.1:40123`.
@@ -60,13 +89,28 @@ impl Server {
         self.dir.path().join("kubeconfig")
     }
 
+    /// The folder of its data.
+    pub fn data_dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// Kills it without warning and starts it again on the same folder and port.
-    pub fn kill_and_restart(mut self) -> anyhow::Result<Self> {
-        self.child.kill()?;
-        self.child.wait()?;
-        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir()?);
+    pub fn kill_and_restart(self) -> anyhow::Result<Self> {
+        self.kill_and_restart_with(&[])
+    }
+
+    /// The same with further flags.
+    pub fn kill_and_restart_with(self, flags: &[&str]) -> anyhow::Result<Self> {
+        self.restart_with(flags).map_err(|failed| failed.error)
+    }
+
+    /// Kills it without warning and starts it again, successfully or not.
+    pub fn restart_with(mut self, flags: &[&str]) -> Result<Self, Failed> {
+        // What has ended by itself needs no signal.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
         let bind = self.url.trim_start_matches("https://").to_owned();
-        Self::start_in(dir, &bind)
+        Self::start_in(Arc::clone(&self.dir), &bind, flags)
     }
 
     /// How kubectl is run.

@@ -273,3 +273,66 @@ fn a_namespace_that_ends_takes_nothing_new() {
     let refused = server.kubectl_with(&["apply", "-n", "ending", "-f", "-"], WEB).unwrap_err().to_string();
     assert!(refused.contains("because it is being terminated"), "{refused}");
 }
+
+const ENCRYPTED: &str = r#"
+apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [secrets]
+  providers: PROVIDERS
+"#;
+
+/// Whether a text is in one of the files of the server's store.
+fn is_on_disk(folder: &std::path::Path, text: &[u8]) -> bool {
+    std::fs::read_dir(folder).unwrap().flatten().any(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return is_on_disk(&path, text);
+        }
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        bytes.windows(text.len()).any(|window| window == text)
+    })
+}
+
+#[test]
+fn secrets_are_encrypted_in_the_store_and_survive_the_change_of_their_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("encryption.yaml");
+    // The secrets of the keys are 32 times the letter a, and b.
+    let one = "{name: one, secret: YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=}";
+    let two = "{name: two, secret: YmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmI=}";
+    let configure = |providers: &str| {
+        std::fs::write(&file, ENCRYPTED.replace("PROVIDERS", providers)).unwrap();
+    };
+    configure(&format!("[{{aesgcm: {{keys: [{one}]}}}}, {{identity: {{}}}}]"));
+    let flags = ["--encryption-provider-config", file.to_str().unwrap()];
+    let server = Server::start_with(&flags).unwrap();
+    server.kubectl(&["create", "secret", "generic", "keys", "--from-literal=k=correct-horse"]).unwrap();
+    server.kubectl(&["create", "configmap", "plain", "--from-literal=k=battery-staple"]).unwrap();
+    // Base64 of the secret's value.
+    let (hidden, shown) = (&b"Y29ycmVjdC1ob3JzZQ"[..], &b"battery-staple"[..]);
+    let store = server.data_dir().join("store");
+    assert!(is_on_disk(&store, shown) && !is_on_disk(&store, hidden));
+    let data = ["get", "secret", "keys", "-o", "jsonpath={.data.k}"];
+    assert_eq!(server.kubectl(&data).unwrap(), "Y29ycmVjdC1ob3JzZQ==");
+    // With a new key before it, what is there is written anew, and the old key is no longer needed.
+    configure(&format!("[{{secretbox: {{keys: [{two}]}}}}, {{aesgcm: {{keys: [{one}]}}}}]"));
+    let version = ["get", "secret", "keys", "-o", "jsonpath={.metadata.resourceVersion}"];
+    let before = server.kubectl(&version).unwrap();
+    let server = server.kill_and_restart_with(&flags).unwrap();
+    keelson_e2e::eventually("the secret to be written anew", keelson_e2e::LONG, || {
+        Ok((server.kubectl(&version)? != before).then_some(()))
+    })
+    .unwrap();
+    configure(&format!("[{{secretbox: {{keys: [{two}]}}}}]"));
+    let server = server.kill_and_restart_with(&flags).unwrap();
+    assert_eq!(server.kubectl(&data).unwrap(), "Y29ycmVjdC1ob3JzZQ==");
+    // Without its key nothing is served, and nothing is lost.
+    configure(&format!("[{{aesgcm: {{keys: [{one}]}}}}]"));
+    let Err(failed) = server.restart_with(&flags) else { panic!("it started without the key") };
+    let error = failed.error.to_string();
+    assert!(error.contains("1 stored objects cannot be decrypted"), "{error}");
+    configure(&format!("[{{secretbox: {{keys: [{two}]}}}}]"));
+    let server = failed.start_again(&flags).unwrap();
+    assert_eq!(server.kubectl(&data).unwrap(), "Y29ycmVjdC1ob3JzZQ==");
+}

@@ -12,11 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use imbl::OrdMap;
 use keelson_api::{GroupResource, Object};
 use keelson_store::{Event, EventKind, Observer, Revision, Snapshot};
 use parking_lot::RwLock;
 use tokio::sync::watch;
+
+use crate::encryption::Encryption;
 
 pub use cached::{Cached, WatchEvent, frame, message_frame, word};
 pub use followers::Scope;
@@ -76,6 +79,8 @@ pub struct WatchCache {
     resources: RwLock<HashMap<GroupResource, Arc<ResourceCache>>>,
     /// Every event up to here has been taken up.
     revision: Arc<AtomicU64>,
+    /// How stored values are opened.
+    encryption: Arc<Encryption>,
 }
 
 /// One resource.
@@ -129,13 +134,36 @@ pub fn key(resource: &GroupResource, namespace: Option<&str>, name: &str) -> Str
     }
 }
 
-fn split(key: &str) -> Option<(GroupResource, &str)> {
+pub(crate) fn split(key: &str) -> Option<(GroupResource, &str)> {
     let mut parts = key.strip_prefix("/registry/")?.splitn(3, '/');
     let group = parts.next().map(|group| if group == "core" { "" } else { group })?;
     Some((GroupResource::new(group, parts.next()?), parts.next()?))
 }
 
 impl WatchCache {
+    /// A cache over a store whose values are sealed so.
+    pub fn new(encryption: Arc<Encryption>) -> Self {
+        WatchCache { encryption, ..WatchCache::default() }
+    }
+
+    /// How stored values are sealed.
+    pub fn encryption(&self) -> &Arc<Encryption> {
+        &self.encryption
+    }
+
+    /// A stored value as a document. One that cannot be opened is not served. While the store is read, states may come by
+    /// that were sealed by keys which are gone since; that the last one can be opened is checked afterwards.
+    fn open(&self, key: &str, stored: &Bytes, revision: u64) -> Option<Bytes> {
+        match self.encryption.unseal(key, stored, revision) {
+            Ok(opened) => Some(opened.bytes),
+            Err(error) if self.encryption.is_checked() => {
+                tracing::error!(%error, key, "a stored object cannot be decrypted");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
     /// The cache of a resource; an empty one if nothing of it was ever stored.
     pub fn resource(&self, resource: &GroupResource) -> Arc<ResourceCache> {
         if let Some(found) = self.resources.read().get(resource) {
@@ -310,8 +338,16 @@ impl ResourceCache {
         self.followers.wake_everybody(revision);
     }
 
-    fn apply(&self, event: &Event, key: &str) -> Arc<WatchEvent> {
-        let object = Arc::new(Cached::read(event.value.clone(), event.revision.get(), key, self.are_pods));
+    /// Passes over an event that cannot be sent: who watches from before it has to read anew.
+    fn skip(&self, key: &str, revision: u64) {
+        let mut state = self.state.write();
+        state.objects.remove(key);
+        state.ring.clear();
+        (state.floor, state.newest) = (revision, revision);
+    }
+
+    fn apply(&self, event: &Event, bytes: Bytes, key: &str) -> Arc<WatchEvent> {
+        let object = Arc::new(Cached::read(bytes, event.revision.get(), key, self.are_pods));
         let mut state = self.state.write();
         let previous = match event.kind {
             EventKind::Created | EventKind::Updated => state.objects.insert(key.into(), Arc::clone(&object)),
@@ -339,7 +375,9 @@ impl Observer for WatchCache {
         for (key, entry) in snapshot.range("/registry/", None) {
             let Some((resource, name)) = split(key.as_str()) else { continue };
             let are_pods = resource == GroupResource::new("", "pods");
-            let object = Cached::read(entry.value.clone(), entry.modified.get(), name, are_pods);
+            let revision = entry.modified.get();
+            let Some(bytes) = self.open(key.as_str(), &entry.value, revision) else { continue };
+            let object = Cached::read(bytes, revision, name, are_pods);
             found.entry(resource).or_default().insert(name.into(), Arc::new(object));
         }
         let revision = snapshot.revision().get();
@@ -358,7 +396,11 @@ impl Observer for WatchCache {
         for event in events {
             let Some((resource, name)) = split(event.key.as_str()) else { continue };
             let cache = self.resource(&resource);
-            let seen = (name, cache.apply(event, name));
+            let Some(bytes) = self.open(event.key.as_str(), &event.value, event.revision.get()) else {
+                cache.skip(name, event.revision.get());
+                continue;
+            };
+            let seen = (name, cache.apply(event, bytes, name));
             match touched.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &cache)) {
                 Some((_, events)) => events.push(seen),
                 None => touched.push((cache, vec![seen])),

@@ -9,6 +9,7 @@
 //! | [`flow_control`] | which requests are served first when there are too many |
 //! | [`insight`] | metrics, health, and the trace of a request |
 //! | [`conversion`] | between versions of custom resources, by webhooks |
+//! | [`encryption`] | seals what the store keeps |
 //! | [`registry`] | reads and writes objects of every resource by the same rules |
 
 pub mod admission;
@@ -19,6 +20,7 @@ pub mod cache;
 pub mod certificates;
 pub mod conversion;
 pub mod custom_resources;
+pub mod encryption;
 mod expiring_cache;
 pub mod flow_control;
 pub mod http;

@@ -27,6 +27,7 @@ pub mod expiry;
 pub mod list;
 pub mod replace;
 pub mod scale;
+mod sealing;
 pub mod strategy;
 pub mod subresource;
 
@@ -269,7 +270,9 @@ impl Registry {
                     format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {own}");
                 return Err(Status::conflict(&resource, &target.name, &detail));
             }
-            if self.settle(target, &live, &mut object, options).await? == Settled::Unchanged {
+            if self.settle(target, &live, &mut object, options).await? == Settled::Unchanged
+                && !self.is_stale(target)
+            {
                 return Ok(Written { bytes: found.bytes.clone(), created: false });
             }
             if options.dry_run {
@@ -414,8 +417,17 @@ impl Registry {
         precondition: Precondition,
     ) -> Result<bytes::Bytes, WriteFailure> {
         let key = target.store_key().map_err(WriteFailure::Status)?;
-        match self.store.write(Write { key, precondition, change }).await {
-            Ok(entry) => Ok(entry.value),
+        let sealed = |value| self.encryption().seal(key.as_str(), value);
+        let change = match change {
+            Change::Put(value) => sealed(value).map(Change::Put),
+            Change::Delete(value) => sealed(value).map(Change::Delete),
+        };
+        let change = change.map_err(|error| WriteFailure::Status(Status::internal(error)))?;
+        match self.store.write(Write { key: key.clone(), precondition, change }).await {
+            Ok(entry) => {
+                let opened = self.encryption().unseal(key.as_str(), &entry.value, entry.modified.get());
+                opened.map(|it| it.bytes).map_err(|error| WriteFailure::Status(Status::internal(error)))
+            }
             Err(StoreError::Refused(Refusal::Conflict { .. })) => Err(WriteFailure::Conflict),
             Err(StoreError::NoSpace) => Err(WriteFailure::Status(Status::new(
                 507,

@@ -21,6 +21,8 @@ use crate::authorization::{self, Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use crate::cache::WatchCache;
 use crate::certificates::Certificates;
 use crate::custom_resources::CustomResources;
+use crate::encryption::configuration::ConfigurationError;
+use crate::encryption::{Encryption, rewrite};
 use crate::flow_control::{self, FlowControl};
 use crate::http::{ApiState, handle};
 use crate::identity::{Identity, MASTERS};
@@ -69,6 +71,18 @@ pub enum StartError {
     /// The store.
     #[error("open the store")]
     Store(#[from] keelson_store::OpenError),
+    /// The encryption configuration.
+    #[error(transparent)]
+    Encryption(#[from] ConfigurationError),
+    /// The store does not come up to date.
+    #[error("read the store: {0}")]
+    Behind(String),
+    /// Objects cannot be decrypted.
+    #[error(
+        "{0} stored objects cannot be decrypted, the log tells which: give their keys in the file of \
+         --encryption-provider-config"
+    )]
+    Sealed(u64),
     /// The listener.
     #[error("listen on {bind}")]
     Listen {
@@ -172,12 +186,20 @@ impl ApiServer {
     /// Opens the store, makes what is missing, and listens.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let pki = Arc::new(Pki::open(config.data_dir.join("pki"))?);
-        let cache = Arc::new(WatchCache::default());
+        let encryption = Arc::new(Encryption::open(&config.encryption)?);
+        let cache = Arc::new(WatchCache::new(Arc::clone(&encryption)));
         let store = RaftStore::open(
             keelson_store::raft_store::Config::new(config.data_dir.join("store")),
             cache.clone(),
         )
         .await?;
+        // What was acknowledged before is there from here on.
+        store.barrier().await.map_err(|error| StartError::Behind(error.to_string()))?;
+        let unreadable = encryption.check(&store.snapshot());
+        if unreadable > 0 {
+            store.close().await;
+            return Err(StartError::Sealed(unreadable));
+        }
         let signer = Arc::new(config.authentication.signer(&pki.service_account_key()?)?);
         let kubelets = KubeletProxy::new(&pki)?;
         let resolver = Arc::new(ServiceResolver::new(Arc::clone(&cache)));
@@ -249,6 +271,8 @@ impl ApiServer {
         background.spawn(certificates.run(stop.clone()));
         background.spawn(aggregation.run(Arc::clone(&state.registry), stop.clone()));
         background.spawn(crate::aggregation::registration::keep(Arc::clone(&state.registry), stop.clone()));
+        let rewrite = rewrite::keep(Arc::clone(&state.registry), config.encryption.clone(), stop.clone());
+        background.spawn(rewrite);
         let (address, listener) = listener::start(Arc::clone(&state), &config, &pki, drain.clone()).await?;
         kubernetes_service::keep(&state.registry, &config, address).await.map_err(StartError::Bootstrap)?;
         hooks.kubernetes_service.done();

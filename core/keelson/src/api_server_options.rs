@@ -18,6 +18,12 @@ pub(crate) struct ApiServerOptions {
     /// How long an Event is kept after its last change, such as `1h` or `30m`.
     #[arg(long, default_value = "1h")]
     pub(crate) event_ttl: SignedDuration,
+    /// An EncryptionConfiguration: what is encrypted in the store, and by which keys.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) encryption_provider_config: Option<PathBuf>,
+    /// Read that file again when it changes.
+    #[arg(long, requires = "encryption_provider_config")]
+    pub(crate) encryption_provider_config_automatic_reload: bool,
     /// Admission plugins that run beside those that do by default.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) enable_admission_plugins: Vec<String>,
@@ -38,6 +44,10 @@ pub(crate) struct ApiServerOptions {
 impl ApiServerOptions {
     /// Sets what the flags say.
     pub(crate) fn apply(&self, config: &mut Config) -> anyhow::Result<()> {
+        config.encryption = keelson_apiserver::encryption::Config {
+            file: self.encryption_provider_config.clone(),
+            reload: self.encryption_provider_config_automatic_reload,
+        };
         config.event_ttl = duration("--event-ttl", self.event_ttl)?;
         config.admission = keelson_apiserver::admission::Config {
             enable: self.enable_admission_plugins.clone(),

@@ -23,6 +23,8 @@ pub struct Config {
     pub service_cidr: ipnet::Ipv4Net,
     /// The version that is told, such as `v1.36.0`.
     pub git_version: String,
+    /// What is encrypted in the store, and how.
+    pub encryption: crate::encryption::Config,
     /// How long an Event is kept after its last change.
     pub event_ttl: Duration,
     /// Which admission plugins run, and how.
@@ -47,6 +49,7 @@ impl Config {
             names: Vec::new(),
             service_cidr: ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
             git_version: "v1.36.0".to_owned(),
+            encryption: crate::encryption::Config::default(),
             event_ttl: Duration::from_secs(3600),
             limits: Limits::default(),
             metrics: keelson_metrics::Registry::default(),
