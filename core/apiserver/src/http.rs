@@ -118,7 +118,7 @@ pub fn handle(
             Arc::clone(remarks)
         });
         let failed = negotiation::failure(request.headers(), &info);
-        let mut response = match call.run(&state, serve(&state, identity, info, request)).await {
+        let mut response = match call.run(&state, serve(&state, identity, info, request, failed)).await {
             Ok(response) => response,
             Err(status) => encoding::finish(Failure(status).into_response(), failed).await,
         };
@@ -139,11 +139,15 @@ async fn serve(
     identity: Identity,
     info: RequestInfo,
     request: Request<Body>,
+    failed: negotiation::Wanted,
 ) -> Result<Response, Status> {
     let identity = impersonate(state.authorizer.as_ref(), identity, request.headers()).await?;
     Ok(match state.flow_control.enter(&state.registry, &identity, &info).await {
-        Ok(turn) => turn.hold(serve_in_turn(state, identity, info, request).await),
-        Err(refusal) => *refusal,
+        Ok(turn) => turn.hold(match serve_in_turn(state, identity, info, request).await {
+            Ok(response) => response,
+            Err(status) => encoding::finish(Failure(status).into_response(), failed).await,
+        }),
+        Err(refusal) => encoding::finish(*refusal, failed).await,
     })
 }
 

@@ -7,14 +7,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use keelson_api::Status;
 use keelson_metrics::IntGauge;
 
 use super::{Flow, FlowControl, Place, Width};
-use crate::http::Failure;
 
 /// A smaller answer fits into the buffers of a connection: it is done when it is made.
 const BUFFERED: u64 = 64 << 10;
@@ -95,8 +93,7 @@ impl Turn {
     }
 
     /// Keeps the seats until the answer is done, and says on it whose they were.
-    pub fn hold(self, outcome: Result<Response, Status>) -> Response {
-        let mut response = outcome.unwrap_or_else(|status| Failure(status).into_response());
+    pub fn hold(self, mut response: Response) -> Response {
         if let Held::Seats(seats) = &self.held {
             seats.flow.mark(response.headers_mut());
         }
