@@ -15,6 +15,7 @@ use crate::admission::configuration::ConfigError;
 use crate::admission::plugins;
 use crate::admission::service_allocation::repair;
 use crate::aggregation::Aggregation;
+use crate::aggregation::registration::Registration;
 use crate::authentication::Authenticator;
 use crate::authentication::options::OptionsError;
 use crate::authorization::{self, Authorizer, node::NodeAuthorizer, rbac::Rbac};
@@ -241,6 +242,7 @@ impl ApiServer {
         bootstrap::tell_extensions(&registry, pki.authority(), aggregation.authority())
             .await
             .map_err(StartError::Bootstrap)?;
+        let registration = Registration::start(&registry).await;
         let state = Arc::new(ApiState {
             aggregation: Arc::clone(&aggregation),
             insight,
@@ -270,7 +272,7 @@ impl ApiServer {
         };
         background.spawn(certificates.run(stop.clone()));
         background.spawn(aggregation.run(Arc::clone(&state.registry), stop.clone()));
-        background.spawn(crate::aggregation::registration::keep(Arc::clone(&state.registry), stop.clone()));
+        background.spawn(registration.keep(stop.clone()));
         let rewrite = rewrite::keep(Arc::clone(&state.registry), config.encryption.clone(), stop.clone());
         background.spawn(rewrite);
         let (address, listener) = listener::start(Arc::clone(&state), &config, &pki, drain.clone()).await?;

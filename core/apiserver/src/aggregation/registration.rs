@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use keelson_api::{Catalog, GroupVersion, Object, Status};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{GROUP, PLURAL, api_services};
@@ -20,7 +21,7 @@ use crate::server::bootstrap;
 
 const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 /// Writes at a time.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 32;
 /// After what time a failure is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// The priorities of a custom resource's group and version.
@@ -112,17 +113,46 @@ pub(super) async fn set_conditions(
     }
 }
 
-/// Keeps them until it is told to stop.
-pub async fn keep(registry: Arc<Registry>, stop: CancellationToken) {
-    let (mut changes, cache) = (registry.catalog_changes(), registry.resource(&api_services()));
-    let mut is_start = true;
-    loop {
-        changes.borrow_and_update();
+/// Registers what the server serves.
+pub struct Registration {
+    registry: Arc<Registry>,
+    /// Told when other resources are served.
+    changes: watch::Receiver<()>,
+    /// Those of built-in groups are as they should be.
+    is_started: bool,
+}
+
+impl Registration {
+    /// Registers what is served now, before anybody is answered.
+    pub async fn start(registry: &Arc<Registry>) -> Self {
+        let changes = registry.catalog_changes();
+        let mut registration = Registration { registry: Arc::clone(registry), changes, is_started: false };
+        registration.is_started = registration.register().await;
+        registration
+    }
+
+    /// Keeps it so until it is told to stop.
+    pub async fn keep(mut self, stop: CancellationToken) {
+        let mut is_done = self.is_started;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.changes.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(RETRY), if !is_done => {}
+            }
+            self.changes.borrow_and_update();
+            is_done = self.register().await;
+            self.is_started |= is_done;
+        }
+    }
+
+    /// Brings all to what they should be; whether that went well.
+    async fn register(&self) -> bool {
+        let (registry, cache) = (&self.registry, self.registry.resource(&api_services()));
         let wanted = wanted(&registry.catalog());
         let mut work: Vec<Work> = Vec::new();
-        for (name, (spec, managed)) in
-            wanted.iter().filter(|(_, (_, managed))| is_start || *managed == "true")
-        {
+        let due = wanted.iter().filter(|(_, (_, managed))| !self.is_started || *managed == "true");
+        for (name, (spec, managed)) in due {
             let found = cache.get(name).and_then(|stored| cache::decode(&stored.bytes).ok());
             work.extend(change(name, spec, managed, found.as_ref()));
         }
@@ -132,18 +162,13 @@ pub async fn keep(registry: Arc<Registry>, stop: CancellationToken) {
                 work.push(Work::Remove(stored.name.to_string()));
             }
         }
-        let results = futures::stream::iter(work).map(|work| act(&registry, work)).buffer_unordered(AT_ONCE);
+        let results = futures::stream::iter(work).map(|work| act(registry, work)).buffer_unordered(AT_ONCE);
         let failures: Vec<Status> =
             results.filter_map(|result| futures::future::ready(result.err())).collect().await;
         for error in &failures {
             tracing::warn!(%error, "an APIService could not be registered");
         }
-        is_start &= !failures.is_empty();
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = changes.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(RETRY), if !failures.is_empty() => {}
-        }
+        failures.is_empty()
     }
 }
 
