@@ -95,7 +95,7 @@ impl<'de> Visitor<'de> for Bounded<'_> {
 }
 
 /// The name of a field. YAML may write one as a number or as true.
-struct Name;
+pub(crate) struct Name;
 
 impl<'de> DeserializeSeed<'de> for Name {
     type Value = String;

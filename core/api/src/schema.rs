@@ -3,6 +3,7 @@
 mod builtin;
 mod constraints;
 mod crd;
+mod faults;
 mod format;
 mod quantities;
 mod strict;
@@ -16,7 +17,7 @@ use serde_json::Value;
 pub use builtin::definitions;
 pub use constraints::{Constraints, Pattern, PatternError};
 pub use crd::CrdSchemaError;
-pub use strict::duplicate_fields;
+pub use faults::{json_faults, yaml_faults};
 
 use crate::kinds::GroupVersionKind;
 

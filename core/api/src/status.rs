@@ -88,7 +88,14 @@ impl Status {
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
     }
-    /// 405.
+    /// 405 of a path that is served, for other methods.
+    pub fn method_not_allowed() -> Self {
+        let text = "the server does not allow this method on the requested resource";
+        let mut status = Self::new(405, "MethodNotAllowed", text);
+        status.details = json!({});
+        status
+    }
+    /// 405 of a resource that has fewer verbs.
     pub fn method_not_supported(resource: &GroupResource, action: &str) -> Self {
         let message = format!("{action} is not supported on resources of kind {:?}", resource.to_string());
         Self::new(405, "MethodNotAllowed", message).about(resource, "")

@@ -28,8 +28,10 @@ mod apply;
 pub mod body;
 pub mod compression;
 mod connect;
+mod delete_options;
 pub mod discovery;
 mod encoding;
+mod field_validation;
 pub mod negotiation;
 pub mod objects;
 pub mod openapi;
@@ -206,7 +208,7 @@ async fn serve_in_turn(
     }
     if resource.kind == "ServiceAccount" && info.subresource == "token" {
         if info.verb != "create" {
-            return Err(method_not_allowed(&resource, request.method()));
+            return Err(method_not_allowed(&resource, &info));
         }
         let kind =
             resource.subresource("token").map(|it| it.kind.clone()).ok_or_else(Status::path_not_found)?;
@@ -287,14 +289,13 @@ fn write_options(
     headers: &http::HeaderMap,
 ) -> Result<WriteOptions, Status> {
     let mut faults = Vec::new();
-    let dry_run = match info.parameter("dryRun") {
-        None | Some("") => false,
-        Some("All") => true,
-        Some(other) => {
-            faults.push(FieldError::not_supported("dryRun", other, &["All"]));
-            false
-        }
-    };
+    // Those of a deletion may stand in its body, and are read with it.
+    let is_delete = matches!(info.verb.as_str(), "delete" | "deletecollection");
+    let dry_run = info.parameter("dryRun").filter(|_| !is_delete);
+    if let Some(other) = dry_run.filter(|value| *value != "All") {
+        faults.push(FieldError::not_supported("dryRun", vec![other], &["All"]));
+    }
+    let dry_run = dry_run.is_some();
     let manager = info.parameter("fieldManager").unwrap_or_default();
     if manager.len() > MAX_MANAGER_BYTES {
         let detail = format!("may not be more than {MAX_MANAGER_BYTES} bytes");
@@ -303,8 +304,9 @@ fn write_options(
             ..FieldError::invalid("fieldManager", manager, detail)
         });
     }
-    if manager.chars().any(char::is_control) {
-        faults.push(FieldError::invalid("fieldManager", manager, "should only contain printable characters"));
+    for (at, letter) in manager.char_indices().filter(|(_, letter)| letter.is_control()) {
+        let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(letter));
+        faults.push(FieldError::invalid("fieldManager", manager, detail));
     }
     let is_apply = info.verb == "patch" && body::media_type(headers) == patch::APPLY;
     if is_apply && manager.is_empty() {
@@ -313,14 +315,11 @@ fn write_options(
     if info.verb == "patch" && !is_apply && info.parameter("force").is_some_and(|force| !force.is_empty()) {
         faults.push(FieldError::forbidden("force", "may not be specified for non-apply patch"));
     }
+    if !is_delete {
+        faults.extend(field_validation::Directive::parse(info).err());
+    }
     if !faults.is_empty() {
-        let kind = match info.verb.as_str() {
-            "create" => "CreateOptions",
-            "update" => "UpdateOptions",
-            "patch" => "PatchOptions",
-            _ => "DeleteOptions",
-        };
-        return Err(Status::invalid(&GroupVersionKind::new("meta.k8s.io", "", kind), "", &faults));
+        return Err(invalid_options(info, &faults));
     }
     let manager = if manager.is_empty() { program(headers) } else { manager.to_owned() };
     Ok(WriteOptions {
@@ -352,6 +351,20 @@ fn program(headers: &http::HeaderMap) -> String {
 }
 
 /// 405 for a verb that a resource does not have.
-fn method_not_allowed(resource: &ResourceInfo, method: &Method) -> Status {
-    Status::method_not_supported(&resource.group_resource(), method.as_str())
+fn method_not_allowed(resource: &ResourceInfo, info: &RequestInfo) -> Status {
+    match resource.custom {
+        Some(_) => Status::method_not_supported(&resource.group_resource(), &info.verb),
+        None => Status::method_not_allowed(),
+    }
+}
+
+/// 422 for the options of a request.
+fn invalid_options(info: &RequestInfo, faults: &[FieldError]) -> Status {
+    let kind = match info.verb.as_str() {
+        "create" => "CreateOptions",
+        "update" => "UpdateOptions",
+        "patch" => "PatchOptions",
+        _ => "DeleteOptions",
+    };
+    Status::invalid(&GroupVersionKind::new("meta.k8s.io", "v1", kind), "", faults)
 }

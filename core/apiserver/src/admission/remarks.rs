@@ -83,7 +83,7 @@ impl Remarks {
 pub(crate) fn warn(headers: &mut HeaderMap, warnings: &[String]) {
     for text in warnings {
         let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             headers.append("warning", value);
         }
     }
@@ -117,7 +117,13 @@ mod tests {
     fn a_warning_is_quoted() {
         let (remarks, mut headers) = (Remarks::default(), HeaderMap::new());
         remarks.warn("say \"x\"");
+        remarks.warn("two\nlines are no header");
         remarks.write_to(&mut headers);
         assert_eq!(headers["warning"], "299 - \"say \\\"x\\\"\"");
+        assert_eq!(headers.get_all("warning").iter().count(), 1);
+        let (remarks, mut headers) = (Remarks::default(), HeaderMap::new());
+        remarks.warn("größer");
+        remarks.write_to(&mut headers);
+        assert_eq!(headers["warning"].as_bytes(), "299 - \"größer\"".as_bytes());
     }
 }

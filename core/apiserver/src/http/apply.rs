@@ -2,10 +2,12 @@
 
 use jiff::Timestamp;
 use keelson_api::apply::{self, Write};
+use keelson_api::schema::yaml_faults;
 use keelson_api::{GroupVersionKind, Object, ResourceInfo, Status, convert};
 
+use super::field_validation::{self, Directive};
 use super::patch::Patched;
-use super::{ApiState, authorize, body};
+use super::{ApiState, authorize};
 use crate::registry::{self, Record, Target, WriteOptions};
 use crate::request_info::RequestInfo;
 
@@ -21,7 +23,13 @@ pub(super) async fn serve(
     raw: &[u8],
     options: &WriteOptions,
 ) -> Result<Patched, Status> {
-    let (mut config, warnings) = read(info, resource, target, raw)?;
+    let mut config = read(info, resource, target, raw)?;
+    let directive = Directive::of(info)?;
+    let twice = Some(raw).filter(|_| directive != Directive::Ignore).and_then(yaml_faults);
+    let twice = twice.map(|lines| format!("error converting YAML to JSON: {lines}"));
+    if let (Directive::Strict, Some(twice)) = (directive, &twice) {
+        return Err(Status::bad_request(format!("error strict decoding YAML: {twice}")));
+    }
     if let Some(schema) = registry::schema(&target.resource, &config.gvk()) {
         // Another way to write the same quantity is no other value.
         for (name, value) in &mut config.0 {
@@ -64,7 +72,12 @@ pub(super) async fn serve(
             state.registry.update(target, options, |live| merged(Some(live))).await
         };
         match outcome {
-            Ok(written) => return Ok(Patched::Object(written, warnings)),
+            Ok(written) => {
+                if let Some(twice) = twice {
+                    field_validation::warn(&options.remarks, &[twice]);
+                }
+                return Ok(Patched::Object(written));
+            }
             Err(status) if target.subresource.is_empty() && is_gone_or_there(&status, target) => {
                 last = status
             }
@@ -101,13 +114,8 @@ async fn create(
     state.registry.create(target.clone(), object()?, options).await
 }
 
-/// Reads a configuration, with the warnings about it.
-fn read(
-    info: &RequestInfo,
-    resource: &ResourceInfo,
-    target: &Target,
-    raw: &[u8],
-) -> Result<(Object, Vec<String>), Status> {
+/// Reads a configuration.
+fn read(info: &RequestInfo, resource: &ResourceInfo, target: &Target, raw: &[u8]) -> Result<Object, Status> {
     let value = keelson_api::document::read(serde_yaml_ng::Deserializer::from_slice(raw))
         .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
     let config = Object::from_value(value).map_err(|error| Status::bad_request(error.to_string()))?;
@@ -131,26 +139,5 @@ fn read(
         let text = "the namespace of the provided object does not match the namespace sent on the request";
         return Err(Status::bad_request(text));
     }
-    let duplicates = duplicates(raw);
-    let warnings = match info.parameter("fieldValidation") {
-        Some("Ignore") => Vec::new(),
-        Some("Strict") if !duplicates.is_empty() => {
-            let text = format!("error strict decoding YAML: {}", duplicates.join(", "));
-            return Err(Status::bad_request(text));
-        }
-        None | Some("" | "Warn" | "Strict") => duplicates,
-        Some(other) => return Err(body::unknown_validation(other)),
-    };
-    Ok((config, warnings))
-}
-
-/// Fields that are named twice.
-fn duplicates(raw: &[u8]) -> Vec<String> {
-    if raw.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
-        return keelson_api::schema::duplicate_fields(raw);
-    }
-    match serde_yaml_ng::from_slice::<serde_yaml_ng::Value>(raw) {
-        Ok(_) => Vec::new(),
-        Err(error) => vec![error.to_string()],
-    }
+    Ok(config)
 }

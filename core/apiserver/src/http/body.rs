@@ -5,14 +5,13 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
 use keelson_api::document::MAX_DEPTH;
-use keelson_api::schema::Schema;
-use keelson_api::{GroupVersionKind, Object, ResourceInfo, Status};
+use keelson_api::{GroupVersionKind, Object, Status};
 use serde_json::Value;
 
 use crate::registry::MAX_OBJECT_BYTES;
-use crate::request_info::RequestInfo;
 
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// The media type of protobuf.
+pub(super) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
 
 /// Reads a body of bounded size.
@@ -82,53 +81,4 @@ pub fn object(value: Value, expected: &GroupVersionKind) -> Result<Object, Statu
     }
     object.set_gvk(expected);
     Ok(object)
-}
-
-/// The fault of a document that its kind's decoder would find. Of a custom resource only metadata is decoded: the rest
-/// is validated.
-fn decode_error(schema: &Schema, document: &Value, resource: &ResourceInfo) -> Option<String> {
-    if resource.custom.is_none() {
-        return schema.decode_error(document);
-    }
-    schema.field("metadata")?.decode_error(document.get("metadata")?)
-}
-
-/// Looks for unknown and duplicate fields as `fieldValidation` asks, and takes unknown ones out. Gives the
-/// warnings to send.
-pub fn check_fields(
-    info: &RequestInfo,
-    object: &mut Object,
-    raw: &[u8],
-    resource: &ResourceInfo,
-) -> Result<Vec<String>, Status> {
-    let Some(schema) = resource.schema() else { return Ok(Vec::new()) };
-    let document = Value::Object(std::mem::take(&mut object.0));
-    if let Some(text) = decode_error(&schema, &document, resource) {
-        return Err(Status::bad_request(text));
-    }
-    let mode = info.parameter("fieldValidation").unwrap_or("Warn");
-    let mut faults = match mode {
-        "Ignore" => Vec::new(),
-        "Warn" | "Strict" | "" => schema.unknown_fields(&document),
-        other => {
-            return Err(unknown_validation(other));
-        }
-    };
-    if mode != "Ignore" {
-        faults.extend(keelson_api::schema::duplicate_fields(raw));
-    }
-    if mode == "Strict" && !faults.is_empty() {
-        return Err(Status::bad_request(format!("strict decoding error: {}", faults.join(", "))));
-    }
-    let mut document = document;
-    schema.prune(&mut document);
-    *object = Object::from_value(document).map_err(Status::internal)?;
-    Ok(faults)
-}
-
-/// The answer to a `fieldValidation` that does not exist.
-pub fn unknown_validation(mode: &str) -> Status {
-    Status::bad_request(format!(
-        "fieldValidation: Unsupported value: {mode:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-    ))
 }

@@ -20,11 +20,7 @@ pub(super) async fn serve(
     headers: &HeaderMap,
 ) -> Result<Response, Status> {
     if method != Method::GET && method != Method::HEAD {
-        return Err(Status::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        ));
+        return Err(Status::method_not_allowed());
     }
     let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
     let catalog = state.registry.catalog();

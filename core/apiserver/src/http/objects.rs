@@ -10,9 +10,11 @@ use jiff::Timestamp;
 use keelson_api::{Object, ResourceInfo, Status, convert, protobuf, validation};
 use serde_json::{Value, json as document};
 
+use super::field_validation::{self, Text};
 use super::negotiation::{Endpoint, Form, Media, Wanted, wanted};
 use super::{
-    ApiState, authorize, body, encoding, json, method_not_allowed, patch, table, target, watch, write_options,
+    ApiState, authorize, body, delete_options, encoding, json, method_not_allowed, patch, table, target,
+    watch, write_options,
 };
 use crate::admission::remarks::warn;
 use crate::cache::{self, Cached};
@@ -41,15 +43,18 @@ pub(super) async fn serve(
         Some(subresource) => subresource.verbs.contains(&info.verb),
         None => resource.has_verb(&info.verb),
     };
-    if !has_verb {
-        return Err(method_not_allowed(&resource, request.method()));
+    // Of built-in kinds a body is always sent.
+    let is_bare = request.method() == Method::HEAD && resource.custom.is_none();
+    let is_collection = info.name.is_none() && matches!(info.verb.as_str(), "update" | "patch");
+    if !has_verb || is_bare || is_collection {
+        return Err(method_not_allowed(&resource, &info));
     }
     let Some(custom) = resource.custom.clone() else {
         return answer(state, identity, info, resource, request, wanted).await;
     };
     if custom.terminating && info.verb == "create" {
         let text = "create not allowed while custom resource definition is terminating";
-        let mut status = method_not_allowed(&resource, request.method());
+        let mut status = method_not_allowed(&resource, &info);
         status.message = text.to_owned();
         return Err(status);
     }
@@ -109,7 +114,7 @@ async fn whole(
         "create" | "update" | "patch" | "delete" | "deletecollection" => {
             write(state, identity, info, resource, request, wanted.form).await
         }
-        _ => Err(method_not_allowed(&resource, request.method())),
+        _ => Err(method_not_allowed(&resource, &info)),
     }
 }
 
@@ -128,13 +133,10 @@ async fn write(
         options.remarks = Arc::clone(remarks);
     }
     let target = target(&info, state.registry.stored(&resource)?);
-    let warnings;
     let written = match info.verb.as_str() {
         "create" => {
             let sent = Sent { headers: &parts.headers, raw: &raw };
-            let (written, said) = create(state, &info, &resource, target, sent, &options).await?;
-            warnings = said;
-            written
+            create(state, &info, &resource, target, sent, &options).await?
         }
         "update" => {
             if info.subresource == "scale" {
@@ -143,7 +145,8 @@ async fn write(
                 return Ok(json(StatusCode::OK, &scale));
             }
             let mut object = body::object(body::value(&parts.headers, &raw)?, &resource.gvk())?;
-            warnings = check(&info, &mut object, &raw, &resource)?;
+            let text = Text::of(&parts.headers, &raw);
+            field_validation::check(&info, &mut object, text, &resource, &options.remarks)?;
             convert::convert(&mut object, &convert::storage_kind(&target.resource));
             if object.name().is_some_and(|name| name != target.name) {
                 let text = format!(
@@ -172,46 +175,37 @@ async fn write(
             let outcome =
                 patch::serve(state, &info, &resource, &target, &parts.headers, &raw, &options).await?;
             match outcome {
-                patch::Patched::Object(written, said) => {
-                    warnings = said;
-                    written
-                }
+                patch::Patched::Object(written) => written,
                 patch::Patched::Scale(scale) => return Ok(json(StatusCode::OK, &scale)),
             }
         }
         _ => {
-            let delete = delete_options(&info, &parts.headers, &raw)?;
-            options.dry_run |= delete.dry_run.iter().any(|item| item == "All");
+            let delete = delete_options::read(&info, &parts.headers, &raw)?;
+            options.dry_run |= !delete.dry_run.is_empty();
             if info.verb == "deletecollection" {
                 return delete_collection(state, &info, &resource, &target, &delete, &options).await;
             }
             if !info.subresource.is_empty() {
-                return Err(method_not_allowed(&resource, &Method::DELETE));
+                return Err(method_not_allowed(&resource, &info));
             }
             let deleted = state.registry.delete(&target, &delete, &options).await?;
+            let ends = matches!(deleted, Deleted::Ending(_));
             let deleted = match deleted {
                 Deleted::Ending(bytes) => {
                     Deleted::Ending(state.registry.served_bytes(&resource, bytes).await?)
                 }
                 gone @ Deleted::Gone { .. } => gone,
             };
-            return gone(&info, &resource, &target, deleted, form);
+            let mut response = gone(&info, &resource, &target, deleted, form)?;
+            if ends && delete.orphan_dependents == Some(false) {
+                *response.status_mut() = StatusCode::ACCEPTED;
+            }
+            return Ok(response);
         }
     };
     let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
     let bytes = state.registry.served_bytes(&resource, written.bytes).await?;
-    let mut response = one(&info, &resource, code, bytes, form)?;
-    warn(response.headers_mut(), &warnings);
-    Ok(response)
-}
-
-fn check(
-    info: &RequestInfo,
-    object: &mut Object,
-    raw: &[u8],
-    resource: &ResourceInfo,
-) -> Result<Vec<String>, Status> {
-    body::check_fields(info, object, raw, resource)
+    one(&info, &resource, code, bytes, form)
 }
 
 /// Reads a Scale.
@@ -232,7 +226,7 @@ async fn create(
     target: Target,
     sent: Sent<'_>,
     options: &WriteOptions,
-) -> Result<(Written, Vec<String>), Status> {
+) -> Result<Written, Status> {
     let value = body::value(sent.headers, sent.raw)?;
     if matches!(info.subresource.as_str(), "binding" | "eviction") {
         let object = Object::from_value(value).map_err(|error| Status::bad_request(error.to_string()))?;
@@ -242,41 +236,20 @@ async fn create(
             state.registry.evict(&target, object, options).await?;
         }
         let status = document!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
-        return Ok((Written { bytes: status.to_string().into(), created: true }, Vec::new()));
+        return Ok(Written { bytes: status.to_string().into(), created: true });
     }
     if !info.subresource.is_empty() || info.name.is_some() {
-        return Err(method_not_allowed(&target.resource, &Method::POST));
+        return Err(method_not_allowed(&target.resource, info));
     }
     let mut object = body::object(value, &resource.gvk())?;
-    let warnings = check(info, &mut object, sent.raw, resource)?;
+    let text = Text::of(sent.headers, sent.raw);
+    field_validation::check(info, &mut object, text, resource, &options.remarks)?;
     let errors = validation::validate_served(&resource.gvk(), &object);
     if !errors.is_empty() {
         return Err(Status::invalid(&resource.gvk(), object.name().unwrap_or_default(), &errors));
     }
     convert::convert(&mut object, &convert::storage_kind(&target.resource));
-    Ok((state.registry.create(target, object, options).await?, warnings))
-}
-
-fn delete_options(info: &RequestInfo, headers: &HeaderMap, raw: &[u8]) -> Result<DeleteOptions, Status> {
-    let mut options: DeleteOptions = if raw.iter().all(u8::is_ascii_whitespace) {
-        DeleteOptions::default()
-    } else {
-        serde_json::from_value(body::value(headers, raw)?)
-            .map_err(|error| Status::bad_request(format!("cannot decode DeleteOptions: {error}")))?
-    };
-    if let Some(text) = info.parameter("gracePeriodSeconds") {
-        let seconds = text.parse().map_err(|_| {
-            Status::bad_request(format!("invalid gracePeriodSeconds: {text:?} is not a number"))
-        })?;
-        options.grace_period_seconds = Some(seconds);
-    }
-    if let Some(policy) = info.parameter("propagationPolicy") {
-        options.propagation_policy = Some(policy.to_owned());
-    }
-    if let Some(text) = info.parameter("orphanDependents") {
-        options.orphan_dependents = Some(text == "true");
-    }
-    Ok(options)
+    state.registry.create(target, object, options).await
 }
 
 async fn delete_collection(

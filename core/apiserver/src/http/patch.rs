@@ -2,10 +2,9 @@
 
 use http::HeaderMap;
 use keelson_api::{Object, ResourceInfo, Schema, Status, convert, patch};
-use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{ApiState, apply, body};
+use super::{ApiState, apply, body, field_validation};
 use crate::registry::{Target, WriteOptions, Written};
 use crate::request_info::RequestInfo;
 
@@ -23,8 +22,7 @@ const CUSTOM_ACCEPTED: [&str; 3] = ["application/json-patch+json", "application/
 
 /// What a patch gave.
 pub(super) enum Patched {
-    /// The object, and warnings about its fields.
-    Object(Written, Vec<String>),
+    Object(Written),
     Scale(Value),
 }
 
@@ -60,7 +58,12 @@ pub(super) async fn serve(
     let schema = resource.schema();
     let stored = convert::storage_kind(&target.resource);
     let names_revision = names_revision(&document);
-    let warnings = Mutex::new(Vec::new());
+    let said = field_validation::patch_faults(info, &format, raw)?;
+    // A strategic patch is decoded without a text in between: then it is the patch that a refusal shows.
+    let shown = |patched: &Value| match format.as_str() {
+        "application/strategic-merge-patch+json" => field_validation::go_text(&document),
+        _ => patched.to_string(),
+    };
     let written = state
         .registry
         .update(target, options, |live| {
@@ -69,7 +72,7 @@ pub(super) async fn serve(
             let mut value = object.into_value();
             change(&format, &mut value, &document, schema.as_deref())?;
             let mut object = body::object(value, &gvk)?;
-            *warnings.lock() = body::check_fields(info, &mut object, b"{}", resource)?;
+            field_validation::check_patched(info, &mut object, &said, shown, resource, &options.remarks)?;
             convert::convert(&mut object, &stored);
             if !names_revision {
                 object.set_resource_version(None);
@@ -77,7 +80,7 @@ pub(super) async fn serve(
             Ok(object)
         })
         .await?;
-    Ok(Patched::Object(written, warnings.into_inner()))
+    Ok(Patched::Object(written))
 }
 
 /// Whether a patch says at which revision it is to be applied.

@@ -1,12 +1,16 @@
 //! Kinds that are asked and not stored: who am I, may I.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::Response;
 use http::{Request, StatusCode};
 use keelson_api::{ResourceInfo, Status};
 use serde_json::{Value, json};
 
+use super::field_validation::{self, Text};
 use super::{ApiState, body, json as answer, method_not_allowed};
+use crate::admission::Remarks;
 use crate::identity::Identity;
 use crate::request_info::RequestInfo;
 
@@ -21,12 +25,14 @@ pub(super) async fn serve(
     request: Request<Body>,
 ) -> Result<Response, Status> {
     if info.verb != "create" || info.name.is_some() {
-        return Err(method_not_allowed(resource, request.method()));
+        return Err(method_not_allowed(resource, info));
     }
     let (parts, content) = request.into_parts();
     let raw = body::read(content).await?;
     let mut review = body::object(body::value(&parts.headers, &raw)?, &resource.gvk())?;
-    let warnings = body::check_fields(info, &mut review, &raw, resource)?;
+    let remarks: Arc<Remarks> = parts.extensions.get().cloned().unwrap_or_default();
+    let text = Text::of(&parts.headers, &raw);
+    field_validation::check(info, &mut review, text, resource, &remarks)?;
     let status = match resource.kind.as_str() {
         "SelfSubjectReview" => json!({"userInfo": user_info(identity)}),
         "SelfSubjectAccessReview" | "SubjectAccessReview" | "LocalSubjectAccessReview" => {
@@ -39,15 +45,13 @@ pub(super) async fn serve(
             let namespace = namespace.ok_or_else(|| Status::bad_request("no namespace on request"))?;
             rules(state, identity, namespace)
         }
-        _ => return Err(method_not_allowed(resource, &http::Method::POST)),
+        _ => return Err(method_not_allowed(resource, info)),
     };
     review.set(&["status"], status);
     if review.get(&["metadata"]).is_none() {
         review.set(&["metadata"], json!({}));
     }
-    let mut response = answer(StatusCode::CREATED, &review.into_value());
-    crate::admission::remarks::warn(response.headers_mut(), &warnings);
-    Ok(response)
+    Ok(answer(StatusCode::CREATED, &review.into_value()))
 }
 
 pub(super) fn user_info(identity: &Identity) -> Value {

@@ -52,7 +52,7 @@ pub(super) async fn serve(
         .contains(method),
     };
     if !is_served {
-        return Err(method_not_allowed(resource, method));
+        return Err(method_not_allowed(resource, info));
     }
     let is_upgrade = forward::upgrade(request.headers()).is_some();
     if let Some(more) = also(info, is_upgrade) {

@@ -29,7 +29,7 @@ pub struct DeleteOptions {
 
 impl DeleteOptions {
     /// Refuses what contradicts itself.
-    fn validate(&self) -> Result<(), Status> {
+    pub(crate) fn validate(&self) -> Result<(), Status> {
         let mut errors = Vec::new();
         if let Some(policy) = self.propagation_policy.as_deref() {
             const PATH: &str = "propagationPolicy";
@@ -41,6 +41,9 @@ impl DeleteOptions {
                 let known = ["Foreground", "Background", "Orphan", "nil"];
                 errors.push(FieldError::not_supported(PATH, policy, &known));
             }
+        }
+        if self.dry_run.iter().any(|item| item != "All") {
+            errors.push(FieldError::not_supported("dryRun", self.dry_run.clone(), &["All"]));
         }
         if errors.is_empty() {
             return Ok(());

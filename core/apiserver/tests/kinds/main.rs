@@ -15,6 +15,7 @@ mod certificates;
 mod conversion;
 mod custom_resources;
 mod events;
+mod field_validation;
 mod flow_control;
 mod insight;
 mod lists;
