@@ -105,6 +105,7 @@ pub fn apply_defaults(gvk: &GroupVersionKind, object: &mut Object) {
         (crate::flow_control::GROUP, "PriorityLevelConfiguration") => {
             flow_control::level(child_map(&mut object.0, "spec"));
         }
+        ("admissionregistration.k8s.io", kind) if kind.contains("AdmissionPolicy") => webhook::policy(object),
         ("networking.k8s.io", "NetworkPolicy") => network_policy(child_map(&mut object.0, "spec")),
         ("scheduling.k8s.io", "PriorityClass") => {
             fill(&mut object.0, "preemptionPolicy", "PreemptLowerPriority")

@@ -11,6 +11,7 @@ mod flow_control;
 mod metadata;
 mod network;
 mod pod;
+mod policy;
 mod rbac;
 mod rules;
 mod selector;

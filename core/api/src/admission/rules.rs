@@ -171,6 +171,11 @@ impl MatchResources {
         !self.rules.is_empty()
     }
 
+    /// Whether a request is excluded.
+    pub fn excludes(&self, asked: &Asked<'_>, equivalents: &[Subject<'_>]) -> bool {
+        find(&self.excluded, self.equivalent, asked, equivalents).is_some()
+    }
+
     /// The subject through which a request is meant: its own, or an equivalent one. Exclusions count first.
     pub fn subject<'a>(&self, asked: &Asked<'a>, equivalents: &[Subject<'a>]) -> Option<Subject<'a>> {
         if find(&self.excluded, self.equivalent, asked, equivalents).is_some() {

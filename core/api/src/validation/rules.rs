@@ -1,8 +1,8 @@
 //! Which rules a kind has, a line for each.
 
 use super::{
-    FieldError, api_service, autoscaler, cluster, config, event, flow_control, network, pod, rbac, service,
-    storage, webhook, workload,
+    FieldError, api_service, autoscaler, cluster, config, event, flow_control, network, pod, policy, rbac,
+    service, storage, webhook, workload,
 };
 use crate::flow_control as flow;
 use crate::kinds::GroupVersionKind;
@@ -103,6 +103,8 @@ const RULES: &[Rules] = &[
         .change(service::update)
         .through(&[("status", service::status)]),
     Rules::of(ADMISSION, "MutatingWebhookConfiguration").state(webhook::mutating),
+    Rules::of(ADMISSION, "ValidatingAdmissionPolicy").state(policy::validating),
+    Rules::of(ADMISSION, "ValidatingAdmissionPolicyBinding").state(policy::binding),
     Rules::of(ADMISSION, "ValidatingWebhookConfiguration").state(webhook::validating),
     Rules::of("apiregistration.k8s.io", "APIService")
         .name(names::path_segment)

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::FieldError;
 use super::at::At;
 use super::selector::label_selector;
+use super::{FieldError, policy};
 use crate::names;
 use crate::object::Object;
 
@@ -58,10 +58,7 @@ fn webhook(hook: &At<'_>, errors: &mut Vec<FieldError>) {
     label_selector(&hook.field("namespaceSelector"), errors);
     label_selector(&hook.field("objectSelector"), errors);
     client_config(&hook.field("clientConfig"), errors);
-    let conditions = hook.field("matchConditions");
-    if !conditions.is_empty() {
-        errors.push(conditions.forbidden("expressions are not supported by this server yet"));
-    }
+    policy::conditions(&hook.field("matchConditions"), errors);
 }
 
 /// A value that may be missing, but is one of a few.

@@ -1,7 +1,9 @@
-//! Admission by what is configured while the server runs: webhooks.
+//! Admission by what is configured while the server runs: webhooks and policies.
 //!
 //! - [`hooks`]: the configurations, compiled when they change; [`request`]: a write as webhooks see it, in any version.
-//! - `call`: one question to one webhook; [`mutating`], [`validating`]: the plugins.
+//! - [`expression`]: what expressions see; [`policies`]: policies, compiled when they change; [`checks`]: what is refused
+//!   before it is stored.
+//! - `call`: one question to one webhook; [`mutating`], [`validating`], [`validating_policy`]: the plugins.
 //!
 //! # Guarantees
 //! - Without configurations a write costs one comparison.
@@ -18,10 +20,14 @@ use super::Attributes;
 use crate::identity::MASTERS;
 
 mod call;
+pub mod checks;
+pub mod expression;
 pub mod hooks;
 pub mod mutating;
+pub mod policies;
 pub mod request;
 pub mod validating;
+pub mod validating_policy;
 
 /// How long all webhooks of a phase may take together.
 const BUDGET: Duration = Duration::from_secs(34);

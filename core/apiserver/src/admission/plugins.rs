@@ -8,9 +8,12 @@ use super::certificates::{
 use super::configuration::{Config, ConfigError, Configurations};
 use super::default_class::DefaultClass;
 use super::default_toleration_seconds::DefaultTolerationSeconds;
+use super::dynamic::checks::ExpressionCheck;
 use super::dynamic::hooks::Hooks;
 use super::dynamic::mutating::MutatingWebhooks;
+use super::dynamic::policies::Policies;
 use super::dynamic::validating::ValidatingWebhooks;
+use super::dynamic::validating_policy::ValidatingPolicies;
 use super::limit_ranger::LimitRanger;
 use super::namespace_lifecycle::NamespaceLifecycle;
 use super::node_restriction::NodeRestriction;
@@ -127,10 +130,17 @@ fn make(
         "RuntimeClass" => Arc::new(RuntimeClass),
         "DefaultIngressClass" => Arc::new(DefaultClass::INGRESS),
         "PodTopologyLabels" => Arc::new(PodTopologyLabels),
-        "MutatingAdmissionWebhook" => Arc::new(MutatingWebhooks::new(hooks("mutatingwebhookconfigurations"))),
-        "ValidatingAdmissionWebhook" => {
-            Arc::new(ValidatingWebhooks::new(hooks("validatingwebhookconfigurations")))
+        "MutatingAdmissionWebhook" => Arc::new(MutatingWebhooks::new(
+            hooks("mutatingwebhookconfigurations"),
+            Arc::clone(&parts.authorizer),
+        )),
+        "ValidatingAdmissionPolicy" => {
+            Arc::new(ValidatingPolicies::new(Policies::new(&parts.cache), Arc::clone(&parts.authorizer)))
         }
+        "ValidatingAdmissionWebhook" => Arc::new(ValidatingWebhooks::new(
+            hooks("validatingwebhookconfigurations"),
+            Arc::clone(&parts.authorizer),
+        )),
         "CertificateApproval" => Arc::new(CertificateApproval(parts.authorizer.clone())),
         "CertificateSigning" => Arc::new(CertificateSigning(parts.authorizer.clone())),
         "CertificateSubjectRestriction" => Arc::new(CertificateSubjectRestriction),
@@ -166,6 +176,7 @@ pub fn build(config: &Config, parts: &Parts) -> Result<Chain, ConfigError> {
     // What upstream does in its registry. No flag turns it off.
     plugins.push(Arc::new(ServiceAllocation::new(parts.allocations.clone())));
     plugins.push(Arc::new(CertificateRequests));
+    plugins.push(Arc::new(ExpressionCheck));
     plugins.push(Arc::new(RoleEscalation::new(parts.rbac.clone(), parts.authorizer.clone())));
     Ok(Chain::new(plugins))
 }

@@ -22,6 +22,7 @@ mod lists;
 mod outside;
 mod pod_rules;
 mod pods;
+mod policies;
 mod protobuf;
 mod proxying;
 mod roles;

@@ -1,13 +1,17 @@
 //! One question to one webhook.
 
+use std::sync::Arc;
+
 use keelson_api::Status;
 use keelson_api::admission::{Answer, Request};
 use serde_json::Value;
 use tokio::time::{Duration, Instant};
 
+use super::expression::{Facts, Questions};
 use super::hooks::Hook;
 use super::request::{Seen, View};
 use crate::admission::Attributes;
+use crate::authorization::Authorizer;
 
 /// The largest answer that is read.
 const ANSWER_BYTES: usize = 8 << 20;
@@ -24,6 +28,44 @@ pub(super) enum Refusal {
 pub(super) struct Documents {
     pub(super) object: Value,
     pub(super) old: Value,
+}
+
+/// Whether the conditions of a webhook hold.
+pub(super) async fn is_concerned(
+    hook: &Hook,
+    attributes: &Attributes<'_>,
+    seen: &Seen<'_>,
+    view: &View<'_>,
+    documents: &Documents,
+    authorizer: &Arc<dyn Authorizer>,
+) -> Result<bool, Status> {
+    let outcome = match &hook.conditions {
+        Ok(conditions) if conditions.is_empty() => return Ok(true),
+        Ok(conditions) => {
+            let questions = Questions::new(attributes.identity, &seen.asked);
+            let request = seen.request(view).into();
+            let facts = Facts {
+                object: &documents.object,
+                old: &documents.old,
+                request: &request,
+                namespace: &Value::Null,
+                params: None,
+                questions: &questions,
+            };
+            loop {
+                match conditions.hold(&facts) {
+                    Ok(outcome) => break outcome,
+                    Err(check) => questions.ask(authorizer, *check).await?,
+                }
+            }
+        }
+        Err(why) => Err(why.clone()),
+    };
+    match outcome {
+        Ok(holds) => Ok(holds),
+        Err(_) if hook.ignores_failure => Ok(false),
+        Err(why) => Err(attributes.forbidden(&why)),
+    }
 }
 
 /// Asks a webhook. Warnings and annotations of its answer are taken down.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::expression::Conditions;
 use crate::cache::{Listing, ResourceCache, WatchCache};
 use crate::remote::{Remote, RemoteConfig, ServiceResolver, Target};
 
@@ -32,6 +33,8 @@ pub struct Hook {
     pub reinvokes: bool,
     /// How long it may take.
     pub timeout: Duration,
+    /// When it is asked; the text says what is wrong with the conditions.
+    pub conditions: Result<Conditions, String>,
     /// The review that is spoken with it.
     pub version: Option<ReviewVersion>,
     /// The way to it; the text says why there is none.
@@ -159,6 +162,7 @@ fn read(hook: &Value, configuration: &Object, remote: Result<Remote, String>) ->
         allows_dry_run: matches!(text("sideEffects"), "None" | "NoneOnDryRun"),
         reinvokes: text("reinvocationPolicy") == "IfNeeded",
         timeout: Duration::from_secs(seconds),
+        conditions: Conditions::read(&hook["matchConditions"], false),
         version: ReviewVersion::choose(versions),
         remote,
         name,

@@ -1,22 +1,25 @@
 //! MutatingAdmissionWebhook: webhooks that may change the object, one after the other.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use keelson_api::{Object, Status, patch};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::call::{Documents, Refusal, ask};
+use super::call::{Documents, Refusal, ask, is_concerned};
 use super::hooks::{Hook, Hooks};
 use super::request::Seen;
 use super::{BUDGET, is_spared, out_of_time};
 use crate::admission::{Admission, Attributes, Operation, Reinvocation};
+use crate::authorization::Authorizer;
 use crate::registry::Registry;
 
 /// The plugin.
 pub struct MutatingWebhooks {
     hooks: Hooks,
+    authorizer: Arc<dyn Authorizer>,
 }
 
 /// What was called in this pass and the one before, and what a later change means for it.
@@ -76,9 +79,9 @@ fn hash(object: &Object) -> u64 {
 }
 
 impl MutatingWebhooks {
-    /// The plugin over these configurations.
-    pub fn new(hooks: Hooks) -> Self {
-        MutatingWebhooks { hooks }
+    /// The plugin over these configurations; conditions ask the authorizer.
+    pub fn new(hooks: Hooks, authorizer: Arc<dyn Authorizer>) -> Self {
+        MutatingWebhooks { hooks, authorizer }
     }
 }
 
@@ -136,6 +139,9 @@ impl Admission for MutatingWebhooks {
             }
             let documents =
                 Documents { object: seen.document(new, &view).await?, old: seen.old(&view).await? };
+            if !is_concerned(hook, attributes, &seen, &view, &documents, &self.authorizer).await? {
+                continue;
+            }
             let outcome = ask(hook, attributes, &seen, &view, &documents, deadline, true).await;
             let place = format!("round_{}_index_{index}", rounds.number());
             let answer = match outcome {

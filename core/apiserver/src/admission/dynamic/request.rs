@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keelson_api::admission::{Asked, MatchResources, Operation, Subject};
+use keelson_api::admission::{Asked, MatchResources, Operation, Request, Subject};
 use keelson_api::{
     Catalog, GroupResource, GroupVersionKind, Object, ResourceInfo, Status, convert, defaults,
 };
@@ -86,10 +86,7 @@ impl<'a> Seen<'a> {
         object: Option<&Object>,
     ) -> Result<Option<View<'a>>, Status> {
         let Some(subject) = matches.subject(&self.asked, &self.equivalents) else { return Ok(None) };
-        if !matches.selects_object(self.labels_of(object), self.labels_of(self.attributes.old)) {
-            return Ok(None);
-        }
-        if (self.asked.namespace.is_some()) && !matches.selects_namespace(|| self.namespace_labels(object))? {
+        if !self.is_selected(matches, object)? {
             return Ok(None);
         }
         let found = self.catalog.find(subject.group, subject.version, subject.resource);
@@ -98,8 +95,22 @@ impl<'a> Seen<'a> {
         Ok(Some(View { subject, kind, whole: resource.gvk() }))
     }
 
+    /// Whether a policy's binding is about the write, of which the policy is. Without rules of its own it is.
+    pub fn is_bound(&self, matches: &MatchResources, object: Option<&Object>) -> Result<bool, Status> {
+        if matches.has_rules() {
+            return self.view(matches, object).map(|view| view.is_some());
+        }
+        Ok(!matches.excludes(&self.asked, &self.equivalents) && self.is_selected(matches, object)?)
+    }
+
+    fn is_selected(&self, matches: &MatchResources, object: Option<&Object>) -> Result<bool, Status> {
+        Ok(matches.selects_object(self.labels_of(object), self.labels_of(self.attributes.old))
+            && (self.asked.namespace.is_none()
+                || matches.selects_namespace(|| self.namespace_labels(object))?))
+    }
+
     /// Labels of an object that has metadata.
-    fn labels_of(&self, object: Option<&'a Object>) -> Option<Option<&'a Map<String, Value>>> {
+    fn labels_of<'o>(&self, object: Option<&'o Object>) -> Option<Option<&'o Map<String, Value>>> {
         let object =
             object.filter(|_| self.form() != Form::Other || self.attributes.operation != Done::Connect)?;
         object.metadata().map(|_| object.labels())
@@ -138,6 +149,23 @@ impl<'a> Seen<'a> {
                 Ok(object.into_value())
             }
         }
+    }
+
+    /// The request itself, as expressions see it.
+    pub fn request(&self, view: &View<'_>) -> Map<String, Value> {
+        let request = Request {
+            uid: "",
+            asked: &self.asked,
+            asked_kind: &self.asked_kind,
+            subject: view.subject,
+            kind: &view.kind,
+            user: &self.user,
+            object: &Value::Null,
+            old: &Value::Null,
+            options: &self.options,
+            dry_run: self.attributes.dry_run,
+        };
+        request.document()
     }
 
     /// The old state in a version; null where there is none.

@@ -7,22 +7,24 @@ use futures::future::join_all;
 use keelson_api::{Object, Status};
 use tokio::time::Instant;
 
-use super::call::{Documents, Refusal, ask};
+use super::call::{Documents, Refusal, ask, is_concerned};
 use super::hooks::{Hook, Hooks};
 use super::request::{Seen, View};
 use super::{BUDGET, is_spared};
 use crate::admission::{Admission, Attributes};
+use crate::authorization::Authorizer;
 use crate::registry::Registry;
 
 /// The plugin.
 pub struct ValidatingWebhooks {
     hooks: Hooks,
+    authorizer: Arc<dyn Authorizer>,
 }
 
 impl ValidatingWebhooks {
-    /// The plugin over these configurations.
-    pub fn new(hooks: Hooks) -> Self {
-        ValidatingWebhooks { hooks }
+    /// The plugin over these configurations; conditions ask the authorizer.
+    pub fn new(hooks: Hooks, authorizer: Arc<dyn Authorizer>) -> Self {
+        ValidatingWebhooks { hooks, authorizer }
     }
 }
 
@@ -66,7 +68,14 @@ impl Admission for ValidatingWebhooks {
         let hooks = self.hooks.current();
         let catalog = registry.catalog();
         let seen = Seen::new(registry, &catalog, attributes);
-        let (asked, views) = concerned(&hooks, &seen, object).await?;
+        let (mut asked, views) = concerned(&hooks, &seen, object).await?;
+        for at in (0..asked.len()).rev() {
+            let (hook, view, place) = &asked[at];
+            let documents = &views[*place].1;
+            if !is_concerned(hook, attributes, &seen, view, documents, &self.authorizer).await? {
+                asked.remove(at);
+            }
+        }
         if asked.is_empty() {
             return Ok(());
         }
