@@ -1,5 +1,6 @@
 //! Lists: selection, and pages that read one state.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +23,11 @@ fn selectable(resource: &ResourceInfo) -> &'static [&'static str] {
             "spec.schedulerName",
             "spec.serviceAccountName",
             "spec.hostNetwork",
+            // What old clients call its node's name.
+            "spec.host",
             "status.phase",
             "status.podIP",
+            "status.podIPs",
             "status.nominatedNodeName",
         ],
         ("", "events") => &[
@@ -63,6 +67,26 @@ fn selectable(resource: &ResourceInfo) -> &'static [&'static str] {
     }
 }
 
+/// Whether objects are selected by their namespace. Of some kinds that have none the field is not known.
+fn has_namespace_field(resource: &ResourceInfo) -> bool {
+    !matches!(
+        (resource.group.as_str(), resource.plural.as_str()),
+        ("", "nodes" | "namespaces")
+            | ("certificates.k8s.io", "certificatesigningrequests")
+            | ("resource.k8s.io", "resourceslices")
+    )
+}
+
+/// What a field of a built-in kind is compared as where a document does not have it. Numbers and truths have no
+/// empty text.
+fn unset(field: &str) -> &'static str {
+    match field {
+        "spec.hostNetwork" | "spec.unschedulable" => "false",
+        "status.replicas" | "status.successful" => "0",
+        _ => "",
+    }
+}
+
 /// The refusal of a field that a kind's objects are not selected by.
 fn unknown_field(resource: &ResourceInfo, field: &str) -> Status {
     if resource.custom.is_none() && selectable(resource).is_empty() {
@@ -80,6 +104,7 @@ pub struct Selection {
     name: Option<String>,
     labels: LabelSelector,
     fields: Option<FieldSelector>,
+    is_custom: bool,
 }
 
 impl Selection {
@@ -87,8 +112,13 @@ impl Selection {
     pub fn of(info: &RequestInfo, resource: &ResourceInfo) -> Result<Self, Status> {
         let labels = LabelSelector::parse(info.parameter("labelSelector").unwrap_or_default())
             .map_err(|error| Status::bad_request(error.to_string()))?;
-        let mut selection =
-            Selection { namespace: info.namespace.clone(), name: info.name.clone(), labels, fields: None };
+        let mut selection = Selection {
+            namespace: info.namespace.clone(),
+            name: info.name.clone(),
+            labels,
+            fields: None,
+            is_custom: resource.custom.is_some(),
+        };
         let text = info.parameter("fieldSelector").unwrap_or_default();
         if text.is_empty() {
             return Ok(selection);
@@ -96,13 +126,17 @@ impl Selection {
         let mut fields =
             FieldSelector::parse(text).map_err(|error| Status::bad_request(error.to_string()))?;
         for requirement in &mut fields.requirements {
-            let known = ["metadata.name", "metadata.namespace"].contains(&requirement.field.as_str())
+            let known = requirement.field == "metadata.name"
+                || requirement.field == "metadata.namespace" && has_namespace_field(resource)
                 || selectable(resource).contains(&requirement.field.as_str())
                 || resource.custom.as_ref().is_some_and(|it| it.selectable.contains(&requirement.field));
             if !known {
                 return Err(unknown_field(resource, &requirement.field));
             }
-            requirement.field = convert::stored_field(resource, &requirement.field).into_owned();
+            requirement.field = match requirement.field.as_str() {
+                "spec.host" if resource.custom.is_none() => "spec.nodeName".to_owned(),
+                field => convert::stored_field(resource, field).into_owned(),
+            };
         }
         selection.fields = Some(fields);
         Ok(selection)
@@ -114,8 +148,23 @@ impl Selection {
             && self.name.as_deref().is_none_or(|name| &*object.name == name)
             && self.labels.matches(object.labels.as_deref())
             && self.fields.as_ref().is_none_or(|fields| {
-                fields.requirements.iter().all(|it| (object.field(&it.field) == it.value) == it.equal)
+                fields.requirements.iter().all(|it| (self.value(object, &it.field) == it.value) == it.equal)
             })
+    }
+
+    /// The text that a field of an object is compared as.
+    fn value<'a>(&self, object: &'a Cached, field: &str) -> Cow<'a, str> {
+        if self.is_custom {
+            return object.field(field);
+        }
+        let value = match field {
+            // It may be named, and is never filled.
+            "status.podIPs" => return Cow::Borrowed(""),
+            "source" => Some(object.field("source.component")).filter(|source| !source.is_empty()),
+            _ => Some(object.field(field)),
+        };
+        let value = value.unwrap_or_else(|| object.field("reportingComponent"));
+        if value.is_empty() { Cow::Borrowed(unset(field)) } else { value }
     }
 
     /// Whose events may be selected: those of one object, of a node's pods, of a namespace, or all.

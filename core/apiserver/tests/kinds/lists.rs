@@ -118,3 +118,29 @@ async fn fields_that_are_not_selected_by_are_refused() {
     let refusal = server.get("/api/v1/pods?fieldSelector=spec.x%3Dv").await.fails(400);
     assert_eq!(refusal, "field label not supported: spec.x");
 }
+
+#[tokio::test]
+async fn fields_that_are_not_set_are_compared_as_their_zero() {
+    let server = Server::start().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "x"}]}});
+    server.post(pods, pod).await.ok();
+    server.post("/api/v1/nodes", json!({"metadata": {"name": "n"}})).await.ok();
+    let maker = json!({"metadata": {"generateName": "a"}, "involvedObject": {"namespace": "default"},
+        "reportingComponent": "me"});
+    server.post("/api/v1/namespaces/default/events", maker).await.ok();
+    let count = async |path: &str, selector: &str| {
+        let list = server.get(&format!("{path}?fieldSelector={selector}")).await.ok();
+        list["items"].as_array().unwrap().len()
+    };
+    assert_eq!(count(pods, "spec.hostNetwork=false,spec.restartPolicy=Always").await, 1);
+    assert_eq!(count(pods, "spec.hostNetwork=true").await, 0);
+    assert_eq!(count(pods, "spec.schedulerName=default-scheduler,spec.host=").await, 1);
+    assert_eq!(count(pods, "status.podIPs!=x,status.nominatedNodeName=").await, 1);
+    assert_eq!(count("/api/v1/nodes", "spec.unschedulable=false").await, 1);
+    assert_eq!(count("/api/v1/namespaces/default/events", "source=me").await, 1);
+    let refused = server.get("/api/v1/nodes?fieldSelector=metadata.namespace=a").await.fails(400);
+    assert_eq!(refused, "field label not supported: metadata.namespace");
+    let refused = server.get(&format!("{pods}?fieldSelector=spec.volumes=a")).await.fails(400);
+    assert_eq!(refused, "field label not supported: spec.volumes");
+}
