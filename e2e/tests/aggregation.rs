@@ -260,13 +260,18 @@ fn a_group_of_another_server_is_used_as_any_other_until_its_api_service_goes() {
     watch.kill().unwrap();
     watch.wait().unwrap();
 
-    *things.ailing.lock().unwrap() = true;
+    // It is looked at every half a minute, and whenever its Service changes.
+    let ail = |ailing: bool| {
+        *things.ailing.lock().unwrap() = ailing;
+        server.kubectl(&["annotate", "--overwrite", "svc", "things", &format!("ailing={ailing}")]).unwrap();
+    };
+    ail(true);
     shows("default/things False (FailedDiscoveryCheck)");
     let unavailable = server.kubectl_fails(&["get", "--raw", &format!("{GROUP}/namespaces/default/things")]);
     assert!(unavailable.unwrap().contains("(ServiceUnavailable)"));
     // What the server serves itself is there all the while.
     assert!(server.kubectl(&["get", "cm"]).unwrap().contains("kube-root-ca.crt"));
-    *things.ailing.lock().unwrap() = false;
+    ail(false);
     shows("default/things True");
     server.kubectl(&["delete", "apiservice", NAME]).unwrap();
     let gone =
