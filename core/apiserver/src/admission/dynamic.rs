@@ -24,6 +24,7 @@ pub mod checks;
 pub mod expression;
 pub mod hooks;
 pub mod mutating;
+mod param_access;
 pub mod policies;
 pub mod request;
 pub mod validating;

@@ -176,7 +176,7 @@ pub fn build(config: &Config, parts: &Parts) -> Result<Chain, ConfigError> {
     // What upstream does in its registry. No flag turns it off.
     plugins.push(Arc::new(ServiceAllocation::new(parts.allocations.clone())));
     plugins.push(Arc::new(CertificateRequests));
-    plugins.push(Arc::new(ExpressionCheck));
+    plugins.push(Arc::new(ExpressionCheck::new(Arc::clone(&parts.authorizer))));
     plugins.push(Arc::new(RoleEscalation::new(parts.rbac.clone(), parts.authorizer.clone())));
     Ok(Chain::new(plugins))
 }

@@ -1,5 +1,7 @@
 //! Admission policies and match conditions through the whole server.
 
+use http::Method;
+use keelson_apiserver::Identity;
 use serde_json::{Value, json};
 
 use crate::harness::Server;
@@ -130,4 +132,38 @@ async fn a_webhook_is_asked_only_where_its_conditions_hold() {
     server.post(MAPS, map("skip-me", json!({}))).await.ok();
     server.post(MAPS, map("other", json!({}))).await.fails(400);
     assert_eq!(hooks.take_requests().len(), 1);
+}
+
+#[tokio::test]
+async fn nobody_has_parameters_read_that_they_may_not_read() {
+    let server = Server::start().await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let rule = json!({"apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"], "verbs": ["*"]});
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "policies"}, "rules": [rule]});
+    server.post(&format!("{rbac}/clusterroles"), role).await.ok();
+    let grant = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "policies"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "policies"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}]});
+    server.post(&format!("{rbac}/clusterrolebindings"), grant).await.ok();
+    let ann = || Identity::user("ann", &[]);
+    let (policies, bindings) =
+        (format!("{API}/validatingadmissionpolicies"), format!("{API}/validatingadmissionpolicybindings"));
+    let spec = json!({"paramKind": {"apiVersion": "v1", "kind": "Secret"},
+        "validations": [{"expression": "false", "messageExpression": "string(params.data.key)"}]});
+    let refused = server.act(ann(), Method::POST, &policies, policy("peek", spec.clone())).await.fails(422);
+    let wants = "on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)";
+    assert!(
+        refused.contains(&format!(
+            "spec.paramKind: Forbidden: user \"ann\" must have \"get\" permission {wants}"
+        )),
+        "{refused}"
+    );
+    server.post(&policies, policy("peek", spec)).await.ok();
+    let reference =
+        json!({"paramRef": {"name": "s", "namespace": "default", "parameterNotFoundAction": "Allow"}});
+    let refused = server.act(ann(), Method::POST, &bindings, binding("peek", reference)).await.fails(422);
+    assert!(refused.contains("on the object referenced by paramRef"), "{refused}");
+    server.act(ann(), Method::POST, &bindings, binding("peek", json!({}))).await.ok();
 }

@@ -12,16 +12,26 @@ use keelson_cel::{Declaration, Environment, compile};
 use serde_json::{Value, json};
 
 use super::expression::{condition, environment, environment_of};
+use super::param_access;
 use super::policies::Rules;
 use crate::admission::{Admission, Attributes, Operation};
+use crate::authorization::Authorizer;
 use crate::registry::Registry;
 
 /// Kinds with which the expressions of one policy are checked.
 const MAX_KINDS: usize = 10;
 
 /// The plugin. It cannot be turned off.
-#[derive(Debug, Default)]
-pub struct ExpressionCheck;
+pub struct ExpressionCheck {
+    authorizer: Arc<dyn Authorizer>,
+}
+
+impl ExpressionCheck {
+    /// The plugin; it asks the authorizer whether writers may read what is to serve as a parameter.
+    pub fn new(authorizer: Arc<dyn Authorizer>) -> Self {
+        ExpressionCheck { authorizer }
+    }
+}
 
 fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = (usize, &'a Value)> + use<'a> {
     value[field].as_array().map(Vec::as_slice).unwrap_or_default().iter().enumerate()
@@ -130,7 +140,7 @@ impl Admission for ExpressionCheck {
 
     async fn validate(
         &self,
-        _registry: &Registry,
+        registry: &Registry,
         attributes: &Attributes<'_>,
         object: Option<&Object>,
     ) -> Result<(), Status> {
@@ -145,7 +155,8 @@ impl Admission for ExpressionCheck {
         if same("spec") && same("webhooks") {
             return Ok(());
         }
-        let errors = faults(object);
+        let mut errors = faults(object);
+        errors.extend(param_access::fault(&self.authorizer, registry, attributes, object).await?);
         if errors.is_empty() {
             return Ok(());
         }
