@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::kinds::GroupVersionKind;
+use crate::kinds::{GroupVersionKind, ResourceInfo};
 use crate::object::Object;
 use crate::quantity::Quantity;
 
@@ -32,6 +32,17 @@ const VOLUMES: [(&str, &str); 8] = [
     ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
     ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
 ];
+
+/// The warning about every use of a built-in resource whose version is deprecated.
+pub fn deprecated(resource: &ResourceInfo) -> Option<&'static str> {
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        ("", "endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        _ => None,
+    }
+}
 
 /// The warnings about a write; nothing where what it says of itself did not change.
 pub fn of(gvk: &GroupVersionKind, new: &Object, old: Option<&Object>) -> Vec<String> {

@@ -257,8 +257,20 @@ pub(super) fn priority_class(object: &Object, errors: &mut Vec<FieldError>) {
     let number = value.number().unwrap_or(0);
     if name.starts_with("system-") {
         let known = [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
-        if !known.contains(&(name, number)) {
-            let detail = "priority class names with 'system-' prefix are reserved for system use only. error: {} is not a known system priority class".replace("{}", name);
+        let error = match known.iter().find(|(known, _)| *known == name) {
+            None => Some(format!("{name} is not a known system priority class")),
+            Some((_, must)) if *must != number => {
+                Some(format!("value of {name} PriorityClass must be {must}"))
+            }
+            Some(_) if At::of(object, "globalDefault").is_true() => {
+                Some(format!("globalDefault of {name} PriorityClass must be false"))
+            }
+            Some(_) => None,
+        };
+        if let Some(error) = error {
+            let detail = format!(
+                "priority class names with 'system-' prefix are reserved for system use only. error: {error}"
+            );
             errors.push(FieldError::forbidden("metadata.name", detail));
         }
     } else if number > HIGHEST {

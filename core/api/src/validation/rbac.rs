@@ -32,6 +32,14 @@ pub(super) fn cluster_role_binding(object: &Object, errors: &mut Vec<FieldError>
     binding(object, false, errors);
 }
 
+/// What is bound stays.
+pub(super) fn binding_change(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
+    let role = At::of(new, "roleRef");
+    if role.value != At::of(old, "roleRef").value {
+        errors.push(role.invalid("cannot change roleRef"));
+    }
+}
+
 fn rules(object: &Object, namespaced: bool, errors: &mut Vec<FieldError>) {
     for rule in At::of(object, "rules").items() {
         let (verbs, groups, resources, urls) = (
@@ -95,6 +103,10 @@ fn binding(object: &Object, namespaced: bool, errors: &mut Vec<FieldError>) {
                 }
             }
             "User" | "Group" => {
+                if name.is_empty() {
+                    let detail = format!("{} name cannot be empty", kind.text().to_lowercase());
+                    errors.push(FieldError::invalid(name.path.as_str(), "", detail));
+                }
                 if group.text() != GROUP {
                     errors.push(FieldError::not_supported(group.path.as_str(), group.text(), &[GROUP]));
                 }

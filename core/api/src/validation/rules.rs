@@ -142,9 +142,12 @@ const RULES: &[Rules] = &[
     Rules::of(RBAC, "ClusterRoleBinding")
         .name(names::path_segment)
         .state(rbac::cluster_role_binding)
-        .fixed(&[&["roleRef"]]),
+        .change(rbac::binding_change),
     Rules::of(RBAC, "Role").name(names::path_segment).state(rbac::role),
-    Rules::of(RBAC, "RoleBinding").name(names::path_segment).state(rbac::role_binding).fixed(&[&["roleRef"]]),
+    Rules::of(RBAC, "RoleBinding")
+        .name(names::path_segment)
+        .state(rbac::role_binding)
+        .change(rbac::binding_change),
     Rules::of("scheduling.k8s.io", "PriorityClass")
         .state(cluster::priority_class)
         .change(cluster::priority_class_change),

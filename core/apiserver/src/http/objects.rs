@@ -50,7 +50,12 @@ pub(super) async fn serve(
         return Err(method_not_allowed(&resource, &info));
     }
     let Some(custom) = resource.custom.clone() else {
-        return answer(state, identity, info, resource, request, wanted).await;
+        let deprecated = keelson_api::warnings::deprecated(&resource);
+        let mut response = answer(state, identity, info, resource, request, wanted).await?;
+        if let Some(text) = deprecated {
+            warn(response.headers_mut(), &[text.to_owned()]);
+        }
+        return Ok(response);
     };
     if custom.terminating && info.verb == "create" {
         let text = "create not allowed while custom resource definition is terminating";

@@ -3,8 +3,10 @@
 use keelson_api::{Object, ResourceInfo, Status};
 use serde_json::Value;
 
+use self::generation::Counts;
 use super::Target;
 
+mod generation;
 mod job;
 pub(crate) mod pod;
 mod service;
@@ -69,20 +71,6 @@ fn has_status(resource: &ResourceInfo) -> bool {
     resource.subresource("status").is_some()
 }
 
-/// Whether changes of the spec are counted in `metadata.generation`.
-fn counts_generation(resource: &ResourceInfo) -> bool {
-    match resource.group.as_str() {
-        "" => matches!(resource.plural.as_str(), "pods" | "replicationcontrollers"),
-        "events.k8s.io" | "coordination.k8s.io" | "discovery.k8s.io" | "rbac.authorization.k8s.io" => {
-            resource.plural == "endpointslices"
-        }
-        "autoscaling" | "node.k8s.io" => false,
-        "storage.k8s.io" => resource.plural == "csidrivers",
-        "apps" => resource.plural != "controllerrevisions",
-        _ => true,
-    }
-}
-
 /// What a creator may not set.
 pub(crate) fn before_create(resource: &ResourceInfo, object: &mut Object) {
     // A kubelet registers its node with its status.
@@ -92,7 +80,7 @@ pub(crate) fn before_create(resource: &ResourceInfo, object: &mut Object) {
     if is(resource, "batch", "jobs") {
         job::before_create(object);
     }
-    object.set_generation(counts_generation(resource).then_some(1));
+    object.set_generation((generation::counts(resource) != Counts::Nothing).then_some(1));
     let phase = match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "namespaces") => "Active",
         ("", "pods" | "persistentvolumeclaims" | "persistentvolumes") => "Pending",
@@ -205,7 +193,8 @@ fn keep(object: &mut Object, live: &Object, field: &str) {
 
 /// Counts a change of anything but metadata and status.
 pub(super) fn set_generation(target: &Target, object: &mut Object, live: &Object) {
-    if !counts_generation(&target.resource) || matches!(target.subresource.as_str(), "status" | "binding") {
+    let is_counted = generation::counts(&target.resource) == Counts::Changes;
+    if !is_counted || matches!(target.subresource.as_str(), "status" | "binding") {
         return;
     }
     // Without a status of its own that field is one as others are.

@@ -18,6 +18,7 @@ mod events;
 mod field_validation;
 mod flow_control;
 mod insight;
+mod kind_rules;
 mod lists;
 mod outside;
 mod pod_rules;
