@@ -83,7 +83,7 @@ fn document(state: &ApiState, info: &RequestInfo, headers: &HeaderMap) -> Result
     } else {
         let of = |it: &&Arc<ResourceInfo>| it.group_version() == group_version;
         let resources: Vec<&Arc<ResourceInfo>> = catalog.resources().iter().filter(of).collect();
-        super::json(StatusCode::OK, &build(&state.registry, &resources, v3))
+        super::json(StatusCode::OK, &build(&state.registry, &resources, &Definitions::read(), v3))
     };
     tell(&mut response, &tag)?;
     if asked.is_some() {
@@ -107,7 +107,7 @@ fn swagger(
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let resources: Vec<&Arc<ResourceInfo>> = catalog.resources().iter().collect();
-        let document = build(&state.registry, &resources, v2::v2);
+        let document = build(&state.registry, &resources, &Definitions::read(), v2::v2);
         let bytes = if media == JSON { document.to_string().into() } else { gnostic::encode(&document) };
         // The old spelling is no media type to who checks.
         let media = if media == JSON { JSON } else { BINARY[0] };
@@ -144,7 +144,12 @@ fn media<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Result<&'a str, Status
 
 type Make = fn(&[Served<'_>], &Definitions) -> Value;
 
-fn build(registry: &Registry, resources: &[&Arc<ResourceInfo>], make: Make) -> Value {
+fn build(
+    registry: &Registry,
+    resources: &[&Arc<ResourceInfo>],
+    definitions: &Definitions,
+    make: Make,
+) -> Value {
     let schemas: Vec<Option<Value>> = resources.iter().map(|resource| schema(registry, resource)).collect();
     let served: Vec<Served<'_>> = resources
         .iter()
@@ -152,7 +157,7 @@ fn build(registry: &Registry, resources: &[&Arc<ResourceInfo>], make: Make) -> V
         .filter(|(resource, schema)| resource.custom.is_none() || schema.is_some())
         .map(|(info, schema)| Served { info, schema: schema.as_ref() })
         .collect();
-    make(&served, &Definitions::read())
+    make(&served, definitions)
 }
 
 /// The schema of a custom resource, as the stored definition has it.
@@ -194,12 +199,13 @@ fn index(registry: &Registry, catalog: &Catalog, builtin: &OnceLock<Value>) -> V
 fn builtin_index(registry: &Registry, catalog: &Catalog) -> Value {
     let builtin: Vec<&Arc<ResourceInfo>> =
         catalog.resources().iter().filter(|it| it.custom.is_none()).collect();
+    let definitions = Definitions::read();
     let mut index = json!({"paths": {}});
     for group_version in catalog.group_versions() {
         let own: Vec<&Arc<ResourceInfo>> =
             builtin.iter().copied().filter(|it| it.group_version() == group_version).collect();
         if !own.is_empty() {
-            let text = build(registry, &own, v3).to_string();
+            let text = build(registry, &own, &definitions, v3).to_string();
             let hash = hex::encode_upper(digest::digest(&digest::SHA256, text.as_bytes()));
             add_entry(&mut index, &group_version, &hash);
         }
