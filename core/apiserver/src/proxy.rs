@@ -15,6 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use keelson_api::{GroupResource, Object, Status};
 use rustls_pki_types::ServerName;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -78,13 +79,24 @@ fn place_in(
     for slice in slices.objects.values().filter(|slice| slice.namespace.as_deref() == Some(namespace)) {
         let slice = cache::decode(&slice.bytes)?;
         if slice.get_str(&["metadata", "labels", SERVICE_OF_SLICE]) == Some(&asked.name) {
-            all.extend(location::endpoints(&slice, &port));
+            let endpoints = location::endpoints(&slice, &port).into_iter();
+            // Whoever may write slices must not have this server reach whatever they like.
+            let real = endpoints.filter(|(pod, address, _)| has_address(registry, namespace, pod, *address));
+            all.extend(real.map(|(_, address, port)| (address, port)));
         }
     }
     if all.is_empty() {
         return Err(Status::unavailable(format!("no endpoints available for service {:?}", asked.name)));
     }
     Ok(all[rand::random_range(0..all.len())].into())
+}
+
+/// Whether a pod has an address.
+fn has_address(registry: &Registry, namespace: &str, pod: &str, address: IpAddr) -> bool {
+    let Ok(pod) = read(registry, "pods", &format!("{namespace}/{pod}"), pod) else { return false };
+    let all = pod.get(&["status", "podIPs"]).and_then(Value::as_array).into_iter().flatten();
+    let mut all = all.filter_map(|it| it["ip"].as_str());
+    all.any(|ip| ip.parse() == Ok(address))
 }
 
 /// A node's kubelet, or a server on another port of the node.

@@ -4,12 +4,13 @@ use json_patch::{Patch, PatchOperation, jsonptr::Pointer};
 use serde_json::Value;
 
 use super::PatchError;
-use crate::object::depth;
 
 /// The most operations that one patch may have.
 pub const MAX_OPERATIONS: usize = 10_000;
 /// The most bytes, as JSON, that the copies of one patch may add.
 pub const MAX_COPIED_BYTES: usize = 3 << 20;
+/// The most values that are looked at in what the operations of one patch move about.
+const MAX_VISITS: usize = 3 << 20;
 /// The deepest document that a patch may make.
 const MAX_DEPTH: usize = 128;
 
@@ -21,9 +22,9 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     }
     let patch: Patch =
         serde::Deserialize::deserialize(patch).map_err(|error| PatchError::Malformed(error.to_string()))?;
-    let mut copied = 0;
+    let (mut copied, mut visits) = (0, 0);
     for operation in &patch.0 {
-        bound(target, operation, &mut copied)?;
+        bound(target, operation, &mut copied, &mut visits)?;
         json_patch::patch(target, std::slice::from_ref(operation))
             .map_err(|error| PatchError::Unprocessable(error.to_string()))?;
     }
@@ -31,7 +32,12 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
 }
 
 /// Refuses what would let a document grow beyond all bounds: each copy may double it, in size and in depth.
-fn bound(target: &Value, operation: &PatchOperation, copied: &mut usize) -> Result<(), PatchError> {
+fn bound(
+    target: &Value,
+    operation: &PatchOperation,
+    copied: &mut usize,
+    visits: &mut usize,
+) -> Result<(), PatchError> {
     let none = Value::Null;
     let found = |from: &Pointer| target.pointer(from.as_str()).unwrap_or(&none);
     let (path, value) = match operation {
@@ -48,15 +54,42 @@ fn bound(target: &Value, operation: &PatchOperation, copied: &mut usize) -> Resu
         }
         PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
     };
-    if path.tokens().count() + depth(value) > MAX_DEPTH {
+    let (depth, size) = measure(value);
+    *visits += size;
+    if *visits > MAX_VISITS {
+        let text = format!("the patch moves more than {MAX_VISITS} values about");
+        return Err(PatchError::Unprocessable(text));
+    }
+    if path.tokens().count() + depth > MAX_DEPTH {
         return Err(PatchError::Unprocessable(format!("the patch nests deeper than {MAX_DEPTH} levels")));
     }
     Ok(())
 }
 
+/// How deep a value is nested, and of how many values it consists.
+fn measure(value: &Value) -> (usize, usize) {
+    let all = |(depth, size): (usize, usize), child: &Value| {
+        let own = measure(child);
+        (depth.max(own.0), size + own.1)
+    };
+    match value {
+        Value::Object(fields) => {
+            let (depth, size) = fields.values().fold((0, 1), all);
+            (depth + 1, size)
+        }
+        Value::Array(items) => {
+            let (depth, size) = items.iter().fold((0, 1), all);
+            (depth + 1, size)
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => (0, 1),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    use crate::object::depth;
 
     use super::*;
 
@@ -88,6 +121,20 @@ mod tests {
         }
         assert!(apply(&mut target, &operations.into()).is_err());
         assert!(depth(&target) <= MAX_DEPTH);
+    }
+
+    #[test]
+    fn a_large_value_is_not_moved_to_and_fro_for_ever() {
+        let mut target = json!({"x": vec![0; 100_000]});
+        let moves: Vec<Value> = (0..100)
+            .flat_map(|_| {
+                [
+                    json!({"op": "move", "from": "/x", "path": "/y"}),
+                    json!({"op": "move", "from": "/y", "path": "/x"}),
+                ]
+            })
+            .collect();
+        assert!(matches!(apply(&mut target, &moves.into()), Err(PatchError::Unprocessable(_))));
     }
 
     #[test]

@@ -62,6 +62,11 @@ fn claims(pod: &Object) -> Vec<(&Value, &Value)> {
     list.into_iter().flatten().map(|status| (&status["name"], &status["resourceClaimName"])).collect()
 }
 
+/// The claim for a pod's extended resources: what it names, the node may read.
+fn extended_claim(pod: &Object) -> Option<&Value> {
+    pod.get(&["status", "extendedResourceClaimStatus", "resourceClaimName"])
+}
+
 fn has_projections(pod: &Object) -> bool {
     let volumes = pod.get(&["spec", "volumes"]).and_then(Value::as_array);
     volumes.into_iter().flatten().any(|volume| volume.get("projected").is_some_and(|it| !it.is_null()))
@@ -158,7 +163,7 @@ fn pod(
                 ))
             } else if old.labels() != new.labels() {
                 Err(format!("node {node:?} cannot update labels through pod status"))
-            } else if claims(old) != claims(new) {
+            } else if claims(old) != claims(new) || extended_claim(old) != extended_claim(new) {
                 Err(format!("node {node:?} cannot update resource claim statues"))
             } else if old.annotation(MIRROR) != new.annotation(MIRROR) {
                 // What a mirror pod refers to is not for its node to read.

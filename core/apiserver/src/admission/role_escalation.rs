@@ -14,6 +14,9 @@ use crate::identity::{Identity, MASTERS};
 use crate::registry::Registry;
 use crate::request_info::RequestInfo;
 
+/// The most permissions, of one verb on one thing each, that one write may grant.
+const MOST_PERMISSIONS: usize = 10_000;
+
 /// The plugin.
 pub struct RoleEscalation {
     rbac: Arc<Rbac>,
@@ -112,6 +115,13 @@ impl Admission for RoleEscalation {
             return Ok(());
         }
         let Some(wanted) = self.granted(attributes, object).await? else { return Ok(()) };
+        let size = wanted.iter().map(Rule::size).fold(0_usize, usize::saturating_add);
+        if size > MOST_PERMISSIONS {
+            let detail = format!(
+                "the rules come to {size} permissions, of which each would be looked at; at most {MOST_PERMISSIONS} can be"
+            );
+            return Err(Status::forbidden(&attributes.resource.group_resource(), attributes.name, &detail));
+        }
         let lacking = missing(&self.rbac.rules_for(who, attributes.namespace), &wanted);
         if lacking.is_empty() {
             return Ok(());

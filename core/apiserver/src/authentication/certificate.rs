@@ -20,6 +20,15 @@ pub struct Peer {
     pub client: Option<Identity>,
     /// The name of a proxy, if an authority of proxies vouches for it.
     pub proxy: Option<String>,
+    /// When the certificate ends, in seconds since 1970.
+    pub until: Option<i64>,
+}
+
+impl Peer {
+    /// Whether its certificate has ended since the connection was opened.
+    pub fn is_over(&self, now: i64) -> bool {
+        self.until.is_some_and(|until| until < now)
+    }
 }
 
 /// The authorities whose certificates are taken.
@@ -77,8 +86,10 @@ impl Authorities {
     /// Whose certificate a connection was opened with.
     pub fn peer(&self, chain: Option<&[CertificateDer<'static>]>) -> Peer {
         let Some([certificate, rest @ ..]) = chain else { return Peer::default() };
+        let read = X509Certificate::from_der(certificate).ok();
+        let until = read.map(|(_, certificate)| certificate.validity().not_after.timestamp());
         let Some(proxies) = &self.proxies else {
-            return Peer { client: identity(certificate), proxy: None };
+            return Peer { client: identity(certificate), proxy: None, until };
         };
         // TLS has verified that one of them vouches for it, but not which.
         let now = UnixTime::now();
@@ -88,21 +99,27 @@ impl Authorities {
         Peer {
             client: is_of(&self.clients).then(|| identity(certificate)).flatten(),
             proxy: is_of(proxies).then(|| common_name(certificate)).flatten(),
+            until,
         }
     }
 }
 
+/// The common name that counts: the last, as in Go.
+fn user<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> {
+    let name = certificate.subject().iter_common_name().last()?;
+    name.as_str().ok().filter(|name| !name.is_empty())
+}
+
 fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    certificate.subject().iter_common_name().find_map(|name| name.as_str().ok()).map(str::to_owned)
+    user(&certificate).map(str::to_owned)
 }
 
 /// The user and groups that a verified certificate names.
 pub fn identity(der: &CertificateDer<'_>) -> Option<Identity> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let subject = certificate.subject();
-    let user =
-        subject.iter_common_name().find_map(|name| name.as_str().ok()).filter(|user| !user.is_empty())?;
+    let user = user(&certificate)?;
     let groups: Vec<&str> = subject.iter_organization().filter_map(|name| name.as_str().ok()).collect();
     let mut identity = Identity::user(user, &groups);
     // Kubernetes' own attribute for the user's UID.

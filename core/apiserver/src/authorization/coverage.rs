@@ -19,6 +19,13 @@ fn resource_covers(rule: &str, wanted: &str) -> bool {
 }
 
 impl Rule {
+    /// How many rules of one verb on one thing it comes to.
+    pub fn size(&self) -> usize {
+        let things = self.api_groups.len().saturating_mul(self.resources.len());
+        let named = things.saturating_mul(self.resource_names.len().max(1));
+        self.verbs.len().saturating_mul(named.saturating_add(self.non_resource_urls.len()))
+    }
+
     /// Splits the rule into rules of one verb on one thing.
     fn atoms(&self) -> Vec<Self> {
         let mut atoms = Vec::new();
@@ -90,6 +97,21 @@ pub fn missing(held: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_size_of_a_rule_is_known_without_splitting_it() {
+        let wide: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+        let rule = Rule {
+            verbs: wide.clone(),
+            api_groups: wide.clone(),
+            resources: wide.clone(),
+            resource_names: wide,
+            ..Rule::default()
+        };
+        assert_eq!(rule.size(), 300_usize.pow(4));
+        let small = self::rule(&["", "apps"], &["pods"], &["get", "list", "watch"]);
+        assert_eq!((small.size(), small.atoms().len()), (6, 6));
+    }
 
     fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Rule {
         let list = |list: &[&str]| list.iter().map(|it| (*it).to_owned()).collect();

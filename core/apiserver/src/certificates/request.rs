@@ -67,6 +67,10 @@ impl Request {
                 }
             }
         }
+        if subject.iter_common_name().count() > 1 {
+            // Of several names readers take this one or that, and would not mean the same user.
+            return Err("its subject has more than one common name".to_owned());
+        }
         Ok(Request {
             common_name: subject.iter_common_name().last().and_then(text),
             organizations: subject.iter_organization().filter_map(text).collect(),
@@ -82,4 +86,26 @@ pub fn end(text: &str) -> Option<i64> {
     let (_, pem) = parse_x509_pem(&pem).ok()?;
     let (_, certificate) = X509Certificate::from_der(&pem.contents).ok()?;
     Some(certificate.validity().not_after.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of `O=system:nodes, CN=system:kube-controller-manager, CN=system:node:me`.
+    const TWO_NAMES: &str = "-----BEGIN CERTIFICATE REQUEST-----
+MIIBFTCBuwIBADBZMRUwEwYDVQQKDAxzeXN0ZW06bm9kZXMxJzAlBgNVBAMMHnN5
+c3RlbTprdWJlLWNvbnRyb2xsZXItbWFuYWdlcjEXMBUGA1UEAwwOc3lzdGVtOm5v
+ZGU6bWUwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAATXdARuXgXVTEkaAfuCK+HF
+Yx4KeMSADE56TuSiJ+xy8IKHcY4pqiFQ2P1Pe3MWmCvBUEyKo0ar4Sz3wxky0fdM
+oAAwCgYIKoZIzj0EAwIDSQAwRgIhANMlNg/TWQzJks8ZLvd18mUW2oaYXP8h9AMs
+Ic7ru3DgAiEAvWgeu8MUw+1VqaNZfWmQm2PbBHXnVdQu5A3Z9uQ2/sc=
+-----END CERTIFICATE REQUEST-----
+";
+
+    #[test]
+    fn a_request_with_two_names_is_refused_as_readers_would_differ_about_the_user() {
+        let refused = Request::from_base64(&STANDARD.encode(TWO_NAMES)).map(drop);
+        assert_eq!(refused, Err("its subject has more than one common name".to_owned()));
+    }
 }

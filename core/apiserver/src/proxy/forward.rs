@@ -75,6 +75,24 @@ fn is_credential(name: &HeaderName) -> bool {
         || name.as_str().starts_with("x-remote-")
 }
 
+/// How the protocol begins that is a token.
+const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// Takes out tokens that browsers send as a WebSocket's protocol, whoever has been believed.
+fn remove_tokens(headers: &mut HeaderMap) {
+    let protocols: Vec<String> =
+        tokens(headers, &header::SEC_WEBSOCKET_PROTOCOL).map(str::to_owned).collect();
+    if !protocols.iter().any(|protocol| protocol.starts_with(TOKEN_PROTOCOL)) {
+        return;
+    }
+    headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
+    let rest: Vec<&str> =
+        protocols.iter().map(String::as_str).filter(|it| !it.starts_with(TOKEN_PROTOCOL)).collect();
+    if let (false, Ok(value)) = (rest.is_empty(), HeaderValue::from_str(&rest.join(", "))) {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+    }
+}
+
 impl Outward {
     /// Takes a request. Its sender's credentials stay here.
     pub(crate) fn new(mut request: Request<Body>) -> Self {
@@ -87,6 +105,7 @@ impl Outward {
         for name in credentials {
             headers.remove(name);
         }
+        remove_tokens(&mut headers);
         remove_hop_by_hop(&mut headers);
         // In HTTP/2 the host is part of the URL.
         if let (false, Some(host)) = (headers.contains_key(header::HOST), authority)

@@ -132,16 +132,20 @@ pub(crate) fn service_port(service: &Object, asked: &Named) -> Result<String, St
     Ok(found["name"].as_str().unwrap_or_default().to_owned())
 }
 
-/// The ready endpoints of a slice that are pods, with the number of the port of that name.
-pub(crate) fn endpoints(slice: &Object, port: &str) -> Vec<(IpAddr, u16)> {
+/// The ready endpoints of a slice that are said to be pods: the pods' names, their addresses, and the number of the port
+/// of that name.
+pub(crate) fn endpoints(slice: &Object, port: &str) -> Vec<(String, IpAddr, u16)> {
     let mut ports = list(slice.get(&["ports"]));
     let named = ports.find(|it| it["name"].as_str().unwrap_or_default() == port);
     let Some(number) = named.and_then(|it| it.get("port")).and_then(port_of) else { return Vec::new() };
     let is_ready = |endpoint: &&Value| endpoint["conditions"]["ready"] != Value::Bool(false);
     let is_pod = |endpoint: &&Value| endpoint["targetRef"]["kind"] == "Pod";
     let ready = list(slice.get(&["endpoints"])).filter(is_ready).filter(is_pod);
-    let addresses = ready.filter_map(|endpoint| endpoint["addresses"][0].as_str()?.parse().ok());
-    addresses.filter(|address| is_proxyable(*address)).map(|address| (address, number)).collect()
+    let found = ready.filter_map(|endpoint| {
+        let address: IpAddr = endpoint["addresses"][0].as_str()?.parse().ok()?;
+        Some((endpoint["targetRef"]["name"].as_str()?.to_owned(), address, number))
+    });
+    found.filter(|(_, address, _)| is_proxyable(*address)).collect()
 }
 
 #[cfg(test)]
@@ -213,7 +217,7 @@ mod tests {
             {"addresses": ["10.0.0.2"], "targetRef": pod, "conditions": {"ready": false}},
             {"addresses": ["10.0.0.3"]}, {"addresses": ["127.0.0.1"], "targetRef": pod}]});
         let slice = Object::from_value(slice).unwrap();
-        assert_eq!(endpoints(&slice, "web"), [("10.0.0.1".parse().unwrap(), 8080)]);
+        assert_eq!(endpoints(&slice, "web"), [("p".to_owned(), "10.0.0.1".parse().unwrap(), 8080)]);
         assert_eq!(endpoints(&slice, ""), []);
     }
 }

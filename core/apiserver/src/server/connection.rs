@@ -8,7 +8,7 @@ use http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const HEAD_BYTES: u32 = 256 << 10;
 /// Streams that a client takes back before they are answered, beyond which its connection ends (rapid reset).
 const RESETS: usize = 100;
+/// How long a connection is kept on which no request comes.
+const IDLE: Duration = Duration::from_secs(90);
 /// When a connection is silent for so long, its peer is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(60);
 /// For so long a peer may leave sent bytes unacknowledged, or its window shut, before its connection ends.
@@ -68,11 +70,17 @@ impl Connections {
         };
         let peer = listener::peer(&self.authorities, &stream);
         let enough = Arc::new(Notify::new());
+        let requests = watch::Sender::new(0_u64);
+        let newest = requests.subscribe();
         let service = {
             let (state, enough, chance) = (&self.state, &enough, self.limits.goaway_chance);
             let (state, enough) = (Arc::clone(state), Arc::clone(enough));
             hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-                let (state, peer) = (Arc::clone(&state), Arc::clone(&peer));
+                let state = Arc::clone(&state);
+                let is_over = peer.is_over(jiff::Timestamp::now().as_second());
+                // A certificate counts until it ends, however long its connection lasts.
+                let peer = if is_over { Arc::default() } else { Arc::clone(&peer) };
+                requests.send_modify(|count| *count = count.wrapping_add(1));
                 if chance > 0.0 && request.version() == http::Version::HTTP_2 && rand::random_bool(chance) {
                     enough.notify_one();
                 }
@@ -101,9 +109,28 @@ impl Connections {
             outcome = connection.as_mut() => outcome,
             () = self.stop.cancelled() => end(connection.as_mut()).await,
             () = enough.notified() => end(connection.as_mut()).await,
+            asked = unused(newest, IDLE) => match asked {
+                // Whoever has not asked for anything yet need not be told of the end.
+                0 => return,
+                _ => end(connection.as_mut()).await,
+            },
         };
         if let Err(error) = outcome {
             tracing::debug!(%error, "a connection ended");
+        }
+    }
+}
+
+/// Waits until no request has come for so long; how many have come until then.
+async fn unused(mut newest: watch::Receiver<u64>, limit: Duration) -> u64 {
+    loop {
+        let asked = *newest.borrow_and_update();
+        let limit = if asked == 0 { PATIENCE } else { limit };
+        match tokio::time::timeout(limit, newest.changed()).await {
+            Ok(Ok(())) => {}
+            // The connection has ended.
+            Ok(Err(_)) => std::future::pending().await,
+            Err(_) => return asked,
         }
     }
 }

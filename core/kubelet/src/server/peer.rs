@@ -20,7 +20,8 @@ impl Peer {
     pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let subject = certificate.subject();
-        let user = subject.iter_common_name().find_map(|name| name.as_str().ok());
+        // The last name counts, as for the API server.
+        let user = subject.iter_common_name().last().and_then(|name| name.as_str().ok());
         let groups = subject.iter_organization().filter_map(|name| name.as_str().ok());
         let user = user.filter(|user| !user.is_empty())?.to_owned();
         Some(Peer { user, groups: groups.map(str::to_owned).collect() })
