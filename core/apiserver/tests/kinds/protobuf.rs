@@ -47,7 +47,10 @@ async fn objects_lists_and_refusals_are_the_same_in_protobuf() {
     assert_eq!(decode(&created.bytes).unwrap(), server.get(&path).await.ok());
     assert_eq!(message(&server, &path).await, server.get(&path).await.ok());
     let list = message(&server, MAPS).await;
-    let expected = server.get(MAPS).await.ok();
+    // Others may have written meanwhile: the same state is asked for.
+    let revision = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let exactly = format!("{MAPS}?resourceVersion={revision}&resourceVersionMatch=Exact");
+    let expected = server.get(&exactly).await.ok();
     assert_eq!((&list["kind"], &list["metadata"]), (&expected["kind"], &expected["metadata"]));
     assert_eq!(list["items"][0]["data"], json!({"k": "v"}));
     let metadata = format!("{PROTOBUF};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
