@@ -189,7 +189,7 @@ fn what_is_missing_is_said_all_at_once_and_nothing_is_changed() {
         Ok(cluster.on_the_host("cat", &["/proc/net/tcp", "/proc/net/tcp6"])?.contains(":192B ").then_some(()))
     })
     .unwrap();
-    let refused = cluster.keelson(&["up", "-d", "--kubelet-port", "6443"]).unwrap();
+    let refused = cluster.keelson(&["up", "-d", "--api-port", "6443", "--kubelet-port", "6443"]).unwrap();
     listener.kill().unwrap();
     listener.wait().unwrap();
     assert!(!refused.status.success());
