@@ -140,10 +140,11 @@ async fn serve(
     state: &Arc<ApiState>,
     identity: Identity,
     info: RequestInfo,
-    request: Request<Body>,
+    mut request: Request<Body>,
     failed: negotiation::Wanted,
 ) -> Result<Response, Status> {
-    let identity = impersonate(state.authorizer.as_ref(), identity, request.headers()).await?;
+    let headers = request.headers_mut();
+    let identity = impersonate(state.authorizer.as_ref(), identity, headers, &info).await?;
     Ok(match state.flow_control.enter(&state.registry, &identity, &info).await {
         Ok(turn) => turn.hold(match serve_in_turn(state, identity, info, request).await {
             Ok(response) => response,

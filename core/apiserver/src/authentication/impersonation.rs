@@ -1,81 +1,178 @@
-//! For whom a caller acts: the `Impersonate-*` headers.
+//! For whom a caller acts: the `Impersonate-*` headers (KEP-5284).
+//!
+//! There are modes, tried one after the other. In the constrained ones a caller needs two rights: to be somebody, such as
+//! `impersonate:user-info`, and to do as somebody what is asked for, such as `impersonate-on:user-info:list`. The last is
+//! the older one, in which the verb `impersonate` suffices for everything.
 
-use http::HeaderMap;
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderName};
 use keelson_api::Status;
 
 use crate::authorization::{Authorizer, Decision};
-use crate::identity::{AUTHENTICATED, Identity};
+use crate::identity::{AUTHENTICATED, Identity, NODES};
 use crate::request_info::RequestInfo;
 
+mod mode;
+
+use mode::{Check, Mode};
+
+const PREFIX: &str = "impersonate-";
+const EXTRA: &str = "impersonate-extra-";
+const UNAUTHENTICATED: &str = "system:unauthenticated";
+
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Status> {
-    let read = |value: &'a http::HeaderValue| value.to_str();
-    let value = headers.get(name).map(read).transpose();
-    value.map_err(|_| Status::bad_request(format!("the header {name} is no text")))
+    let value = headers.get(name).map(|value| std::str::from_utf8(value.as_bytes())).transpose();
+    let value = value.map_err(|_| Status::bad_request(format!("the header {name} is no text")))?;
+    Ok(value.filter(|value| !value.is_empty()))
 }
 
-/// The identity in whose place a request is to be served, as its `Impersonate-*` headers say and the authorizer allows.
+/// Takes out of the headers whom the caller wants to be; nobody else if there are none.
+fn wanted(headers: &mut HeaderMap) -> Result<Option<Identity>, Status> {
+    if !headers.keys().any(|name| name.as_str().starts_with(PREFIX)) {
+        return Ok(None);
+    }
+    let texts = |name: &HeaderName| -> Result<Vec<String>, Status> {
+        let all = headers.get_all(name).iter().map(|value| String::from_utf8(value.as_bytes().to_vec()));
+        all.collect::<Result<_, _>>()
+            .map_err(|_| Status::bad_request(format!("the header {name} is no text")))
+    };
+    let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for name in headers.keys() {
+        let Some(key) = name.as_str().strip_prefix(EXTRA) else { continue };
+        extra.entry(super::unescape(key)).or_default().extend(texts(name)?);
+    }
+    let wanted = Identity {
+        username: text(headers, "impersonate-user")?.unwrap_or_default().to_owned(),
+        uid: text(headers, "impersonate-uid")?.map(str::to_owned),
+        groups: texts(&HeaderName::from_static("impersonate-group"))?,
+        extra,
+    };
+    if wanted.username.is_empty() {
+        if wanted == Identity::default() {
+            return Ok(None);
+        }
+        let Identity { uid, groups, extra, .. } = &wanted;
+        let text = format!(
+            "requested uid {:?}, groups {groups:?}, extra {extra:?} without impersonating a user name",
+            uid.as_deref().unwrap_or_default()
+        );
+        return Err(Status::bad_request(text));
+    }
+    let own: Vec<HeaderName> = headers.keys().filter(|it| it.as_str().starts_with(PREFIX)).cloned().collect();
+    for name in own {
+        headers.remove(name);
+    }
+    Ok(Some(wanted))
+}
+
+async fn may(authorizer: &dyn Authorizer, who: &Identity, info: &RequestInfo) -> Result<(), Status> {
+    if authorizer.authorize(who, info).await == Decision::Allow {
+        return Ok(());
+    }
+    let opinion = authorizer.explain(who, info).await;
+    Err(crate::http::forbidden(who, info, &opinion.reason))
+}
+
+async fn passes(authorizer: &dyn Authorizer, who: &Identity, check: &Check) -> Result<(), Status> {
+    match check {
+        Check::May(info) => may(authorizer, who, info).await,
+        Check::MayAll { at_once, each } => {
+            if let Some(at_once) = at_once
+                && authorizer.authorize(who, at_once).await == Decision::Allow
+            {
+                return Ok(());
+            }
+            for info in each {
+                may(authorizer, who, info).await?;
+            }
+            Ok(())
+        }
+        Check::Never { info, reason } => Err(crate::http::forbidden(who, info, reason)),
+    }
+}
+
+/// Whether the caller may be who it wants in a mode, in which this is asked for.
+async fn attempt(
+    authorizer: &dyn Authorizer,
+    mode: Mode,
+    who: &Identity,
+    wanted: &Identity,
+    info: &RequestInfo,
+) -> Result<(), Status> {
+    let who = &mode.asker(who);
+    for check in mode.checks(wanted, info) {
+        passes(authorizer, who, &check).await?;
+    }
+    Ok(())
+}
+
+/// The identity in whose place a request is to be served, as its `Impersonate-*` headers say and the authorizer allows. The
+/// headers are taken out: nothing behind this acts by them.
 pub async fn impersonate(
     authorizer: &dyn Authorizer,
     who: Identity,
-    headers: &HeaderMap,
+    headers: &mut HeaderMap,
+    info: &RequestInfo,
 ) -> Result<Identity, Status> {
-    let Some(user) = text(headers, "impersonate-user")?.filter(|user| !user.is_empty()) else {
-        if headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-            return Err(Status::internal("requested to impersonate without impersonating a user"));
-        }
-        return Ok(who);
-    };
-    let mut wanted = Identity { username: user.to_owned(), ..Identity::default() };
-    let mut asks = Vec::new();
-    let ask =
-        |group: &str, resource: &str, subresource: &str, namespace: Option<&str>, name: &str| RequestInfo {
-            verb: "impersonate".to_owned(),
-            group: group.to_owned(),
-            version: "v1".to_owned(),
-            resource: resource.to_owned(),
-            subresource: subresource.to_owned(),
-            namespace: namespace.map(str::to_owned),
-            name: Some(name.to_owned()),
-            is_resource: true,
-            ..RequestInfo::default()
-        };
-    match wanted.as_service_account() {
-        Some((namespace, name)) => asks.push(ask("", "serviceaccounts", "", Some(namespace), name)),
-        None => asks.push(ask("", "users", "", None, user)),
-    }
-    let authentication = "authentication.k8s.io";
-    for group in headers.get_all("impersonate-group") {
-        let group = group.to_str().map_err(|_| Status::bad_request("Impersonate-Group is no text"))?;
-        asks.push(ask("", "groups", "", None, group));
-        wanted.groups.push(group.to_owned());
-    }
-    if let Some(uid) = text(headers, "impersonate-uid")? {
-        asks.push(ask(authentication, "uids", "", None, uid));
-        wanted.uid = Some(uid.to_owned());
-    }
-    for (name, value) in headers {
-        let Some(key) = name.as_str().strip_prefix("impersonate-extra-") else { continue };
-        let value = value.to_str().map_err(|_| Status::bad_request("Impersonate-Extra is no text"))?;
-        let key = super::unescape(key);
-        asks.push(ask(authentication, "userextras", &key, None, value));
-        wanted.extra.entry(key).or_default().push(value.to_owned());
-    }
-    for info in asks {
-        match authorizer.authorize(&who, &info).await {
-            Decision::Allow => {}
-            Decision::Deny { reason } => return Err(crate::http::forbidden(&who, &info, &reason)),
-            Decision::NoOpinion => return Err(crate::http::forbidden(&who, &info, "")),
+    let Some(wanted) = wanted(headers)? else { return Ok(who) };
+    let mut first = None;
+    for mode in Mode::ALL.into_iter().filter(|mode| mode.applies(&who, &wanted)) {
+        match attempt(authorizer, mode, &who, &wanted, info).await {
+            Ok(()) => return Ok(mode.becomes(wanted)),
+            Err(status) => {
+                first.get_or_insert(status);
+            }
         }
     }
-    if wanted.groups.is_empty()
-        && let Some((namespace, name)) = wanted.as_service_account()
-    {
-        wanted.groups = Identity::service_account(namespace, name).groups;
+    Err(first.unwrap_or_else(|| Status::internal("all impersonation modes failed")))
+}
+
+/// Adds the group that says whether a user was authenticated.
+fn with_default_group(mut user: Identity) -> Identity {
+    let anonymous = user.username == Identity::anonymous().username;
+    let default = if anonymous { UNAUTHENTICATED } else { AUTHENTICATED };
+    if !user.is_in(default) && !user.is_in(UNAUTHENTICATED) {
+        user.groups.push(default.to_owned());
     }
-    let anonymous = Identity::anonymous();
-    let default = if wanted.username == anonymous.username { &anonymous.groups[0] } else { AUTHENTICATED };
-    if !wanted.is_in(default) {
-        wanted.groups.push(default.to_owned());
+    user
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(list: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in list {
+            headers.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        headers
     }
-    Ok(wanted)
+
+    #[test]
+    fn who_is_wanted_is_taken_out_of_the_headers() {
+        let mut sent = headers(&[
+            ("Impersonate-User", "ann"),
+            ("Impersonate-Group", "a"),
+            ("Impersonate-Group", "b"),
+            ("Impersonate-Uid", ""),
+            ("Impersonate-Extra-Example.com%2fScope", "x"),
+            ("accept", "*/*"),
+        ]);
+        let who = wanted(&mut sent).unwrap().unwrap();
+        assert_eq!((who.username.as_str(), who.uid.as_deref()), ("ann", None));
+        assert_eq!(who.groups, ["a", "b"]);
+        assert_eq!(who.extra["example.com/scope"], ["x"]);
+        assert_eq!(sent.len(), 1);
+        assert_eq!(wanted(&mut sent), Ok(None));
+    }
+
+    #[test]
+    fn groups_without_a_user_are_refused_and_empty_headers_say_nothing() {
+        let refused = wanted(&mut headers(&[("impersonate-group", "a")])).unwrap_err();
+        assert_eq!(refused.code, 400);
+        assert!(refused.message.ends_with("without impersonating a user name"), "{}", refused.message);
+        assert_eq!(wanted(&mut headers(&[("impersonate-uid", "")])), Ok(None));
+    }
 }

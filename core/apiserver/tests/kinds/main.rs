@@ -17,6 +17,7 @@ mod custom_resources;
 mod events;
 mod field_validation;
 mod flow_control;
+mod impersonation;
 mod insight;
 mod kind_rules;
 mod lists;
