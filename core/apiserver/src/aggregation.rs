@@ -27,7 +27,7 @@ use tokio_util::sync::DropGuard;
 
 use crate::cache::{self, ResourceCache};
 use crate::identity::Identity;
-use crate::pki::{Pki, PkiError};
+use crate::pki::{Pki, PkiError, Renewed};
 use crate::proxy::forward::{self, Outward};
 use crate::registry::Registry;
 use crate::remote::{ClientCertificate, Credentials, Remote, RemoteConfig, ServiceResolver, Target};
@@ -75,17 +75,15 @@ pub struct Aggregation {
     cache: Arc<ResourceCache>,
     extensions: ArcSwap<BTreeMap<String, Arc<Extension>>>,
     resolver: Arc<ServiceResolver>,
-    certificate: ClientCertificate,
+    certificate: Arc<Renewed>,
     authority: String,
 }
 
 impl Aggregation {
     /// Nothing is aggregated until [`Aggregation::run`] does. The identity is that of the front proxy's authority.
     pub fn new(pki: &Pki, registry: &Registry, resolver: Arc<ServiceResolver>) -> Result<Self, PkiError> {
-        let front = pki.front_proxy()?;
-        let own = front.issue_client(identity::CLIENT, &[])?;
-        let certificate =
-            ClientCertificate { chain: own.certificate.into_bytes(), key: own.key.into_bytes() };
+        let front = Arc::new(pki.front_proxy()?);
+        let certificate = Renewed::client(Arc::clone(&front), identity::CLIENT)?;
         Ok(Aggregation {
             cache: registry.resource(&api_services()),
             extensions: ArcSwap::default(),
@@ -93,6 +91,11 @@ impl Aggregation {
             certificate,
             authority: front.authority().to_owned(),
         })
+    }
+
+    /// The certificate by which extension API servers know this server; somebody has to keep it.
+    pub fn certificate(&self) -> &Arc<Renewed> {
+        &self.certificate
     }
 
     /// The certificate, in PEM, of the authority by whose certificates extension API servers know this server.
@@ -206,8 +209,10 @@ impl Aggregation {
         let bundle = bundle.map(|bundle| STANDARD.decode(bundle)).transpose();
         config.ca_bundle = bundle.map_err(|error| format!("caBundle: {error}"))?;
         config.insecure_skip_tls_verify = spec["insecureSkipTLSVerify"] == true;
-        config.credentials =
-            Credentials { certificate: Some(self.certificate.clone()), ..Credentials::default() };
+        config.credentials = Credentials {
+            certificate: Some(ClientCertificate::Renewed(Arc::clone(&self.certificate))),
+            ..Credentials::default()
+        };
         config.timeout = PATIENCE;
         Remote::new(config, &self.resolver).map_err(|error| crate::proxy::chain(&error))
     }

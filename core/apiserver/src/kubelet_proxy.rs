@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::cache;
-use crate::pki::{Pki, PkiError};
+use crate::pki::{Pki, PkiError, Renewed};
 use crate::proxy::forward::Outward;
 use crate::registry::Registry;
 use crate::request_info::{RequestInfo, is_on};
@@ -45,6 +45,7 @@ pub enum ProxyError {
 /// Reaches kubelets.
 pub struct KubeletProxy {
     connector: TlsConnector,
+    certificate: Arc<Renewed>,
 }
 
 fn container(pod: &Object, asked: Option<&str>) -> Result<String, Status> {
@@ -187,11 +188,10 @@ fn unreachable(node: &str, error: impl std::fmt::Display) -> Status {
 
 impl KubeletProxy {
     /// A proxy that shows a certificate of the cluster's authority, and trusts kubelets with one.
-    pub fn new(pki: &Pki) -> Result<Self, ProxyError> {
+    pub fn new(pki: &Arc<Pki>) -> Result<Self, ProxyError> {
         // The name is what kubelets know. It has no rights of its own: a Node that gives another server's address, this
         // one's even, gets nothing done with it.
-        let credential = pki.issue_client("kube-apiserver-kubelet-client", &[])?;
-        let (chain, key) = credential.to_der().ok_or(ProxyError::Unusable)?;
+        let certificate = Renewed::client(Arc::clone(pki), "kube-apiserver-kubelet-client")?;
         let mut roots = rustls::RootCertStore::empty();
         let authority = CertificateDer::from_pem_slice(pki.authority().as_bytes());
         roots.add(authority.map_err(|_| ProxyError::Unusable)?).map_err(ProxyError::Tls)?;
@@ -200,9 +200,13 @@ impl KubeletProxy {
             .with_safe_default_protocol_versions()
             .map_err(ProxyError::Tls)?
             .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .map_err(ProxyError::Tls)?;
-        Ok(KubeletProxy { connector: TlsConnector::from(Arc::new(tls)) })
+            .with_client_cert_resolver(certificate.clone());
+        Ok(KubeletProxy { connector: TlsConnector::from(Arc::new(tls)), certificate })
+    }
+
+    /// The certificate by which kubelets know this server; somebody has to keep it.
+    pub fn certificate(&self) -> &Arc<Renewed> {
+        &self.certificate
     }
 
     /// Serves `pods/{log,exec,attach,portforward}`.

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,10 +20,16 @@ use rcgen::{
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+pub mod renewal;
 pub mod request;
+
+pub use renewal::Renewed;
+
+use request::SignError;
 
 const AUTHORITY_DAYS: u64 = 3650;
 const LEAF_DAYS: u64 = 365;
+const LEAF_LIFETIME: Duration = Duration::from_secs(LEAF_DAYS * 86_400);
 /// A serving certificate is replaced when less is left.
 const RENEW_DAYS: i64 = 90;
 
@@ -47,6 +53,22 @@ pub enum PkiError {
         subject: String,
         /// Why it failed.
         source: rcgen::Error,
+    },
+    /// A certificate could not be signed.
+    #[error("sign the certificate of {subject}")]
+    Sign {
+        /// Whose.
+        subject: String,
+        /// Why it failed.
+        source: SignError,
+    },
+    /// A certificate cannot be shown, or its key does not fit it.
+    #[error("use the certificate of {subject}")]
+    Unusable {
+        /// Whose.
+        subject: String,
+        /// Why not.
+        source: rustls::Error,
     },
     /// A file holds no certificate or key.
     #[error("{} holds no usable certificate or key; remove it to have a new one made", path.display())]
@@ -104,8 +126,8 @@ fn read(path: &Path) -> Result<Option<String>, PkiError> {
 
 fn validity(params: &mut CertificateParams, days: u64) {
     // A clock that is a little behind must not refuse a new certificate.
-    params.not_before = (std::time::SystemTime::now() - Duration::from_secs(300)).into();
-    params.not_after = (std::time::SystemTime::now() + Duration::from_secs(days * 86_400)).into();
+    params.not_before = (SystemTime::now() - Duration::from_secs(300)).into();
+    params.not_after = (SystemTime::now() + Duration::from_secs(days * 86_400)).into();
 }
 
 impl Pki {
@@ -159,17 +181,12 @@ impl Pki {
         Ok(key)
     }
 
-    /// A certificate for a user in some groups.
+    /// A certificate for a user in some groups: its organizations, each of which counts.
     pub fn issue_client(&self, user: &str, groups: &[&str]) -> Result<Credential, PkiError> {
-        let mut params = CertificateParams::default();
-        let mut name = DistinguishedName::new();
-        name.push(DnType::CommonName, user);
-        for group in groups {
-            name.push(DnType::OrganizationName, *group);
-        }
-        params.distinguished_name = name;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(params, user)
+        let key = KeyPair::generate().map_err(made(user))?;
+        let signed = self.sign_client(&key, user, groups, LEAF_LIFETIME, SystemTime::now());
+        let certificate = signed.map_err(|source| PkiError::Sign { subject: user.to_owned(), source })?;
+        Ok(Credential { certificate, key: key.serialize_pem() })
     }
 
     /// The certificate of a server, from its files or new.
@@ -186,6 +203,18 @@ impl Pki {
         {
             return Ok(Credential { certificate, key });
         }
+        self.new_serving(file, names, addresses)
+    }
+
+    /// A new certificate of a server, which takes the place of the one in its files.
+    pub fn new_serving(
+        &self,
+        file: &str,
+        names: &[String],
+        addresses: &[IpAddr],
+    ) -> Result<Credential, PkiError> {
+        let (certificate_path, key_path) =
+            (self.dir.join(format!("{file}.crt")), self.dir.join(format!("{file}.key")));
         let mut params = CertificateParams::new(names.to_vec()).map_err(made(file))?;
         params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         params.distinguished_name.push(DnType::CommonName, file);
@@ -274,6 +303,16 @@ mod tests {
         assert_eq!(same.certificate, first.certificate);
         let other = again.serving("apiserver", &["elsewhere".into()], &[address]).unwrap();
         assert_ne!(other.certificate, first.certificate);
+    }
+
+    #[test]
+    fn a_client_is_in_all_groups_of_its_certificate() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = Pki::open(dir.path()).unwrap().issue_client("ann", &["dev", "ops", "dev"]).unwrap();
+        let (chain, _) = own.to_der().unwrap();
+        let who = crate::authentication::certificate::identity(&chain[0]).unwrap();
+        assert_eq!(who.username, "ann");
+        assert_eq!(who.groups, ["dev", "ops", "dev", "system:authenticated"]);
     }
 
     #[test]

@@ -47,9 +47,11 @@ mod limits;
 pub mod listener;
 mod role_reconciliation;
 mod roles;
+mod serving;
 
 pub use config::Config;
 pub use limits::Limits;
+pub use serving::{KeyPairFiles, ServingOptions};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -239,6 +241,7 @@ impl ApiServer {
             CustomResources::start(&registry, stop.clone()).await.map_err(StartError::Bootstrap)?;
         hooks.custom_resources.done();
         let aggregation = Arc::new(Aggregation::new(&pki, &registry, resolver)?);
+        let own_certificates = [Arc::clone(kubelets.certificate()), Arc::clone(aggregation.certificate())];
         bootstrap::tell_extensions(&registry, pki.authority(), aggregation.authority())
             .await
             .map_err(StartError::Bootstrap)?;
@@ -273,9 +276,16 @@ impl ApiServer {
         background.spawn(certificates.run(stop.clone()));
         background.spawn(aggregation.run(Arc::clone(&state.registry), stop.clone()));
         background.spawn(registration.keep(stop.clone()));
+        for certificate in own_certificates {
+            background.spawn(certificate.keep(stop.clone()));
+        }
         let rewrite = rewrite::keep(Arc::clone(&state.registry), config.encryption.clone(), stop.clone());
         background.spawn(rewrite);
-        let (address, listener) = listener::start(Arc::clone(&state), &config, &pki, drain.clone()).await?;
+        let (serving, authorities) = listener::certificates(&config, &pki)?;
+        background.spawn(Arc::clone(&serving).keep(stop.clone()));
+        let tls = listener::tls(serving, &authorities)?;
+        let (address, listener) =
+            listener::start(Arc::clone(&state), &config, tls, authorities, drain.clone()).await?;
         kubernetes_service::keep(&state.registry, &config, address).await.map_err(StartError::Bootstrap)?;
         hooks.kubernetes_service.done();
         let shutdown_delay = config.limits.shutdown_delay_duration;

@@ -11,6 +11,7 @@ use keelson_apiserver::server::Config;
 mod authentication;
 mod authorization;
 mod limits;
+mod serving;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "API server")]
@@ -34,6 +35,8 @@ pub(crate) struct ApiServerOptions {
     #[arg(long, value_name = "FILE")]
     pub(crate) admission_control_config_file: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) serving: serving::ServingFlags,
+    #[command(flatten)]
     pub(crate) limits: limits::LimitOptions,
     #[command(flatten)]
     pub(crate) authentication: authentication::AuthenticationFlags,
@@ -54,6 +57,7 @@ impl ApiServerOptions {
             disable: self.disable_admission_plugins.clone(),
             control_file: self.admission_control_config_file.clone(),
         };
+        config.serving = self.serving.options()?;
         config.authentication = self.authentication.options()?;
         config.authorization = self.authorization.options()?;
         self.limits.apply(config)

@@ -16,6 +16,7 @@ use futures::FutureExt as _;
 use ipnet::IpNet;
 use keelson_apiserver::ApiServer;
 use keelson_apiserver::identity::Identity;
+use keelson_apiserver::pki::Renewed;
 use keelson_operator_kit::{ClusterFacts, SYSTEM_NAMESPACE};
 use keelson_runtime::image::{Registries, SelfImage};
 use tokio::sync::mpsc;
@@ -174,7 +175,20 @@ impl Components {
         let runtime = runtime_config(node.folder, node.cluster, Arc::clone(&node.network))?;
         self.start("container runtime", move |stop| keelson_runtime::run(runtime.clone(), stop));
 
-        let kubelet = kubelet_config(node)?;
+        let serving = Renewed::serving(
+            node.server.pki(),
+            "kubelet",
+            std::slice::from_ref(&node.cluster.node_name),
+            &[node.address, IpAddr::from([127, 0, 0, 1])],
+        )?;
+        let kubelet = kubelet_config(node, Arc::clone(&serving));
+        self.start("kubelet's certificate", move |stop| {
+            let kept = Arc::clone(&serving).keep(stop);
+            async move {
+                kept.await;
+                anyhow::Ok(())
+            }
+        });
         let name = format!("system:node:{}", node.cluster.node_name);
         let client = node.server.client(Identity::user(name, &["system:nodes"]));
         self.start("kubelet", move |stop| keelson_kubelet::run(kubelet.clone(), client.clone(), stop));
@@ -210,14 +224,9 @@ fn facts(node: &Node<'_>) -> ClusterFacts {
     }
 }
 
-fn kubelet_config(node: &Node<'_>) -> anyhow::Result<keelson_kubelet::Config> {
+fn kubelet_config(node: &Node<'_>, serving: Arc<Renewed>) -> keelson_kubelet::Config {
     let cluster = node.cluster;
-    let serving = node.server.pki().serving(
-        "kubelet",
-        std::slice::from_ref(&cluster.node_name),
-        &[node.address, IpAddr::from([127, 0, 0, 1])],
-    )?;
-    Ok(keelson_kubelet::Config {
+    keelson_kubelet::Config {
         node_name: cluster.node_name.clone(),
         node_ip: node.address,
         bind: SocketAddr::new(IpAddr::from([0, 0, 0, 0]), cluster.kubelet_port),
@@ -232,10 +241,9 @@ fn kubelet_config(node: &Node<'_>) -> anyhow::Result<keelson_kubelet::Config> {
         max_pods: 110,
         labels: BTreeMap::new(),
         version: crate::GIT_VERSION.to_owned(),
-        certificate: serving.certificate,
-        key: serving.key,
+        serving,
         client_ca: node.server.pki().authority().to_owned(),
-    })
+    }
 }
 
 /// What the proxy is told.

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
+use rustls::server::ResolvesServerCert;
 
 /// Everything that a node agent has to know.
 #[derive(Debug, Clone)]
@@ -37,10 +39,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// The `kubeletVersion` of the Node, as `v1.36.0`.
     pub version: String,
-    /// Certificate chain of the server, PEM.
-    pub certificate: String,
-    /// Key of the server, PEM.
-    pub key: String,
+    /// Says with which certificate the server answers; asked in every handshake, so that it may be another one later.
+    pub serving: Arc<dyn ResolvesServerCert>,
     /// Certificate authority of the server's clients, PEM.
     pub client_ca: String,
 }

@@ -19,8 +19,8 @@ use axum::routing::{any, get};
 use http::{Request, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -49,9 +49,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServerError {
-    /// The certificate, the key or the authority is no PEM of that kind.
-    #[error("read the {0} of the kubelet's server")]
-    Pem(&'static str, #[source] rustls_pki_types::pem::Error),
+    /// The clients' authority is no PEM of that kind.
+    #[error("read the clients' authority of the kubelet's server")]
+    Authority(#[source] rustls_pki_types::pem::Error),
     /// They do not fit each other.
     #[error("set up TLS of the kubelet's server")]
     Tls(#[from] rustls::Error),
@@ -76,13 +76,9 @@ struct Node {
 }
 
 fn tls(config: &Config) -> Result<rustls::ServerConfig, ServerError> {
-    let chain = CertificateDer::pem_slice_iter(config.certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
-    let chain = chain.map_err(|error| ServerError::Pem("certificate", error))?;
-    let key = PrivateKeyDer::from_pem_slice(config.key.as_bytes());
-    let key = key.map_err(|error| ServerError::Pem("key", error))?;
     let mut roots = rustls::RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(config.client_ca.as_bytes()) {
-        roots.add(authority.map_err(|error| ServerError::Pem("clients' authority", error))?)?;
+        roots.add(authority.map_err(ServerError::Authority)?)?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier =
@@ -90,7 +86,7 @@ fn tls(config: &Config) -> Result<rustls::ServerConfig, ServerError> {
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(Arc::clone(&config.serving));
     // Streams are upgraded connections, which HTTP/2 does not have.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(tls)

@@ -1,6 +1,7 @@
 //! What tests of this crate share.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::config::Config;
 
@@ -21,8 +22,7 @@ pub(crate) fn config() -> Config {
         max_pods: 110,
         labels: BTreeMap::new(),
         version: "v1.36.0".into(),
-        certificate: String::new(),
-        key: String::new(),
+        serving: Arc::new(rustls::server::ResolvesServerCertUsingSni::new()),
         client_ca: String::new(),
     }
 }

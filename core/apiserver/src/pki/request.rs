@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use rcgen::SigningKey;
+use rcgen::{PublicKeyData, SigningKey};
 use x509_cert::Certificate;
-use x509_cert::attr::AttributeValue;
+use x509_cert::attr::{AttributeTypeAndValue, AttributeValue};
 use x509_cert::certificate::{TbsCertificate, Version};
-use x509_cert::der::asn1::{Any, BitString, Null, ObjectIdentifier};
+use x509_cert::der::asn1::{Any, BitString, Null, ObjectIdentifier, Utf8StringRef};
 use x509_cert::der::oid::AssociatedOid;
 use x509_cert::der::pem::LineEnding;
 use x509_cert::der::{Decode, DecodePem, Encode, EncodePem};
@@ -15,9 +15,10 @@ use x509_cert::ext::pkix::{
     SubjectKeyIdentifier,
 };
 use x509_cert::ext::{AsExtension, Extension};
+use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
 use x509_cert::request::{CertReq, ExtensionReq};
 use x509_cert::serial_number::SerialNumber;
-use x509_cert::spki::AlgorithmIdentifierOwned;
+use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::time::{Time, Validity};
 
 use super::Pki;
@@ -114,6 +115,29 @@ fn alternative_names(request: &CertReq) -> Result<Option<Extension>, SignError> 
     Ok(None)
 }
 
+/// What is certified: whose key it is, and which other names it has.
+struct Leaf {
+    subject: Name,
+    key: SubjectPublicKeyInfoOwned,
+    alternatives: Option<Extension>,
+}
+
+/// The name of a user and its groups. Each group is an attribute of its own: readers take them all.
+fn name(user: &str, groups: &[&str]) -> Result<Name, SignError> {
+    const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+    const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
+    let attribute = |oid, text: &str| -> Result<RelativeDistinguishedName, SignError> {
+        let value = Any::encode_from(&Utf8StringRef::new(text)?)?;
+        Ok(RelativeDistinguishedName::try_from(vec![AttributeTypeAndValue { oid, value }])?)
+    };
+    let mut parts = Vec::with_capacity(groups.len() + 1);
+    for group in groups {
+        parts.push(attribute(ORGANIZATION, group)?);
+    }
+    parts.push(attribute(COMMON_NAME, user)?);
+    Ok(RdnSequence(parts))
+}
+
 impl Pki {
     /// Signs a request in DER for some usages, as Kubernetes names them, and at most for so long; not longer than the
     /// authority itself lives. Gives the certificate in PEM.
@@ -125,6 +149,32 @@ impl Pki {
         now: SystemTime,
     ) -> Result<String, SignError> {
         let request = CertReq::from_der(request)?;
+        let alternatives = alternative_names(&request)?;
+        let leaf = Leaf { subject: request.info.subject, key: request.info.public_key, alternatives };
+        self.sign_leaf(leaf, usages, lifetime, now)
+    }
+
+    /// The certificate, in PEM, of a user in some groups who holds the key.
+    pub(super) fn sign_client(
+        &self,
+        key: &rcgen::KeyPair,
+        user: &str,
+        groups: &[&str],
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<String, SignError> {
+        let key = SubjectPublicKeyInfoOwned::from_der(&key.subject_public_key_info())?;
+        let leaf = Leaf { subject: name(user, groups)?, key, alternatives: None };
+        self.sign_leaf(leaf, &["digital signature", "client auth"], lifetime, now)
+    }
+
+    fn sign_leaf(
+        &self,
+        leaf: Leaf,
+        usages: &[&str],
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<String, SignError> {
         let authority = Certificate::from_pem(self.authority())?.tbs_certificate;
         let key = self.issuer.key();
         let (mut simple, mut extended) = (Vec::new(), Vec::new());
@@ -134,7 +184,7 @@ impl Pki {
                 Usage::Extended(oid) => extended.push(ObjectIdentifier::new_unwrap(oid)),
             }
         }
-        let subject = request.info.subject.clone();
+        let Leaf { subject, key: public, alternatives } = leaf;
         let mut extensions: Vec<Extension> = Vec::new();
         let bits = simple.into_iter().fold(None, |all: Option<_>, one| match all {
             Some(all) => Some(all | one),
@@ -152,7 +202,7 @@ impl Pki {
             let id = AuthorityKeyIdentifier { key_identifier: Some(id.0), ..Default::default() };
             extensions.push(id.to_extension(&subject, &extensions)?);
         }
-        extensions.extend(alternative_names(&request)?);
+        extensions.extend(alternatives);
         let mut serial: [u8; 16] = rand::random();
         serial[0] = serial[0] & 0x7f | 0x40;
         let end = authority.validity.not_after.to_system_time();
@@ -169,7 +219,7 @@ impl Pki {
             issuer: authority.subject,
             validity,
             subject,
-            subject_public_key_info: request.info.public_key,
+            subject_public_key_info: public,
             issuer_unique_id: None,
             subject_unique_id: None,
             extensions: Some(extensions),

@@ -11,6 +11,8 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::time::{Duration, Instant};
 
+use crate::pki::Renewed;
+
 /// How long a token from a file is used before the file is read again.
 const REREAD: Duration = Duration::from_secs(60);
 
@@ -26,12 +28,17 @@ pub struct Credentials {
 }
 
 /// A client's certificate and key.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// The chain, in PEM.
-    pub chain: Vec<u8>,
-    /// The private key, in PEM.
-    pub key: Vec<u8>,
+#[derive(Clone)]
+pub enum ClientCertificate {
+    /// These.
+    Fixed {
+        /// The chain, in PEM.
+        chain: Vec<u8>,
+        /// The private key, in PEM.
+        key: Vec<u8>,
+    },
+    /// This server's own, which may be another one later.
+    Renewed(Arc<Renewed>),
 }
 
 /// A bearer token.
@@ -93,6 +100,20 @@ impl Credentials {
         Ok(Some(value))
     }
 }
+
+impl PartialEq for ClientCertificate {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Fixed { chain, key }, Self::Fixed { chain: others, key: its }) => {
+                chain == others && key == its
+            }
+            (Self::Renewed(own), Self::Renewed(other)) => Arc::ptr_eq(own, other),
+            (Self::Fixed { .. }, Self::Renewed(_)) | (Self::Renewed(_), Self::Fixed { .. }) => false,
+        }
+    }
+}
+
+impl Eq for ClientCertificate {}
 
 impl fmt::Debug for ClientCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -101,7 +101,7 @@ impl Source<'_> {
             self.bytes("client-certificate", &user.client_certificate_data, &user.client_certificate)?;
         let key = self.bytes("client-key", &user.client_key_data, &user.client_key)?;
         let certificate = match (chain, key) {
-            (Some(chain), Some(key)) => Some(ClientCertificate { chain, key }),
+            (Some(chain), Some(key)) => Some(ClientCertificate::Fixed { chain, key }),
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => {
                 return Err(self.fault("client-certificate and client-key must be given together"));

@@ -184,7 +184,7 @@ fn a_kubeconfig_names_server_authorities_and_credentials() {
     assert_eq!(config.ca_bundle.as_deref(), Some(&b"authority"[..]));
     assert_eq!(config.server_name.as_deref(), Some("b"));
     assert_eq!(config.credentials.token, Some(Token::file(dir.path().join("token"))));
-    let certificate = ClientCertificate { chain: b"a".to_vec(), key: b"b".to_vec() };
+    let certificate = ClientCertificate::Fixed { chain: b"a".to_vec(), key: b"b".to_vec() };
     assert_eq!(config.credentials.certificate, Some(certificate));
     std::fs::write(&path, text.replace("user: u}", "user: v}")).unwrap();
     let error = RemoteConfig::from_kubeconfig(&path).unwrap_err().to_string();

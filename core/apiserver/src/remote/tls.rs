@@ -12,7 +12,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{RemoteConfig, SetupError};
+use super::{ClientCertificate, RemoteConfig, SetupError};
 
 /// TLS as a configuration wants it.
 pub(super) fn client(config: &RemoteConfig) -> Result<ClientConfig, SetupError> {
@@ -29,8 +29,12 @@ pub(super) fn client(config: &RemoteConfig) -> Result<ClientConfig, SetupError> 
     let Some(own) = &config.credentials.certificate else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = certificates(&own.chain).ok_or(SetupError::ClientCertificate)?;
-    let key = PrivateKeyDer::from_pem_slice(&own.key).map_err(|_| SetupError::ClientCertificate)?;
+    let (chain, key) = match own {
+        ClientCertificate::Fixed { chain, key } => (chain, key),
+        ClientCertificate::Renewed(own) => return Ok(builder.with_client_cert_resolver(own.clone())),
+    };
+    let chain = certificates(chain).ok_or(SetupError::ClientCertificate)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| SetupError::ClientCertificate)?;
     builder.with_client_auth_cert(chain, key).map_err(SetupError::Tls)
 }
 

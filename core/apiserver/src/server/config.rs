@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Limits;
+use super::{Limits, ServingOptions};
 use crate::authentication::AuthenticationOptions;
 use crate::authorization::options::AuthorizationOptions;
 
@@ -17,6 +17,8 @@ pub struct Config {
     pub bind: SocketAddr,
     /// The address at which pods and nodes reach this server; that of `bind` if none is given.
     pub advertise: Option<IpAddr>,
+    /// The certificates to serve with, if not the server's own.
+    pub serving: ServingOptions,
     /// Names and addresses of the serving certificate, beside the usual ones.
     pub names: Vec<String>,
     /// The addresses of Services.
@@ -46,6 +48,7 @@ impl Config {
             data_dir,
             bind,
             advertise: None,
+            serving: ServingOptions::default(),
             names: Vec::new(),
             service_cidr: ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
             git_version: "v1.36.0".to_owned(),

@@ -14,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::Connections;
+use super::serving::Serving;
 use super::{Config, StartError};
 use crate::authentication::certificate::{Authorities, Peer};
 use crate::authentication::options;
 use crate::http::{ApiState, Failure, compression, handle};
-use crate::pki::{Pki, PkiError};
+use crate::pki::{Pki, Renewed};
 
 /// Connections at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 4096;
@@ -35,7 +36,11 @@ fn authorities(config: &Config, pki: &Pki) -> Result<Authorities, StartError> {
     Authorities::new(&clients, proxies.as_deref()).map_err(StartError::Tls)
 }
 
-fn tls(config: &Config, pki: &Pki, authorities: &Authorities) -> Result<rustls::ServerConfig, StartError> {
+/// What this server shows, and whose certificates it takes.
+pub(super) fn certificates(
+    config: &Config,
+    pki: &Arc<Pki>,
+) -> Result<(Arc<Serving>, Authorities), StartError> {
     let first = config.service_cidr.hosts().next();
     let mut names: Vec<String> = [
         "localhost",
@@ -56,15 +61,20 @@ fn tls(config: &Config, pki: &Pki, authorities: &Authorities) -> Result<rustls::
             Err(_) => names.push(name.clone()),
         }
     }
-    let unreadable = || PkiError::Unreadable { path: config.data_dir.join("pki") };
-    let (chain, key) = pki.serving("apiserver", &names, &addresses)?.to_der().ok_or_else(unreadable)?;
+    let own = Renewed::serving(pki, "apiserver", &names, &addresses)?;
+    Ok((Serving::new(own, &config.serving)?, authorities(config, pki)?))
+}
+
+pub(super) fn tls(
+    serving: Arc<Serving>,
+    authorities: &Authorities,
+) -> Result<rustls::ServerConfig, StartError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(StartError::Tls)?
         .with_client_cert_verifier(authorities.verifier())
-        .with_single_cert(chain, key)
-        .map_err(StartError::Tls)?;
+        .with_cert_resolver(serving);
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(tls)
 }
@@ -73,11 +83,11 @@ fn tls(config: &Config, pki: &Pki, authorities: &Authorities) -> Result<rustls::
 pub(super) async fn start(
     state: Arc<ApiState>,
     config: &Config,
-    pki: &Pki,
+    tls: rustls::ServerConfig,
+    authorities: Authorities,
     stop: CancellationToken,
 ) -> Result<(SocketAddr, tokio::task::JoinHandle<()>), StartError> {
-    let authorities = authorities(config, pki)?;
-    let acceptor = TlsAcceptor::from(Arc::new(tls(config, pki, &authorities)?));
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
     let listen = |source| StartError::Listen { bind: config.bind, source };
     let listener = TcpListener::bind(config.bind).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;

@@ -1,4 +1,5 @@
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls_pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 
@@ -69,8 +70,13 @@ async fn only_known_clients_are_answered() {
     let (certificate, key) = authority.sign(params, ExtendedKeyUsagePurpose::ServerAuth);
     let port = free_port();
     let bind = SocketAddr::from(([127, 0, 0, 1], port));
-    let config =
-        Arc::new(Config { bind, certificate, key, client_ca: authority.pem.clone(), ..testing::config() });
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let provider = rustls::crypto::ring::default_provider();
+    let certified = rustls::sign::CertifiedKey::from_der(chain, key, &provider).unwrap();
+    let serving = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+    let client_ca = authority.pem.clone();
+    let config = Arc::new(Config { bind, serving, client_ca, ..testing::config() });
     let runtime = RuntimeClient::new(&config.cri_socket);
     let shutdown = CancellationToken::new();
     let server = tokio::spawn(run(config, Arc::default(), runtime, shutdown.clone()));
