@@ -5,6 +5,7 @@ mod constraints;
 mod crd;
 mod faults;
 mod format;
+mod format_numbers;
 mod quantities;
 mod strict;
 mod structural;

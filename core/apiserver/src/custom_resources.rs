@@ -23,6 +23,7 @@ use crate::identity::{Identity, MASTERS};
 use crate::registry::{Record, Registry, Target, WriteOptions};
 
 mod cleanup;
+pub(crate) mod creations;
 pub(crate) mod rules;
 
 /// After what time a definition that could not be taken up is tried again.
@@ -197,13 +198,13 @@ impl CustomResources {
             read.push((definition, object.revision));
         }
         let mut is_changed = !gone.is_empty();
-        let mut writes = Vec::new();
+        let (mut writes, mut ending) = (Vec::new(), Vec::new());
         for (definition, revision) in read {
             let taken = self.taken(&definition);
             let settled = settle(&definition, &taken);
             is_changed |= self.note(&settled, revision);
             if definition.deletion_timestamp().is_some() && definition.finalizers().any(|it| it == CLEANUP) {
-                self.clean_up(&definition)?;
+                ending.push(definition.clone());
             }
             if settled != definition {
                 writes.push((settled, taken));
@@ -211,6 +212,10 @@ impl CustomResources {
         }
         if is_changed {
             self.publish();
+        }
+        // From here on no creation begins of what is ending.
+        for definition in ending {
+            self.clean_up(&definition)?;
         }
         for resource in gone {
             self.registry.forget(&resource);
@@ -320,8 +325,5 @@ impl CustomResources {
 fn settle(definition: &Object, taken: &Taken) -> Object {
     let mut settled = definition.clone();
     names::settle(&mut settled, taken, Timestamp::now());
-    if definition.deletion_timestamp().is_some() {
-        names::set_terminating(&mut settled, Timestamp::now());
-    }
     settled
 }

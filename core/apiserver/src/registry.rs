@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::admission::{Attributes, Chain, Operation, Remarks};
 use crate::cache::{self, Cached, ResourceCache, WatchCache};
 use crate::conversion::{self, Converter};
+use crate::custom_resources::creations::Creations;
 use crate::identity::Identity;
 use crate::remote::ServiceResolver;
 
@@ -43,6 +44,7 @@ pub struct Registry {
     changes: watch::Sender<()>,
     admission: Chain,
     converter: Converter,
+    creations: Creations,
 }
 
 /// Which object, of which resource.
@@ -119,12 +121,18 @@ impl Registry {
     pub fn new(store: Arc<dyn Store>, cache: Arc<WatchCache>, catalog: Catalog, admission: Chain) -> Self {
         let (catalog, changes) = (ArcSwap::from_pointee(catalog), watch::Sender::new(()));
         let converter = Converter::new(Arc::new(ServiceResolver::new(Arc::clone(&cache))));
-        Registry { store, cache, catalog, changes, admission, converter }
+        let creations = Creations::default();
+        Registry { store, cache, catalog, changes, admission, converter, creations }
     }
 
     /// Asks conversion webhooks.
     pub(crate) fn converter(&self) -> &Converter {
         &self.converter
+    }
+
+    /// Creations of custom resources that are under way.
+    pub(crate) fn creations(&self) -> &Creations {
+        &self.creations
     }
 
     /// Serves these resources from now on. A request that has begun ends with those of before.
@@ -141,6 +149,7 @@ impl Registry {
     /// Drops what is kept of a resource without objects.
     pub(crate) fn forget(&self, resource: &GroupResource) {
         self.cache.forget(resource);
+        self.creations.forget(resource);
     }
 
     /// The resources that are served now.
@@ -196,6 +205,7 @@ impl Registry {
         mut object: Object,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
+        let _under_way = self.creations.begin(&target.resource, || self.catalog()).await?;
         let gvk = convert::storage_kind(&target.resource);
         if object.resource_version().is_some_and(|version| !version.is_empty()) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));

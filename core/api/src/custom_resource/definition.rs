@@ -36,21 +36,27 @@ pub fn versions(definition: &Object) -> impl Iterator<Item = &Value> {
     definition.get(&["spec", "versions"]).and_then(Value::as_array).into_iter().flatten()
 }
 
+/// What the versions of a definition say in a field, each with its path: once where they all say the same.
+pub fn per_version<'d>(definition: &'d Object, field: &str) -> Vec<(String, &'d Value)> {
+    let all: Vec<&Value> = versions(definition).collect();
+    let is_set = |version: &Value| version.get(field).is_some_and(|value| !value.is_null());
+    let is_shared = all.iter().all(|version| is_set(version))
+        && all.windows(2).all(|pair| pair[0].get(field) == pair[1].get(field));
+    if is_shared {
+        return all.into_iter().take(1).map(|version| (format!("spec.{field}"), version)).collect();
+    }
+    let each = all.into_iter().enumerate().filter(|(_, version)| is_set(version));
+    each.map(|(at, version)| (format!("spec.versions[{at}].{field}"), version)).collect()
+}
+
 /// The schemas of a definition, each with its path: one where all versions have the same.
 pub fn schemas(definition: &Object) -> Vec<(String, &Value)> {
-    let found = versions(definition).enumerate().filter_map(|(at, version)| {
+    let found = per_version(definition, "schema").into_iter().filter_map(|(path, version)| {
         let schema = version.get("schema")?.get("openAPIV3Schema").filter(|schema| schema.is_object())?;
-        Some((format!("spec.versions[{at}].schema.openAPIV3Schema"), schema))
+        let path = if path == "spec.schema" { "spec.validation".to_owned() } else { path };
+        Some((format!("{path}.openAPIV3Schema"), schema))
     });
-    let mut found: Vec<(String, &Value)> = found.collect();
-    let is_shared = found.len() == versions(definition).count();
-    if is_shared && found.windows(2).all(|pair| pair[0].1 == pair[1].1) {
-        found.truncate(1);
-        if let Some((path, _)) = found.first_mut() {
-            *path = "spec.validation.openAPIV3Schema".to_owned();
-        }
-    }
-    found
+    found.collect()
 }
 
 /// The resources that an established definition has served, the preferred version first; none before that.

@@ -3,7 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::definition;
+use super::validation::{self, Approval};
 use crate::object::Object;
+use crate::validation::webhook;
 
 /// The names that others have in a group.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +43,12 @@ struct Outcome {
     message: String,
 }
 
+impl Outcome {
+    fn new(status: bool, reason: &'static str, message: impl Into<String>) -> Self {
+        Outcome { status, reason, message: message.into() }
+    }
+}
+
 /// Whether a condition of a definition holds.
 pub fn is_true(definition: &Object, kind: &str) -> bool {
     let conditions =
@@ -54,37 +62,67 @@ pub fn settle(definition: &mut Object, taken: &Taken, now: jiff::Timestamp) {
     let wanted = definition.get(&["spec", "names"]).cloned().unwrap_or_else(|| json!({}));
     let current = definition.get(&["status", "acceptedNames"]).cloned().unwrap_or_else(|| json!({}));
     let (accepted, conflict) = accept(&wanted, &current, taken);
-    let whole = conflict.is_none();
+    let is_whole = conflict.is_none();
     let status = definition.0.entry("status").or_insert_with(super::defaults::empty_status);
     if !status.is_object() {
         *status = super::defaults::empty_status();
     }
     definition.set(&["status", "acceptedNames"], accepted);
-    let established = is_true(definition, "Established");
-    let names = conflict.unwrap_or(Outcome {
-        status: true,
-        reason: "NoConflicts",
-        message: "no conflicts found".to_owned(),
-    });
+    let names = conflict.unwrap_or_else(|| Outcome::new(true, "NoConflicts", "no conflicts found"));
     set_condition(definition, "NamesAccepted", &names, now);
-    let outcome = if whole || established {
-        Outcome {
-            status: true,
-            reason: "InitialNamesAccepted",
-            message: "the initial names have been accepted".to_owned(),
-        }
+    let outcome = if webhook::has_bad_authority(definition) {
+        Outcome::new(false, "InvalidCABundle", "The conversion webhook CABundle is invalid")
+    } else if is_whole || is_true(definition, "Established") {
+        Outcome::new(true, "InitialNamesAccepted", "the initial names have been accepted")
     } else {
-        Outcome { status: false, reason: "NotAccepted", message: "not all names are accepted".to_owned() }
+        Outcome::new(false, "NotAccepted", "not all names are accepted")
     };
     set_condition(definition, "Established", &outcome, now);
+    approve(definition, now);
     store_version(definition);
+    if definition.deletion_timestamp().is_some() {
+        end(definition, now);
+    }
 }
 
-/// Notes in a definition that its objects are being deleted.
-pub fn set_terminating(definition: &mut Object, now: jiff::Timestamp) {
-    let message = "CustomResource deletion is in progress".to_owned();
-    let outcome = Outcome { status: true, reason: "InstanceDeletionInProgress", message };
-    set_condition(definition, "Terminating", &outcome, now);
+/// Says of a definition in a group of the Kubernetes community whether that one has approved of it.
+fn approve(definition: &mut Object, now: jiff::Timestamp) {
+    if !validation::is_protected(definition.get_str(&["spec", "group"]).unwrap_or_default()) {
+        return;
+    }
+    let (state, why) = Approval::of(definition);
+    let (status, reason) = match state {
+        Approval::Missing => (false, "MissingAnnotation"),
+        Approval::Bypassed => (false, "UnapprovedAnnotation"),
+        Approval::Approved => (true, "ApprovedAnnotation"),
+        Approval::Invalid => (false, "InvalidAnnotation"),
+    };
+    set_condition(
+        definition,
+        "KubernetesAPIApprovalPolicyConformant",
+        &Outcome::new(status, reason, why),
+        now,
+    );
+}
+
+/// Notes in a definition how far the deletion of its objects is: it ends with the finalizer.
+fn end(definition: &mut Object, now: jiff::Timestamp) {
+    if !definition.finalizers().any(|name| name == super::CLEANUP) {
+        let done = Outcome::new(false, "InstanceDeletionCompleted", "removed all instances");
+        return set_condition(definition, "Terminating", &done, now);
+    }
+    // That it failed holds until it has succeeded.
+    if !is_true(definition, "Terminating") {
+        let message = "CustomResource deletion is in progress";
+        let begun = Outcome::new(true, "InstanceDeletionInProgress", message);
+        set_condition(definition, "Terminating", &begun, now);
+    }
+}
+
+/// Notes in a definition that its objects could not be deleted.
+pub fn set_deletion_failed(definition: &mut Object, why: &str, now: jiff::Timestamp) {
+    let message = format!("could not issue all deletes: {why}");
+    set_condition(definition, "Terminating", &Outcome::new(true, "InstanceDeletionFailed", message), now);
 }
 
 fn store_version(definition: &mut Object) {
@@ -101,38 +139,48 @@ fn store_version(definition: &mut Object) {
 fn accept(wanted: &Value, current: &Value, taken: &Taken) -> (Value, Option<Outcome>) {
     let mut accepted = current.as_object().cloned().unwrap_or_default();
     let mut conflict = None;
-    let mut clash = |reason, name: &str| {
-        let message = format!("{name:?} is already in use");
-        conflict = Some(Outcome { status: false, reason, message });
-    };
+    let in_use = |name: &str| format!("{name:?} is already in use");
     let fields = [
-        ("plural", "PluralConflict", &taken.resources),
-        ("singular", "SingularConflict", &taken.resources),
-        ("kind", "KindConflict", &taken.kinds),
-        ("listKind", "ListKindConflict", &taken.kinds),
+        ("plural", "PluralConflict", Some(&taken.resources)),
+        ("singular", "SingularConflict", Some(&taken.resources)),
+        ("shortNames", "ShortNamesConflict", None),
+        ("kind", "KindConflict", Some(&taken.kinds)),
+        ("listKind", "ListKindConflict", Some(&taken.kinds)),
     ];
-    for (field, reason, taken) in fields {
-        let Some(name) = wanted[field].as_str() else { continue };
-        if current[field] != name && taken.iter().any(|other| other == name) {
-            clash(reason, name);
-        } else {
-            accepted.insert(field.to_owned(), name.into());
+    for (field, reason, others) in fields {
+        let busy: Vec<String> = match others {
+            None => clashes(wanted, current, taken).map(in_use).collect(),
+            Some(taken) => {
+                let name = wanted[field].as_str().filter(|name| current[field] != **name);
+                name.filter(|name| taken.iter().any(|other| other == name)).map(in_use).into_iter().collect()
+            }
+        };
+        match &busy[..] {
+            [] if others.is_none() => copy(&mut accepted, wanted, field),
+            [] => {
+                if let Some(name) = wanted[field].as_str() {
+                    accepted.insert(field.to_owned(), name.into());
+                }
+            }
+            [one] => conflict = Some(Outcome::new(false, reason, one.as_str())),
+            several => {
+                conflict = Some(Outcome::new(false, reason, format!("[{}]", several.join(", "))));
+            }
         }
-    }
-    let short: Vec<&str> =
-        wanted["shortNames"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let had = current["shortNames"].as_array();
-    let is_own = |name: &str| had.is_some_and(|had| had.iter().any(|own| own == name));
-    let busy = short.iter().find(|name| !is_own(name) && taken.resources.iter().any(|other| other == *name));
-    match busy {
-        Some(name) => clash("ShortNamesConflict", name),
-        None => copy(&mut accepted, wanted, "shortNames"),
     }
     copy(&mut accepted, wanted, "categories");
     for field in ["plural", "kind"] {
         accepted.entry(field).or_insert_with(|| "".into());
     }
     (accepted.into(), conflict)
+}
+
+/// The short names that others have.
+fn clashes<'w>(wanted: &'w Value, current: &'w Value, taken: &'w Taken) -> impl Iterator<Item = &'w str> {
+    let had = current["shortNames"].as_array();
+    let is_own = move |name: &str| had.is_some_and(|had| had.iter().any(|own| own == name));
+    let short = wanted["shortNames"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    short.filter(move |name| !is_own(name) && taken.resources.iter().any(|other| other == *name))
 }
 
 fn copy(to: &mut Map<String, Value>, from: &Value, field: &str) {
@@ -196,5 +244,45 @@ mod tests {
         // Once the other is gone, the names are free.
         settle(&mut second, &Taken::default(), jiff::Timestamp::UNIX_EPOCH);
         assert!(is_true(&second, "Established"));
+    }
+
+    #[test]
+    fn a_definition_tells_of_its_approval_its_authority_and_its_end() {
+        let mut it = definition("foos", "Foo", "f");
+        it.set(&["spec", "group"], "x.k8s.io".into());
+        it.set(&["metadata", "annotations", "api-approved.kubernetes.io"], "https://example.com/1".into());
+        settle(&mut it, &Taken::default(), jiff::Timestamp::UNIX_EPOCH);
+        let reason = |it: &Object, kind: &str| {
+            let list = it.get(&["status", "conditions"]).unwrap().as_array().unwrap();
+            list.iter().find(|found| found["type"] == kind).map(|found| found["reason"].clone())
+        };
+        assert_eq!(reason(&it, "KubernetesAPIApprovalPolicyConformant"), Some("ApprovedAnnotation".into()));
+        let webhook = json!({"strategy": "Webhook", "webhook": {"clientConfig": {"caBundle": "Cg=="}}});
+        it.set(&["spec", "conversion"], webhook);
+        settle(&mut it, &Taken::default(), jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(reason(&it, "Established"), Some("InvalidCABundle".into()));
+        it.set_deletion_timestamp(Some(jiff::Timestamp::UNIX_EPOCH));
+        it.set_finalizers(vec![crate::custom_resource::CLEANUP.to_owned(), "a/b".to_owned()]);
+        settle(&mut it, &Taken::default(), jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(reason(&it, "Terminating"), Some("InstanceDeletionInProgress".into()));
+        it.set_finalizers(vec!["a/b".to_owned()]);
+        settle(&mut it, &Taken::default(), jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(reason(&it, "Terminating"), Some("InstanceDeletionCompleted".into()));
+        assert!(!is_true(&it, "Terminating"));
+    }
+
+    #[test]
+    fn several_short_names_that_others_have_are_told_together() {
+        let mut first = definition("foos", "Foo", "f");
+        first.set(&["spec", "names", "shortNames"], json!(["f", "fo"]));
+        settle(&mut first, &Taken::default(), jiff::Timestamp::UNIX_EPOCH);
+        let mut taken = Taken::default();
+        taken.add_definition(&first);
+        let mut second = definition("bars", "Bar", "b");
+        second.set(&["spec", "names", "shortNames"], json!(["fo", "f", "b"]));
+        settle(&mut second, &taken, jiff::Timestamp::UNIX_EPOCH);
+        let condition = &second.get(&["status", "conditions"]).unwrap()[0];
+        assert_eq!(condition["reason"], "ShortNamesConflict");
+        assert_eq!(condition["message"], "[\"fo\" is already in use, \"f\" is already in use]");
     }
 }

@@ -7,6 +7,7 @@ use base64::Engine;
 use serde_json::Value;
 
 use super::SchemaType;
+use super::format_numbers as numbers;
 use crate::names;
 use crate::validation::{ErrorKind, FieldError};
 
@@ -45,17 +46,49 @@ fn has_format(format: &str, text: &str) -> bool {
         "ipv6" => text.parse::<Ipv6Addr>().is_ok(),
         "cidr" => is_cidr(text),
         "hostname" => names::dns1123_subdomain(&text.to_lowercase()).is_empty(),
-        "email" => text.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty()),
+        "email" => is_email(text),
         "uri" => is_uri(text),
-        "uuid" | "uuid3" | "uuid4" | "uuid5" => is_uuid(text),
+        "uuid" => is_uuid(text),
+        "uuid3" => is_uuid(text) && digit(text, 12) == Some('3'),
+        "uuid4" => is_uuid(text) && digit(text, 12) == Some('4') && is_variant(text),
+        "uuid5" => is_uuid(text) && digit(text, 12) == Some('5') && is_variant(text),
         "mac" => is_mac(text),
         "hexcolor" => is_hex_color(text),
+        "rgbcolor" => is_rgb_color(text),
+        "isbn" => numbers::is_isbn_10(text) || numbers::is_isbn_13(text),
+        "isbn10" => numbers::is_isbn_10(text),
+        "isbn13" => numbers::is_isbn_13(text),
+        "creditcard" => numbers::is_credit_card(text),
+        "ssn" => numbers::is_social_security_number(text),
+        "bsonobjectid" => text.len() == 24 && text.chars().all(|letter| letter.is_ascii_hexdigit()),
+        "k8s-short-name" => names::dns1123_label(text).is_empty(),
+        "k8s-long-name" => names::dns1123_subdomain(text).is_empty(),
         _ => true,
     }
 }
 
+/// A duration as Go writes it, or a number with the name of a unit.
 fn is_duration(text: &str) -> bool {
-    const UNITS: [&str; 7] = ["ns", "us", "µs", "ms", "s", "m", "h"];
+    const GO: [&str; 8] = ["ns", "us", "\u{b5}s", "\u{3bc}s", "ms", "s", "m", "h"];
+    const NAMES: [&str; 17] = [
+        "nano",
+        "nanosecond",
+        "micro",
+        "microsecond",
+        "milli",
+        "millisecond",
+        "sec",
+        "second",
+        "min",
+        "minute",
+        "hr",
+        "hour",
+        "d",
+        "day",
+        "w",
+        "wk",
+        "week",
+    ];
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     if rest == "0" {
         return true;
@@ -67,13 +100,36 @@ fn is_duration(text: &str) -> bool {
         let (amount, tail) = rest.split_at(number);
         let end = tail.find(|letter: char| letter.is_ascii_digit() || letter == '.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(end);
-        if amount.parse::<f64>().is_err() || !UNITS.contains(&unit.trim()) {
+        let unit = unit.trim();
+        let is_unit = GO.contains(&unit) || NAMES.contains(&unit.strip_suffix('s').unwrap_or(unit));
+        if amount.parse::<f64>().is_err() || !is_unit {
             return false;
         }
         any = true;
         rest = tail;
     }
     any
+}
+
+fn is_email(text: &str) -> bool {
+    // A name may stand before the address.
+    let address = match text.split_once('<') {
+        Some((_, rest)) => match rest.strip_suffix('>') {
+            Some(address) => address,
+            None => return false,
+        },
+        None => text,
+    };
+    let Some((user, host)) = address.rsplit_once('@') else { return false };
+    let is_atom = |text: &str| {
+        !text.is_empty() && text.split('.').all(|part| !part.is_empty() && part.chars().all(is_atext))
+    };
+    let is_quoted = user.len() > 1 && user.starts_with('"') && user.ends_with('"');
+    (is_atom(user) || is_quoted) && is_atom(host)
+}
+
+fn is_atext(letter: char) -> bool {
+    letter.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(letter) || !letter.is_ascii()
 }
 
 fn is_cidr(text: &str) -> bool {
@@ -93,9 +149,27 @@ fn is_uri(text: &str) -> bool {
     alphabetic && scheme.chars().all(good) && !rest.is_empty() && !text.contains(char::is_whitespace)
 }
 
+/// Digits in groups of 8, 4, 4, 4 and 12, with or without lines between them.
 fn is_uuid(text: &str) -> bool {
-    let digits: String = text.chars().filter(|letter| *letter != '-').collect();
-    digits.len() == 32 && digits.chars().all(|letter| letter.is_ascii_hexdigit())
+    let mut rest = text;
+    for (at, length) in [8, 4, 4, 4, 12].into_iter().enumerate() {
+        let inner = if at > 0 { rest.strip_prefix('-').unwrap_or(rest) } else { rest };
+        let Some((digits, tail)) = inner.split_at_checked(length) else { return false };
+        if !digits.chars().all(|letter| letter.is_ascii_hexdigit()) {
+            return false;
+        }
+        rest = tail;
+    }
+    rest.is_empty()
+}
+
+/// A digit of a UUID, in lower case.
+fn digit(text: &str, at: usize) -> Option<char> {
+    text.chars().filter(|letter| *letter != '-').nth(at).map(|letter| letter.to_ascii_lowercase())
+}
+
+fn is_variant(text: &str) -> bool {
+    digit(text, 16).is_some_and(|letter| matches!(letter, '8' | '9' | 'a' | 'b'))
 }
 
 fn is_mac(text: &str) -> bool {
@@ -107,6 +181,14 @@ fn is_mac(text: &str) -> bool {
 fn is_hex_color(text: &str) -> bool {
     let digits = text.strip_prefix('#').unwrap_or(text);
     matches!(digits.len(), 3 | 6) && digits.chars().all(|letter| letter.is_ascii_hexdigit())
+}
+
+fn is_rgb_color(text: &str) -> bool {
+    let inner = text.strip_prefix("rgb(").and_then(|rest| rest.strip_suffix(')'));
+    let Some(inner) = inner else { return false };
+    let parts: Vec<&str> = inner.split(',').map(str::trim).collect();
+    let is_part = |part: &&str| part.parse::<u8>().is_ok() && (*part == "0" || !part.starts_with(['0', '+']));
+    parts.len() == 3 && parts.iter().all(is_part)
 }
 
 #[cfg(test)]
@@ -122,6 +204,18 @@ mod tests {
             ("cidr", "10.0.0.0/8", "10.0.0.0/40"),
             ("uuid", "123e4567-e89b-12d3-a456-426614174000", "123"),
             ("uri", "https://a/b", "not a uri"),
+            ("uuid4", "123e4567-e89b-42d3-a456-426614174000", "123e4567-e89b-12d3-a456-426614174000"),
+            ("uuid5", "123e4567e89b52d3b456426614174000", "123e4567-e89b-52d3-c456-426614174000"),
+            ("email", "Jane <jane@example.com>", "jane@@example.com"),
+            ("duration", "2 days", "2 moons"),
+            ("rgbcolor", "rgb(0, 128,255)", "rgb(0,1,256)"),
+            ("isbn", "978-3-16-148410-0", "978-3-16-148410-1"),
+            ("isbn10", "3-16-148410-X", "3-16-148410-1"),
+            ("creditcard", "4111 1111 1111 1111", "4111 1111 1111 1112"),
+            ("ssn", "123-45-6789", "123-456-789"),
+            ("bsonobjectid", "507f1f77bcf86cd799439011", "507f"),
+            ("k8s-short-name", "a-b", "a.b"),
+            ("k8s-long-name", "a.b", "A.b"),
         ] {
             assert!(has_format(format, good), "{format} {good}");
             assert!(!has_format(format, bad), "{format} {bad}");

@@ -259,24 +259,71 @@ fn service(service: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The conversion of a definition: `None`, or a webhook and where it is.
-pub(crate) fn conversion(definition: &Object, errors: &mut Vec<FieldError>) {
+/// The conversion of a definition: `None`, or a webhook and where it is. Whether the webhook's authority is looked at
+/// is for who asks to say: a new definition may get it later.
+pub(crate) fn conversion(definition: &Object, checks_authority: bool, errors: &mut Vec<FieldError>) {
     let conversion = At::of(definition, "spec").field("conversion");
     let (strategy, webhook) = (conversion.field("strategy"), conversion.field("webhook"));
+    // Faults name the places where upstream's own form of a definition has them.
+    let moved = |field: &str, path: &str| At {
+        path: format!("{}.{path}", conversion.path),
+        value: webhook.field(field).value,
+    };
+    let client = moved("clientConfig", "webhookClientConfig");
+    let versions = moved("conversionReviewVersions", "conversionReviewVersions");
     strategy.one_of(&["None", "Webhook"], errors);
     if strategy.text() != "Webhook" {
-        if webhook.is_set() {
-            errors.push(webhook.forbidden("should not be set when strategy is not set to Webhook"));
+        for unwanted in [client, versions].iter().filter(|field| !field.is_empty()) {
+            errors.push(unwanted.forbidden("should not be set when strategy is not set to Webhook"));
         }
         return;
     }
-    if !webhook.field("clientConfig").is_set() {
-        let detail = "required when strategy is set to Webhook, but not allowed if it's not set to Webhook";
-        errors.push(webhook.field("clientConfig").required(detail));
+    if client.is_set() {
+        client_config(&client, errors);
+        let bundle = client.field("caBundle");
+        if checks_authority && let Err(why) = authority(bundle.text()) {
+            errors.push(bundle.invalid(why));
+        }
     } else {
-        client_config(&webhook.field("clientConfig"), errors);
+        errors.push(client.required("required when strategy is set to Webhook"));
     }
-    review_versions(&webhook.field("conversionReviewVersions"), &REVIEW_VERSIONS, errors);
+    if versions.is_empty() {
+        errors.push(versions.required(""));
+    } else {
+        review_versions(&versions, &REVIEW_VERSIONS, errors);
+    }
+}
+
+/// Whether the authority of a definition's conversion webhook is none.
+pub(crate) fn has_bad_authority(definition: &Object) -> bool {
+    let path = ["spec", "conversion", "webhook", "clientConfig", "caBundle"];
+    definition.get_str(&path).is_some_and(|bundle| authority(bundle).is_err())
+}
+
+const NO_AUTHORITY: &str = "unable to load root certificates: unable to parse bytes as PEM block";
+
+/// Whether a text is one or more certificates in PEM, in base64; or nothing.
+fn authority(bundle: &str) -> Result<(), &'static str> {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    if bundle.is_empty() {
+        return Ok(());
+    }
+    let pem = STANDARD.decode(bundle).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let mut rest = pem.as_deref().unwrap_or_default();
+    let mut count = 0;
+    while let Some((_, block)) = rest.split_once("-----BEGIN CERTIFICATE-----") {
+        let (body, tail) = block.split_once("-----END CERTIFICATE-----").ok_or(NO_AUTHORITY)?;
+        let body: String = body.split_whitespace().collect();
+        let der = STANDARD.decode(body).map_err(|_| NO_AUTHORITY)?;
+        // A certificate is a sequence.
+        if der.len() < 2 || der[0] != 0x30 {
+            return Err(NO_AUTHORITY);
+        }
+        count += 1;
+        rest = tail;
+    }
+    if count == 0 { Err(NO_AUTHORITY) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use keelson_api::custom_resource::CLEANUP;
+use jiff::Timestamp;
+use keelson_api::custom_resource::{CLEANUP, names};
 use keelson_api::{Object, ResourceInfo, Status};
 
 use super::{RETRY, options};
@@ -14,8 +15,8 @@ use crate::registry::{Registry, Target};
 /// Deletions that are under way at once.
 const AT_ONCE: usize = 64;
 
-/// Deletes all objects of a resource, waits until they are gone, and takes the finalizer from the definition. Ends too
-/// when the definition with that UID is not there any more.
+/// Waits for the creations of objects that have begun, deletes all objects of a resource, waits until they are gone, and
+/// takes the finalizer from the definition. Ends too when the definition with that UID is not there any more.
 pub(super) async fn run(
     registry: &Arc<Registry>,
     resource: &Arc<ResourceInfo>,
@@ -24,6 +25,7 @@ pub(super) async fn run(
 ) {
     let objects = registry.resource(&resource.group_resource());
     let mut newest = objects.follow();
+    registry.creations().drain(&resource.group_resource()).await;
     loop {
         newest.borrow_and_update();
         match delete_all(registry, resource).await {
@@ -42,6 +44,7 @@ pub(super) async fn run(
             }
             Err(error) => {
                 tracing::warn!(%error, object = definition.name, "custom resources could not be deleted");
+                note_failure(registry, definition, uid, &error).await;
             }
         }
         tokio::time::sleep(RETRY).await;
@@ -74,6 +77,23 @@ async fn delete_all(registry: &Arc<Registry>, resource: &Arc<ResourceInfo>) -> R
         }
     }
     Ok(cache.list().objects.len())
+}
+
+/// Says in a definition why its objects are still there.
+async fn note_failure(registry: &Registry, definition: &Target, uid: &str, why: &Status) {
+    let target = Target { subresource: "status".to_owned(), ..definition.clone() };
+    let options = options();
+    let written = registry.update(&target, &options, |live| {
+        let mut object: Object = live.clone();
+        if live.uid() == Some(uid) {
+            names::set_deletion_failed(&mut object, &why.message, Timestamp::now());
+        }
+        object.set_resource_version(None);
+        Ok(object)
+    });
+    if let Err(error) = written.await {
+        tracing::warn!(%error, object = definition.name, "a definition's condition could not be written");
+    }
 }
 
 /// Takes the finalizer from a definition.

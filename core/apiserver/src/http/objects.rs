@@ -18,6 +18,7 @@ use super::{
 };
 use crate::admission::remarks::warn;
 use crate::cache::{self, Cached};
+use crate::custom_resources::creations;
 use crate::identity::Identity;
 use crate::registry::delete::{DeleteOptions, Deleted};
 use crate::registry::list::{Page, options};
@@ -58,9 +59,8 @@ pub(super) async fn serve(
         return Ok(response);
     };
     if custom.terminating && info.verb == "create" {
-        let text = "create not allowed while custom resource definition is terminating";
         let mut status = method_not_allowed(&resource, &info);
-        status.message = text.to_owned();
+        status.message = creations::terminating().message;
         return Err(status);
     }
     let mut response = answer(state, identity, info, resource, request, wanted).await?;

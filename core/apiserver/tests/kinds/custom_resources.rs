@@ -173,7 +173,7 @@ async fn what_cannot_be_asked_or_evaluated_is_refused_with_the_definition() {
     let mut definition = shirts();
     definition["spec"]["conversion"] = json!({"strategy": "Webhook"});
     let message = server.post(DEFINITIONS, definition).await.fails(422);
-    assert!(message.contains("spec.conversion.webhook.clientConfig: Required value"), "{message}");
+    assert!(message.contains("spec.conversion.webhookClientConfig: Required value"), "{message}");
 }
 
 #[tokio::test]

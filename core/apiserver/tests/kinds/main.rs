@@ -14,6 +14,7 @@ mod bad_input;
 mod certificates;
 mod conversion;
 mod custom_resources;
+mod definition_ends;
 mod events;
 mod field_validation;
 mod flow_control;

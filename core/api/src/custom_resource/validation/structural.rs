@@ -81,6 +81,10 @@ fn typed(value: &Value, level: Level, path: &str, errors: &mut Vec<FieldError>) 
     } else if level == Level::Root && kind != "object" {
         errors.push(FieldError::invalid(place, kind, "must be object at the root"));
     }
+    if int_or_string && flag(value, "x-kubernetes-embedded-resource") {
+        let path = format!("{path}.x-kubernetes-embedded-resource");
+        errors.push(FieldError::invalid(path, true, "must be false if x-kubernetes-int-or-string is true"));
+    }
     if int_or_string && preserve {
         let path = format!("{path}.x-kubernetes-preserve-unknown-fields");
         errors.push(FieldError::invalid(path, true, "must be false if x-kubernetes-int-or-string is true"));
