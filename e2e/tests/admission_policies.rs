@@ -1,4 +1,4 @@
-//! ValidatingAdmissionPolicies as kubectl sees them.
+//! Admission policies as kubectl sees them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -73,4 +73,87 @@ fn a_policy_denies_or_warns_by_its_parameters_and_tells_what_it_denied() {
     let described = client.run(&["describe", "validatingadmissionpolicy", "replicas.example.com"]).unwrap();
     assert!(described.contains("Observed Generation:  1"), "{described}");
     assert!(!described.contains("Expression Warnings"), "{described}");
+}
+
+const SIDECAR: &str = r#"
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicy
+metadata: {name: sidecar.example.com}
+spec:
+  failurePolicy: Fail
+  reinvocationPolicy: IfNeeded
+  matchConstraints:
+    resourceRules:
+    - apiGroups: [""]
+      apiVersions: [v1]
+      operations: [CREATE]
+      resources: [pods]
+  matchConditions:
+  - name: no-sidecar-yet
+    expression: "!object.spec.?initContainers.orValue([]).exists(c, c.name == 'mesh-proxy')"
+  variables:
+  - {name: team, expression: "object.metadata.?labels['team'].orValue('nobody')"}
+  mutations:
+  - patchType: ApplyConfiguration
+    applyConfiguration:
+      expression: >
+        Object{
+          spec: Object.spec{
+            initContainers: [
+              Object.spec.initContainers{
+                name: "mesh-proxy",
+                image: "mesh/proxy:v1.0.0",
+                args: ["proxy", "sidecar"],
+                restartPolicy: "Always"
+              }
+            ]
+          }
+        }
+  - patchType: JSONPatch
+    jsonPatch:
+      expression: >
+        [
+          JSONPatch{
+            op: "add", path: "/metadata/labels/" + jsonpatch.escapeKey("example.com/owner"),
+            value: variables.team
+          }
+        ]
+"#;
+
+const SIDECAR_BINDING: &str = r#"
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicyBinding
+metadata: {name: sidecar.example.com}
+spec: {policyName: sidecar.example.com}
+"#;
+
+#[test]
+fn a_policy_injects_a_container_and_a_label() {
+    let server = Server::start().unwrap();
+    let client = server.client();
+    let refused =
+        server.kubectl_with(&["apply", "-f", "-"], &SIDECAR.replace("variables.team", "object.x +"));
+    let refused = refused.unwrap_err().to_string();
+    let told = "spec.mutations[1].jsonPatch.expression: Invalid value: ";
+    assert!(refused.contains(told) && refused.contains("compilation failed: ERROR: <input>:"), "{refused}");
+    // Arguments of a container are atomic: they cannot be merged, and nobody means to replace those of others.
+    for manifest in [SIDECAR, SIDECAR_BINDING] {
+        server.kubectl_with(&["apply", "-f", "-"], manifest).unwrap();
+    }
+    let run = ["run", "web", "--image=nginx", "--labels=team=blue"];
+    let refused = client.fails(&run).unwrap();
+    let told = "policy 'sidecar.example.com' with binding 'sidecar.example.com' denied request: error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: .spec.initContainers[0].args";
+    assert!(refused.contains(told), "{refused}");
+    let mergeable = SIDECAR.replace("args: [\"proxy\", \"sidecar\"],", "");
+    server.kubectl_with(&["apply", "-f", "-"], &mergeable).unwrap();
+    client.run(&run).unwrap();
+    let path = "-o=jsonpath={.spec.initContainers[*].name} {.metadata.labels}";
+    let made = client.run(&["get", "pod", "web", path]).unwrap();
+    assert_eq!(made, r#"mesh-proxy {"example.com/owner":"blue","team":"blue"}"#);
+    let listed = client.run(&["get", "mutatingadmissionpolicies"]).unwrap();
+    let cells: Vec<&str> = listed.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(&cells[..3], ["sidecar.example.com", "2", "<unset>"]);
+    client.run(&["delete", "mutatingadmissionpolicybinding", "sidecar.example.com"]).unwrap();
+    client.run(&["run", "plain", "--image=nginx"]).unwrap();
+    assert_eq!(client.run(&["get", "pod", "plain", "-o=jsonpath={.spec.initContainers}"]).unwrap(), "");
 }

@@ -4,6 +4,7 @@
 //! - `managed_fields`: the entries of `metadata.managedFields`.
 //! - `shape`: what is one field and what has fields of its own, by the schema.
 //! - `compare`: which fields differ between two states; `merge`: a configuration into an object; `config`: what may be applied.
+//! - `structural`: a configuration laid over an object without a record.
 //! - `track`: the record after any write but an apply; `server_side`: an apply.
 
 use std::sync::Arc;
@@ -22,12 +23,14 @@ mod merge;
 mod prune;
 mod server_side;
 mod shape;
+mod structural;
 mod track;
 mod versions;
 
 pub use field_set::FieldSet;
 pub use managed_fields::scale_entries;
 pub use server_side::{ApplyError, Conflict, apply};
+pub use structural::{OverlayError, overlay};
 pub use track::{differ_in_times_alone, track};
 
 /// Finds the schema of a kind in one version; `None` for a version that is not served.

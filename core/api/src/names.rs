@@ -162,3 +162,37 @@ pub fn variable_name(text: &str) -> Vec<String> {
             .into(),
     ]
 }
+
+/// Words that are no names in the Common Expression Language.
+pub const CEL_RESERVED: [&str; 21] = [
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
+/// Whether a name may be one of a variable in the Common Expression Language.
+pub fn is_cel_identifier(name: &str) -> bool {
+    let is_word = |letter: char| letter == '_' || letter.is_ascii_alphanumeric();
+    !name.is_empty()
+        && name.chars().all(is_word)
+        && !name.starts_with(|letter: char| letter.is_ascii_digit())
+        && !CEL_RESERVED.contains(&name)
+}

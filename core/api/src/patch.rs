@@ -31,6 +31,9 @@ pub enum PatchError {
     /// The patch does not fit the object (422).
     #[error("{0}")]
     Unprocessable(String),
+    /// A test among the operations of a JSON patch does not hold (422).
+    #[error("{0}")]
+    TestFailed(String),
     /// A strategic merge patch for a kind without schema.
     #[error(
         "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
@@ -45,7 +48,7 @@ impl PatchError {
         match self {
             Self::Malformed(_) => Status::bad_request(self.to_string()),
             Self::TooManyOperations { .. } | Self::TooLargeCopy { .. } => Status::too_large(self.to_string()),
-            Self::Unprocessable(text) => Status::new(
+            Self::Unprocessable(text) | Self::TestFailed(text) => Status::new(
                 422,
                 "Invalid",
                 format!("the server rejected our request due to an error in our request: {text}"),

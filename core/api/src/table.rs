@@ -75,7 +75,7 @@ fn kind(gvk: &GroupVersionKind, name: &str) -> &'static str {
         | ("HorizontalPodAutoscaler", "MaxPods" | "Replicas")
         | ("CSINode", "Drivers")
         | ("FlowSchema", "MatchingPrecedence")
-        | (_, "Webhooks" | "Validations" | "Count") => "integer",
+        | (_, "Webhooks" | "Validations" | "Mutations" | "Count") => "integer",
         _ => "string",
     }
 }

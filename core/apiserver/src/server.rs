@@ -217,6 +217,7 @@ impl ApiServer {
             authorizer: authorizer.clone(),
             cache: Arc::clone(&cache),
             resolver: Arc::clone(&resolver),
+            metrics: config.metrics.clone(),
             allocations: Arc::default(),
         };
         let admission = plugins::build(&config.admission, &parts)?;

@@ -320,15 +320,6 @@ impl<'c> Checker<'c> {
                 (true, "value") | (false, _) => Type::Dyn,
                 (true, _) => return Err(self.fault(id, format!("undefined field '{field}'"))),
             };
-            if let (true, Expr::Struct(inner)) = (is_object, &value.expr)
-                && inner.type_name.trim_start_matches('.') != format!("{name}.{field}")
-            {
-                let text = format!(
-                    "unexpected type name {:?}, expected \"{name}.{field}\", which matches field name path from root Object type",
-                    inner.type_name
-                );
-                return Err(self.fault(value.id, text));
-            }
             let value_node = self.expression(value)?;
             let ty = self.unwrapped(value.id, &value_node.ty, is_optional)?;
             if !self.bound.assign(&wanted, &ty) {
@@ -339,8 +330,7 @@ impl<'c> Checker<'c> {
             }
             checked.push((field.to_owned(), value_node, is_optional));
         }
-        let ty = Type::Object(Arc::new(ObjectType { name: name.to_owned(), ..ObjectType::default() }));
-        Ok(node(Kind::Message(name.to_owned(), checked), ty))
+        Ok(node(Kind::Message(name.to_owned(), checked), Type::message(name)))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use keelson_api::Schema;
+use keelson_api::names::CEL_RESERVED;
 use keelson_api::schema::{ListType, SchemaType};
 
 use crate::types::Type;
@@ -90,11 +91,10 @@ impl Declaration {
         Arc::new(Self { ty, shape: Shape::Map(values), max: None, least: 2 })
     }
 
-    /// An object with these fields.
+    /// An object with these fields, which expressions call by their names as they are.
     pub fn object(name: &str, fields: impl IntoIterator<Item = (String, Arc<Self>)>) -> Arc<Self> {
-        let fields = fields
-            .into_iter()
-            .filter_map(|(name, declaration)| Some((escape(&name)?, Field { name, declaration })));
+        let fields =
+            fields.into_iter().map(|(name, declaration)| (name.clone(), Field { name, declaration }));
         Arc::new(Self::from_object(ObjectType { name: name.to_owned(), fields: fields.collect() }, 2))
     }
 
@@ -197,33 +197,9 @@ fn metadata(name: &str) -> Declaration {
     Declaration::from_object(ObjectType { name: name.to_owned(), fields: fields.into() }, 2)
 }
 
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 /// The name that a field has in expressions; `None` where it can have none.
 pub fn escape(name: &str) -> Option<String> {
-    if RESERVED.contains(&name) {
+    if CEL_RESERVED.contains(&name) {
         return Some(format!("__{name}__"));
     }
     let first = name.chars().next()?;

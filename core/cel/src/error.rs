@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::authorizer::Check;
+use crate::types::Type;
 
 /// Why the evaluation of an expression gave no value.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -46,6 +47,31 @@ impl EvalError {
     /// Whether no other part of the expression can make up for it.
     pub(crate) fn is_final(&self) -> bool {
         matches!(self, Self::CallLimit | Self::Budget | Self::Undecided(_))
+    }
+}
+
+/// Why an expression is none of those that are wanted.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ExpressionError {
+    /// It has faults.
+    #[error("compilation failed: {0}")]
+    Compile(CompileError),
+    /// Its value is of another type.
+    #[error("must evaluate to {} but got {}", self::wanted(.wanted), .found.full_name())]
+    Type {
+        /// The types that it may have.
+        wanted: Vec<Type>,
+        /// The type that it has.
+        found: Type,
+    },
+}
+
+/// Types as messages name them: one, or `one of [...]`.
+pub fn wanted(types: &[Type]) -> String {
+    let names: Vec<String> = types.iter().map(Type::full_name).collect();
+    match names.as_slice() {
+        [one] => one.clone(),
+        many => format!("one of [{}]", many.join(" ")),
     }
 }
 

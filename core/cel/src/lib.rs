@@ -40,10 +40,10 @@ pub mod value;
 mod variables;
 
 pub use declaration::Declaration;
-pub use error::{CompileError, EvalError, Fault};
+pub use error::{CompileError, EvalError, ExpressionError, Fault, wanted};
 pub use eval::{Budget, CALL_LIMIT, OBJECT_LIMIT};
 pub use functions::Format;
-pub use program::{Environment, Program, compile};
+pub use program::{Environment, Program, compile, compile_as};
 pub use quantity::Quantity;
 pub use types::Type;
 pub use value::Value;

@@ -7,7 +7,7 @@ use cel::parser::Parser;
 use crate::authorizer::{Authorizer, AuthorizerValue, Check};
 use crate::check::Checker;
 use crate::declaration::Declaration;
-use crate::error::{CompileError, EvalError, Fault};
+use crate::error::{CompileError, EvalError, ExpressionError, Fault};
 use crate::eval::{self, Budget};
 use crate::node::{Kind, Node};
 use crate::types::Type;
@@ -123,6 +123,22 @@ pub fn compile(source: &str, environment: &Environment) -> Result<Program, Compi
             Err(error) => Err(CompileError::single(source, format!("internal error: {error}"))),
         }
     })
+}
+
+/// Compiles an expression whose value is of one of some types, and not only may be.
+///
+/// # Errors
+/// Its faults, or its type.
+pub fn compile_as(
+    source: &str,
+    environment: &Environment,
+    wanted: &[Type],
+) -> Result<Program, ExpressionError> {
+    let program = compile(source, environment).map_err(ExpressionError::Compile)?;
+    if wanted.contains(program.ty()) {
+        return Ok(program);
+    }
+    Err(ExpressionError::Type { wanted: wanted.to_vec(), found: program.ty().clone() })
 }
 
 fn parse_and_check(source: &str, environment: &Environment) -> Result<Program, CompileError> {

@@ -274,7 +274,13 @@ fn objects_and_patches_are_made() {
     assert_eq!(made, json!({"spec": {"replicas": 3}}));
     let made = run("[JSONPatch{op: 'add', path: '/a', value: {'x': [1]}}]").unwrap();
     assert_eq!(made, json!([{"op": "add", "path": "/a", "value": {"x": [1]}}]));
-    assert!(run("Object{spec: Object.metadata{}}").unwrap_err().contains("expected \"Object.spec\""));
+    let environment = Environment::new().messages();
+    let program = compile("Object{spec: Object.metadata{list: [Object.spec.list{}]}}", &environment).unwrap();
+    let made = program.evaluate(&[], &Budget::new(OBJECT_LIMIT)).unwrap();
+    let fault = "unexpected type name \"Object.metadata\", expected \"Object.spec\", which matches field name path from root Object type";
+    assert_eq!(made.misnamed(), [fault]);
+    assert_eq!(compile("[JSONPatch{op: 'add'}]", &environment).unwrap().ty().full_name(), "list(JSONPatch)");
+    assert!(compile("jsonpatch.escapeKey('a')", &Environment::new()).is_err());
     assert!(run("JSONPatch{op: 1}").unwrap_err().contains("expected type of field 'op' is 'string'"));
 }
 

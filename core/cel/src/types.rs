@@ -60,6 +60,34 @@ impl Type {
         Self::Optional(Arc::new(value))
     }
 
+    /// The name by which a type is told from another where both are named; that of faults of expressions is shorter.
+    pub fn full_name(&self) -> String {
+        match self {
+            Self::Null => "null_type".to_owned(),
+            Self::Timestamp => "google.protobuf.Timestamp".to_owned(),
+            Self::Duration => "google.protobuf.Duration".to_owned(),
+            Self::List(item) => format!("list({})", item.full_name()),
+            Self::Map(entry) => format!("map({}, {})", entry.0.full_name(), entry.1.full_name()),
+            Self::Optional(value) => format!("optional_type({})", value.full_name()),
+            Self::Object(object) => object.name.clone(),
+            Self::Dyn
+            | Self::Bool
+            | Self::Int
+            | Self::Uint
+            | Self::Double
+            | Self::String
+            | Self::Bytes
+            | Self::Type
+            | Self::Opaque(_)
+            | Self::Param(_) => self.to_string(),
+        }
+    }
+
+    /// The type of objects that an expression makes, such as `Object` or `JSONPatch`.
+    pub fn message(name: &str) -> Self {
+        Self::Object(Arc::new(ObjectType { name: name.to_owned(), ..ObjectType::default() }))
+    }
+
     /// Whether null may stand for a value of this type.
     fn takes_null(&self) -> bool {
         matches!(

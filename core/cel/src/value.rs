@@ -104,6 +104,20 @@ pub struct Message<'a> {
     pub fields: BTreeMap<String, Value<'a>>,
 }
 
+impl Message<'_> {
+    fn misnamed(&self, path: &str, found: &mut Vec<String>) {
+        if self.name != path {
+            found.push(format!(
+                "unexpected type name {:?}, expected {path:?}, which matches field name path from root Object type",
+                self.name
+            ));
+        }
+        for (field, value) in &self.fields {
+            value.misnamed_below(&format!("{path}.{field}"), found);
+        }
+    }
+}
+
 /// Fields that are computed when they are looked at.
 pub trait Fields<'a>: Send + Sync + std::fmt::Debug {
     /// The field of a name; `None` where there is none.
@@ -206,16 +220,33 @@ impl<'a> Value<'a> {
             Value::Timestamp(_) => Type::Timestamp,
             Value::Duration(_) => Type::Duration,
             Value::List(_) => Type::list(Type::Dyn),
-            Value::Map(Map::Message(message)) => {
-                Type::Object(Arc::new(ObjectType { name: message.name.clone(), ..ObjectType::default() }))
-            }
-            Value::Map(Map::Object(_, object)) => {
-                Type::Object(Arc::new(ObjectType { name: object.name.clone(), ..ObjectType::default() }))
-            }
+            Value::Map(Map::Message(message)) => Type::message(&message.name),
+            Value::Map(Map::Object(_, object)) => Type::message(&object.name),
             Value::Map(_) => Type::map(Type::Dyn, Type::Dyn),
             Value::Optional(_) => Type::optional(Type::Dyn),
             Value::Type(_) => Type::Type,
             Value::Opaque(opaque) => Type::Opaque(opaque.type_name()),
+        }
+    }
+
+    /// The objects in an object that the expression made whose types are not named after the fields that lead to them.
+    /// Lists and maps between have no names.
+    pub fn misnamed(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if let Value::Map(Map::Message(message)) = self {
+            message.misnamed(&message.name, &mut found);
+        }
+        found
+    }
+
+    fn misnamed_below(&self, path: &str, found: &mut Vec<String>) {
+        // What is of a document has no such objects in it.
+        if let Value::Map(Map::Message(message)) = self {
+            message.misnamed(path, found);
+        } else if let Value::Map(Map::Owned(entries)) = self {
+            entries.values().for_each(|value| value.misnamed_below(path, found));
+        } else if let Value::List(List::Owned(items)) = self {
+            items.iter().for_each(|item| item.misnamed_below(path, found));
         }
     }
 

@@ -72,18 +72,6 @@ impl<'a> Fields<'a> for Variables<'a> {
     }
 }
 
-impl Program {
-    /// Whether its value is true or false, or may be.
-    pub fn is_bool(&self) -> bool {
-        matches!(self.ty(), Type::Bool | Type::Dyn)
-    }
-
-    /// Whether its value is a text, or may be.
-    pub fn is_text(&self) -> bool {
-        matches!(self.ty(), Type::String | Type::Dyn)
-    }
-}
-
 impl Environment {
     /// With a variable of a simple type.
     #[must_use]

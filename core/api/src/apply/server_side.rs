@@ -47,7 +47,7 @@ pub enum ApplyError {
     Conflicts(Vec<Conflict>),
 }
 
-fn listed(faults: &[String]) -> String {
+pub(super) fn listed(faults: &[String]) -> String {
     match faults {
         [one] => one.clone(),
         many => {

@@ -1,6 +1,6 @@
 //! JSON patch, RFC 6902.
 
-use json_patch::{Patch, PatchOperation, jsonptr::Pointer};
+use json_patch::{Patch, PatchErrorKind, PatchOperation, jsonptr::Pointer};
 use serde_json::Value;
 
 use super::PatchError;
@@ -25,8 +25,10 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let (mut copied, mut visits) = (0, 0);
     for operation in &patch.0 {
         bound(target, operation, &mut copied, &mut visits)?;
-        json_patch::patch(target, std::slice::from_ref(operation))
-            .map_err(|error| PatchError::Unprocessable(error.to_string()))?;
+        json_patch::patch(target, std::slice::from_ref(operation)).map_err(|error| match error.kind {
+            PatchErrorKind::TestFailed => PatchError::TestFailed(error.to_string()),
+            _ => PatchError::Unprocessable(error.to_string()),
+        })?;
     }
     Ok(())
 }

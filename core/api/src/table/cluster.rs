@@ -153,13 +153,14 @@ pub(super) fn priority_class(row: &Row<'_>) -> Vec<Value> {
     ]
 }
 
-pub(super) fn admission_policy(row: &Row<'_>) -> Vec<Value> {
+/// A policy, with the number of what `counted` lists.
+pub(super) fn admission_policy(row: &Row<'_>, counted: &str) -> Vec<Value> {
     let kind =
         match (row.text(&["spec", "paramKind", "apiVersion"]), row.text(&["spec", "paramKind", "kind"])) {
             (_, "") => "<unset>".to_owned(),
             (version, kind) => format!("{version}/{kind}"),
         };
-    vec![row.name(), json!(row.count(&["spec", "validations"])), json!(kind), row.age()]
+    vec![row.name(), json!(row.count(&["spec", counted])), json!(kind), row.age()]
 }
 
 pub(super) fn admission_policy_binding(row: &Row<'_>) -> Vec<Value> {

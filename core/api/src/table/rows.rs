@@ -75,9 +75,11 @@ pub(super) fn headings(gvk: &GroupVersionKind) -> &'static str {
             "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration",
         ) => "Name,Webhooks,Age",
         ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => "Name,Validations,ParamKind,Age",
-        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => {
-            "Name,PolicyName,ParamRef,Age"
-        }
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => "Name,Mutations,ParamKind,Age",
+        (
+            "admissionregistration.k8s.io",
+            "MutatingAdmissionPolicyBinding" | "ValidatingAdmissionPolicyBinding",
+        ) => "Name,PolicyName,ParamRef,Age",
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => {
             "Name,PriorityLevel,MatchingPrecedence,DistinguisherMethod,Age,MissingPL"
         }
@@ -122,10 +124,16 @@ pub(super) fn cells(gvk: &GroupVersionKind, it: &Object, now: Timestamp) -> Vec<
         ) => {
             vec![row.name(), json!(row.count(&["webhooks"])), row.age()]
         }
-        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => cluster::admission_policy(row),
-        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => {
-            cluster::admission_policy_binding(row)
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => {
+            cluster::admission_policy(row, "mutations")
         }
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {
+            cluster::admission_policy(row, "validations")
+        }
+        (
+            "admissionregistration.k8s.io",
+            "MutatingAdmissionPolicyBinding" | "ValidatingAdmissionPolicyBinding",
+        ) => cluster::admission_policy_binding(row),
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => cluster::flow_schema(row),
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => cluster::priority_level(row),
         ("apiregistration.k8s.io", "APIService") => api_service(row),

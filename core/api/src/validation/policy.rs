@@ -12,35 +12,13 @@ use crate::object::Object;
 const MAX_ANNOTATIONS: usize = 20;
 const MAX_CONDITIONS: usize = 64;
 
+/// What a policy may be about: one that changes objects sees no deletions.
+const MUTABLE: [&str; 4] = ["*", "CONNECT", "CREATE", "UPDATE"];
+
 /// A ValidatingAdmissionPolicy.
 pub(super) fn validating(object: &Object, errors: &mut Vec<FieldError>) {
     let spec = At::of(object, "spec");
-    spec.field("failurePolicy").one_of(&["Fail", "Ignore"], errors);
-    let kind = spec.field("paramKind");
-    if kind.is_set() {
-        errors.extend(
-            ["apiVersion", "kind"]
-                .into_iter()
-                .map(|field| kind.field(field))
-                .filter(At::is_empty)
-                .map(|it| it.required("")),
-        );
-    }
-    let constraints = spec.field("matchConstraints");
-    if constraints.is_set() {
-        match_resources(&constraints, errors);
-        let rules = constraints.field("resourceRules");
-        if rules.is_empty() {
-            errors.push(rules.required(""));
-        }
-    } else {
-        errors.push(constraints.required(""));
-    }
-    conditions(&spec.field("matchConditions"), errors);
-    for variable in spec.field("variables").items() {
-        named(&variable, "name", "name is not specified", errors);
-        named(&variable, "expression", "expression is not specified", errors);
-    }
+    beginning(&spec, None, errors);
     let (validations, annotations) = (spec.field("validations"), spec.field("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
         let detail = "validations or auditAnnotations must contain at least one item";
@@ -72,6 +50,73 @@ pub(super) fn validating(object: &Object, errors: &mut Vec<FieldError>) {
         if !keys.insert(key.text()) {
             errors.push(key.duplicate());
         }
+    }
+}
+
+/// A MutatingAdmissionPolicy.
+pub(super) fn mutating(object: &Object, errors: &mut Vec<FieldError>) {
+    let spec = At::of(object, "spec");
+    beginning(&spec, Some(&MUTABLE), errors);
+    let mutations = spec.field("mutations");
+    if mutations.is_empty() {
+        errors.push(mutations.required("mutations must contain at least one item"));
+    }
+    mutations.items().for_each(|it| mutation(&it, errors));
+    spec.field("reinvocationPolicy").one_of(&["IfNeeded", "Never"], errors);
+}
+
+/// A patch is in the field that its type says, and no other one is there.
+fn mutation(mutation: &At<'_>, errors: &mut Vec<FieldError>) {
+    let kind = mutation.field("patchType");
+    let (wanted, other) = match kind.text() {
+        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
+        "JSONPatch" => ("jsonPatch", "applyConfiguration"),
+        _ => return kind.one_of(&["ApplyConfiguration", "JSONPatch"], errors),
+    };
+    let patch = mutation.field(wanted);
+    if patch.is_set() {
+        named(&patch, "expression", "", errors);
+    } else {
+        errors.push(patch.required(format!("must be specified when patchType is {}", kind.text())));
+    }
+    let (other, shown) = (mutation.field(other), format!("{{{other}}}"));
+    if other.is_set() {
+        let detail = format!("must not be specified when patchType is {}", kind.text());
+        errors.push(FieldError::invalid(other.path.as_str(), shown, detail));
+    }
+}
+
+/// What policies of all kinds begin with. `operations` are those that a rule may name, if not all.
+fn beginning(spec: &At<'_>, operations: Option<&[&str]>, errors: &mut Vec<FieldError>) {
+    spec.field("failurePolicy").one_of(&["Fail", "Ignore"], errors);
+    let kind = spec.field("paramKind");
+    if kind.is_set() {
+        errors.extend(
+            ["apiVersion", "kind"]
+                .into_iter()
+                .map(|field| kind.field(field))
+                .filter(At::is_empty)
+                .map(|it| it.required("")),
+        );
+    }
+    let constraints = spec.field("matchConstraints");
+    if constraints.is_set() {
+        match_resources(&constraints, operations, errors);
+        let rules = constraints.field("resourceRules");
+        if rules.is_empty() {
+            errors.push(rules.required(""));
+        }
+    } else {
+        errors.push(constraints.required(""));
+    }
+    conditions(&spec.field("matchConditions"), errors);
+    for variable in spec.field("variables").items() {
+        named(&variable, "name", "name is not specified", errors);
+        let name = variable.field("name");
+        if !name.text().trim().is_empty() && !names::is_cel_identifier(name.text()) {
+            errors.push(name.invalid("name is not a valid CEL identifier"));
+        }
+        named(&variable, "expression", "expression is not specified", errors);
     }
 }
 
@@ -110,7 +155,7 @@ pub(super) fn conditions(list: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn match_resources(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn match_resources(at: &At<'_>, allowed: Option<&[&str]>, errors: &mut Vec<FieldError>) {
     at.field("matchPolicy").one_of(&["Equivalent", "Exact"], errors);
     label_selector(&at.field("namespaceSelector"), errors);
     label_selector(&at.field("objectSelector"), errors);
@@ -120,12 +165,35 @@ fn match_resources(at: &At<'_>, errors: &mut Vec<FieldError>) {
             resources_of(&rule, errors);
         }
     }
+    let Some(allowed) = allowed else { return };
+    let rules = at.field("resourceRules");
+    for operation in rules.items().flat_map(|rule| rule.field("operations").items().collect::<Vec<_>>()) {
+        if !allowed.contains(&operation.text()) {
+            let path = format!("{}.operations", rules.path);
+            errors.push(FieldError::not_supported(path, operation.value.clone(), allowed));
+        }
+    }
 }
 
 /// A ValidatingAdmissionPolicyBinding.
-pub(super) fn binding(object: &Object, errors: &mut Vec<FieldError>) {
+pub(super) fn validating_binding(object: &Object, errors: &mut Vec<FieldError>) {
     let spec = At::of(object, "spec");
-    named(&spec, "policyName", "", errors);
+    binding(&spec, None, errors);
+    actions(&spec.field("validationActions"), errors);
+}
+
+/// A MutatingAdmissionPolicyBinding.
+pub(super) fn mutating_binding(object: &Object, errors: &mut Vec<FieldError>) {
+    binding(&At::of(object, "spec"), Some(&MUTABLE), errors);
+}
+
+fn binding(spec: &At<'_>, operations: Option<&[&str]>, errors: &mut Vec<FieldError>) {
+    let policy = spec.field("policyName");
+    if policy.is_empty() {
+        errors.push(policy.required(""));
+    } else {
+        policy.invalid_for(names::dns1123_subdomain(policy.text()), errors);
+    }
     let reference = spec.field("paramRef");
     if reference.is_set() {
         match (reference.field("name").is_set(), reference.field("selector").is_set()) {
@@ -140,9 +208,8 @@ pub(super) fn binding(object: &Object, errors: &mut Vec<FieldError>) {
     }
     let resources = spec.field("matchResources");
     if resources.is_set() {
-        match_resources(&resources, errors);
+        match_resources(&resources, operations, errors);
     }
-    actions(&spec.field("validationActions"), errors);
 }
 
 fn actions(list: &At<'_>, errors: &mut Vec<FieldError>) {

@@ -102,9 +102,11 @@ const RULES: &[Rules] = &[
         .state(service::service)
         .change(service::update)
         .through(&[("status", service::status)]),
+    Rules::of(ADMISSION, "MutatingAdmissionPolicy").state(policy::mutating),
+    Rules::of(ADMISSION, "MutatingAdmissionPolicyBinding").state(policy::mutating_binding),
     Rules::of(ADMISSION, "MutatingWebhookConfiguration").state(webhook::mutating),
     Rules::of(ADMISSION, "ValidatingAdmissionPolicy").state(policy::validating),
-    Rules::of(ADMISSION, "ValidatingAdmissionPolicyBinding").state(policy::binding),
+    Rules::of(ADMISSION, "ValidatingAdmissionPolicyBinding").state(policy::validating_binding),
     Rules::of(ADMISSION, "ValidatingWebhookConfiguration").state(webhook::validating),
     Rules::of("apiregistration.k8s.io", "APIService")
         .name(names::path_segment)

@@ -38,6 +38,9 @@ pub enum ConfigError {
     /// A plugin in both flags.
     #[error("the admission plugin {0:?} is both enabled and disabled")]
     Both(String),
+    /// The metrics of a plugin.
+    #[error(transparent)]
+    Metrics(#[from] keelson_metrics::RegistryError),
     /// A file.
     #[error("read {}", .0.display())]
     Read(PathBuf, #[source] std::io::Error),

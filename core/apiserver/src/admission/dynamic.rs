@@ -3,7 +3,9 @@
 //! - [`hooks`]: the configurations, compiled when they change; [`request`]: a write as webhooks see it, in any version.
 //! - [`expression`]: what expressions see; [`policies`]: policies, compiled when they change; [`checks`]: what is refused
 //!   before it is stored.
-//! - `call`: one question to one webhook; [`mutating`], [`validating`], [`validating_policy`]: the plugins.
+//! - `invocations`: the policies, bindings and parameters of one request; `call`: one question to one webhook.
+//! - [`mutating_policy`], [`mutating`], [`validating_policy`], [`validating`]: the plugins, in their order. `rounds`: who is
+//!   asked again when a later one has changed the object.
 //!
 //! # Guarantees
 //! - Without configurations a write costs one comparison.
@@ -23,10 +25,14 @@ mod call;
 pub mod checks;
 pub mod expression;
 pub mod hooks;
+mod invocations;
+pub mod metrics;
 pub mod mutating;
+pub mod mutating_policy;
 mod param_access;
 pub mod policies;
 pub mod request;
+mod rounds;
 pub mod validating;
 pub mod validating_policy;
 

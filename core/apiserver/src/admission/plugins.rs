@@ -10,7 +10,9 @@ use super::default_class::DefaultClass;
 use super::default_toleration_seconds::DefaultTolerationSeconds;
 use super::dynamic::checks::ExpressionCheck;
 use super::dynamic::hooks::Hooks;
+use super::dynamic::metrics::PolicyMetrics;
 use super::dynamic::mutating::MutatingWebhooks;
+use super::dynamic::mutating_policy::MutatingPolicies;
 use super::dynamic::policies::Policies;
 use super::dynamic::validating::ValidatingWebhooks;
 use super::dynamic::validating_policy::ValidatingPolicies;
@@ -99,6 +101,8 @@ pub struct Parts {
     pub cache: Arc<WatchCache>,
     /// The way to webhooks behind Services.
     pub resolver: Arc<ServiceResolver>,
+    /// Where plugins count what is theirs alone.
+    pub metrics: keelson_metrics::Registry,
     /// The addresses and node ports of Services.
     pub allocations: Arc<super::service_allocation::Allocations>,
 }
@@ -130,6 +134,11 @@ fn make(
         "RuntimeClass" => Arc::new(RuntimeClass),
         "DefaultIngressClass" => Arc::new(DefaultClass::INGRESS),
         "PodTopologyLabels" => Arc::new(PodTopologyLabels),
+        "MutatingAdmissionPolicy" => Arc::new(MutatingPolicies::new(
+            Policies::new(&parts.cache),
+            Arc::clone(&parts.authorizer),
+            PolicyMetrics::new(&parts.metrics)?,
+        )),
         "MutatingAdmissionWebhook" => Arc::new(MutatingWebhooks::new(
             hooks("mutatingwebhookconfigurations"),
             Arc::clone(&parts.authorizer),

@@ -22,6 +22,7 @@ mod impersonation;
 mod insight;
 mod kind_rules;
 mod lists;
+mod mutating_policies;
 mod outside;
 mod pod_rules;
 mod pods;

@@ -25,7 +25,8 @@ impl Checker<'_> {
             let is_variable =
                 self.locals.iter().any(|local| local.name == root) || self.environment.find(root).is_some();
             let name = format!("{prefix}.{}", call.func_name);
-            if let (Some(function), false) = (functions::find(&name, false), is_variable) {
+            let is_hidden = prefix == "jsonpatch" && !self.environment.has_messages();
+            if let (Some(function), false) = (functions::find(&name, false), is_variable || is_hidden) {
                 let args = self.arguments(&call.args)?;
                 return self.apply(id, &name, Some(function), args);
             }

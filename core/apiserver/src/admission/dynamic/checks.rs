@@ -12,9 +12,11 @@ use keelson_cel::{Declaration, Environment, compile};
 use serde_json::{Value, json};
 
 use super::expression::{condition, environment, environment_of};
+use super::mutating_policy::rules::Mutations;
 use super::param_access;
-use super::policies::Rules;
-use crate::admission::{Admission, Attributes, Operation};
+use super::policies::{ExpressionFault, Rules, items as list, text};
+use super::validating_policy::rules::Validations;
+use crate::admission::{Admission, Attributes};
 use crate::authorization::Authorizer;
 use crate::registry::Registry;
 
@@ -33,20 +35,20 @@ impl ExpressionCheck {
     }
 }
 
-fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = (usize, &'a Value)> + use<'a> {
-    value[field].as_array().map(Vec::as_slice).unwrap_or_default().iter().enumerate()
-}
-
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field].as_str().unwrap_or_default()
+/// The faults of a policy's expressions.
+fn policy_faults(object: &Object) -> Option<Vec<ExpressionFault>> {
+    let spec = object.get(&["spec"])?;
+    match object.kind() {
+        "MutatingAdmissionPolicy" => Mutations::read(spec).err(),
+        "ValidatingAdmissionPolicy" => Validations::read(spec).err(),
+        _ => None,
+    }
 }
 
 fn faults(object: &Object) -> Vec<FieldError> {
-    if let Some(spec) = object.get(&["spec"]).filter(|_| object.kind() == "ValidatingAdmissionPolicy") {
-        let found = Rules::read(spec).err().unwrap_or_default().into_iter();
-        return found
-            .map(|(path, source, why)| FieldError::invalid(format!("spec.{path}"), source, why))
-            .collect();
+    if let Some(found) = policy_faults(object) {
+        let invalid = |(path, source, why)| FieldError::invalid(format!("spec.{path}"), source, why);
+        return found.into_iter().map(invalid).collect();
     }
     let mut errors = Vec::new();
     let environment = environment(false);
@@ -145,12 +147,6 @@ impl Admission for ExpressionCheck {
         object: Option<&Object>,
     ) -> Result<(), Status> {
         let Some(object) = object else { return Ok(()) };
-        let kind = attributes.resource.kind.as_str();
-        if kind.starts_with("MutatingAdmissionPolicy") && attributes.operation == Operation::Create {
-            return Err(
-                attributes.forbidden("mutating admission policies are not supported by this server yet")
-            );
-        }
         let same = |field: &str| attributes.old.is_some_and(|old| old.get(&[field]) == object.get(&[field]));
         if same("spec") && same("webhooks") {
             return Ok(());

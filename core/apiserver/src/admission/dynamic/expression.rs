@@ -1,11 +1,11 @@
 //! Expressions about a request: what they see, and how they are evaluated.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use keelson_api::Status;
 use keelson_api::admission::Asked;
 use keelson_cel::authorizer::{Authorizer as Asker, Check, Decision as Answer};
-use keelson_cel::{Budget, Declaration, Environment, EvalError, Program, Value, compile};
+use keelson_cel::{Budget, Declaration, Environment, EvalError, Program, Type, Value, compile_as};
 use parking_lot::Mutex;
 use serde_json::Value as Json;
 
@@ -18,6 +18,83 @@ const CONDITIONS_LIMIT: u64 = 2_500_000;
 /// Questions to the authorizer in one evaluation.
 const QUESTIONS: usize = 256;
 
+/// The `request` of expressions. Its object, its old object and its UID are not among its fields.
+static REQUEST: LazyLock<Arc<Declaration>> = LazyLock::new(|| {
+    let text = || Declaration::of(Type::String);
+    let texts = || Declaration::list(text());
+    let three =
+        |name: &str, last: &str| record(name, [("group", text()), ("version", text()), (last, text())]);
+    let kind = || three("kubernetes.GroupVersionKind", "kind");
+    let resource = || three("kubernetes.GroupVersionResource", "resource");
+    let user = record(
+        "kubernetes.UserInfo",
+        [("username", text()), ("uid", text()), ("groups", texts()), ("extra", Declaration::map(texts()))],
+    );
+    record(
+        "kubernetes.AdmissionRequest",
+        [
+            ("kind", kind()),
+            ("resource", resource()),
+            ("subResource", text()),
+            ("requestKind", kind()),
+            ("requestResource", resource()),
+            ("requestSubResource", text()),
+            ("name", text()),
+            ("namespace", text()),
+            ("operation", text()),
+            ("userInfo", user),
+            ("dryRun", Declaration::of(Type::Bool)),
+            ("options", Declaration::dynamic()),
+        ],
+    )
+});
+
+/// The `namespaceObject` of expressions.
+static NAMESPACE: LazyLock<Arc<Declaration>> = LazyLock::new(|| {
+    let text = || Declaration::of(Type::String);
+    let texts = || Declaration::list(text());
+    let labels = || Declaration::map(text());
+    let (time, number) = (|| Declaration::of(Type::Timestamp), || Declaration::of(Type::Int));
+    let metadata = record(
+        "kubernetes.NamespaceMetadata",
+        [
+            ("name", text()),
+            ("generateName", text()),
+            ("namespace", text()),
+            ("labels", labels()),
+            ("annotations", labels()),
+            ("UID", text()),
+            ("creationTimestamp", time()),
+            ("deletionGracePeriodSeconds", number()),
+            ("deletionTimestamp", time()),
+            ("generation", number()),
+            ("resourceVersion", text()),
+            ("finalizers", texts()),
+        ],
+    );
+    let condition = record(
+        "kubernetes.NamespaceCondition",
+        [
+            ("status", text()),
+            ("type", text()),
+            ("lastTransitionTime", time()),
+            ("message", text()),
+            ("reason", text()),
+        ],
+    );
+    let status = record(
+        "kubernetes.NamespaceStatus",
+        [("conditions", Declaration::list(condition)), ("phase", text())],
+    );
+    let spec = record("kubernetes.NamespaceSpec", [("finalizers", texts())]);
+    record("kubernetes.Namespace", [("metadata", metadata), ("spec", spec), ("status", status)])
+});
+
+/// An object with these fields.
+pub fn record<const N: usize>(name: &str, fields: [(&str, Arc<Declaration>); N]) -> Arc<Declaration> {
+    Declaration::object(name, fields.map(|(field, declaration)| (field.to_owned(), declaration)))
+}
+
 /// The variables of expressions, with `params` or without.
 pub fn environment(has_params: bool) -> Environment {
     environment_of(Declaration::dynamic(), has_params)
@@ -27,21 +104,19 @@ pub fn environment(has_params: bool) -> Environment {
 pub fn environment_of(object: Arc<Declaration>, has_params: bool) -> Environment {
     let environment = Environment::new().authorizer();
     let environment = environment.variable("object", Arc::clone(&object)).variable("oldObject", object);
-    let environment = environment.variable("request", Declaration::dynamic());
-    let environment = environment.variable("namespaceObject", Declaration::dynamic());
+    let environment = environment.variable("request", Arc::clone(&REQUEST));
+    let environment = environment.variable("namespaceObject", Arc::clone(&NAMESPACE));
     if has_params { environment.variable("params", Declaration::dynamic()) } else { environment }
 }
 
-/// Compiles an expression whose value is true or false; the text says what is wrong with it.
-pub fn condition(source: &str, environment: &Environment) -> Result<Program, String> {
-    let program = compile(source, environment).map_err(|error| format!("compilation failed: {error}"))?;
-    if program.is_bool() { Ok(program) } else { Err("must evaluate to bool".to_owned()) }
+/// Compiles an expression whose value is of one of some types; the text says what is wrong with it.
+pub fn typed(source: &str, environment: &Environment, wanted: &[Type]) -> Result<Program, String> {
+    compile_as(source, environment, wanted).map_err(|error| error.to_string())
 }
 
-/// Compiles an expression whose value is a text.
-pub fn text(source: &str, environment: &Environment) -> Result<Program, String> {
-    let program = compile(source, environment).map_err(|error| format!("compilation failed: {error}"))?;
-    if program.is_text() { Ok(program) } else { Err("must evaluate to string".to_owned()) }
+/// Compiles an expression whose value is true or false.
+pub fn condition(source: &str, environment: &Environment) -> Result<Program, String> {
+    typed(source, environment, &[Type::Bool])
 }
 
 /// What expressions see of one request.
@@ -66,8 +141,8 @@ impl<'a> Facts<'a> {
         let mut values = vec![
             ("object", Value::dynamic(self.object)),
             ("oldObject", Value::dynamic(self.old)),
-            ("request", Value::dynamic(self.request)),
-            ("namespaceObject", Value::dynamic(self.namespace)),
+            ("request", Value::from_json(self.request, &REQUEST)),
+            ("namespaceObject", Value::from_json(self.namespace, &NAMESPACE)),
             ("authorizer", Value::authorizer(self.questions)),
         ];
         values.extend(self.params.map(|params| ("params", Value::dynamic(params))));
@@ -83,11 +158,18 @@ impl Conditions {
     /// Compiles `matchConditions`.
     pub fn read(list: &Json, has_params: bool) -> Result<Self, String> {
         let environment = environment(has_params);
-        let compiled = list.as_array().into_iter().flatten().map(|it| {
-            let source = it["expression"].as_str().unwrap_or_default();
-            Ok((source.trim().to_owned(), condition(source.trim(), &environment)?))
-        });
-        compiled.collect::<Result<_, String>>().map(Conditions)
+        let mut conditions = Conditions::default();
+        for it in list.as_array().into_iter().flatten() {
+            conditions.add(it["expression"].as_str().unwrap_or_default(), &environment)?;
+        }
+        Ok(conditions)
+    }
+
+    /// Compiles one more; the text says what is wrong with it.
+    pub fn add(&mut self, source: &str, environment: &Environment) -> Result<(), String> {
+        let source = source.trim();
+        self.0.push((source.to_owned(), condition(source, environment)?));
+        Ok(())
     }
 
     /// Whether there are any.

@@ -1,6 +1,5 @@
 //! MutatingAdmissionWebhook: webhooks that may change the object, one after the other.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,8 +10,9 @@ use tokio::time::Instant;
 use super::call::{Documents, Refusal, ask, is_concerned};
 use super::hooks::{Hook, Hooks};
 use super::request::Seen;
+use super::rounds::Rounds;
 use super::{BUDGET, is_spared, out_of_time};
-use crate::admission::{Admission, Attributes, Operation, Reinvocation};
+use crate::admission::{Admission, Attributes, Operation};
 use crate::authorization::Authorizer;
 use crate::registry::Registry;
 
@@ -20,62 +20,6 @@ use crate::registry::Registry;
 pub struct MutatingWebhooks {
     hooks: Hooks,
     authorizer: Arc<dyn Authorizer>,
-}
-
-/// What was called in this pass and the one before, and what a later change means for it.
-struct Rounds<'a> {
-    reinvocation: Option<&'a Reinvocation>,
-    /// Webhooks of this pass that want to be asked again after a change.
-    open: Vec<String>,
-    /// Other plugins have changed the object since webhooks last saw it.
-    is_new: bool,
-}
-
-impl<'a> Rounds<'a> {
-    fn begin(reinvocation: Option<&'a Reinvocation>, object: &Object) -> Self {
-        let is_new = reinvocation
-            .is_some_and(|it| it.is_second() && !it.is_marked(&format!("webhooks/left/{}", hash(object))));
-        Rounds { reinvocation, open: Vec::new(), is_new }
-    }
-
-    fn number(&self) -> u8 {
-        u8::from(self.reinvocation.is_some_and(Reinvocation::is_second))
-    }
-
-    /// Whether a webhook has its turn: in the second pass only one that was asked before a change.
-    fn has_turn(&self, hook: &Hook) -> bool {
-        let Some(second) = self.reinvocation.filter(|it| it.is_second()) else { return true };
-        second.is_marked(&format!("webhooks/again/{}", hook.id))
-            || self.is_new && second.is_marked(&format!("webhooks/asked/{}", hook.id))
-    }
-
-    fn asked(&mut self, hook: &Hook) {
-        if hook.reinvokes {
-            self.open.push(hook.id.clone());
-        }
-    }
-
-    fn changed(&mut self) {
-        let Some(reinvocation) = self.reinvocation else { return };
-        for id in self.open.drain(..) {
-            reinvocation.mark(format!("webhooks/again/{id}"));
-        }
-        reinvocation.ask();
-    }
-
-    fn end(self, object: &Object) {
-        let Some(reinvocation) = self.reinvocation.filter(|it| !it.is_second()) else { return };
-        for id in self.open {
-            reinvocation.mark(format!("webhooks/asked/{id}"));
-        }
-        reinvocation.mark(format!("webhooks/left/{}", hash(object)));
-    }
-}
-
-fn hash(object: &Object) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    object.clone().into_value().to_string().hash(&mut hasher);
-    hasher.finish()
 }
 
 impl MutatingWebhooks {
@@ -129,12 +73,12 @@ impl Admission for MutatingWebhooks {
         let catalog = registry.catalog();
         let seen = Seen::new(registry, &catalog, attributes);
         let deadline = Instant::now() + BUDGET;
-        let mut rounds = Rounds::begin(attributes.reinvocation, object);
+        let mut rounds = Rounds::begin("webhooks", attributes.reinvocation, object);
         let is_gone = attributes.operation == Operation::Delete;
         for (index, hook) in hooks.iter().enumerate() {
             let new = Some(&*object).filter(|_| !is_gone);
             let Some(view) = seen.view(&hook.matches, new)? else { continue };
-            if !rounds.has_turn(hook) {
+            if !rounds.has_turn(&hook.id) {
                 continue;
             }
             let documents =
@@ -173,7 +117,9 @@ impl Admission for MutatingWebhooks {
             if changed {
                 rounds.changed();
             }
-            rounds.asked(hook);
+            if hook.reinvokes {
+                rounds.asked(&hook.id);
+            }
         }
         rounds.end(object);
         Ok(())

@@ -8,6 +8,9 @@ use keelson_api::validation::FieldError;
 use keelson_api::{GroupResource, GroupVersionKind, Object, Status};
 use serde_json::Value;
 
+use super::mutating_policy::rules::Mutations;
+use super::policies::Rules;
+use super::validating_policy::rules::Validations;
 use crate::admission::Attributes;
 use crate::authorization::{Authorizer, Decision};
 use crate::cache;
@@ -82,7 +85,7 @@ fn wanted(
     let same = |path: &[&str]| attributes.old.is_some_and(|old| old.get(path) == object.get(path));
     let text = |it: &Value, field: &str| it[field].as_str().unwrap_or_default().to_owned();
     match attributes.resource.plural.as_str() {
-        "validatingadmissionpolicies" => {
+        Mutations::POLICIES | Validations::POLICIES => {
             Ok(set(&["spec", "paramKind"]).filter(|_| !same(&["spec", "paramKind"])).map(|kind| Wanted {
                 kind: Some(kind_of(kind)),
                 namespace: ANY.to_owned(),
@@ -90,10 +93,12 @@ fn wanted(
                 path: "spec.paramKind",
             }))
         }
-        "validatingadmissionpolicybindings" => {
+        plural @ (Mutations::BINDINGS | Validations::BINDINGS) => {
             let changed = !same(&["spec", "paramRef"]) || !same(&["spec", "policyName"]);
             let Some(reference) = set(&["spec", "paramRef"]).filter(|_| changed) else { return Ok(None) };
-            let policies = GroupResource::new(GROUP, "validatingadmissionpolicies");
+            let is_mutating = plural == Mutations::BINDINGS;
+            let policies = if is_mutating { Mutations::POLICIES } else { Validations::POLICIES };
+            let policies = GroupResource::new(GROUP, policies);
             let name = object.get_str(&["spec", "policyName"]).unwrap_or_default();
             let policy = match registry.resource(&policies).get(name) {
                 Some(found) => Some(cache::decode(&found.bytes)?),

@@ -1,21 +1,34 @@
-//! Validating admission policies as they are configured, compiled.
+//! Admission policies as they are configured, compiled. What their expressions are for depends on their kind.
 
 use std::sync::Arc;
 
 use keelson_api::admission::{GROUP, MatchResources};
 use keelson_api::selector::LabelSelector;
 use keelson_api::{GroupResource, GroupVersionKind, Object};
-use keelson_cel::Composition;
-use keelson_cel::{Program, compile};
+use keelson_cel::{Composition, Environment};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::expression::{Conditions, condition, environment, text};
+use super::expression::{Conditions, environment};
 use crate::cache::{ResourceCache, WatchCache};
 
+/// The expressions of policies of one kind.
+pub trait Rules: Sized {
+    /// The resource of the policies.
+    const POLICIES: &'static str;
+    /// The resource of their bindings.
+    const BINDINGS: &'static str;
+
+    /// Compiles the expressions of a policy's spec.
+    ///
+    /// # Errors
+    /// The faults of all of them.
+    fn read(spec: &Value) -> Result<Self, Vec<ExpressionFault>>;
+}
+
 /// A policy with its bindings.
-pub struct Policy {
+pub struct Policy<R> {
     /// Its name.
     pub name: String,
     /// Whether a request goes on when the policy cannot be evaluated.
@@ -25,35 +38,9 @@ pub struct Policy {
     /// The kind of its parameters.
     pub param_kind: Option<GroupVersionKind>,
     /// Its expressions; the text says why they cannot be used.
-    pub rules: Result<Rules, String>,
+    pub rules: Result<R, String>,
     /// Where it applies.
     pub bindings: Vec<Binding>,
-}
-
-/// The expressions of a policy.
-pub struct Rules {
-    /// When it applies.
-    pub conditions: Conditions,
-    /// Named expressions.
-    pub variables: Composition,
-    /// What must hold.
-    pub validations: Vec<Validation>,
-    /// Key, source and expression of audit annotations.
-    pub annotations: Vec<(String, String, Program)>,
-}
-
-/// One thing that must hold.
-pub struct Validation {
-    /// The expression as it was written.
-    pub source: String,
-    /// The expression.
-    pub program: Program,
-    /// What is told when it does not hold; empty for the expression itself.
-    pub message: String,
-    /// What is told instead, if it gives a text.
-    pub message_program: Option<Program>,
-    /// The reason of the refusal; empty for `Invalid`.
-    pub reason: String,
 }
 
 /// Where a policy applies, and what follows.
@@ -64,7 +51,7 @@ pub struct Binding {
     pub matches: Option<MatchResources>,
     /// Which parameters.
     pub params: Option<Params>,
-    /// `Deny`, `Warn`, `Audit`.
+    /// `Deny`, `Warn`, `Audit`, where the policy validates.
     pub actions: Vec<String>,
 }
 
@@ -80,25 +67,24 @@ pub struct Params {
     pub may_be_missing: bool,
 }
 
-/// All policies that have bindings.
-pub struct Policies {
+/// All policies of a kind that have bindings.
+pub struct Policies<R> {
     policies: Arc<ResourceCache>,
     bindings: Arc<ResourceCache>,
-    state: Mutex<State>,
+    state: Mutex<State<R>>,
 }
 
-struct State {
+struct State<R> {
     newest: [watch::Receiver<u64>; 2],
     read: Vec<(Box<str>, u64)>,
-    policies: Arc<[Policy]>,
+    policies: Arc<[Policy<R>]>,
 }
 
-impl Policies {
+impl<R: Rules> Policies<R> {
     /// The policies that the store holds.
     pub fn new(cache: &WatchCache) -> Self {
         let of = |plural| cache.resource(&GroupResource::new(GROUP, plural));
-        let (policies, bindings) =
-            (of("validatingadmissionpolicies"), of("validatingadmissionpolicybindings"));
+        let (policies, bindings) = (of(R::POLICIES), of(R::BINDINGS));
         let mut newest = [policies.follow(), bindings.follow()];
         newest.iter_mut().for_each(watch::Receiver::mark_changed);
         let state = State { newest, read: Vec::new(), policies: Arc::new([]) };
@@ -106,7 +92,7 @@ impl Policies {
     }
 
     /// The policies that are configured now.
-    pub fn current(&self) -> Arc<[Policy]> {
+    pub fn current(&self) -> Arc<[Policy<R>]> {
         let mut state = self.state.lock();
         if state.newest.iter().any(|it| it.has_changed().unwrap_or(true)) {
             for newest in &mut state.newest {
@@ -128,7 +114,7 @@ impl Policies {
 }
 
 /// A policy with its bindings; `None` where it has none.
-fn compiled(policy: &Object, bindings: &[Object]) -> Option<Policy> {
+fn compiled<R: Rules>(policy: &Object, bindings: &[Object]) -> Option<Policy<R>> {
     let name = policy.name().unwrap_or_default();
     let own = bindings.iter().filter(|it| it.get_str(&["spec", "policyName"]) == Some(name));
     let bindings: Vec<Binding> = own.filter_map(binding).collect();
@@ -152,7 +138,7 @@ fn compiled(policy: &Object, bindings: &[Object]) -> Option<Policy> {
         ignores_failure: spec["failurePolicy"].as_str() == Some("Ignore"),
         matches,
         param_kind: kind,
-        rules: Rules::read(spec)
+        rules: R::read(spec)
             .map_err(|faults| faults.into_iter().map(|(_, _, why)| why).collect::<Vec<_>>().join(", ")),
         bindings,
     })
@@ -184,65 +170,50 @@ fn binding(binding: &Object) -> Option<Binding> {
 /// A fault of an expression: its path below the spec, the expression, and what is wrong.
 pub type ExpressionFault = (String, String, String);
 
-impl Rules {
-    /// Compiles the expressions of a policy's spec.
-    pub fn read(spec: &Value) -> Result<Self, Vec<ExpressionFault>> {
+/// The items of a list in a spec, with their places.
+pub(super) fn items<'a>(spec: &'a Value, field: &str) -> impl Iterator<Item = (usize, &'a Value)> + use<'a> {
+    spec[field].as_array().into_iter().flatten().enumerate()
+}
+
+/// A text in a spec; empty where there is none.
+pub(super) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}
+
+/// What the expressions of all kinds of policies have in common: when a policy applies, and its variables.
+pub(super) struct Common {
+    pub(super) conditions: Conditions,
+    pub(super) variables: Composition,
+    /// For the expressions that may use the variables.
+    pub(super) environment: Environment,
+    pub(super) faults: Vec<ExpressionFault>,
+}
+
+impl Common {
+    /// Compiles them.
+    pub(super) fn read(spec: &Value) -> Self {
+        let base = environment(!spec["paramKind"].is_null());
+        let (mut conditions, mut variables) = (Conditions::default(), Composition::default());
         let mut faults = Vec::new();
-        let has_params = !spec["paramKind"].is_null();
-        let base = environment(has_params);
-        let mut note = |path: String, source: &str, why: String| faults.push((path, source.to_owned(), why));
-        let items = |field: &str| spec[field].as_array().into_iter().flatten().enumerate();
-        fn source<'a>(it: &'a Value, field: &str) -> &'a str {
-            it[field].as_str().unwrap_or_default()
-        }
-        for (at, it) in items("matchConditions") {
-            if let Err(why) = condition(source(it, "expression").trim(), &base) {
-                note(format!("matchConditions[{at}].expression"), source(it, "expression"), why);
+        for (at, it) in items(spec, "matchConditions") {
+            let source = text(it, "expression").trim();
+            if let Err(why) = conditions.add(source, &base) {
+                faults.push((format!("matchConditions[{at}].expression"), source.to_owned(), why));
             }
         }
-        let mut variables = Composition::default();
-        for (at, it) in items("variables") {
-            if let Err(error) = variables.add(source(it, "name"), source(it, "expression"), &base) {
+        for (at, it) in items(spec, "variables") {
+            let source = text(it, "expression");
+            if let Err(error) = variables.add(text(it, "name"), source, &base) {
                 let why = format!("compilation failed: {error}");
-                note(format!("variables[{at}].expression"), source(it, "expression"), why);
+                faults.push((format!("variables[{at}].expression"), source.to_owned(), why));
             }
         }
-        let composed = variables.environment(&base);
-        let mut validations = Vec::new();
-        for (at, it) in items("validations") {
-            let message_source = source(it, "messageExpression");
-            let message_program = match message_source {
-                "" => None,
-                written => text(written, &composed)
-                    .map_err(|why| note(format!("validations[{at}].messageExpression"), written, why))
-                    .ok(),
-            };
-            match condition(source(it, "expression"), &composed) {
-                Ok(program) => validations.push(Validation {
-                    source: source(it, "expression").to_owned(),
-                    program,
-                    message: source(it, "message").to_owned(),
-                    message_program,
-                    reason: source(it, "reason").to_owned(),
-                }),
-                Err(why) => note(format!("validations[{at}].expression"), source(it, "expression"), why),
-            }
-        }
-        let mut annotations = Vec::new();
-        for (at, it) in items("auditAnnotations") {
-            let written = source(it, "valueExpression");
-            match compile(written, &composed) {
-                Ok(program) => annotations.push((source(it, "key").to_owned(), written.to_owned(), program)),
-                Err(error) => {
-                    let why = format!("compilation failed: {error}");
-                    note(format!("auditAnnotations[{at}].valueExpression"), written, why);
-                }
-            }
-        }
-        let conditions = match Conditions::read(&spec["matchConditions"], has_params) {
-            Ok(conditions) if faults.is_empty() => conditions,
-            Ok(_) | Err(_) => return Err(faults),
-        };
-        Ok(Rules { conditions, variables, validations, annotations })
+        let environment = variables.environment(&base);
+        Common { conditions, variables, environment, faults }
+    }
+
+    /// Takes down what is wrong with an expression.
+    pub(super) fn note(&mut self, path: String, source: &str, why: String) {
+        self.faults.push((path, source.to_owned(), why));
     }
 }

@@ -4,26 +4,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use keelson_api::{GroupResource, Object, Status, convert};
+use keelson_api::{Object, Status};
 use keelson_cel::authorizer::Check;
 use keelson_cel::{Budget, EvalError, OBJECT_LIMIT, Value as Cel};
 use serde_json::{Value, json};
 
 use super::expression::{Facts, Questions};
+use super::invocations::{Invocation, invocations, namespace_object};
 use super::is_spared;
-use super::policies::{Binding, Params, Policies, Policy, Rules, Validation};
-use super::request::Seen;
+use super::policies::{Binding, Policies};
+use super::request::{Seen, View};
 use crate::admission::{Admission, Attributes};
 use crate::authorization::Authorizer;
-use crate::cache;
 use crate::registry::Registry;
+
+pub mod rules;
+
+use rules::{Validation, Validations};
+
+type Policy = super::policies::Policy<Validations>;
 
 /// The longest message that an expression may give, in bytes.
 const MESSAGE_BYTES: usize = 5 << 10;
 
 /// The plugin.
 pub struct ValidatingPolicies {
-    policies: Policies,
+    policies: Policies<Validations>,
     authorizer: Arc<dyn Authorizer>,
 }
 
@@ -45,11 +51,16 @@ struct Outcome {
 
 impl ValidatingPolicies {
     /// The plugin over these policies; expressions ask the authorizer.
-    pub fn new(policies: Policies, authorizer: Arc<dyn Authorizer>) -> Self {
+    pub fn new(policies: Policies<Validations>, authorizer: Arc<dyn Authorizer>) -> Self {
         ValidatingPolicies { policies, authorizer }
     }
 
-    async fn evaluate(&self, policy: &Policy, rules: &Rules, facts: &Facts<'_>) -> Result<Outcome, Status> {
+    async fn evaluate(
+        &self,
+        policy: &Policy,
+        rules: &Validations,
+        facts: &Facts<'_>,
+    ) -> Result<Outcome, Status> {
         loop {
             match outcome(policy, rules, facts) {
                 Ok(outcome) => return Ok(outcome),
@@ -59,7 +70,7 @@ impl ValidatingPolicies {
     }
 }
 
-fn outcome(policy: &Policy, rules: &Rules, facts: &Facts<'_>) -> Result<Outcome, Box<Check>> {
+fn outcome(policy: &Policy, rules: &Validations, facts: &Facts<'_>) -> Result<Outcome, Box<Check>> {
     let mut outcome = Outcome::default();
     let fault = |message: String| Denial { reason: String::new(), message };
     match rules.conditions.hold(facts)? {
@@ -137,58 +148,6 @@ fn message<'a>(
     })
 }
 
-/// The parameters of a binding; `None` stands for none at all. The text says why they cannot be had.
-fn parameters(
-    registry: &Registry,
-    policy: &Policy,
-    wanted: Option<&Params>,
-    namespace: Option<&str>,
-) -> Result<Vec<Option<Value>>, String> {
-    let (Some(kind), Some(wanted)) = (&policy.param_kind, wanted) else { return Ok(vec![None]) };
-    let catalog = registry.catalog();
-    let resource = catalog.find_kind(kind).ok_or_else(|| {
-        format!(
-            "failed to find resource referenced by paramKind: '{}, Kind={}'",
-            kind.api_version(),
-            kind.kind
-        )
-    })?;
-    let namespace = match (resource.namespaced, wanted.namespace.as_deref().or(namespace)) {
-        (true, None) => {
-            return Err(
-                "cannot use namespaced paramRef in policy binding that matches cluster-scoped resources"
-                    .into(),
-            );
-        }
-        (true, namespace) => namespace,
-        (false, _) if wanted.namespace.is_some() => {
-            return Err("paramRef.namespace must not be provided for a cluster-scoped `paramKind`".into());
-        }
-        (false, _) => None,
-    };
-    let cache = registry.resource(&convert::storage_resource(resource));
-    let found = match &wanted.name {
-        Some(name) => {
-            let key = namespace.map_or_else(|| name.clone(), |namespace| format!("{namespace}/{name}"));
-            cache.get(&key).into_iter().collect()
-        }
-        None => {
-            let all = cache.list();
-            let own = all.objects.values().filter(|it| it.namespace.as_deref() == namespace);
-            own.filter(|it| wanted.selector.matches(it.labels.as_deref())).cloned().collect::<Vec<_>>()
-        }
-    };
-    if found.is_empty() && !wanted.may_be_missing {
-        return Err("no params found for policy binding with `Deny` parameterNotFoundAction".into());
-    }
-    let read = found.iter().map(|object| {
-        let mut object = cache::decode(&object.bytes).map_err(|error| error.to_string())?;
-        convert::convert(&mut object, kind);
-        Ok(Some(object.into_value()))
-    });
-    read.collect()
-}
-
 /// Who has denied a request, for messages.
 fn by(policy: &Policy, binding: Option<&Binding>) -> String {
     match binding {
@@ -214,15 +173,6 @@ fn refusal(attributes: &Attributes<'_>, message: &str, reason: &str) -> Status {
     }
     status.details["causes"] = json!([{ "message": message }]);
     status
-}
-
-fn namespace_object(registry: &Registry, attributes: &Attributes<'_>) -> Result<Value, Status> {
-    let Some(name) = attributes.namespace else { return Ok(Value::Null) };
-    let namespaces = GroupResource::new("", "namespaces");
-    match registry.resource(&namespaces).get(name) {
-        Some(found) => Ok(cache::decode(&found.bytes)?.into_value()),
-        None => Ok(Value::Null),
-    }
 }
 
 /// What one request has come to so far.
@@ -294,10 +244,16 @@ impl Admission for ValidatingPolicies {
         let policies = self.policies.current();
         let catalog = registry.catalog();
         let seen = Seen::new(registry, &catalog, attributes);
+        let found = invocations(registry, attributes, &seen, object, &policies)?;
+        if found.is_empty() {
+            return Ok(());
+        }
         let questions = Questions::new(attributes.identity, &seen.asked);
+        let namespace = namespace_object(registry, attributes)?;
         let mut verdict = Verdict::default();
-        for policy in policies.iter() {
-            let Some(view) = seen.view(&policy.matches, object)? else { continue };
+        let mut annotations: BTreeMap<(&str, String), Vec<String>> = BTreeMap::new();
+        let mut documents: Option<(View<'_>, Value, Value, Value)> = None;
+        for Invocation { policy, binding, view, param } in &found {
             let rules = match &policy.rules {
                 Ok(rules) => rules,
                 Err(why) => {
@@ -305,47 +261,40 @@ impl Admission for ValidatingPolicies {
                     continue;
                 }
             };
-            let (new, old) = (seen.document(object, &view).await?, seen.old(&view).await?);
-            let request = seen.request(&view).into();
-            let namespace = namespace_object(registry, attributes)?;
-            let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
-            for binding in &policy.bindings {
-                if let Some(matches) = &binding.matches
-                    && !seen.is_bound(matches, object)?
-                {
+            let param = match param {
+                Ok(param) => param,
+                Err(why) => {
+                    verdict.misconfigured(attributes, policy, Some(binding), why);
                     continue;
                 }
-                let params = parameters(registry, policy, binding.params.as_ref(), attributes.namespace);
-                let params = match params {
-                    Ok(params) => params,
-                    Err(why) => {
-                        verdict.misconfigured(attributes, policy, Some(binding), &why);
-                        continue;
-                    }
-                };
-                for param in params {
-                    let param = param.unwrap_or_default();
-                    let facts = Facts {
-                        object: &new,
-                        old: &old,
-                        request: &request,
-                        namespace: &namespace,
-                        params: policy.param_kind.as_ref().map(|_| &param),
-                        questions: &questions,
-                    };
-                    let outcome = self.evaluate(policy, rules, &facts).await?;
-                    verdict.take(attributes, policy, binding, &outcome);
-                    for (key, value) in outcome.annotations {
-                        let values = annotations.entry(key).or_default();
-                        if !values.contains(&value) {
-                            values.push(value);
-                        }
-                    }
+            };
+            // Neighbours mostly see the request in the same version.
+            let (_, new, old, request) = match documents.take().filter(|(known, ..)| known == view) {
+                Some(known) => documents.insert(known),
+                None => {
+                    let (new, old) = (seen.document(object, view).await?, seen.old(view).await?);
+                    documents.insert((view.clone(), new, old, seen.request(view).into()))
+                }
+            };
+            let facts = Facts {
+                object: new,
+                old,
+                request,
+                namespace: &namespace,
+                params: policy.param_kind.as_ref().map(|_| param),
+                questions: &questions,
+            };
+            let outcome = self.evaluate(policy, rules, &facts).await?;
+            verdict.take(attributes, policy, binding, &outcome);
+            for (key, value) in outcome.annotations {
+                let values = annotations.entry((&policy.name, key)).or_default();
+                if !values.contains(&value) {
+                    values.push(value);
                 }
             }
-            for (key, values) in annotations {
-                attributes.remarks().annotate(&format!("{}/{key}", policy.name), values.join(", "));
-            }
+        }
+        for ((policy, key), values) in annotations {
+            attributes.remarks().annotate(&format!("{policy}/{key}"), values.join(", "));
         }
         verdict.denied.map_or(Ok(()), Err)
     }
