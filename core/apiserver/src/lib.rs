@@ -20,6 +20,7 @@ pub mod cache;
 pub mod certificates;
 pub mod conversion;
 pub mod custom_resources;
+mod devices;
 pub mod encryption;
 mod expiring_cache;
 pub mod flow_control;

@@ -232,6 +232,7 @@ impl Registry {
         warnings::of(&gvk, &object, None).into_iter().for_each(|text| options.remarks.warn(text));
         let mut errors = validation::validate_create(&gvk, &object, target.resource.namespaced);
         crate::custom_resources::rules::check(&gvk, &object, None, &mut errors);
+        crate::devices::check(self, &target, &object, None, &mut errors);
         if let Some(custom) = &target.resource.custom {
             errors.extend(custom.validate(&object));
         }
@@ -329,6 +330,7 @@ impl Registry {
         }
         let mut errors = validation::validate_update(&gvk, object, live);
         crate::custom_resources::rules::check(&gvk, object, Some(live), &mut errors);
+        crate::devices::check(self, target, object, Some(live), &mut errors);
         if let Some(custom) = &target.resource.custom {
             errors.extend(custom.validate_update(object, live));
         }

@@ -19,6 +19,7 @@
 //! - `eval`, `cost`: evaluation, which ends when it costs too much.
 //! - [`value`]: values; those of a document are read where they are looked at.
 //! - `functions`: the functions, a table.
+//! - [`device`]: what claims say of the devices that they ask for.
 //! - [`Composition`]: named expressions that others use.
 //! - [`rules`]: the rules of a CustomResourceDefinition; `estimate`: what they may cost.
 //! - [`authorizer`]: what expressions ask the authorizer.
@@ -27,6 +28,7 @@ pub mod authorizer;
 mod check;
 mod cost;
 pub mod declaration;
+pub mod device;
 mod error;
 mod estimate;
 mod eval;

@@ -392,29 +392,54 @@ pub(super) fn endpoints(object: &Object, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// The ranges of a new object; of an existing one they are judged when a second one comes.
 pub(super) fn service_cidr(object: &Object, errors: &mut Vec<FieldError>) {
-    let cidrs = At::of(object, "spec").field("cidrs");
+    let spec = At::of(object, "spec");
+    let cidrs = spec.field("cidrs");
     let count = cidrs.items().count();
-    match count {
-        0 => errors.push(cidrs.required("at least one CIDR required")),
-        1 | 2 => {}
-        _ => {
-            errors.push(FieldError::invalid("spec", cidrs.value.clone(), "must only hold up to 2 values"));
-        }
+    if count == 0 {
+        errors.push(cidrs.required("at least one CIDR required"));
+        return;
+    }
+    if count > 2 {
+        let value = spec.value.clone();
+        errors.push(FieldError::invalid(cidrs.path, value, "may only hold up to 2 values"));
+        return;
     }
     let mut sixes = 0;
+    let mut good = 0;
     for cidr in cidrs.items() {
         match range(cidr.text()) {
             None => errors.push(cidr.invalid(CIDR)),
-            Some((address, _)) => sixes += usize::from(address.is_ipv6()),
+            Some((address, _)) => {
+                sixes += usize::from(address.is_ipv6());
+                good += 1;
+            }
         }
     }
-    if count == 2 && sixes != 1 {
-        errors.push(FieldError::invalid(
-            "spec",
-            cidrs.value.clone(),
-            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96",
+    if good == 2 && sixes != 1 {
+        errors.push(cidrs.invalid(
+            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
         ));
+    }
+}
+
+/// Ranges stay; one of the other family may be added.
+pub(super) fn service_cidr_change(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
+    const FIXED: &str = "field is immutable";
+    let (now, was) = (At::of(new, "spec").field("cidrs"), At::of(old, "spec").field("cidrs"));
+    let counts = (was.items().count(), now.items().count());
+    if counts.0 != counts.1 && counts != (1, 2) {
+        errors.push(now.invalid(FIXED));
+        return;
+    }
+    for (now, was) in now.items().zip(was.items()) {
+        if now.value != was.value {
+            errors.push(now.invalid(FIXED));
+        }
+    }
+    if counts == (1, 2) {
+        service_cidr(new, errors);
     }
 }
 

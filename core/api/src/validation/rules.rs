@@ -1,8 +1,8 @@
 //! Which rules a kind has, a line for each.
 
 use super::{
-    FieldError, api_service, autoscaler, cluster, config, event, flow_control, network, pod, policy, rbac,
-    service, storage, webhook, workload,
+    FieldError, api_service, autoscaler, cluster, config, device, event, flow_control, network, pod, policy,
+    rbac, service, storage, webhook, workload,
 };
 use crate::flow_control as flow;
 use crate::kinds::GroupVersionKind;
@@ -73,6 +73,7 @@ impl Rules {
 }
 
 const ADMISSION: &str = "admissionregistration.k8s.io";
+const DEVICES: &str = "resource.k8s.io";
 const NETWORKING: &str = "networking.k8s.io";
 const STORAGE: &str = "storage.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -135,7 +136,7 @@ const RULES: &[Rules] = &[
     Rules::of(NETWORKING, "Ingress").state(network::ingress),
     Rules::of(NETWORKING, "IngressClass").state(network::ingress_class).fixed(&[&["spec", "controller"]]),
     Rules::of(NETWORKING, "NetworkPolicy").state(network::policy),
-    Rules::of(NETWORKING, "ServiceCIDR").state(network::service_cidr),
+    Rules::of(NETWORKING, "ServiceCIDR").create(network::service_cidr).change(network::service_cidr_change),
     Rules::of("node.k8s.io", "RuntimeClass").state(cluster::runtime_class).fixed(&[&["handler"]]),
     Rules::of(flow::GROUP, "FlowSchema").state(flow_control::schema),
     Rules::of(flow::GROUP, "PriorityLevelConfiguration").state(flow_control::level),
@@ -150,6 +151,13 @@ const RULES: &[Rules] = &[
         .name(names::path_segment)
         .state(rbac::role_binding)
         .change(rbac::binding_change),
+    Rules::of(DEVICES, "DeviceClass").state(device::class),
+    Rules::of(DEVICES, "ResourceClaim")
+        .create(device::claim)
+        .through(&[("status", device::claim_status)])
+        .fixed(&[&["spec"]]),
+    Rules::of(DEVICES, "ResourceClaimTemplate").create(device::template).fixed(&[&["spec"]]),
+    Rules::of(DEVICES, "ResourceSlice").state(device::slice).change(device::slice_change),
     Rules::of("scheduling.k8s.io", "PriorityClass")
         .state(cluster::priority_class)
         .change(cluster::priority_class_change),

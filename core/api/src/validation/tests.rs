@@ -7,6 +7,7 @@ use crate::object::Object;
 
 mod any_document;
 mod cluster;
+mod device;
 mod pod;
 mod service;
 mod workload;

@@ -4,6 +4,7 @@
 //! - [`addresses`]: an address is a Service's once an `IPAddress` of that name says so.
 //! - [`node_ports`]: which Service holds which port, kept from the events of Services.
 //! - [`pending`]: what was given to Services that are still on the way to the store.
+//! - [`ranges`]: from where addresses are given, and when such a range may go.
 //! - [`repair`]: gives back what nobody holds, and notes what nobody has noted.
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ mod addresses;
 mod families;
 mod node_ports;
 mod pending;
+mod ranges;
 pub mod repair;
 
 /// What allocation remembers between writes.

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keelson_api::{GroupResource, Object, Status};
-use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::pending::Item;
-use super::{Allocations, addresses, cluster_ips};
+use super::{Allocations, addresses, cluster_ips, ranges};
 use crate::cache;
-use crate::registry::{Registry, Target};
-use crate::server::bootstrap::{ensure, options};
+use crate::registry::Registry;
+use crate::server::bootstrap::options;
 
 /// The name of the cluster's own range.
 pub(super) const DEFAULT: &str = "kubernetes";
@@ -27,54 +26,10 @@ const EVENTS: usize = 1024;
 
 /// Makes the cluster's own range, and an `IPAddress` for every address that a Service has. Before anything is served.
 pub async fn start(registry: &Registry, range: ipnet::Ipv4Net) -> Result<(), Status> {
-    let own = json!({
-        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": DEFAULT},
-        "spec": {"cidrs": [range.to_string()]},
-    });
-    ensure(registry, own).await?;
-    ready(registry).await?;
+    ranges::own(registry, range).await?;
+    ranges::tend(registry).await?;
     for service in registry.resource(&GroupResource::new("", "services")).list().objects.values() {
         noted(registry, &Allocations::default(), &cache::decode(&service.bytes)?).await?;
-    }
-    Ok(())
-}
-
-/// Says of every range that it can be used.
-async fn ready(registry: &Registry) -> Result<(), Status> {
-    let catalog = registry.catalog();
-    let Some(resource) = catalog.find(addresses::GROUP, "v1", "servicecidrs") else { return Ok(()) };
-    for range in registry.resource(&resource.group_resource()).list().objects.values() {
-        let range = cache::decode(&range.bytes)?;
-        let list = range.get(&["status", "conditions"]).and_then(Value::as_array);
-        let is_ready = list.into_iter().flatten().any(|it| it["type"] == "Ready");
-        if is_ready || range.deletion_timestamp().is_some() {
-            continue;
-        }
-        let message = if range.name() == Some(DEFAULT) {
-            "Kubernetes default Service CIDR is ready"
-        } else {
-            "Kubernetes Service CIDR is ready"
-        };
-        let target = Target {
-            resource: Arc::clone(resource),
-            namespace: None,
-            name: range.name().unwrap_or_default().to_owned(),
-            subresource: "status".to_owned(),
-        };
-        let now = keelson_api::object::format_time(jiff::Timestamp::now());
-        let condition = json!([{
-            "type": "Ready", "status": "True", "reason": "", "message": message, "lastTransitionTime": now,
-        }]);
-        let options = options();
-        let write = registry.update(&target, &options, |live| {
-            let mut object = live.clone();
-            object.set(&["status", "conditions"], condition.clone());
-            Ok(object)
-        });
-        match write.await {
-            Err(status) if status.code != 404 => return Err(status),
-            Ok(_) | Err(_) => {}
-        }
     }
     Ok(())
 }
@@ -82,8 +37,11 @@ async fn ready(registry: &Registry) -> Result<(), Status> {
 /// Follows Services and ranges until it is stopped.
 pub async fn keep(registry: Arc<Registry>, allocations: Arc<Allocations>, stop: CancellationToken) {
     let services = registry.resource(&GroupResource::new("", "services"));
-    let ranges = registry.resource(&GroupResource::new(addresses::GROUP, "servicecidrs"));
-    let (mut changed, mut range_changed) = (services.follow(), ranges.follow());
+    let own_ranges = registry.resource(&GroupResource::new(addresses::GROUP, "servicecidrs"));
+    let given = registry.resource(&GroupResource::new(addresses::GROUP, "ipaddresses"));
+    let (mut changed, mut range_changed, mut given_changed) =
+        (services.follow(), own_ranges.follow(), given.follow());
+    let (mut left, mut again) = (ranges::Left::default(), tokio::time::Instant::now());
     let mut revision = services.list().revision;
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -95,7 +53,17 @@ pub async fn keep(registry: Arc<Registry>, allocations: Arc<Allocations>, stop: 
                 is_dirty = true;
                 given_back(&registry, &allocations, &services, &mut revision).await
             }
-            Ok(()) = range_changed.changed() => ready(&registry).await,
+            outcome = async {
+                tokio::select! {
+                    Ok(()) = range_changed.changed() => {}
+                    Ok(()) = given_changed.changed(), if left.waits_for_addresses => {}
+                    () = tokio::time::sleep_until(again), if left.again.is_some() => {}
+                }
+                ranges::tend(&registry).await
+            } => outcome.map(|found| {
+                left = found;
+                again = tokio::time::Instant::now() + found.again.unwrap_or_default();
+            }),
             _ = every.tick(), if is_dirty => {
                 let compared = compare(&registry, &allocations).await;
                 is_dirty = compared.as_ref().is_ok_and(|left| *left);
