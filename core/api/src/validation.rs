@@ -18,6 +18,7 @@ mod rbac;
 mod rules;
 mod selector;
 mod service;
+mod status;
 mod storage;
 pub(crate) mod webhook;
 mod workload;

@@ -199,6 +199,9 @@ async fn serve_in_turn(
     if !resource.namespaced && info.namespace.is_some() {
         return Err(Status::path_not_found());
     }
+    if resource.kind == "Binding" {
+        return objects::bind(state, identity, info, &resource, request).await;
+    }
     if !resource.is_stored() {
         let wanted = negotiation::wanted(request.headers(), &info, Endpoint::Document)?;
         let response = reviews::serve(state, &identity, &info, &resource, request).await?;

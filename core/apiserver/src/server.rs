@@ -165,7 +165,8 @@ fn served() -> Catalog {
         "proxy",
         "resize",
     ];
-    const REVIEWS: [&str; 6] = [
+    const UNSTORED: [&str; 7] = [
+        "Binding",
         "TokenReview",
         "SelfSubjectRulesReview",
         "SelfSubjectReview",
@@ -175,7 +176,7 @@ fn served() -> Catalog {
     ];
     let mut catalog = Catalog::default();
     for resource in Catalog::builtin().resources() {
-        if !resource.is_stored() && !REVIEWS.contains(&resource.kind.as_str()) {
+        if !resource.is_stored() && !UNSTORED.contains(&resource.kind.as_str()) {
             continue;
         }
         let mut resource = resource.as_ref().clone();
@@ -268,7 +269,8 @@ impl ApiServer {
         let kept = Arc::clone(&state.flow_control).keep(Arc::clone(&state.registry), stop.clone());
         background.spawn(kept);
         background.spawn(aggregated_roles::keep(Arc::clone(&state.registry), stop.clone()));
-        background.spawn(repair::keep(Arc::clone(&state.registry), parts.allocations.clone(), stop.clone()));
+        let (grace, allocations) = (config.service_cidr_grace, parts.allocations.clone());
+        background.spawn(repair::keep(Arc::clone(&state.registry), allocations, grace, stop.clone()));
         let certificates = Certificates {
             registry: Arc::clone(&state.registry),
             authorizer: Arc::clone(&state.authorizer),

@@ -48,10 +48,9 @@ fn is_of_pods(name: &str) -> bool {
         || inner.starts_with("hugepages-")
 }
 
-pub(super) fn quota(object: &Object, errors: &mut Vec<FieldError>) {
-    let spec = At::of(object, "spec");
-    let hard = spec.field("hard");
-    for (name, value) in hard.entries() {
+/// Amounts by the names that quotas know.
+pub(super) fn quota_amounts(list: &At<'_>, errors: &mut Vec<FieldError>) {
+    for (name, value) in list.entries() {
         let faults = names::qualified_name(name);
         if !faults.is_empty() {
             let faults = faults.into_iter();
@@ -67,6 +66,12 @@ pub(super) fn quota(object: &Object, errors: &mut Vec<FieldError>) {
         }
         amount(&value, name, errors);
     }
+}
+
+pub(super) fn quota(object: &Object, errors: &mut Vec<FieldError>) {
+    let spec = At::of(object, "spec");
+    let hard = spec.field("hard");
+    quota_amounts(&hard, errors);
     let scopes = spec.field("scopes");
     let mut all: Vec<&str> = Vec::new();
     for scope in scopes.items() {

@@ -11,6 +11,8 @@ pub enum ErrorKind {
     Required,
     /// A value is malformed or must not change.
     Invalid,
+    /// A value is malformed, and not shown.
+    InvalidUnseen,
     /// A value is not one of the known ones; the detail says which are.
     NotSupported,
     /// A value occurs twice.
@@ -32,7 +34,7 @@ impl ErrorKind {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Required => "FieldValueRequired",
-            Self::Invalid => "FieldValueInvalid",
+            Self::Invalid | Self::InvalidUnseen => "FieldValueInvalid",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Duplicate => "FieldValueDuplicate",
             Self::Forbidden => "FieldValueForbidden",
@@ -46,7 +48,7 @@ impl ErrorKind {
     fn text(self) -> &'static str {
         match self {
             Self::Required => "Required value",
-            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::Invalid | Self::InvalidUnseen | Self::TypeInvalid => "Invalid value",
             Self::NotSupported => "Unsupported value",
             Self::Duplicate => "Duplicate value",
             Self::Forbidden => "Forbidden",

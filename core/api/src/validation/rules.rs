@@ -2,7 +2,7 @@
 
 use super::{
     FieldError, api_service, autoscaler, cluster, config, device, event, flow_control, network, pod, policy,
-    rbac, service, storage, webhook, workload,
+    rbac, service, status, storage, webhook, workload,
 };
 use crate::flow_control as flow;
 use crate::kinds::GroupVersionKind;
@@ -85,18 +85,33 @@ const RULES: &[Rules] = &[
     Rules::of("", "Event").create(event::core),
     Rules::of("", "Endpoints").state(network::endpoints),
     Rules::of("", "LimitRange").state(cluster::limit_range),
-    Rules::of("", "Namespace").name(names::dns1123_label).state(cluster::namespace),
-    Rules::of("", "Node").state(cluster::node).change(cluster::node_change),
+    Rules::of("", "Namespace")
+        .name(names::dns1123_label)
+        .state(cluster::namespace)
+        .through(&[("status", status::namespace)]),
+    Rules::of("", "Node")
+        .state(cluster::node)
+        .create(status::node)
+        .change(cluster::node_change)
+        .through(&[("status", status::node_status)]),
     Rules::of("", "PersistentVolume").state(storage::volume).change(storage::volume_change),
-    Rules::of("", "PersistentVolumeClaim").state(storage::claim).change(storage::claim_change),
+    Rules::of("", "PersistentVolumeClaim")
+        .state(storage::claim)
+        .change(storage::claim_change)
+        .through(&[("status", status::claim)]),
     Rules::of("", "Pod").state(pod::pod).create(pod::new).change(pod::update::pod).through(&[
         ("ephemeralcontainers", pod::ephemeral::update),
         ("resize", pod::resize::change),
         ("status", pod::status::change),
     ]),
     Rules::of("", "PodTemplate").state(workload::pod_template),
-    Rules::of("", "ReplicationController").state(workload::replication_controller),
-    Rules::of("", "ResourceQuota").state(cluster::quota).change(cluster::quota_change),
+    Rules::of("", "ReplicationController")
+        .state(workload::replication_controller)
+        .through(&[("status", status::replicas)]),
+    Rules::of("", "ResourceQuota")
+        .state(cluster::quota)
+        .change(cluster::quota_change)
+        .through(&[("status", status::quota)]),
     Rules::of("", "Secret").state(config::secret).change(config::secret_change),
     Rules::of("", "Service")
         .name(names::dns1035_label)
@@ -106,25 +121,42 @@ const RULES: &[Rules] = &[
     Rules::of(ADMISSION, "MutatingAdmissionPolicy").state(policy::mutating),
     Rules::of(ADMISSION, "MutatingAdmissionPolicyBinding").state(policy::mutating_binding),
     Rules::of(ADMISSION, "MutatingWebhookConfiguration").state(webhook::mutating),
-    Rules::of(ADMISSION, "ValidatingAdmissionPolicy").state(policy::validating),
+    Rules::of(ADMISSION, "ValidatingAdmissionPolicy")
+        .state(policy::validating)
+        .through(&[("status", status::policy)]),
     Rules::of(ADMISSION, "ValidatingAdmissionPolicyBinding").state(policy::validating_binding),
     Rules::of(ADMISSION, "ValidatingWebhookConfiguration").state(webhook::validating),
     Rules::of("apiregistration.k8s.io", "APIService")
         .name(names::path_segment)
         .state(api_service::api_service),
-    Rules::of("apps", "DaemonSet").state(workload::daemon_set).fixed(SELECTOR),
-    Rules::of("apps", "Deployment").state(workload::deployment).fixed(SELECTOR),
-    Rules::of("apps", "ReplicaSet").state(workload::replica_set).fixed(SELECTOR),
+    Rules::of("apps", "DaemonSet")
+        .state(workload::daemon_set)
+        .fixed(SELECTOR)
+        .through(&[("status", status::daemon_set)]),
+    Rules::of("apps", "Deployment")
+        .state(workload::deployment)
+        .fixed(SELECTOR)
+        .through(&[("status", status::deployment)]),
+    Rules::of("apps", "ReplicaSet")
+        .state(workload::replica_set)
+        .fixed(SELECTOR)
+        .through(&[("status", status::replicas)]),
     Rules::of("apps", "ControllerRevision")
         .state(workload::controller_revision)
         .change(workload::update::revision),
-    Rules::of("apps", "StatefulSet").state(workload::stateful_set).change(workload::update::stateful_set),
-    Rules::of("autoscaling", "HorizontalPodAutoscaler").state(autoscaler::autoscaler),
+    Rules::of("apps", "StatefulSet")
+        .state(workload::stateful_set)
+        .change(workload::update::stateful_set)
+        .through(&[("status", status::stateful_set)]),
+    Rules::of("autoscaling", "HorizontalPodAutoscaler")
+        .state(autoscaler::autoscaler)
+        .through(&[("status", status::autoscaler)]),
     Rules::of("batch", "CronJob").state(workload::job::cron_job),
     Rules::of("batch", "Job")
         .state(workload::job::job)
         .create(workload::job::new_job)
-        .change(workload::update::job),
+        .change(workload::update::job)
+        .through(&[("status", workload::job::status::change)]),
     Rules::of("coordination.k8s.io", "Lease").state(cluster::lease),
     Rules::of("discovery.k8s.io", "EndpointSlice")
         .state(network::endpoint_slice)
@@ -133,14 +165,20 @@ const RULES: &[Rules] = &[
         .name(network::address_name)
         .state(network::address)
         .fixed(&[&["spec", "parentRef"]]),
-    Rules::of(NETWORKING, "Ingress").state(network::ingress),
+    Rules::of(NETWORKING, "Ingress").state(network::ingress).through(&[("status", status::ingress)]),
     Rules::of(NETWORKING, "IngressClass").state(network::ingress_class).fixed(&[&["spec", "controller"]]),
     Rules::of(NETWORKING, "NetworkPolicy").state(network::policy),
     Rules::of(NETWORKING, "ServiceCIDR").create(network::service_cidr).change(network::service_cidr_change),
     Rules::of("node.k8s.io", "RuntimeClass").state(cluster::runtime_class).fixed(&[&["handler"]]),
-    Rules::of(flow::GROUP, "FlowSchema").state(flow_control::schema),
-    Rules::of(flow::GROUP, "PriorityLevelConfiguration").state(flow_control::level),
-    Rules::of("policy", "PodDisruptionBudget").state(workload::disruption_budget),
+    Rules::of(flow::GROUP, "FlowSchema")
+        .state(flow_control::schema)
+        .through(&[("status", status::flow_control)]),
+    Rules::of(flow::GROUP, "PriorityLevelConfiguration")
+        .state(flow_control::level)
+        .through(&[("status", status::flow_control)]),
+    Rules::of("policy", "PodDisruptionBudget")
+        .state(workload::disruption_budget)
+        .through(&[("status", status::disruption_budget)]),
     Rules::of(RBAC, "ClusterRole").name(names::path_segment).state(rbac::cluster_role),
     Rules::of(RBAC, "ClusterRoleBinding")
         .name(names::path_segment)
@@ -167,7 +205,10 @@ const RULES: &[Rules] = &[
         .state(storage::capacity)
         .fixed(&[&["nodeTopology"], &["storageClassName"]]),
     Rules::of(STORAGE, "StorageClass").state(storage::class).change(storage::class_change),
-    Rules::of(STORAGE, "VolumeAttachment").state(storage::attachment).change(storage::attachment_change),
+    Rules::of(STORAGE, "VolumeAttachment")
+        .state(storage::attachment)
+        .change(storage::attachment_change)
+        .through(&[("status", status::attachment)]),
     Rules::of(STORAGE, "VolumeAttributesClass")
         .state(storage::attributes_class)
         .change(storage::attributes_class_change),

@@ -10,6 +10,7 @@ mod cluster;
 mod device;
 mod pod;
 mod service;
+mod status;
 mod workload;
 
 /// An object with its defaults, and its kind.

@@ -7,7 +7,7 @@ use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, StatusCode};
 use jiff::Timestamp;
-use keelson_api::{Object, ResourceInfo, Status, convert, protobuf, validation};
+use keelson_api::{GroupVersionKind, Object, ResourceInfo, Status, convert, protobuf, validation};
 use serde_json::{Value, json as document};
 
 use super::field_validation::{self, Text};
@@ -234,7 +234,13 @@ async fn create(
 ) -> Result<Written, Status> {
     let value = body::value(sent.headers, sent.raw)?;
     if matches!(info.subresource.as_str(), "binding" | "eviction") {
-        let object = Object::from_value(value).map_err(|error| Status::bad_request(error.to_string()))?;
+        let mut kind = GroupVersionKind::new("", "v1", "Binding");
+        if info.subresource == "eviction" {
+            // Old clients speak the version of before.
+            let is_old = value["apiVersion"] == "policy/v1beta1";
+            kind = GroupVersionKind::new("policy", if is_old { "v1beta1" } else { "v1" }, "Eviction");
+        }
+        let object = body::object(value, &kind)?;
         if info.subresource == "binding" {
             state.registry.bind(&target, object, options).await?;
         } else {
@@ -255,6 +261,38 @@ async fn create(
     }
     convert::convert(&mut object, &convert::storage_kind(&target.resource));
     state.registry.create(target, object, options).await
+}
+
+/// A Binding that is posted for itself names its pod.
+pub(super) async fn bind(
+    state: &ApiState,
+    identity: Identity,
+    info: RequestInfo,
+    resource: &ResourceInfo,
+    request: Request<Body>,
+) -> Result<Response, Status> {
+    if info.verb != "create" || info.name.is_some() || !info.subresource.is_empty() {
+        return Err(method_not_allowed(resource, &info));
+    }
+    let (parts, content) = request.into_parts();
+    let raw = body::read(content).await?;
+    let binding = body::object(body::value(&parts.headers, &raw)?, &resource.gvk())?;
+    let catalog = state.registry.catalog();
+    let pods = catalog.find("", "v1", "pods").cloned().ok_or_else(Status::path_not_found)?;
+    let name = binding.name().unwrap_or_default().to_owned();
+    let info = RequestInfo {
+        resource: "pods".to_owned(),
+        subresource: "binding".to_owned(),
+        name: Some(name),
+        ..info
+    };
+    let mut options = write_options(&info, &pods, identity, &parts.headers)?;
+    if let Some(remarks) = parts.extensions.get() {
+        options.remarks = Arc::clone(remarks);
+    }
+    state.registry.bind(&target(&info, pods), binding, &options).await?;
+    let status = document!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+    Ok(json(StatusCode::CREATED, &status))
 }
 
 async fn delete_collection(

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use keelson_api::apply::{ApplyError, Write, apply, scale_entries};
+use keelson_api::validation::FieldError;
 use keelson_api::{GroupVersionKind, Object, ResourceInfo, Status, convert, selector};
 use serde_json::{Map, Value, json};
 
@@ -96,9 +97,12 @@ pub(crate) fn wanted(scale: &Object) -> Result<Option<i64>, Status> {
     };
     match replicas.as_i64().filter(|number| (0..=i64::from(i32::MAX)).contains(number)) {
         Some(number) => Ok(Some(number)),
-        None => Err(Status::bad_request(format!(
-            "spec.replicas: Invalid value: {replicas}: must be greater than or equal to 0"
-        ))),
+        None => {
+            let detail = "must be greater than or equal to 0";
+            let fault = FieldError::invalid("spec.replicas", replicas.clone(), detail);
+            let gvk = GroupVersionKind::new("autoscaling", "v1", "Scale");
+            Err(Status::invalid(&gvk, scale.name().unwrap_or_default(), &[fault]))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Subresources with a document of their own: `binding`, and a namespace's `finalize`.
 
-use keelson_api::{Object, Status};
+use keelson_api::validation::FieldError;
+use keelson_api::{GroupResource, GroupVersionKind, Object, Status};
 use serde_json::{Value, json};
 
 use super::{Record, Registry, Target, WriteOptions, Written};
@@ -15,22 +16,32 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Written, Status> {
         self.admit(Operation::Create, target, &mut binding, options).await?;
-        let node = binding.get_str(&["target", "name"]).filter(|name| !name.is_empty());
-        let Some(node) = node.map(str::to_owned) else {
-            return Err(Status::bad_request("a binding names its node in target.name"));
-        };
-        if let Some(kind) =
-            binding.get_str(&["target", "kind"]).filter(|kind| !kind.is_empty() && *kind != "Node")
-        {
-            return Err(Status::bad_request(format!("a binding's target is a Node, not a {kind}")));
+        if binding.name().unwrap_or_default() != target.name {
+            return Err(Status::bad_request("name in URL does not match name in Binding object"));
         }
+        let faults = binding_faults(&binding);
+        if !faults.is_empty() {
+            let gvk = GroupVersionKind::new("", "v1", "Binding");
+            return Err(Status::invalid(&gvk, &target.name, &faults));
+        }
+        let node = binding.get_str(&["target", "name"]).unwrap_or_default().to_owned();
+        let version = binding.resource_version().filter(|version| !version.is_empty()).map(str::to_owned);
         let uid = binding.uid().filter(|uid| !uid.is_empty()).map(str::to_owned);
         let annotations = binding.annotations().cloned();
         let labels = binding.labels().cloned();
         // To which node a pod is bound is nobody's field.
         let options = WriteOptions { record: Record::Kept, admitted: true, ..options.clone() };
         self.update(target, &options, |live| {
-            let conflict = |detail: String| Status::conflict(&target.group_resource(), &target.name, &detail);
+            let bindings = GroupResource::new("", "pods/binding");
+            let conflict = |detail: String| Status::conflict(&bindings, &target.name, &detail);
+            if let (Some(asked), Some(own)) = (&version, live.resource_version())
+                && asked != own
+            {
+                let detail = format!(
+                    "Precondition failed: ResourceVersion in precondition: {asked}, ResourceVersion in object meta: {own}"
+                );
+                return Err(conflict(detail));
+            }
             if let (Some(asked), Some(own)) = (&uid, live.uid())
                 && asked != own
             {
@@ -46,6 +57,10 @@ impl Registry {
             }
             if let Some(other) = live.get_str(&["spec", "nodeName"]).filter(|name| !name.is_empty()) {
                 return Err(conflict(format!("pod {} is already assigned to node {other:?}", target.name)));
+            }
+            let gates = live.get(&["spec", "schedulingGates"]).and_then(Value::as_array);
+            if gates.is_some_and(|gates| !gates.is_empty()) {
+                return Err(conflict(format!("pod {} has non-empty .spec.schedulingGates", target.name)));
             }
             let mut pod = live.clone();
             pod.set(&["spec", "nodeName"], node.as_str().into());
@@ -78,6 +93,19 @@ impl Registry {
         })
         .await
     }
+}
+
+/// What is wrong with a Binding: it names a node.
+fn binding_faults(binding: &Object) -> Vec<FieldError> {
+    let text = |field: &str| binding.get_str(&["target", field]).unwrap_or_default();
+    let mut faults = Vec::new();
+    if !matches!(text("kind"), "" | "Node") {
+        faults.push(FieldError::not_supported("target.kind", text("kind"), &["Node", "<empty>"]));
+    }
+    if text("name").is_empty() {
+        faults.push(FieldError::required("target.name", ""));
+    }
+    faults
 }
 
 fn scheduled(pod: &mut Object) {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Limits, ServingOptions};
+use crate::admission::service_allocation::repair;
 use crate::authentication::AuthenticationOptions;
 use crate::authorization::options::AuthorizationOptions;
 
@@ -23,6 +24,8 @@ pub struct Config {
     pub names: Vec<String>,
     /// The addresses of Services.
     pub service_cidr: ipnet::Ipv4Net,
+    /// How long a range of such addresses that is to go stays, so that every server has seen it.
+    pub service_cidr_grace: Duration,
     /// The version that is told, such as `v1.36.0`.
     pub git_version: String,
     /// What is encrypted in the store, and how.
@@ -51,6 +54,7 @@ impl Config {
             serving: ServingOptions::default(),
             names: Vec::new(),
             service_cidr: ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
+            service_cidr_grace: repair::GRACE,
             git_version: "v1.36.0".to_owned(),
             encryption: crate::encryption::Config::default(),
             event_ttl: Duration::from_secs(3600),

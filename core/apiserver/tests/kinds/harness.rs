@@ -57,6 +57,15 @@ impl Server {
         Self::start_in(self.dir).await
     }
 
+    /// Ends it and starts it again on the same folder, with another configuration.
+    #[allow(dead_code)]
+    pub(crate) async fn restart_with(self, change: impl FnOnce(&mut Config)) -> Self {
+        self.api.shutdown().await;
+        let mut config = Config::new(self.dir.path().to_owned(), "127.0.0.1:0".parse().unwrap());
+        change(&mut config);
+        Server { api: ApiServer::start(config).await.unwrap(), dir: self.dir }
+    }
+
     async fn send(
         &self,
         client: &kube::Client,

@@ -15,6 +15,7 @@ mod certificates;
 mod conversion;
 mod custom_resources;
 mod definition_ends;
+mod devices;
 mod events;
 mod field_validation;
 mod flow_control;

@@ -90,3 +90,49 @@ async fn a_deletion_that_contradicts_itself_is_refused() {
     server.delete(&format!("{PODS}/a"), json!({"dryRun": ["All"]})).await.ok();
     server.get(&format!("{PODS}/a")).await.ok();
 }
+
+#[tokio::test]
+async fn a_binding_names_a_node_and_a_pod_is_bound_once() {
+    let server = Server::start().await;
+    server.post(PODS, pod("a")).await.ok();
+    let path = format!("{PODS}/a/binding");
+    let binding = |target: Value| json!({"metadata": {"name": "a"}, "target": target});
+    let message = server.post(&path, binding(json!({"kind": "Node"}))).await.fails(422);
+    assert_eq!(message, "Binding \"a\" is invalid: target.name: Required value");
+    let message = server.post(&path, binding(json!({"kind": "Pod", "name": "n"}))).await.fails(422);
+    assert!(
+        message.contains("target.kind: Unsupported value: \"Pod\": supported values: \"Node\", \"<empty>\""),
+        "{message}"
+    );
+    let other = json!({"metadata": {"name": "b"}, "target": {"name": "n"}});
+    assert_eq!(
+        server.post(&path, other).await.fails(400),
+        "name in URL does not match name in Binding object"
+    );
+    let odd = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}});
+    server.post(&path, odd).await.fails(400);
+    let mut stale = binding(json!({"name": "n"}));
+    stale["metadata"]["uid"] = "other".into();
+    let message = server.post(&path, stale).await.fails(409);
+    assert!(message.starts_with("Operation cannot be fulfilled on pods/binding \"a\": Precondition failed: UID in precondition: other"), "{message}");
+    server.post(&path, binding(json!({"name": "n"}))).await.ok();
+    let message = server.post(&path, binding(json!({"name": "m"}))).await.fails(409);
+    assert_eq!(
+        message,
+        "Operation cannot be fulfilled on pods/binding \"a\": pod a is already assigned to node \"n\""
+    );
+    let mut gated = pod("g");
+    gated["spec"]["schedulingGates"] = json!([{"name": "example.com/wait"}]);
+    server.post(PODS, gated).await.ok();
+    let bind = json!({"metadata": {"name": "g"}, "target": {"kind": "Node", "name": "n"}});
+    let bindings = "/api/v1/namespaces/default/bindings";
+    let message = server.post(bindings, bind).await.fails(409);
+    assert_eq!(
+        message,
+        "Operation cannot be fulfilled on pods/binding \"g\": pod g has non-empty .spec.schedulingGates"
+    );
+    server.post(PODS, pod("c")).await.ok();
+    let bind = json!({"metadata": {"name": "c"}, "target": {"kind": "Node", "name": "n"}});
+    assert_eq!(server.post(bindings, bind).await.ok()["status"], "Success");
+    assert_eq!(server.get(&format!("{PODS}/c")).await.ok()["spec"]["nodeName"], "n");
+}

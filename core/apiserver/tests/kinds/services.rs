@@ -1,6 +1,10 @@
 //! The Service of the server itself.
 
-use serde_json::json;
+use std::time::Duration;
+
+use futures::StreamExt;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
 
 use crate::harness::Server;
 
@@ -166,4 +170,95 @@ async fn addresses_that_nobody_has_noted_are_noted_when_the_server_starts() {
     server.delete(&path, json!({})).await.ok();
     let server = server.restart().await;
     server.get(&path).await.ok();
+}
+
+const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+
+/// The state of a range in which something is so, as a watch tells of it; `None` is that it has gone.
+async fn until(server: &Server, name: &str, is_so: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
+    let path = format!("{RANGES}?watch=true&fieldSelector=metadata.name%3D{name}");
+    let request = http::Request::get(path).body(kube::client::Body::empty()).unwrap();
+    let mut events = server.api.administrator().send(request).await.unwrap().into_body().into_data_stream();
+    let mut text = Vec::new();
+    while let Some(chunk) = events.next().await {
+        text.extend_from_slice(&chunk.unwrap());
+        while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = text.drain(..=end).collect();
+            let event: Value = serde_json::from_slice(&line).unwrap();
+            let state = (event["type"] != "DELETED").then(|| event["object"].clone());
+            if is_so(state.as_ref()) {
+                return state;
+            }
+        }
+    }
+    panic!("the watch of {name} ended");
+}
+
+fn ready(range: &Value) -> &Value {
+    &range["status"]["conditions"][0]
+}
+
+#[tokio::test]
+async fn a_range_stays_as_long_as_addresses_are_in_it_alone() {
+    let server = Server::start_with(|config| config.service_cidr_grace = Duration::ZERO).await;
+    let range = json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.50.0.0/24"]}});
+    server.post(RANGES, range).await.ok();
+    let path = format!("{RANGES}/more");
+    let made =
+        until(&server, "more", |range| range.is_some_and(|it| ready(it)["status"] == "True")).await.unwrap();
+    assert_eq!(made["metadata"]["finalizers"], json!(["networking.k8s.io/service-cidr-finalizer"]));
+    assert_eq!(ready(&made)["message"], "Kubernetes Service CIDR is ready");
+    let asked = service("s", json!({"clusterIP": "10.50.0.9"}));
+    server.post(SERVICES, asked).await.ok();
+    server.delete(&path, json!({})).await.ok();
+    let held =
+        until(&server, "more", |range| range.is_some_and(|it| ready(it)["status"] == "False")).await.unwrap();
+    assert_eq!(ready(&held)["reason"], "Terminating");
+    let message = server.post(SERVICES, service("t", json!({"clusterIP": "10.50.0.8"}))).await.fails(422);
+    assert!(message.contains("the provided network does not match the current range"), "{message}");
+    // A larger range takes its addresses over.
+    let wider = json!({"metadata": {"name": "wider"}, "spec": {"cidrs": ["10.50.0.0/16"]}});
+    server.post(RANGES, wider).await.ok();
+    until(&server, "more", |range| range.is_none()).await;
+    server.get(&format!("{ADDRESSES}/10.50.0.9")).await.ok();
+}
+
+#[tokio::test]
+async fn ranges_stay_but_one_of_the_other_family_may_come() {
+    let server = Server::start().await;
+    let path = format!("{RANGES}/more");
+    for (cidrs, fault) in [
+        (json!([]), "spec.cidrs: Required value: at least one CIDR required"),
+        (
+            json!(["10.50.0.0/24", "10.51.0.0/24"]),
+            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
+        ),
+        (json!(["x"]), "spec.cidrs[0]: Invalid value: \"x\": must be a valid CIDR value"),
+    ] {
+        let range = json!({"metadata": {"name": "more"}, "spec": {"cidrs": cidrs}});
+        let message = server.post(RANGES, range).await.fails(422);
+        assert!(message.contains(fault), "{message}");
+    }
+    let range = json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.50.0.0/24"]}});
+    server.post(RANGES, range).await.ok();
+    let message = server.merge(&path, json!({"spec": {"cidrs": ["10.51.0.0/24"]}})).await.fails(422);
+    assert!(
+        message.contains("spec.cidrs[0]: Invalid value: \"10.51.0.0/24\": field is immutable"),
+        "{message}"
+    );
+    server.merge(&path, json!({"spec": {"cidrs": ["10.50.0.0/24", "fd00::/112"]}})).await.ok();
+    let message = server.merge(&path, json!({"spec": {"cidrs": ["10.50.0.0/24"]}})).await.fails(422);
+    assert!(message.contains("field is immutable"), "{message}");
+}
+
+#[tokio::test]
+async fn a_range_that_was_configured_otherwise_before_stays_and_an_event_says_so() {
+    let server = Server::start().await;
+    let server = server.restart_with(|config| config.service_cidr = "10.97.0.0/16".parse().unwrap()).await;
+    let range = server.get(&format!("{RANGES}/kubernetes")).await.ok();
+    assert_eq!(range["spec"]["cidrs"], json!(["10.96.0.0/16"]));
+    let events = server.get("/api/v1/namespaces/default/events").await.ok();
+    let told: Vec<_> = events["items"].as_array().unwrap().iter().map(|it| &it["message"]).collect();
+    let text = "The default ServiceCIDR [10.96.0.0/16] does not match the flag configurations [10.97.0.0/16]";
+    assert!(told.iter().any(|it| **it == text), "{told:?}");
 }

@@ -9,6 +9,8 @@ use super::super::{FieldError, too_many};
 use crate::names;
 use crate::object::Object;
 
+pub(in super::super) mod status;
+
 const MOST_INDEXES: i64 = 100_000;
 
 /// A Job.

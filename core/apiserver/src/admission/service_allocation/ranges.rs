@@ -19,9 +19,6 @@ use crate::server::bootstrap::{ensure, options};
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 const HELD: &str =
     "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR";
-/// How long a range that nobody uses is kept, so that every server has seen that it gives no more addresses.
-const GRACE: Duration = Duration::from_secs(10);
-
 /// What is left to be done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Left {
@@ -81,7 +78,7 @@ fn nets(range: &Object) -> Vec<IpNet> {
 }
 
 /// Brings every range to what it should be.
-pub(super) async fn tend(registry: &Registry) -> Result<Left, Status> {
+pub(super) async fn tend(registry: &Registry, grace: Duration) -> Result<Left, Status> {
     let catalog = registry.catalog();
     let Some(resource) = catalog.find(GROUP, "v1", "servicecidrs") else { return Ok(Left::default()) };
     let listed = registry.resource(&resource.group_resource()).list();
@@ -101,12 +98,12 @@ pub(super) async fn tend(registry: &Registry) -> Result<Left, Status> {
             say(registry, resource, range, ("False", "Terminating", HELD)).await?;
             continue;
         }
-        let gone = since.parse::<Timestamp>().map_or(GRACE, |since| {
+        let gone = since.parse::<Timestamp>().map_or(grace, |since| {
             Duration::from_millis(
                 u64::try_from(since.duration_until(Timestamp::now()).as_millis()).unwrap_or(0),
             )
         });
-        match GRACE.checked_sub(gone).filter(|rest| !rest.is_zero()) {
+        match grace.checked_sub(gone).filter(|rest| !rest.is_zero()) {
             Some(rest) => left.again = Some(left.again.map_or(rest, |other| other.min(rest))),
             None => finalize(registry, resource, range, false).await?,
         }

@@ -21,21 +21,28 @@ pub(super) const DEFAULT: &str = "kubernetes";
 /// As upstream's.
 const EVERY: Duration = Duration::from_secs(180);
 /// How many seconds an address may be without its Service.
-const GRACE: i64 = 60;
+const YOUNG: i64 = 60;
 const EVENTS: usize = 1024;
+/// How long a range that nobody uses is kept, so that every server has seen that it gives no more addresses.
+pub const GRACE: Duration = Duration::from_secs(10);
 
 /// Makes the cluster's own range, and an `IPAddress` for every address that a Service has. Before anything is served.
 pub async fn start(registry: &Registry, range: ipnet::Ipv4Net) -> Result<(), Status> {
     ranges::own(registry, range).await?;
-    ranges::tend(registry).await?;
+    ranges::tend(registry, GRACE).await?;
     for service in registry.resource(&GroupResource::new("", "services")).list().objects.values() {
         noted(registry, &Allocations::default(), &cache::decode(&service.bytes)?).await?;
     }
     Ok(())
 }
 
-/// Follows Services and ranges until it is stopped.
-pub async fn keep(registry: Arc<Registry>, allocations: Arc<Allocations>, stop: CancellationToken) {
+/// Follows Services and ranges until it is stopped. A range that is to go stays as long as `grace` says.
+pub async fn keep(
+    registry: Arc<Registry>,
+    allocations: Arc<Allocations>,
+    grace: Duration,
+    stop: CancellationToken,
+) {
     let services = registry.resource(&GroupResource::new("", "services"));
     let own_ranges = registry.resource(&GroupResource::new(addresses::GROUP, "servicecidrs"));
     let given = registry.resource(&GroupResource::new(addresses::GROUP, "ipaddresses"));
@@ -59,7 +66,7 @@ pub async fn keep(registry: Arc<Registry>, allocations: Arc<Allocations>, stop: 
                     Ok(()) = given_changed.changed(), if left.waits_for_addresses => {}
                     () = tokio::time::sleep_until(again), if left.again.is_some() => {}
                 }
-                ranges::tend(&registry).await
+                ranges::tend(&registry, grace).await
             } => outcome.map(|found| {
                 left = found;
                 again = tokio::time::Instant::now() + found.again.unwrap_or_default();
@@ -173,7 +180,7 @@ async fn compare(registry: &Registry, allocations: &Allocations) -> Result<bool,
         }
         // The Service may be on its way by another server.
         let made = found.creation_timestamp().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        if made.is_some_and(|made| made.duration_until(now).as_secs() < GRACE) {
+        if made.is_some_and(|made| made.duration_until(now).as_secs() < YOUNG) {
             is_young = true;
         } else {
             release(registry, allocations, address, &key).await?;
