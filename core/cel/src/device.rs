@@ -52,7 +52,7 @@ static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
 /// The faults of the expression, or that it is none of truth, or that it may cost too much.
 pub fn compile_selector(expression: &str) -> Result<Program, SelectorError> {
     let program = compile(expression, &ENVIRONMENT).map_err(SelectorError::Compile)?;
-    if !program.is_bool() {
+    if !matches!(program.ty(), Type::Bool | Type::Dyn) {
         return Err(SelectorError::NotBool(program.ty().to_string()));
     }
     if program.most(&ENVIRONMENT) > MAX_COST {

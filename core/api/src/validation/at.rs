@@ -76,6 +76,11 @@ impl<'a> At<'a> {
         FieldError::invalid(self.path.as_str(), self.value.clone(), detail)
     }
 
+    /// A fault of a value that is not shown.
+    pub(super) fn unseen(&self, detail: impl Into<String>) -> FieldError {
+        FieldError { kind: super::ErrorKind::InvalidUnseen, ..self.forbidden(detail) }
+    }
+
     pub(super) fn forbidden(&self, detail: impl Into<String>) -> FieldError {
         FieldError::forbidden(self.path.as_str(), detail)
     }

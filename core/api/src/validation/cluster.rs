@@ -358,7 +358,15 @@ pub(super) fn node(object: &Object, errors: &mut Vec<FieldError>) {
         }
     }
     let ranges = spec.field("podCIDRs");
-    if ranges.items().count() > 2 {
+    let mut sixes = 0;
+    for range in ranges.items() {
+        match super::network::range(range.text()) {
+            None => errors.push(range.invalid(super::network::CIDR)),
+            Some((address, _)) => sixes += usize::from(address.is_ipv6()),
+        }
+    }
+    let count = ranges.items().count();
+    if count > 2 || (count == 2 && sixes != 1) {
         errors.push(ranges.invalid("may specify no more than one CIDR for each IP family"));
     }
 }

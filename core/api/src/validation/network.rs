@@ -157,22 +157,28 @@ pub(super) fn ingress_class(object: &Object, errors: &mut Vec<FieldError>) {
     if !parameters.is_set() {
         return;
     }
+    let group = parameters.field("apiGroup");
+    if group.is_set() {
+        group.invalid_for(names::dns1123_subdomain(group.text()), errors);
+    }
     for field in ["kind", "name"].map(|field| parameters.field(field)) {
         if field.is_empty() {
-            errors
-                .push(field.required(format!("{} is required", field.path.rsplit('.').next().unwrap_or(""))));
+            errors.push(field.required(""));
+        } else {
+            field.invalid_for(names::path_segment(field.text()), errors);
         }
     }
     let (scope, namespace) = (parameters.field("scope"), parameters.field("namespace"));
     match scope.text() {
         "" => errors.push(scope.required("")),
-        "Namespace" if namespace.is_empty() => {
+        "Namespace" if !namespace.is_set() => {
             errors.push(namespace.required("`parameters.scope` is set to 'Namespace'"));
         }
+        "Namespace" => namespace.invalid_for(names::dns1123_label(namespace.text()), errors),
         "Cluster" if namespace.is_set() => {
             errors.push(namespace.forbidden("`parameters.scope` is set to 'Cluster'"));
         }
-        "Namespace" | "Cluster" => {}
+        "Cluster" => {}
         other => errors.push(FieldError::not_supported(scope.path, other, &["Cluster", "Namespace"])),
     }
 }
@@ -234,7 +240,7 @@ fn peer(at: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// A range of addresses, by its first address and its length.
-fn range(text: &str) -> Option<(IpAddr, u8)> {
+pub(super) fn range(text: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = text.split_once('/')?;
     let (address, bits) = (address.parse::<IpAddr>().ok()?, bits.parse::<u8>().ok()?);
     (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, bits))
@@ -250,7 +256,7 @@ fn contains(outer: (IpAddr, u8), inner: (IpAddr, u8)) -> bool {
     kind == other && a & mask == b & mask && inner.1 > outer.1
 }
 
-const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+pub(super) const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
 fn block(at: &At<'_>, errors: &mut Vec<FieldError>) {
     let cidr = at.field("cidr");
@@ -317,6 +323,22 @@ pub(super) fn endpoint_slice(object: &Object, errors: &mut Vec<FieldError>) {
         }
         if host.is_set() {
             host.invalid_for(names::dns1123_label(host.text()), errors);
+        }
+        for list in ["forZones", "forNodes"].map(|list| endpoint.field("hints").field(list)) {
+            let count = list.items().count();
+            if count > 8 {
+                errors.push(too_many(&list, count, 8));
+                continue;
+            }
+            let mut seen = HashSet::new();
+            for name in list.items().map(|it| it.field("name")) {
+                if !seen.insert(name.text()) {
+                    errors.push(name.duplicate());
+                }
+                let faults =
+                    if list.path.ends_with("Zones") { names::label_value } else { names::dns1123_subdomain };
+                name.invalid_for(faults(name.text()), errors);
+            }
         }
         let topology = endpoint.field("deprecatedTopology");
         if topology.entries().count() > 16 {

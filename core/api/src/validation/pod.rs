@@ -137,6 +137,9 @@ fn spec(at: &At<'_>, name: Option<&str>, errors: &mut Vec<FieldError>) {
     security::pod(at, errors);
     scheduling::affinity(&at.field("affinity"), errors);
     scheduling::gates(at, errors);
+    for gate in at.field("readinessGates").items().map(|gate| gate.field("conditionType")) {
+        gate.or_empty_for(names::qualified_name(gate.text()), errors);
+    }
     scheduling::spread(at, errors);
     let subdomains = ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"];
     for name in subdomains.map(|field| at.field(field)) {

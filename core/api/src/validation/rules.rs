@@ -151,12 +151,16 @@ const RULES: &[Rules] = &[
     Rules::of("autoscaling", "HorizontalPodAutoscaler")
         .state(autoscaler::autoscaler)
         .through(&[("status", status::autoscaler)]),
-    Rules::of("batch", "CronJob").state(workload::job::cron_job),
+    Rules::of("batch", "CronJob")
+        .state(workload::job::cron_job)
+        .create(workload::job::new_cron_job)
+        .change(workload::job::cron_job_change),
     Rules::of("batch", "Job")
         .state(workload::job::job)
         .create(workload::job::new_job)
         .change(workload::update::job)
         .through(&[("status", workload::job::status::change)]),
+    Rules::of("certificates.k8s.io", "CertificateSigningRequest").name(names::path_segment),
     Rules::of("coordination.k8s.io", "Lease").state(cluster::lease),
     Rules::of("discovery.k8s.io", "EndpointSlice")
         .state(network::endpoint_slice)

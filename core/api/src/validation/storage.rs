@@ -187,6 +187,18 @@ pub(super) fn volume(object: &Object, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::forbidden(policy.path, detail));
     }
     class_name(&spec.field("storageClassName"), errors);
+    let attributes = spec.field("volumeAttributesClassName");
+    if attributes.is_set() {
+        if attributes.is_empty() {
+            errors.push(attributes.required("an empty string is disallowed"));
+        } else {
+            class_name(&attributes, errors);
+        }
+        if !spec.field("csi").is_set() {
+            let detail = "has to be specified when using volumeAttributesClassName";
+            errors.push(spec.field("csi").required(detail));
+        }
+    }
     volume_mode(&spec, errors);
 }
 
@@ -343,6 +355,10 @@ pub(super) fn driver(object: &Object, errors: &mut Vec<FieldError>) {
     let policy = spec.field("fsGroupPolicy");
     if policy.is_set() {
         policy.one_of(&["File", "None", "ReadWriteOnceWithFSType"], errors);
+    }
+    let period = spec.field("nodeAllocatableUpdatePeriodSeconds");
+    if period.number().is_some_and(|seconds| seconds < 10) {
+        errors.push(period.invalid("must be greater than or equal to 10 seconds"));
     }
     let mut audiences = HashSet::new();
     for request in spec.field("tokenRequests").items() {

@@ -29,8 +29,11 @@ pub(super) fn daemon_set(object: &Object, errors: &mut Vec<FieldError>) {
     spec.field("minReadySeconds").not_negative(errors);
     spec.field("revisionHistoryLimit").not_negative(errors);
     let strategy = spec.field("updateStrategy");
-    strategy.field("type").one_of(&["OnDelete", "RollingUpdate"], errors);
-    rolling(&strategy.field("rollingUpdate"), errors);
+    strategy.field("type").one_of(&["RollingUpdate", "OnDelete"], errors);
+    let rolling = strategy.field("rollingUpdate");
+    if strategy.field("type").text() == "RollingUpdate" {
+        one_of_both(&rolling, errors);
+    }
 }
 
 pub(super) fn stateful_set(object: &Object, errors: &mut Vec<FieldError>) {
@@ -138,6 +141,29 @@ fn share(at: &At<'_>, errors: &mut Vec<FieldError>) -> Option<i64> {
             at.not_negative(errors);
             at.number()
         }
+    }
+}
+
+/// Of each node's pod either the old one goes first, or the new one comes first.
+fn one_of_both(update: &At<'_>, errors: &mut Vec<FieldError>) {
+    if !update.is_set() {
+        errors.push(update.required(""));
+        return;
+    }
+    let fields = [update.field("maxUnavailable"), update.field("maxSurge")];
+    let [lost, more] = [0, 1].map(|at: usize| {
+        let found = share(&fields[at], errors);
+        if fields[at].value.is_string() && found.is_some_and(|share| share > 100) {
+            errors.push(fields[at].invalid("must not be greater than 100%"));
+        }
+        found.unwrap_or(0) != 0
+    });
+    match (lost, more) {
+        (true, true) => {
+            errors.push(fields[1].invalid("may not be set when maxUnavailable is non-zero"));
+        }
+        (false, false) => errors.push(fields[0].required("cannot be 0 when maxSurge is 0")),
+        (true, false) | (false, true) => {}
     }
 }
 

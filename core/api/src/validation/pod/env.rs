@@ -96,10 +96,37 @@ fn source(variable: &At<'_>, errors: &mut Vec<FieldError>) {
     if at.field("resourceFieldRef").is_set() {
         resource_ref(&at.field("resourceFieldRef"), false, errors);
     }
+    if at.field("fileKeyRef").is_set() {
+        file_key_ref(&at.field("fileKeyRef"), errors);
+    }
     for source in ["configMapKeyRef", "secretKeyRef"] {
         if at.field(source).is_set() {
             key_ref(&at.field(source), errors);
         }
+    }
+}
+
+/// A key of a file in a volume, in which a container finds its variables.
+fn file_key_ref(at: &At<'_>, errors: &mut Vec<FieldError>) {
+    const MAX_KEY: usize = 128;
+    let (key, volume, path) = (at.field("key"), at.field("volumeName"), at.field("path"));
+    if key.is_empty() {
+        errors.push(key.required(""));
+    } else {
+        key.invalid_for(names::variable_name(key.text()), errors);
+        if key.text().len() > MAX_KEY {
+            errors.push(key.too_long(MAX_KEY));
+        }
+    }
+    if volume.is_empty() {
+        errors.push(volume.required(""));
+    } else {
+        volume.invalid_for(names::dns1123_label(volume.text()), errors);
+    }
+    if path.is_empty() {
+        errors.push(path.required(""));
+    } else {
+        super::volume::file_path(&path, errors);
     }
 }
 

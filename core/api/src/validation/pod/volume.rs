@@ -80,14 +80,14 @@ fn source(volume: &At<'_>, pod: Option<&str>, errors: &mut Vec<FieldError>) {
         }
         let needed = NEEDED.iter().find(|(source, _)| source == name).map_or(&[][..], |(_, fields)| fields);
         needed.iter().for_each(|field| needs(&at, field, errors));
-        one(name, &at, errors);
+        one(name, &at, pod, errors);
         if *name == "ephemeral" {
             ephemeral(volume, &at, pod, errors);
         }
     }
 }
 
-fn one(name: &str, at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn one(name: &str, at: &At<'_>, pod: Option<&str>, errors: &mut Vec<FieldError>) {
     match name {
         "emptyDir" => {
             let size = at.field("sizeLimit");
@@ -131,7 +131,10 @@ fn one(name: &str, at: &At<'_>, errors: &mut Vec<FieldError>) {
             }
         }
         "image" => {
-            needs(at, "reference", errors);
+            // Whoever makes pods of a template may say the image later.
+            if pod.is_some() {
+                needs(at, "reference", errors);
+            }
             let policy = at.field("pullPolicy");
             if policy.is_set() {
                 policy.one_of(&["Always", "IfNotPresent", "Never"], errors);
@@ -213,7 +216,7 @@ fn items(list: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn file_path(path: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn file_path(path: &At<'_>, errors: &mut Vec<FieldError>) {
     local_path(path, errors);
     if path.text().starts_with("..") && !path.text().starts_with("../") && path.text() != ".." {
         errors.push(path.invalid("must not start with '..'"));

@@ -12,6 +12,8 @@ use crate::object::Object;
 pub(in super::super) mod status;
 
 const MOST_INDEXES: i64 = 100_000;
+/// The most bytes of intervals of indexes.
+const MAX_INTERVALS: usize = 64 * 1024;
 
 /// A Job.
 pub(in super::super) fn job(object: &Object, errors: &mut Vec<FieldError>) {
@@ -93,8 +95,11 @@ fn job_spec(spec: &At<'_>, errors: &mut Vec<FieldError>) {
 
 fn indexes(spec: &At<'_>, indexed: bool, errors: &mut Vec<FieldError>) {
     let (limit, failed) = (spec.field("backoffLimitPerIndex"), spec.field("maxFailedIndexes"));
-    if limit.is_set() && !indexed {
-        errors.push(limit.invalid("requires indexed completion mode"));
+    for field in [&limit, &failed].into_iter().filter(|field| field.is_set() && !indexed) {
+        errors.push(field.invalid("requires indexed completion mode"));
+    }
+    if indexed && limit.is_set() && spec.field("completions").number().is_some_and(|it| it > MOST_INDEXES) {
+        many_indexes(spec, &failed, errors);
     }
     if !failed.is_set() {
         return;
@@ -110,6 +115,22 @@ fn indexes(spec: &At<'_>, indexed: bool, errors: &mut Vec<FieldError>) {
     }
     if failed.number().is_some_and(|number| number > MOST_INDEXES) {
         errors.push(failed.invalid("must be less than or equal to 100000"));
+    }
+}
+
+/// A Job with very many indexes that may fail one by one says how many may.
+fn many_indexes(spec: &At<'_>, failed: &At<'_>, errors: &mut Vec<FieldError>) {
+    const MOST: i64 = 10_000;
+    if !failed.is_set() {
+        errors.push(failed.required(format!("must be specified when completions is above {MOST_INDEXES}")));
+    }
+    let detail = format!(
+        "must be less than or equal to {MOST} when completions are above {MOST_INDEXES} and used with backoff limit per index"
+    );
+    for field in [&spec.field("parallelism"), failed] {
+        if field.number().is_some_and(|number| number > MOST) {
+            errors.push(field.invalid(detail.as_str()));
+        }
     }
 }
 
@@ -139,17 +160,17 @@ fn failure_policy(spec: &At<'_>, at: &At<'_>, errors: &mut Vec<FieldError>) {
             errors.push(action.invalid("requires the backoffLimitPerIndex to be set"));
         }
         if action.is_empty() {
-            errors.push(action.required("valid values: \"Count\", \"FailIndex\", \"FailJob\", \"Ignore\""));
+            errors.push(action.required("valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]"));
         } else {
             action.one_of(&["Count", "FailIndex", "FailJob", "Ignore"], errors);
         }
         let (codes, conditions) = (rule.field("onExitCodes"), rule.field("onPodConditions"));
         match (codes.is_set(), conditions.is_empty()) {
             (true, false) => {
-                errors.push(rule.invalid("specifying both OnExitCodes and OnPodConditions is not supported"));
+                errors.push(rule.unseen("specifying both OnExitCodes and OnPodConditions is not supported"));
             }
             (false, true) => {
-                errors.push(rule.invalid("specifying one of OnExitCodes and OnPodConditions is required"));
+                errors.push(rule.unseen("specifying one of OnExitCodes and OnPodConditions is required"));
             }
             (true, true) => exit_codes(spec, &codes, errors),
             (false, false) => {
@@ -160,7 +181,12 @@ fn failure_policy(spec: &At<'_>, at: &At<'_>, errors: &mut Vec<FieldError>) {
                 for condition in conditions.items() {
                     let kind = condition.field("type");
                     kind.or_empty_for(names::qualified_name(kind.text()), errors);
-                    condition.field("status").one_of(&["False", "True", "Unknown"], errors);
+                    let status = condition.field("status");
+                    if status.is_empty() {
+                        errors.push(status.required("valid values: [\"False\" \"True\" \"Unknown\"]"));
+                    } else {
+                        status.one_of(&["False", "True", "Unknown"], errors);
+                    }
                 }
             }
         }
@@ -169,7 +195,11 @@ fn failure_policy(spec: &At<'_>, at: &At<'_>, errors: &mut Vec<FieldError>) {
 
 fn exit_codes(spec: &At<'_>, codes: &At<'_>, errors: &mut Vec<FieldError>) {
     let operator = codes.field("operator");
-    operator.one_of(&["In", "NotIn"], errors);
+    if operator.is_empty() {
+        errors.push(operator.required("valid values: [\"In\" \"NotIn\"]"));
+    } else {
+        operator.one_of(&["In", "NotIn"], errors);
+    }
     let name = codes.field("containerName");
     let pod = spec.field("template").field("spec");
     let known = |list: &str| pod.field(list).items().any(|it| it.field("name").text() == name.text());
@@ -225,6 +255,9 @@ fn success_policy(spec: &At<'_>, indexed: bool, errors: &mut Vec<FieldError>) {
         }
         let mut total = completions;
         if indexes.is_set() {
+            if indexes.text().len() > MAX_INTERVALS {
+                errors.push(indexes.too_long(MAX_INTERVALS));
+            }
             match interval_count(indexes.text(), completions) {
                 Ok(count) => total = count,
                 Err(why) => {
@@ -234,9 +267,7 @@ fn success_policy(spec: &At<'_>, indexed: bool, errors: &mut Vec<FieldError>) {
             }
         }
         if let Some(number) = needed.number() {
-            if number <= 0 {
-                errors.push(needed.invalid("must be greater than 0"));
-            }
+            needed.not_negative(errors);
             if number > completions {
                 let detail = format!(
                     "must be less than or equal to {completions} (the number of specified completions)"
@@ -255,7 +286,12 @@ fn success_policy(spec: &At<'_>, indexed: bool, errors: &mut Vec<FieldError>) {
 /// How many indexes are named by intervals such as `1,3-5`, in order and below the completions.
 fn interval_count(text: &str, completions: i64) -> Result<i64, String> {
     let (mut total, mut last) = (0, -1);
-    for part in text.split(',') {
+    for part in text.split(',').filter(|_| !text.is_empty()) {
+        if part.matches('-').count() > 1 {
+            return Err(format!(
+                "the fragment {part:?} violates the requirement that an index interval can have at most two parts separated by '-'"
+            ));
+        }
         let (first, end) = part.split_once('-').unwrap_or((part, part));
         let parse = |number: &str| {
             number
@@ -263,14 +299,16 @@ fn interval_count(text: &str, completions: i64) -> Result<i64, String> {
                 .map_err(|_| format!("cannot convert string to integer for index: {number:?}"))
         };
         let (first, end) = (parse(first)?, parse(end)?);
-        if first <= last {
-            return Err(format!("non-increasing order, previous: {last}, current: {first}"));
+        for index in [first, end] {
+            if index >= completions {
+                return Err(format!("too large index: {:?}", index.to_string()));
+            }
         }
-        if end < first {
+        if part.contains('-') && end <= first {
             return Err(format!("non-increasing order, previous: {first}, current: {end}"));
         }
-        if end >= completions {
-            return Err(format!("too large index: {end:?}", end = end.to_string()));
+        if first <= last {
+            return Err(format!("non-increasing order, previous: {last}, current: {first}"));
         }
         total += end - first + 1;
         last = end;
@@ -281,7 +319,12 @@ fn interval_count(text: &str, completions: i64) -> Result<i64, String> {
 /// A CronJob.
 pub(in super::super) fn cron_job(object: &Object, errors: &mut Vec<FieldError>) {
     let spec = At::of(object, "spec");
-    schedule(&spec, errors);
+    let schedule = spec.field("schedule");
+    if schedule.is_empty() {
+        errors.push(schedule.required(""));
+    } else if let Err(why) = cron(without_zone(schedule.text())) {
+        errors.push(schedule.invalid(why));
+    }
     spec.field("concurrencyPolicy").one_of(&["Allow", "Forbid", "Replace"], errors);
     for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
         spec.field(field).not_negative(errors);
@@ -290,30 +333,55 @@ pub(in super::super) fn cron_job(object: &Object, errors: &mut Vec<FieldError>) 
     if job.field("manualSelector").is_true() {
         errors.push(FieldError::not_supported(job.field("manualSelector").path, true, &["nil", "false"]));
     }
+    if job.field("selector").is_set() {
+        errors.push(job.field("selector").invalid("`selector` will be auto-generated"));
+    }
     job_spec(&job, errors);
+}
+
+/// A new CronJob, whose Jobs are named after it.
+pub(in super::super) fn new_cron_job(object: &Object, errors: &mut Vec<FieldError>) {
+    let spec = At::of(object, "spec");
+    if spec.field("schedule").text().contains("TZ") {
+        errors.push(spec.field("schedule").invalid(ZONE_IN_SCHEDULE));
+    }
+    zone(&spec.field("timeZone"), errors);
     if object.name().is_some_and(|name| name.len() > 52) {
         let detail = "must be no more than 52 characters";
         errors.push(FieldError::invalid("metadata.name", object.name(), detail));
     }
 }
 
+/// A zone in the schedule stays where it came to be.
+pub(in super::super) fn cron_job_change(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
+    let (spec, before) = (At::of(new, "spec"), At::of(old, "spec"));
+    let (schedule, own) = (spec.field("schedule"), spec.field("timeZone"));
+    let had = before.field("schedule").text().contains("TZ");
+    match (schedule.text().contains("TZ"), had) {
+        (true, true) if own.is_set() => {
+            errors.push(schedule.invalid("cannot use both timeZone field and TZ or CRON_TZ in schedule"));
+        }
+        (true, false) => errors.push(schedule.invalid(ZONE_IN_SCHEDULE)),
+        (true, true) | (false, _) => {}
+    }
+    if own.value != before.field("timeZone").value {
+        zone(&own, errors);
+    }
+}
+
+const ZONE_IN_SCHEDULE: &str = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+
 const MONTHS: [&str; 12] =
     ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
-fn schedule(spec: &At<'_>, errors: &mut Vec<FieldError>) {
-    let (schedule, zone) = (spec.field("schedule"), spec.field("timeZone"));
-    if schedule.is_empty() {
-        errors.push(schedule.required(""));
-    } else if schedule.text().contains("TZ") {
-        if zone.is_set() {
-            errors.push(schedule.invalid("cannot use both timeZone field and TZ or CRON_TZ in schedule"));
-        } else {
-            errors.push(schedule.invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead"));
-        }
-    } else if let Err(why) = cron(schedule.text()) {
-        errors.push(schedule.invalid(why));
-    }
+/// A schedule without the zone that may stand before it.
+fn without_zone(text: &str) -> &str {
+    let has_zone = ["TZ=", "CRON_TZ="].iter().any(|prefix| text.starts_with(prefix));
+    if has_zone { text.split_once(' ').map_or("", |(_, rest)| rest.trim_start()) } else { text }
+}
+
+fn zone(zone: &At<'_>, errors: &mut Vec<FieldError>) {
     if !zone.is_set() {
         return;
     }

@@ -33,9 +33,7 @@ impl Change<'_> {
     }
 
     fn conditions(&self, detail: impl Into<String>) -> FieldError {
-        let mut fault = self.new.field("conditions").forbidden(detail);
-        fault.kind = super::super::super::ErrorKind::InvalidUnseen;
-        fault
+        self.new.field("conditions").unseen(detail)
     }
 }
 
