@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+pub use keelson_api::admission::Operation;
 use keelson_api::{GroupResource, Object, ResourceInfo, Status};
 use parking_lot::Mutex;
 
@@ -44,19 +45,6 @@ pub mod service_account;
 pub mod service_allocation;
 pub mod storage_object_in_use_protection;
 pub mod taint_nodes_by_condition;
-
-/// What is done to the object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// It is created.
-    Create,
-    /// It is changed.
-    Update,
-    /// It is deleted.
-    Delete,
-    /// A connection to it is opened: exec, attach, port-forward, proxy.
-    Connect,
-}
 
 /// A write, as plugins see it.
 #[derive(Clone, Copy, Debug)]

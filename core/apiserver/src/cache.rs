@@ -92,6 +92,28 @@ pub struct ResourceCache {
     are_pods: bool,
     /// The cluster-wide revision.
     global: Arc<AtomicU64>,
+    /// What lists have read of it.
+    pub lists: ListCounts,
+}
+
+/// What lists have read.
+#[derive(Debug, Default)]
+pub struct ListCounts {
+    /// How many there were.
+    pub lists: AtomicU64,
+    /// Objects that were looked at.
+    pub fetched: AtomicU64,
+    /// Objects that were selected.
+    pub returned: AtomicU64,
+}
+
+impl ListCounts {
+    /// Counts a list.
+    pub fn add(&self, fetched: usize, returned: usize) {
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        self.fetched.fetch_add(fetched as u64, Ordering::Relaxed);
+        self.returned.fetch_add(returned as u64, Ordering::Relaxed);
+    }
 }
 
 struct State {
@@ -221,6 +243,7 @@ impl ResourceCache {
             followers: followers::Followers::new(floor),
             are_pods,
             global,
+            lists: ListCounts::default(),
         }
     }
 

@@ -124,10 +124,12 @@ pub fn handle(
             Ok(response) => response,
             Err(status) => encoding::finish(Failure(status).into_response(), failed).await,
         };
+        let mut asking = std::time::Duration::ZERO;
         if let Some(remarks) = remarks {
             remarks.write_to(response.headers_mut());
+            asking = remarks.waiting();
         }
-        state.insight.end(call, response)
+        state.insight.end(call, response, asking)
     })
 }
 
@@ -241,7 +243,10 @@ async fn serve_in_turn(
 }
 
 async fn authorize(state: &ApiState, identity: &Identity, info: &RequestInfo) -> Result<(), Status> {
-    match state.authorizer.authorize(identity, info).await {
+    let began = std::time::Instant::now();
+    let decision = state.authorizer.authorize(identity, info).await;
+    state.insight.authorized(&decision, began.elapsed());
+    match decision {
         Decision::Allow => Ok(()),
         Decision::Deny { reason } => Err(forbidden(identity, info, &reason)),
         Decision::NoOpinion => {

@@ -10,10 +10,11 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, Method, Request};
 use http_body::Body as _;
-use keelson_metrics::{IntCounter, IntCounterVec, IntGauge, RegistryError};
+use keelson_metrics::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, RegistryError};
 
 use keelson_api::Status;
 
+use crate::authorization::Decision;
 use crate::flow_control::Waited;
 use crate::http::ApiState;
 use crate::identity::Identity;
@@ -25,9 +26,11 @@ pub mod health;
 pub mod long_running;
 pub mod objects;
 pub mod paths;
+pub mod pod_security;
 pub mod requests;
 pub mod store;
 pub mod trace;
+pub mod webhooks;
 
 pub use health::Health;
 use long_running::LongRunning;
@@ -36,12 +39,59 @@ use trace::Trace;
 
 /// The longest time that a short request may take unnoticed.
 const SLOW: Duration = Duration::from_millis(500);
+const DECISIONS: [f64; 15] = [
+    0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384,
+];
+/// From nothing over half an hour to a year.
+const LIFETIMES: [f64; 15] = [
+    0.0,
+    1800.0,
+    3600.0,
+    7200.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    345_600.0,
+    604_800.0,
+    2_592_000.0,
+    7_776_000.0,
+    15_552_000.0,
+    31_104_000.0,
+    31_536_000.0,
+];
 
-/// Requests by the decision of a part of the server.
+/// Requests by the decision of a part of the server: how many, and how long it took.
 #[derive(Debug)]
-struct Outcomes {
-    success: IntCounter,
-    failure: IntCounter,
+struct Outcome {
+    count: IntCounter,
+    duration: Histogram,
+}
+
+impl Outcome {
+    fn new(label: &str, counts: &IntCounterVec, durations: &HistogramVec) -> Self {
+        Outcome { count: counts.with_label_values(&[label]), duration: durations.with_label_values(&[label]) }
+    }
+
+    fn add(&self, elapsed: Duration) {
+        self.count.inc();
+        self.duration.observe(elapsed.as_secs_f64());
+    }
+}
+
+/// Who asks is known, or not.
+#[derive(Debug)]
+struct Authentications {
+    success: Outcome,
+    failure: Outcome,
+}
+
+/// What the authorizers say.
+#[derive(Debug)]
+struct Authorizations {
+    allowed: Outcome,
+    denied: Outcome,
+    no_opinion: Outcome,
 }
 
 /// Counts as one until it is dropped: also when a caller has gone before its answer was there.
@@ -69,7 +119,9 @@ pub struct Insight {
     requests: Requests,
     reading: IntGauge,
     writing: IntGauge,
-    authentication: Outcomes,
+    authentication: Authentications,
+    authorization: Authorizations,
+    certificates: Histogram,
     users: IntCounterVec,
     handshakes: IntCounter,
     /// Tells streams to end.
@@ -105,6 +157,29 @@ impl Insight {
             "Counter of authenticated attempts.",
             &["result"],
         )?;
+        let authenticating = registry.histograms(
+            "authentication_duration_seconds",
+            "Authentication duration in seconds broken out by result.",
+            &["result"],
+            &DECISIONS,
+        )?;
+        let decisions = registry.counters(
+            "authorization_attempts_total",
+            "Counter of authorization attempts broken down by result. It can be either 'allowed', 'denied', 'no-opinion' or 'error'.",
+            &["result"],
+        )?;
+        let authorizing = registry.histograms(
+            "authorization_duration_seconds",
+            "Authorization duration in seconds broken out by result.",
+            &["result"],
+            &DECISIONS,
+        )?;
+        let certificates = registry.histograms(
+            "apiserver_client_certificate_expiration_seconds",
+            "Distribution of the remaining lifetime on the certificate used to authenticate a request.",
+            &[],
+            &LIFETIMES,
+        )?;
         let handshakes = registry.counters(
             "apiserver_tls_handshake_errors_total",
             "Number of requests dropped with 'TLS handshake error from' error",
@@ -115,10 +190,16 @@ impl Insight {
             requests: Requests::new(&registry)?,
             reading: inflight.with_label_values(&["readOnly"]),
             writing: inflight.with_label_values(&["mutating"]),
-            authentication: Outcomes {
-                success: attempts.with_label_values(&["success"]),
-                failure: attempts.with_label_values(&["failure"]),
+            authentication: Authentications {
+                success: Outcome::new("success", &attempts, &authenticating),
+                failure: Outcome::new("failure", &attempts, &authenticating),
             },
+            authorization: Authorizations {
+                allowed: Outcome::new("allowed", &decisions, &authorizing),
+                denied: Outcome::new("denied", &decisions, &authorizing),
+                no_opinion: Outcome::new("no-opinion", &decisions, &authorizing),
+            },
+            certificates: certificates.with_label_values::<&str>(&[]),
             users: registry.counters(
                 "authenticated_user_requests",
                 "Counter of authenticated requests broken out by username.",
@@ -131,14 +212,31 @@ impl Insight {
     }
 
     /// Counts an attempt to say who one is.
-    pub fn authenticated(&self, who: Result<&Identity, &Status>) {
+    pub fn authenticated(&self, who: Result<&Identity, &Status>, elapsed: Duration) {
         match who {
             Ok(identity) => {
-                self.authentication.success.inc();
+                self.authentication.success.add(elapsed);
                 self.users.with_label_values(&[user_class(&identity.username)]).inc();
             }
-            Err(_) => self.authentication.failure.inc(),
+            Err(_) => self.authentication.failure.add(elapsed),
         }
+    }
+
+    /// Counts a decision on a request.
+    pub fn authorized(&self, decision: &Decision, elapsed: Duration) {
+        let outcomes = &self.authorization;
+        let outcome = match decision {
+            Decision::Allow => &outcomes.allowed,
+            Decision::Deny { .. } => &outcomes.denied,
+            Decision::NoOpinion => &outcomes.no_opinion,
+        };
+        outcome.add(elapsed);
+    }
+
+    /// Counts a request under a client certificate that has so many seconds left.
+    pub fn certificate(&self, left: i64) {
+        #[allow(clippy::cast_precision_loss)]
+        self.certificates.observe(left as f64);
     }
 
     /// Counts a TLS handshake that failed.
@@ -149,21 +247,25 @@ impl Insight {
     /// Begins to count a request.
     pub fn begin(&self, registry: &Registry, info: &RequestInfo, request: &Request<Body>) -> Call {
         let is_long_running = is_long_running(info);
+        let series = self.requests.series(registry, info, request.headers());
+        if let Some(series) = &series {
+            series.asked(request.body().size_hint().exact());
+        }
         let is_read = matches!(info.verb.as_str(), "get" | "list" | "watch" | "head" | "options");
         let kind = if is_read { &self.reading } else { &self.writing };
         Call {
             _in_flight: (!is_long_running).then(|| InFlight::new(kind)),
-            series: self.requests.series(registry, info, request.headers()),
+            series,
             began: Instant::now(),
             is_long_running,
             trace: Trace::of(request),
         }
     }
 
-    /// Counts an answer, and marks it with the request's id.
-    pub fn end(&self, call: Call, mut response: Response) -> Response {
+    /// Counts an answer, and marks it with the request's id. `asking` is the time in which webhooks were asked.
+    pub fn end(&self, call: Call, mut response: Response, asking: Duration) -> Response {
         let elapsed = call.began.elapsed();
-        let waited = response.extensions().get::<Waited>().map_or(Duration::ZERO, |waited| waited.0);
+        let waited = response.extensions().get::<Waited>().map_or(asking, |waited| waited.0 + asking);
         let code = response.status().as_u16();
         call.trace.mark(response.headers_mut());
         if !call.is_long_running && elapsed.saturating_sub(waited) > SLOW {

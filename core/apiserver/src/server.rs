@@ -9,7 +9,6 @@ use http::{HeaderValue, Request, Response, header};
 use keelson_api::Catalog;
 use keelson_store::{RaftStore, Store};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::admission::configuration::ConfigError;
 use crate::admission::plugins;
@@ -28,7 +27,9 @@ use crate::flow_control::{self, FlowControl};
 use crate::http::{ApiState, handle};
 use crate::identity::{Identity, MASTERS};
 use crate::insight::health::Hook;
+use crate::insight::pod_security::Evaluations;
 use crate::insight::store::Measured;
+use crate::insight::webhooks::Webhooks;
 use crate::insight::{Insight, objects};
 use crate::kubelet_proxy::{KubeletProxy, ProxyError};
 use crate::pki::{Pki, PkiError};
@@ -37,6 +38,7 @@ use crate::registry::Registry;
 use crate::remote::ServiceResolver;
 
 mod aggregated_roles;
+mod background;
 pub mod bootstrap;
 mod checks;
 mod config;
@@ -48,6 +50,8 @@ pub mod listener;
 mod role_reconciliation;
 mod roles;
 mod serving;
+
+use background::Background;
 
 pub use config::Config;
 pub use limits::Limits;
@@ -120,7 +124,7 @@ pub struct ApiServer {
     ending: Arc<AtomicBool>,
     shutdown_delay: std::time::Duration,
     /// What runs until `stop`.
-    background: TaskTracker,
+    background: Background,
     listener: tokio::task::JoinHandle<()>,
 }
 
@@ -219,6 +223,8 @@ impl ApiServer {
             cache: Arc::clone(&cache),
             resolver: Arc::clone(&resolver),
             metrics: config.metrics.clone(),
+            webhooks: Arc::new(Webhooks::new(&config.metrics)?),
+            pod_security: Evaluations::new(&config.metrics)?,
             allocations: Arc::default(),
         };
         let admission = plugins::build(&config.admission, &parts)?;
@@ -247,6 +253,7 @@ impl ApiServer {
         bootstrap::tell_extensions(&registry, pki.authority(), aggregation.authority())
             .await
             .map_err(StartError::Bootstrap)?;
+        objects::register_extensions(&config.metrics, &aggregation)?;
         let registration = Registration::start(&registry).await;
         let state = Arc::new(ApiState {
             aggregation: Arc::clone(&aggregation),
@@ -264,28 +271,31 @@ impl ApiServer {
             git_version: config.git_version.clone(),
             openapi_index: std::sync::OnceLock::new(),
         });
-        let background = TaskTracker::new();
-        background.spawn(Arc::clone(&state.registry).expire_events(config.event_ttl, stop.clone()));
+        let background = Background::new(&state.insight.health);
+        background
+            .spawn("event-expiry", Arc::clone(&state.registry).expire_events(config.event_ttl, stop.clone()));
         let kept = Arc::clone(&state.flow_control).keep(Arc::clone(&state.registry), stop.clone());
-        background.spawn(kept);
-        background.spawn(aggregated_roles::keep(Arc::clone(&state.registry), stop.clone()));
+        background.spawn("flow-control", kept);
+        background
+            .spawn("aggregated-roles", aggregated_roles::keep(Arc::clone(&state.registry), stop.clone()));
         let (grace, allocations) = (config.service_cidr_grace, parts.allocations.clone());
-        background.spawn(repair::keep(Arc::clone(&state.registry), allocations, grace, stop.clone()));
+        let repaired = repair::keep(Arc::clone(&state.registry), allocations, grace, stop.clone());
+        background.spawn("service-allocation-repair", repaired);
         let certificates = Certificates {
             registry: Arc::clone(&state.registry),
             authorizer: Arc::clone(&state.authorizer),
             pki: Arc::clone(&pki),
         };
-        background.spawn(certificates.run(stop.clone()));
-        background.spawn(aggregation.run(Arc::clone(&state.registry), stop.clone()));
-        background.spawn(registration.keep(stop.clone()));
+        background.spawn("certificates", certificates.run(stop.clone()));
+        background.spawn("aggregation", aggregation.run(Arc::clone(&state.registry), stop.clone()));
+        background.spawn("api-service-registration", registration.keep(stop.clone()));
         for certificate in own_certificates {
-            background.spawn(certificate.keep(stop.clone()));
+            background.spawn("certificate-renewal", certificate.keep(stop.clone()));
         }
         let rewrite = rewrite::keep(Arc::clone(&state.registry), config.encryption.clone(), stop.clone());
-        background.spawn(rewrite);
+        background.spawn("encryption-rewrite", rewrite);
         let (serving, authorities) = listener::certificates(&config, &pki)?;
-        background.spawn(Arc::clone(&serving).keep(stop.clone()));
+        background.spawn("serving-certificate", Arc::clone(&serving).keep(stop.clone()));
         let tls = listener::tls(serving, &authorities)?;
         let (address, listener) =
             listener::start(Arc::clone(&state), &config, tls, authorities, drain.clone()).await?;
@@ -341,9 +351,8 @@ impl ApiServer {
             tracing::warn!(%error, "the listener did not end cleanly");
         }
         self.stop.cancel();
-        self.background.close();
         // Nobody's write is cut off, and nobody holds the store when it is closed.
-        if tokio::time::timeout(PATIENCE, self.background.wait()).await.is_err() {
+        if tokio::time::timeout(PATIENCE, self.background.ended()).await.is_err() {
             tracing::warn!(tasks = self.background.len(), "tasks that do not end are left");
         }
         self.store.close().await;

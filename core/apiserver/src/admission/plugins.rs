@@ -33,6 +33,8 @@ use super::taint_nodes_by_condition::TaintNodesByCondition;
 use super::{Admission, Chain};
 use crate::authorization::{Authorizer, rbac::Rbac};
 use crate::cache::WatchCache;
+use crate::insight::pod_security::Evaluations;
+use crate::insight::webhooks::Webhooks;
 use crate::remote::ServiceResolver;
 
 /// When a plugin runs that no flag names.
@@ -103,6 +105,10 @@ pub struct Parts {
     pub resolver: Arc<ServiceResolver>,
     /// Where plugins count what is theirs alone.
     pub metrics: keelson_metrics::Registry,
+    /// What is counted of webhooks.
+    pub webhooks: Arc<Webhooks>,
+    /// What is counted of PodSecurity.
+    pub pod_security: Evaluations,
     /// The addresses and node ports of Services.
     pub allocations: Arc<super::service_allocation::Allocations>,
 }
@@ -125,7 +131,7 @@ fn make(
         "ServiceAccount" => Arc::new(ServiceAccount),
         "NodeRestriction" => Arc::new(NodeRestriction),
         "TaintNodesByCondition" => Arc::new(TaintNodesByCondition),
-        "PodSecurity" => Arc::new(PodSecurity::new(configurations)?),
+        "PodSecurity" => Arc::new(PodSecurity::new(configurations, parts.pod_security.clone())?),
         "Priority" => Arc::new(Priority),
         "DefaultTolerationSeconds" => Arc::new(DefaultTolerationSeconds),
         "DefaultStorageClass" => Arc::new(DefaultClass::STORAGE),
@@ -142,6 +148,7 @@ fn make(
         "MutatingAdmissionWebhook" => Arc::new(MutatingWebhooks::new(
             hooks("mutatingwebhookconfigurations"),
             Arc::clone(&parts.authorizer),
+            Arc::clone(&parts.webhooks),
         )),
         "ValidatingAdmissionPolicy" => {
             Arc::new(ValidatingPolicies::new(Policies::new(&parts.cache), Arc::clone(&parts.authorizer)))
@@ -149,6 +156,7 @@ fn make(
         "ValidatingAdmissionWebhook" => Arc::new(ValidatingWebhooks::new(
             hooks("validatingwebhookconfigurations"),
             Arc::clone(&parts.authorizer),
+            Arc::clone(&parts.webhooks),
         )),
         "CertificateApproval" => Arc::new(CertificateApproval(parts.authorizer.clone())),
         "CertificateSigning" => Arc::new(CertificateSigning(parts.authorizer.clone())),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::configuration::{ConfigError, Configurations};
 use super::{Admission, Attributes, Operation};
 use crate::cache;
+use crate::insight::pod_security::{Evaluations, Mode};
 use crate::registry::Registry;
 
 mod existing;
@@ -18,10 +19,11 @@ const AUDIT: &str = "pod-security.kubernetes.io/";
 const IGNORED: [&str; 8] = ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
 
 /// The plugin.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PodSecurity {
     defaults: Policy,
     exemptions: Exemptions,
+    metrics: Evaluations,
 }
 
 /// Whom no policy is for.
@@ -60,12 +62,10 @@ fn level_version(level: Option<&str>, version: Option<&str>) -> Option<LevelVers
 
 impl PodSecurity {
     /// The plugin as the file configures it.
-    pub fn new(configurations: &Configurations) -> Result<Self, ConfigError> {
+    pub fn new(configurations: &Configurations, metrics: Evaluations) -> Result<Self, ConfigError> {
         let read: Option<PodSecurityConfiguration> =
             configurations.of("PodSecurity", "PodSecurityConfiguration")?;
-        let Some(PodSecurityConfiguration { defaults: own, exemptions }) = read else {
-            return Ok(Self::default());
-        };
+        let PodSecurityConfiguration { defaults: own, exemptions } = read.unwrap_or_default();
         let mode = |name: &str, level: &Option<String>, version: &Option<String>| {
             level_version(level.as_deref(), version.as_deref()).ok_or_else(|| {
                 let text = "must be privileged, baseline or restricted, at latest or v1.x";
@@ -77,7 +77,7 @@ impl PodSecurity {
             audit: mode("audit", &own.audit, &own.audit_version)?,
             warn: mode("warn", &own.warn, &own.warn_version)?,
         };
-        Ok(PodSecurity { defaults, exemptions })
+        Ok(PodSecurity { defaults, exemptions, metrics })
     }
 
     fn is_exempt(&self, attributes: &Attributes<'_>) -> bool {
@@ -139,6 +139,7 @@ impl PodSecurity {
         enforce: bool,
     ) -> Result<(), Status> {
         if self.has_exempt_runtime(pod) {
+            self.metrics.exempt(attributes);
             return Ok(());
         }
         let remarks = attributes.remarks();
@@ -154,8 +155,13 @@ impl PodSecurity {
             format!("would violate PodSecurity \"{policy}\": {}", pod_security::details(violations))
         };
         let audited = of(policy.audit);
+        let metrics = &self.metrics;
         if !audited.is_empty() {
+            metrics.evaluated(attributes, Mode::Audit, policy.audit, false);
             remarks.annotate(&format!("{AUDIT}audit-violations"), would(policy.audit, &audited));
+        }
+        if let Some(violations) = &enforced {
+            metrics.evaluated(attributes, Mode::Enforce, policy.enforce, violations.is_empty());
         }
         if let Some(violations) = enforced.as_ref().filter(|it| !it.is_empty()) {
             let details = pod_security::details(violations);
@@ -164,6 +170,7 @@ impl PodSecurity {
         }
         let warned = of(policy.warn);
         if !warned.is_empty() {
+            metrics.evaluated(attributes, Mode::Warn, policy.warn, false);
             remarks.warn(would(policy.warn, &warned));
         }
         Ok(())
@@ -204,6 +211,7 @@ impl Admission for PodSecurity {
             return self.namespace(registry, attributes, object);
         }
         if self.is_exempt(attributes) {
+            self.metrics.exempt(attributes);
             return Ok(());
         }
         let is_pod = attributes.is_of("", "pods");
@@ -220,6 +228,7 @@ impl Admission for PodSecurity {
             return Ok(());
         }
         if let Some(fault) = faults.first() {
+            self.metrics.unreadable(attributes);
             let text = format!("Failed to parse policy: {fault}");
             attributes.remarks().annotate(&format!("{AUDIT}error"), text);
         }

@@ -1,6 +1,8 @@
 //! What admission tells beside its yes or no: warnings for the client, annotations for the audit log.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
@@ -21,6 +23,8 @@ const MAX_VALUE: usize = 10 << 10;
 pub struct Remarks {
     warnings: Mutex<Vec<String>>,
     annotations: Mutex<BTreeMap<String, String>>,
+    /// Microseconds.
+    waited: AtomicU64,
 }
 
 impl Remarks {
@@ -49,6 +53,17 @@ impl Remarks {
     /// The annotations so far.
     pub fn annotations(&self) -> BTreeMap<String, String> {
         self.annotations.lock().clone()
+    }
+
+    /// Takes down how long others were waited for.
+    pub fn waited(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// How long others were waited for, such as webhooks.
+    pub fn waiting(&self) -> Duration {
+        Duration::from_micros(self.waited.load(Ordering::Relaxed))
     }
 
     /// The warnings as the client gets them: all of them, or short ones where all are too long.

@@ -47,12 +47,13 @@ impl Handles {
         operation: Operation,
         rejected: Rejected,
     ) -> &Histogram {
-        let (at, operation) = match operation {
-            Operation::Create => (0, "CREATE"),
-            Operation::Update => (1, "UPDATE"),
-            Operation::Delete => (2, "DELETE"),
-            Operation::Connect => (3, "CONNECT"),
+        let at = match operation {
+            Operation::Create => 0,
+            Operation::Update => 1,
+            Operation::Delete => 2,
+            Operation::Connect => 3,
         };
+        let operation = operation.as_str();
         let (half, step) = if step == Step::Admit { (0, "admit") } else { (1, "validate") };
         let (last, rejected) = if rejected == Rejected::Yes { (1, "true") } else { (0, "false") };
         self.0[at * 4 + half * 2 + last].get_or_init(|| match name {

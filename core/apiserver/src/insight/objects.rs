@@ -1,11 +1,13 @@
 //! Metrics of what is stored and watched, read from the cache when somebody asks.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use keelson_api::GroupResource;
 use keelson_metrics::{RegistryError, Source};
 
-use crate::cache::WatchCache;
+use crate::aggregation::Aggregation;
+use crate::cache::{ListCounts, WatchCache};
 
 #[allow(clippy::cast_precision_loss)]
 fn number(value: u64) -> f64 {
@@ -57,6 +59,39 @@ pub fn register(registry: &keelson_metrics::Registry, cache: &Arc<WatchCache>) -
         "Counter of events received in watch cache broken by resource type.",
         &["group", "resource"],
         each(cache, group_and_resource, crate::cache::ResourceCache::received),
+    )?)?;
+    let count = |name, help, read: fn(&ListCounts) -> &AtomicU64| {
+        let read = move |found: &crate::cache::ResourceCache| read(&found.lists).load(Ordering::Relaxed);
+        let labels = &["group", "resource"];
+        registry.add(Source::counter(name, help, labels, each(cache, group_and_resource, read))?)
+    };
+    count("apiserver_cache_list_total", "Number of LIST requests served from watch cache", |it| &it.lists)?;
+    count(
+        "apiserver_cache_list_fetched_objects_total",
+        "Number of objects read from watch cache in the course of serving a LIST request",
+        |it| &it.fetched,
+    )?;
+    count(
+        "apiserver_cache_list_returned_objects_total",
+        "Number of objects returned for a LIST request from watch cache",
+        |it| &it.returned,
+    )
+}
+
+/// Adds the metrics of extension API servers.
+pub fn register_extensions(
+    registry: &keelson_metrics::Registry,
+    aggregation: &Arc<Aggregation>,
+) -> Result<(), RegistryError> {
+    let aggregation = Arc::clone(aggregation);
+    registry.add(Source::gauge(
+        "aggregator_unavailable_apiservice",
+        "Gauge of APIServices which are marked as unavailable broken down by APIService name.",
+        &["name"],
+        move || {
+            let all = aggregation.extensions().into_iter();
+            all.map(|it| (vec![it.name.clone()], f64::from(u8::from(!it.seen.load().available)))).collect()
+        },
     )?)
 }
 

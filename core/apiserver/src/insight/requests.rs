@@ -24,6 +24,10 @@ const SLI_DURATIONS: [f64; 21] = [
     45.0, 60.0,
 ];
 const SIZES: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+const EVENT_SIZES: [f64; 8] = [1024.0, 2048.0, 4096.0, 8192.0, 16_384.0, 32_768.0, 65_536.0, 131_072.0];
+/// Requests whose bodies are measured, and their names there.
+const BODIES: [(&str, &str); 4] =
+    [("POST", "create"), ("PUT", "update"), ("PATCH", "patch"), ("APPLY", "patch")];
 /// Further kinds of requests are not counted: the number of custom resources is their authors' choice.
 const MOST: usize = 16 << 10;
 /// Answers that have a counter of their own ready; others are looked up.
@@ -63,8 +67,10 @@ pub struct Series {
     sli: Option<Histogram>,
     sizes: Option<Histogram>,
     running: OnceLock<IntGauge>,
-    /// Of a watch: the events that were sent.
-    events: Option<IntCounter>,
+    /// Of what has a body: its size.
+    bodies: Option<Histogram>,
+    /// Of a watch: the events that were sent, and their sizes.
+    events: Option<(IntCounter, Histogram)>,
     long_running: IntGaugeVec,
 }
 
@@ -79,6 +85,8 @@ pub struct Requests {
     long_running: IntGaugeVec,
     terminations: IntCounterVec,
     events: IntCounterVec,
+    event_sizes: HistogramVec,
+    bodies: HistogramVec,
 }
 
 impl<'a> Route<'a> {
@@ -175,17 +183,34 @@ impl Series {
         }
     }
 
+    /// Counts a body, in bytes, whose size is known before it is read.
+    pub fn asked(&self, size: Option<u64>) {
+        if let (Some(bodies), Some(size)) = (&self.bodies, size) {
+            #[allow(clippy::cast_precision_loss)]
+            bodies.observe(size as f64);
+        }
+    }
+
     /// Counts what a watch has sent: lines, or frames that begin with their length.
     pub fn sent(&self, data: &[u8]) {
-        let Some(events) = &self.events else { return };
+        let Some((events, sizes)) = &self.events else { return };
+        #[allow(clippy::cast_precision_loss)]
+        let event = |size: usize| sizes.observe(size as f64);
+        let mut count = 0;
         if data.first() == Some(&b'{') {
-            events.inc_by(memchr::memchr_iter(b'\n', data).count() as u64);
-            return;
-        }
-        let (mut rest, mut count) = (data, 0);
-        while let Some((length, after)) = rest.split_first_chunk::<4>() {
-            count += 1;
-            rest = after.get(u32::from_be_bytes(*length) as usize..).unwrap_or_default();
+            let mut last = 0;
+            for end in memchr::memchr_iter(b'\n', data) {
+                event(end + 1 - last);
+                (last, count) = (end + 1, count + 1);
+            }
+        } else {
+            let mut rest = data;
+            while let Some((length, after)) = rest.split_first_chunk::<4>() {
+                let length = u32::from_be_bytes(*length) as usize;
+                event(length);
+                count += 1;
+                rest = after.get(length..).unwrap_or_default();
+            }
         }
         events.inc_by(count);
     }
@@ -261,6 +286,18 @@ impl Requests {
                 "Number of events sent in watch clients",
                 &["group", "version", "resource"],
             )?,
+            event_sizes: registry.histograms(
+                "apiserver_watch_events_sizes",
+                "Watch event size distribution in bytes",
+                &["group", "version", "resource"],
+                &EVENT_SIZES,
+            )?,
+            bodies: registry.histograms(
+                "apiserver_request_body_size_bytes",
+                "Apiserver request body size in bytes broken out by resource and verb.",
+                &["resource", "verb"],
+                &body_sizes(),
+            )?,
             terminations: registry.counters(
                 "apiserver_request_terminations_total",
                 "Number of requests which apiserver terminated in self-defense.",
@@ -318,7 +355,14 @@ impl Requests {
             sli: (!is_watch).then(|| self.sli.with_label_values(&plain)),
             sizes: matches!(verb, "GET" | "LIST").then(|| self.sizes.with_label_values(&plain)),
             running: OnceLock::new(),
-            events: (verb == "WATCH").then(|| self.events.with_label_values(&[group, version, resource])),
+            bodies: BODIES
+                .iter()
+                .find(|(known, _)| *known == verb)
+                .map(|(_, verb)| self.bodies.with_label_values(&[&full_name(group, resource), *verb])),
+            events: (verb == "WATCH").then(|| {
+                let labels = [group, version, resource];
+                (self.events.with_label_values(&labels), self.event_sizes.with_label_values(&labels))
+            }),
             long_running: self.long_running.clone(),
         }
     }
@@ -331,6 +375,15 @@ impl Requests {
             .with_label_values(&[component, &code, group, resource, scope, subresource, verb, version])
             .inc();
     }
+}
+
+/// Fifty kilobytes, and then every hundred up to the most that is read.
+fn body_sizes() -> Vec<f64> {
+    (0..31_u32).map(|step| 50_000.0 + 100_000.0 * f64::from(step)).collect()
+}
+
+fn full_name(group: &str, resource: &str) -> String {
+    if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") }
 }
 
 fn find(known: &HashMap<u64, Vec<Arc<Series>>>, key: u64, route: &Route<'_>) -> Option<Arc<Series>> {

@@ -296,6 +296,7 @@ impl Registry {
             listing.objects.range::<_, str>((std::ops::Bound::Unbounded, end)).count()
         });
         let remaining = (!next.is_empty() && selection.is_everything()).then(|| whole - before - seen);
+        cache.lists.add(seen, objects.len());
         Ok(Page { objects, revision: listing.revision, next, remaining })
     }
 }

@@ -146,8 +146,12 @@ pub(super) async fn answer(
     use axum::response::IntoResponse;
     let path = request.uri().path().to_owned();
     let gzip = compression::accepts(request.headers());
+    let began = std::time::Instant::now();
     let who = state.authenticator.request(&peer, request.headers_mut(), &path).await;
-    state.insight.authenticated(who.as_ref());
+    state.insight.authenticated(who.as_ref(), began.elapsed());
+    if let Some(until) = peer.until.filter(|_| peer.client.is_some()) {
+        state.insight.certificate(until - jiff::Timestamp::now().as_second());
+    }
     match who {
         Ok(identity) => {
             let response = handle(state, identity, request).await;

@@ -40,6 +40,7 @@ async fn requests_are_counted_with_upstreams_names_and_labels() {
     server.get(&format!("{path}/a")).await.ok();
     server.get(&format!("{path}/b")).await.fails(404);
     server.get("/api/v1/nothings/b").await.fails(404);
+    server.get("/api/v1/namespaces/default/configmaps?labelSelector=a").await.ok();
     let text = metrics(&server).await;
     let labels =
         r#"component="apiserver",dry_run="",group="",resource="configmaps",scope="resource",subresource="""#;
@@ -57,6 +58,10 @@ async fn requests_are_counted_with_upstreams_names_and_labels() {
         "apiserver_storage_objects{resource=\"clusterroles.rbac.authorization.k8s.io\"}",
         "apiserver_storage_size_bytes{storage_cluster_id=\"keelson-0\"}",
         "kubernetes_build_info{",
+        "apiserver_request_body_size_bytes_count{resource=\"configmaps\",verb=\"create\"} 1\n",
+        "apiserver_cache_list_total{group=\"\",resource=\"configmaps\"} 1\n",
+        "apiserver_cache_list_returned_objects_total{group=\"\",resource=\"configmaps\"} 0\n",
+        "authorization_attempts_total{result=\"allowed\"} ",
         "process_resident_memory_bytes ",
         "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1\n",
     ] {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::Server;
 use crate::hook_server::{HookServer, answer, patched};
+use crate::insight::metrics;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1";
@@ -133,6 +134,15 @@ async fn a_webhook_that_cannot_be_asked_refuses_or_is_ignored_as_it_says() {
         .await
         .ok();
     server.post(MAPS, map("one")).await.ok();
+
+    let counted = metrics(&server).await;
+    for line in [
+        r#"webhook_admission_duration_seconds_count{name="gone.example.com",operation="CREATE",rejected="true",type="validating"} 1"#,
+        r#"webhook_rejection_count{error_type="calling_webhook_error",name="gone.example.com",operation="CREATE",rejection_code="0",type="validating"} 1"#,
+        r#"webhook_fail_open_count{name="gone.example.com",type="validating"} 1"#,
+    ] {
+        assert!(counted.contains(&format!("apiserver_admission_{line}\n")), "{line}\n{counted}");
+    }
 }
 
 #[tokio::test]

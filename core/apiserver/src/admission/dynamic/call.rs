@@ -12,6 +12,7 @@ use super::hooks::Hook;
 use super::request::{Seen, View};
 use crate::admission::Attributes;
 use crate::authorization::Authorizer;
+use crate::insight::webhooks::{Asked, Ending, Phase, Webhooks};
 
 /// The largest answer that is read.
 const ANSWER_BYTES: usize = 8 << 20;
@@ -68,6 +69,15 @@ pub(super) async fn is_concerned(
     }
 }
 
+/// How webhooks are asked about one write.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a> {
+    /// When all of them must have answered.
+    pub(super) deadline: Instant,
+    pub(super) phase: Phase,
+    pub(super) metrics: &'a Webhooks,
+}
+
 /// Asks a webhook. Warnings and annotations of its answer are taken down.
 pub(super) async fn ask(
     hook: &Hook,
@@ -75,8 +85,28 @@ pub(super) async fn ask(
     seen: &Seen<'_>,
     view: &View<'_>,
     documents: &Documents,
-    deadline: Instant,
-    mutating: bool,
+    asking: Asking<'_>,
+) -> Result<Answer, Refusal> {
+    let began = Instant::now();
+    let outcome = ask_once(hook, attributes, seen, view, documents, asking).await;
+    let ending = match &outcome {
+        Ok(_) => Ending::Allowed,
+        Err(Refusal::Denied(status)) => Ending::Denied(status.code),
+        Err(Refusal::Failed(_)) if hook.ignores_failure => Ending::FailedOpen,
+        Err(Refusal::Failed(_)) => Ending::Failed,
+    };
+    let asked = Asked { name: &hook.name, phase: asking.phase, operation: attributes.operation };
+    asking.metrics.asked(asked, ending, began.elapsed());
+    outcome
+}
+
+async fn ask_once(
+    hook: &Hook,
+    attributes: &Attributes<'_>,
+    seen: &Seen<'_>,
+    view: &View<'_>,
+    documents: &Documents,
+    asking: Asking<'_>,
 ) -> Result<Answer, Refusal> {
     if attributes.dry_run && !hook.allows_dry_run {
         let text = format!("admission webhook {:?} does not support dry run", hook.name);
@@ -100,11 +130,11 @@ pub(super) async fn ask(
         options: &seen.options,
         dry_run: attributes.dry_run,
     };
-    let time = hook.timeout.min(deadline.saturating_duration_since(Instant::now()));
+    let time = hook.timeout.min(asking.deadline.saturating_duration_since(Instant::now()));
     let query = format!("timeout={}s", whole_seconds(time));
     let answered = remote.with_timeout(time).post_json(&query, &request.review(version), ANSWER_BYTES).await;
     let review = answered.map_err(|error| failed(format!("failed to call webhook: {error}")))?;
-    let answer = Answer::read(&review, &uid, version, mutating)
+    let answer = Answer::read(&review, &uid, version, asking.phase == Phase::Mutating)
         .map_err(|error| failed(format!("received invalid webhook response: {error}")))?;
     for (key, value) in &answer.annotations {
         attributes.remarks().annotate(&format!("{}/{key}", hook.name), value.as_str());

@@ -7,25 +7,27 @@ use keelson_api::{Object, Status, patch};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::call::{Documents, Refusal, ask, is_concerned};
+use super::call::{Asking, Documents, Refusal, ask, is_concerned};
 use super::hooks::{Hook, Hooks};
 use super::request::Seen;
 use super::rounds::Rounds;
 use super::{BUDGET, is_spared, out_of_time};
 use crate::admission::{Admission, Attributes, Operation};
 use crate::authorization::Authorizer;
+use crate::insight::webhooks::{Phase, Webhooks};
 use crate::registry::Registry;
 
 /// The plugin.
 pub struct MutatingWebhooks {
     hooks: Hooks,
     authorizer: Arc<dyn Authorizer>,
+    metrics: Arc<Webhooks>,
 }
 
 impl MutatingWebhooks {
     /// The plugin over these configurations; conditions ask the authorizer.
-    pub fn new(hooks: Hooks, authorizer: Arc<dyn Authorizer>) -> Self {
-        MutatingWebhooks { hooks, authorizer }
+    pub fn new(hooks: Hooks, authorizer: Arc<dyn Authorizer>, metrics: Arc<Webhooks>) -> Self {
+        MutatingWebhooks { hooks, authorizer, metrics }
     }
 }
 
@@ -73,6 +75,7 @@ impl Admission for MutatingWebhooks {
         let catalog = registry.catalog();
         let seen = Seen::new(registry, &catalog, attributes);
         let deadline = Instant::now() + BUDGET;
+        let asking = Asking { deadline, phase: Phase::Mutating, metrics: &self.metrics };
         let mut rounds = Rounds::begin("webhooks", attributes.reinvocation, object);
         let is_gone = attributes.operation == Operation::Delete;
         for (index, hook) in hooks.iter().enumerate() {
@@ -86,7 +89,9 @@ impl Admission for MutatingWebhooks {
             if !is_concerned(hook, attributes, &seen, &view, &documents, &self.authorizer).await? {
                 continue;
             }
-            let outcome = ask(hook, attributes, &seen, &view, &documents, deadline, true).await;
+            let began = Instant::now();
+            let outcome = ask(hook, attributes, &seen, &view, &documents, asking).await;
+            attributes.remarks().waited(began.elapsed());
             let place = format!("round_{}_index_{index}", rounds.number());
             let answer = match outcome {
                 Ok(answer) => Some(answer),

@@ -8,7 +8,7 @@ use keelson_api::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::admission::{Attributes, Operation as Done};
+use crate::admission::Attributes;
 use crate::registry::{Registry, Target, scale, strategy};
 
 /// A write, and through which versions it may be seen.
@@ -68,7 +68,7 @@ impl<'a> Seen<'a> {
         let is_namespace = resource.group.is_empty() && resource.plural == "namespaces";
         let name = attributes.name;
         let asked = Asked {
-            operation: operation(attributes.operation),
+            operation: attributes.operation,
             subject: subject(asked_resource),
             subresource: attributes.subresource,
             namespace: if is_namespace { Some(name) } else { attributes.namespace },
@@ -111,8 +111,8 @@ impl<'a> Seen<'a> {
 
     /// Labels of an object that has metadata.
     fn labels_of<'o>(&self, object: Option<&'o Object>) -> Option<Option<&'o Map<String, Value>>> {
-        let object =
-            object.filter(|_| self.form() != Form::Other || self.attributes.operation != Done::Connect)?;
+        let object = object
+            .filter(|_| self.form() != Form::Other || self.attributes.operation != Operation::Connect)?;
         object.metadata().map(|_| object.labels())
     }
 
@@ -267,15 +267,6 @@ fn is_entry(entry: &Value) -> bool {
     entry["operation"].is_string() && entry["apiVersion"].is_string() && entry["fieldsType"] == "FieldsV1"
 }
 
-fn operation(done: Done) -> Operation {
-    match done {
-        Done::Create => Operation::Create,
-        Done::Update => Operation::Update,
-        Done::Delete => Operation::Delete,
-        Done::Connect => Operation::Connect,
-    }
-}
-
 /// The kind that a resource speaks, through a subresource or not.
 fn kind_of(resource: &ResourceInfo, subresource: &str) -> GroupVersionKind {
     resource.subresource(subresource).map_or_else(|| resource.gvk(), |it| it.kind.clone())
@@ -295,10 +286,10 @@ fn user(attributes: &Attributes<'_>) -> Value {
 
 fn options(attributes: &Attributes<'_>) -> Value {
     let kind = match attributes.operation {
-        Done::Create => "CreateOptions",
-        Done::Update => "UpdateOptions",
-        Done::Delete => "DeleteOptions",
-        Done::Connect => return Value::Null,
+        Operation::Create => "CreateOptions",
+        Operation::Update => "UpdateOptions",
+        Operation::Delete => "DeleteOptions",
+        Operation::Connect => return Value::Null,
     };
     let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
     if attributes.dry_run {

@@ -7,24 +7,26 @@ use futures::future::join_all;
 use keelson_api::{Object, Status};
 use tokio::time::Instant;
 
-use super::call::{Documents, Refusal, ask, is_concerned};
+use super::call::{Asking, Documents, Refusal, ask, is_concerned};
 use super::hooks::{Hook, Hooks};
 use super::request::{Seen, View};
 use super::{BUDGET, is_spared};
 use crate::admission::{Admission, Attributes};
 use crate::authorization::Authorizer;
+use crate::insight::webhooks::{Phase, Webhooks};
 use crate::registry::Registry;
 
 /// The plugin.
 pub struct ValidatingWebhooks {
     hooks: Hooks,
     authorizer: Arc<dyn Authorizer>,
+    metrics: Arc<Webhooks>,
 }
 
 impl ValidatingWebhooks {
     /// The plugin over these configurations; conditions ask the authorizer.
-    pub fn new(hooks: Hooks, authorizer: Arc<dyn Authorizer>) -> Self {
-        ValidatingWebhooks { hooks, authorizer }
+    pub fn new(hooks: Hooks, authorizer: Arc<dyn Authorizer>, metrics: Arc<Webhooks>) -> Self {
+        ValidatingWebhooks { hooks, authorizer, metrics }
     }
 }
 
@@ -79,13 +81,15 @@ impl Admission for ValidatingWebhooks {
         if asked.is_empty() {
             return Ok(());
         }
-        let deadline = Instant::now() + BUDGET;
-        let questions = asked.iter().map(|(hook, view, place)| {
-            let documents = &views[*place].1;
-            ask(hook, attributes, &seen, view, documents, deadline, false)
-        });
+        let began = Instant::now();
+        let asking = Asking { deadline: began + BUDGET, phase: Phase::Validating, metrics: &self.metrics };
+        let questions = asked
+            .iter()
+            .map(|(hook, view, place)| ask(hook, attributes, &seen, view, &views[*place].1, asking));
+        let outcomes = join_all(questions).await;
+        attributes.remarks().waited(began.elapsed());
         let mut refused = None;
-        for (outcome, (hook, _, _)) in join_all(questions).await.into_iter().zip(&asked) {
+        for (outcome, (hook, _, _)) in outcomes.into_iter().zip(&asked) {
             let status = match outcome {
                 Ok(_) => continue,
                 Err(Refusal::Denied(status)) => status,
