@@ -12,6 +12,7 @@
 //! - [`apply`]: server-side apply, and who manages which field.
 //! - [`defaults`], [`validation`]: what the server fills in, and what it refuses.
 //! - [`admission`]: which requests webhooks and policies are about, and what is said between them and the server.
+//! - [`audit`]: which requests are recorded, and how much of them.
 //! - [`warnings`]: what is accepted, and still worth a word.
 //! - [`flow_control`]: the flow schemas and priority levels that every cluster has.
 //! - [`protobuf`]: documents in Kubernetes' binary encoding.
@@ -21,6 +22,7 @@
 
 pub mod admission;
 pub mod apply;
+pub mod audit;
 pub mod catalog;
 pub mod convert;
 pub mod custom_resource;

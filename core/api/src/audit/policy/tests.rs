@@ -1,0 +1,87 @@
+use super::*;
+
+fn policy(rules: &str) -> Result<Policy, PolicyError> {
+    Policy::parse(&format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{rules}"))
+}
+
+fn faults(rules: &str) -> Vec<String> {
+    match policy(rules) {
+        Err(PolicyError::Invalid(errors)) => errors.iter().map(ToString::to_string).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn get(resource: &'static str, subresource: &'static str) -> Subject<'static> {
+    let (verb, path) = ("get", "/api/v1/namespaces/a/x/y");
+    Subject {
+        verb,
+        path,
+        is_resource: true,
+        resource,
+        subresource,
+        namespace: "a",
+        name: "y",
+        ..Subject::default()
+    }
+}
+
+#[test]
+fn resources_are_met_by_name_and_wildcard() {
+    let table = [
+        ("pods", get("pods", ""), true),
+        ("pods", get("pods", "log"), false),
+        ("pods/log", get("pods", "log"), true),
+        ("pods/*", get("pods", "log"), true),
+        ("pods/*", get("pods", ""), true),
+        ("'*/log'", get("pods", "log"), true),
+        ("'*/log'", get("pods", ""), false),
+        ("'*'", get("pods", "log"), true),
+        ("secrets", get("pods", ""), false),
+    ];
+    for (rule, subject, expected) in table {
+        let policy =
+            policy(&format!("rules: [{{level: Request, resources: [{{group: '', resources: [{rule}]}}]}}]"));
+        let level = if expected { Level::Request } else { Level::None };
+        assert_eq!(policy.unwrap().verdict(&subject).level, level, "{rule} {subject:?}");
+    }
+}
+
+#[test]
+fn the_first_rule_that_fits_says_how_much() {
+    let policy = policy("omitStages: [RequestReceived]\nomitManagedFields: true\nrules:\n- {level: None, users: [ann]}\n- {level: Metadata, userGroups: [ops], omitStages: [Panic], omitManagedFields: false}\n- {level: RequestResponse, nonResourceURLs: [/healthz*]}\n").unwrap();
+    let ops = ["ops".to_owned()];
+    let of = |user| policy.verdict(&Subject { user: Some(user), ..get("pods", "") });
+    assert_eq!(of(("ann", &ops[..])).level, Level::None);
+    let bob = of(("bob", &ops[..]));
+    assert_eq!((bob.level, bob.omit_managed_fields), (Level::Metadata, false));
+    assert!(bob.omitted.contains(Stage::RequestReceived) && bob.omitted.contains(Stage::Panic));
+    assert!(!bob.omitted.contains(Stage::ResponseComplete));
+    let path = |path| policy.verdict(&Subject { verb: "get", path, ..Subject::default() });
+    assert_eq!(path("/healthz/etcd").level, Level::RequestResponse);
+    assert!(path("/healthz").omit_managed_fields);
+    assert_eq!(path("/metrics").level, Level::None);
+    assert_eq!(policy.verdict(&get("pods", "")).level, Level::None);
+}
+
+#[test]
+fn a_wrong_policy_is_told_field_by_field() {
+    assert_eq!(faults("rules: [{}]"), ["rules[0].level: Required value"]);
+    assert_eq!(
+        faults("rules: [{level: All}]"),
+        [
+            "rules[0].level: Unsupported value: \"All\": supported values: \"None\", \"Metadata\", \"Request\", \"RequestResponse\""
+        ]
+    );
+    assert_eq!(faults("rules: [{level: None, nonResourceURLs: ['a*b']}]").len(), 2);
+    assert_eq!(faults("rules: [{level: None, nonResourceURLs: [/a], namespaces: [b]}]").len(), 1);
+    assert_eq!(faults("rules: [{level: None, resources: [{group: a/v1, resourceNames: [b]}]}]").len(), 2);
+    assert_eq!(
+        faults("rules: [{level: None, omitStages: [Never]}]"),
+        [
+            "rules[0].omitStages[0]: Invalid value: \"Never\": allowed stages are RequestReceived,ResponseStarted,ResponseComplete,Panic"
+        ]
+    );
+    assert!(matches!(policy("rules: []"), Err(PolicyError::Empty)));
+    assert!(matches!(policy("rules: [{level: None, user: a}]"), Err(PolicyError::Decode(_))));
+    assert!(matches!(Policy::parse("kind: Policy"), Err(PolicyError::Kind(_))));
+}
