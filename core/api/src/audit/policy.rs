@@ -1,6 +1,6 @@
 //! An audit policy: its first rule that fits a request says how much of it is recorded.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::document;
 use crate::names;
@@ -52,6 +52,8 @@ pub struct Verdict {
     pub omitted: Stages,
     /// Whether recorded objects come without `metadata.managedFields`.
     pub omit_managed_fields: bool,
+    /// Whether the request is about credentials and nothing of their content is recorded, not even in a message.
+    pub is_guarded: bool,
 }
 
 /// What a policy goes by.
@@ -175,6 +177,18 @@ impl Stage {
     }
 }
 
+impl Serialize for Level {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
+    }
+}
+
+impl Serialize for Stage {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
+    }
+}
+
 impl Stages {
     fn named(names: &[String]) -> Self {
         let known = |name: &String| STAGES.iter().position(|stage| stage == name);
@@ -212,6 +226,7 @@ impl Policy {
                 level: Level::named(&rule.level).unwrap_or_default(),
                 omitted: Stages(everywhere.0 | Stages::named(&rule.omit_stages).0),
                 omit_managed_fields: rule.omit_managed_fields.unwrap_or(read.omit_managed_fields),
+                is_guarded: false,
             };
             (rule, verdict)
         };
@@ -219,13 +234,37 @@ impl Policy {
             level: Level::None,
             omitted: everywhere,
             omit_managed_fields: read.omit_managed_fields,
+            is_guarded: false,
         };
         Ok(Policy { rules: read.rules.into_iter().map(verdict).collect(), otherwise })
     }
 
     /// What holds for a request: what its first fitting rule says, and nothing is recorded if none fits.
+    ///
+    /// A rule that speaks of everything does not mean what is secret: of [credentials](Subject::is_secret) the content
+    /// is recorded by a rule alone that names their resource itself, without a `*`.
     pub fn verdict(&self, of: &Subject<'_>) -> Verdict {
-        self.rules.iter().find(|(rule, _)| rule.fits(of)).map_or(self.otherwise, |(_, verdict)| *verdict)
+        let Some((rule, verdict)) = self.rules.iter().find(|(rule, _)| rule.fits(of)) else {
+            return self.otherwise;
+        };
+        if !of.is_secret() || (verdict.level > Level::Metadata && rule.names(of)) {
+            return *verdict;
+        }
+        Verdict { level: verdict.level.min(Level::Metadata), is_guarded: true, ..*verdict }
+    }
+}
+
+impl Subject<'_> {
+    /// Whether the request or its answer carries credentials: Secrets, TokenReviews, and tokens of service accounts.
+    pub fn is_secret(&self) -> bool {
+        let named = (self.group, self.resource, self.subresource);
+        self.is_resource
+            && matches!(
+                named,
+                ("", "secrets", _)
+                    | ("authentication.k8s.io", "tokenreviews", _)
+                    | ("", "serviceaccounts", "token")
+            )
     }
 }
 
@@ -248,6 +287,15 @@ impl Rule {
                 && (self.resources.is_empty() || self.resources.iter().any(|it| it.fit(of)));
         }
         self.urls.is_empty() || !of.is_resource && self.urls.iter().any(|url| is_path(url, of.path))
+    }
+
+    /// Whether the rule names the resource that is asked for as such.
+    fn names(&self, of: &Subject<'_>) -> bool {
+        let is_it = |named: &String| match named.split_once('/') {
+            None => named == of.resource && of.subresource.is_empty(),
+            Some((resource, subresource)) => resource == of.resource && subresource == of.subresource,
+        };
+        self.resources.iter().any(|it| it.group == of.group && it.resources.iter().any(is_it))
     }
 
     fn validate(&self, path: &str, errors: &mut Vec<FieldError>) {
@@ -284,7 +332,8 @@ impl Rule {
             }
         }
         validate_stages(&self.omit_stages, &format!("{path}.omitStages"), errors);
-        if !self.urls.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let is_of_resources = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if is_of_resources && !self.urls.is_empty() {
             let detail = "rules cannot apply to both regular resources and non-resource URLs";
             errors.push(FieldError::invalid(format!("{path}.nonResourceURLs"), self.urls.clone(), detail));
         }

@@ -85,3 +85,47 @@ fn a_wrong_policy_is_told_field_by_field() {
     assert!(matches!(policy("rules: [{level: None, user: a}]"), Err(PolicyError::Decode(_))));
     assert!(matches!(Policy::parse("kind: Policy"), Err(PolicyError::Kind(_))));
 }
+
+#[test]
+fn the_content_of_credentials_is_recorded_by_a_rule_alone_that_names_them() {
+    let of = |group: &'static str, resource: &'static str, subresource: &'static str| Subject {
+        is_resource: true,
+        group,
+        resource,
+        subresource,
+        ..Subject::default()
+    };
+    let secrets = of("", "secrets", "");
+    let tokens = of("", "serviceaccounts", "token");
+    let reviews = of("authentication.k8s.io", "tokenreviews", "");
+    for rule in [
+        "{level: RequestResponse}",
+        "{level: Request, resources: [{group: ''}, {group: authentication.k8s.io}]}",
+        "{level: RequestResponse, resources: [{group: '', resources: ['*']}, {group: authentication.k8s.io, resources: ['*']}]}",
+        "{level: Request, resources: [{group: '', resources: [secrets/*, serviceaccounts/*, '*/token', '*']}, {group: authentication.k8s.io}]}",
+        "{level: Metadata, resources: [{group: '', resources: [secrets, serviceaccounts/token]}, {group: authentication.k8s.io}]}",
+    ] {
+        let policy =
+            Policy::parse(&format!("{{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{rule}]}}"))
+                .unwrap();
+        for subject in [secrets, tokens, reviews] {
+            let verdict = policy.verdict(&subject);
+            assert_eq!((verdict.level, verdict.is_guarded), (Level::Metadata, true), "{rule} {subject:?}");
+        }
+    }
+    let named = "{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [
+        {level: Request, resources: [{group: '', resources: [secrets, serviceaccounts/token]}]},
+        {level: RequestResponse, resources: [{group: authentication.k8s.io, resources: [tokenreviews]}]},
+        {level: RequestResponse}]}";
+    let policy = Policy::parse(named).unwrap();
+    for (subject, level) in [
+        (secrets, Level::Request),
+        (tokens, Level::Request),
+        (reviews, Level::RequestResponse),
+        (of("", "configmaps", ""), Level::RequestResponse),
+        (of("", "serviceaccounts", ""), Level::RequestResponse),
+    ] {
+        let verdict = policy.verdict(&subject);
+        assert_eq!((verdict.level, verdict.is_guarded), (level, false), "{subject:?}");
+    }
+}
