@@ -6,5 +6,5 @@ pub mod content;
 pub mod event;
 pub mod policy;
 
-pub use event::{Event, ObjectReference, ResponseStatus, User};
+pub use event::{AuthenticationMetadata, Event, ObjectReference, ResponseStatus, User};
 pub use policy::{Level, Policy, PolicyError, Stage, Stages, Subject, Verdict};

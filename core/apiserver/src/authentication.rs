@@ -25,7 +25,7 @@ pub mod token;
 pub mod token_file;
 mod webhook;
 
-pub use impersonation::impersonate;
+pub use impersonation::{Acting, impersonate};
 pub use options::AuthenticationOptions;
 
 use certificate::Peer;

@@ -10,6 +10,7 @@ use keelson_api::{GroupResource, GroupVersionKind, ResourceInfo, Status};
 
 use crate::admission::Remarks;
 use crate::aggregation::Aggregation;
+use crate::audit::{Audit, Record};
 use crate::authentication::Authenticator;
 use crate::authentication::impersonate;
 use crate::authorization::rbac::Rbac;
@@ -20,7 +21,7 @@ use crate::identity::Identity;
 use crate::insight::Insight;
 use crate::kubelet_proxy::KubeletProxy;
 use crate::proxy::Proxy;
-use crate::registry::{Record, Registry, Target, WriteOptions};
+use crate::registry::{self, Registry, Target, WriteOptions};
 use crate::request_info::RequestInfo;
 use negotiation::Endpoint;
 
@@ -46,6 +47,8 @@ pub mod watch;
 pub struct ApiState {
     /// Metrics and health.
     pub insight: Insight,
+    /// Records requests, if that is configured.
+    pub audit: Option<Arc<Audit>>,
     /// Whose turn it is.
     pub flow_control: Arc<FlowControl>,
     /// How long a request may take that is no watch or stream.
@@ -120,7 +123,24 @@ pub fn handle(
             Arc::clone(remarks)
         });
         let failed = negotiation::failure(request.headers(), &info);
-        let mut response = match call.run(&state, serve(&state, identity, info, request, failed)).await {
+        let audited = match &state.audit {
+            Some(audit) => {
+                let catalog = state.registry.catalog();
+                let (id, remarks) = (call.trace.id(), remarks.as_ref());
+                Box::pin(audit.begin(&catalog, &info, &identity, &mut request, id, remarks)).await
+            }
+            None => Ok(None),
+        };
+        let (record, outcome) = match audited {
+            Ok(None) => (None, call.run(&state, serve(&state, identity, info, request, failed)).await),
+            Ok(Some(record)) => {
+                let serve = call.run(&state, serve(&state, identity, info, request, failed));
+                let outcome = Box::pin(record.watch_over(serve)).await;
+                (Some(record), outcome)
+            }
+            Err(status) => (None, Err(status)),
+        };
+        let mut response = match outcome {
             Ok(response) => response,
             Err(status) => encoding::finish(Failure(status).into_response(), failed).await,
         };
@@ -128,6 +148,9 @@ pub fn handle(
         if let Some(remarks) = remarks {
             remarks.write_to(response.headers_mut());
             asking = remarks.waiting();
+        }
+        if let Some(record) = record {
+            response = Box::pin(record.finish(response)).await;
         }
         state.insight.end(call, response, asking)
     })
@@ -145,13 +168,25 @@ async fn serve(
     mut request: Request<Body>,
     failed: negotiation::Wanted,
 ) -> Result<Response, Status> {
+    let record = Record::of(&request);
     let headers = request.headers_mut();
-    let identity = impersonate(state.authorizer.as_ref(), identity, headers, &info).await?;
+    let acting = impersonate(state.authorizer.as_ref(), identity, headers, &info).await?;
+    if let Some(record) = &record {
+        record.acts(&acting);
+    }
+    let identity = acting.identity;
     Ok(match state.flow_control.enter(&state.registry, &identity, &info).await {
-        Ok(turn) => turn.hold(match serve_in_turn(state, identity, info, request).await {
-            Ok(response) => response,
-            Err(status) => encoding::finish(Failure(status).into_response(), failed).await,
-        }),
+        Ok(turn) => {
+            let response = match serve_in_turn(state, identity, info, request).await {
+                Ok(response) => response,
+                Err(status) => encoding::finish(Failure(status).into_response(), failed).await,
+            };
+            // A large answer holds its seats from here on: nobody looks into it any more.
+            turn.hold(match record {
+                Some(record) => record.answer(response).await,
+                None => response,
+            })
+        }
         Err(refusal) => encoding::finish(*refusal, failed).await,
     })
 }
@@ -160,9 +195,18 @@ async fn serve_in_turn(
     state: &Arc<ApiState>,
     identity: Identity,
     info: RequestInfo,
-    request: Request<Body>,
+    mut request: Request<Body>,
 ) -> Result<Response, Status> {
-    authorize(state, &identity, &info).await?;
+    let record = Record::of(&request);
+    match &record {
+        None => authorize(state, &identity, &info).await?,
+        Some(record) => {
+            let opinion = record.authorize(state.authorizer.as_ref(), &identity, &info).await;
+            if opinion.decision != Decision::Allow {
+                return Err(forbidden(&identity, &info, &opinion.reason));
+            }
+        }
+    }
     if let Some(extension) = state.aggregation.find(&info.path) {
         return extension.serve(&identity, request).await;
     }
@@ -189,6 +233,9 @@ async fn serve_in_turn(
             return openapi::serve(state, &info, request.method(), request.headers()).await;
         }
         return discovery::serve(state, &info, request.method(), request.headers()).await;
+    }
+    if let Some(record) = &record {
+        request = record.listen(request);
     }
     let catalog = state.registry.catalog();
     let resource = catalog
@@ -335,7 +382,7 @@ fn write_options(
         identity,
         manager,
         served: Some(resource.gvk()),
-        record: Record::Track,
+        record: registry::Record::Track,
         dry_run,
         admitted: false,
         remarks: Arc::default(),

@@ -7,6 +7,7 @@
 //! | [`custom_resources`] | serves the kinds that CustomResourceDefinitions define |
 //! | [`remote`] | calls servers outside: webhooks, extensions |
 //! | [`flow_control`] | which requests are served first when there are too many |
+//! | [`audit`] | who has asked for what, and how it was answered |
 //! | [`insight`] | metrics, health, and the trace of a request |
 //! | [`conversion`] | between versions of custom resources, by webhooks |
 //! | [`encryption`] | seals what the store keeps |
@@ -14,6 +15,7 @@
 
 pub mod admission;
 pub mod aggregation;
+pub mod audit;
 pub mod authentication;
 pub mod authorization;
 pub mod cache;

@@ -15,6 +15,7 @@ use crate::admission::plugins;
 use crate::admission::service_allocation::repair;
 use crate::aggregation::Aggregation;
 use crate::aggregation::registration::Registration;
+use crate::audit::Audit;
 use crate::authentication::Authenticator;
 use crate::authentication::options::OptionsError;
 use crate::authorization::{self, Authorizer, node::NodeAuthorizer, rbac::Rbac};
@@ -72,6 +73,9 @@ pub enum StartError {
     /// The way to kubelets.
     #[error("set up the way to kubelets")]
     Kubelets(#[from] ProxyError),
+    /// The record of requests.
+    #[error("set up auditing")]
+    Audit(#[from] crate::audit::options::OptionsError),
     /// The admission plugins.
     #[error("set up admission")]
     Admission(#[from] ConfigError),
@@ -211,6 +215,7 @@ impl ApiServer {
         let signer = Arc::new(config.authentication.signer(&pki.service_account_key()?)?);
         let kubelets = KubeletProxy::new(&pki)?;
         let resolver = Arc::new(ServiceResolver::new(Arc::clone(&cache)));
+        let audit = Audit::open(&config.audit, &resolver, &config.metrics)?;
         let authenticator = Arc::new(Authenticator::new(signer, &cache, &config.authentication, &resolver)?);
         let rbac = Arc::new(Rbac::new(&cache));
         let nodes = Arc::new(NodeAuthorizer::new(&cache));
@@ -258,6 +263,7 @@ impl ApiServer {
         let state = Arc::new(ApiState {
             aggregation: Arc::clone(&aggregation),
             insight,
+            audit,
             flow_control,
             request_timeout: config.limits.request_timeout,
             registry,
@@ -354,6 +360,9 @@ impl ApiServer {
         // Nobody's write is cut off, and nobody holds the store when it is closed.
         if tokio::time::timeout(PATIENCE, self.background.ended()).await.is_err() {
             tracing::warn!(tasks = self.background.len(), "tasks that do not end are left");
+        }
+        if let Some(audit) = &self.state.audit {
+            audit.close().await;
         }
         self.store.close().await;
     }

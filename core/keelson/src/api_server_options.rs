@@ -8,6 +8,7 @@ use clap::Args;
 use jiff::SignedDuration;
 use keelson_apiserver::server::Config;
 
+mod audit;
 mod authentication;
 mod authorization;
 mod limits;
@@ -39,6 +40,8 @@ pub(crate) struct ApiServerOptions {
     #[command(flatten)]
     pub(crate) limits: limits::LimitOptions,
     #[command(flatten)]
+    pub(crate) audit: audit::AuditFlags,
+    #[command(flatten)]
     pub(crate) authentication: authentication::AuthenticationFlags,
     #[command(flatten)]
     pub(crate) authorization: authorization::AuthorizationFlags,
@@ -58,6 +61,7 @@ impl ApiServerOptions {
             control_file: self.admission_control_config_file.clone(),
         };
         config.serving = self.serving.options()?;
+        config.audit = self.audit.options()?;
         config.authentication = self.authentication.options()?;
         config.authorization = self.authorization.options()?;
         self.limits.apply(config)

@@ -40,6 +40,14 @@ pub struct User {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
+/// How a caller came to be who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthenticationMetadata {
+    /// The verb by which it acts for somebody with limits, such as `impersonate:user-info`.
+    pub impersonation_constraint: String,
+}
+
 /// The object or the collection that a request is about. Empty fields are unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -114,6 +122,9 @@ pub struct Event {
     /// In whose place the caller acts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub impersonated_user: Option<User>,
+    /// By which right it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication_metadata: Option<AuthenticationMetadata>,
     /// Whence it came: proxies first, as they say; the other end of the connection last.
     #[serde(rename = "sourceIPs", skip_serializing_if = "Vec::is_empty")]
     pub source_ips: Vec<String>,

@@ -25,6 +25,7 @@ pub struct Remarks {
     annotations: Mutex<BTreeMap<String, String>>,
     /// Microseconds.
     waited: AtomicU64,
+    details: Mutex<BTreeMap<String, String>>,
 }
 
 impl Remarks {
@@ -48,6 +49,20 @@ impl Remarks {
         if annotations.len() < MAX_ANNOTATIONS {
             annotations.entry(key.to_owned()).or_insert(value);
         }
+    }
+
+    /// Annotates the audit event with what comes from the content of the object, and so goes into events alone that hold
+    /// such content. The first value of a key stays.
+    pub fn annotate_detail(&self, key: &str, value: impl Into<String>) {
+        let mut details = self.details.lock();
+        if details.len() < MAX_ANNOTATIONS {
+            details.entry(key.to_owned()).or_insert_with(|| value.into());
+        }
+    }
+
+    /// The annotations so far that hold content.
+    pub fn details(&self) -> BTreeMap<String, String> {
+        self.details.lock().clone()
     }
 
     /// The annotations so far.

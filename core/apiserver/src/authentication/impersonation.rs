@@ -17,6 +17,15 @@ mod mode;
 
 use mode::{Check, Mode};
 
+/// As whom a request is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acting {
+    /// The user.
+    pub identity: Identity,
+    /// The verb by which the caller may be that user, such as `impersonate:user-info`; `None` if it is itself.
+    pub by: Option<String>,
+}
+
 const PREFIX: &str = "impersonate-";
 const EXTRA: &str = "impersonate-extra-";
 const UNAUTHENTICATED: &str = "system:unauthenticated";
@@ -114,12 +123,12 @@ pub async fn impersonate(
     who: Identity,
     headers: &mut HeaderMap,
     info: &RequestInfo,
-) -> Result<Identity, Status> {
-    let Some(wanted) = wanted(headers)? else { return Ok(who) };
+) -> Result<Acting, Status> {
+    let Some(wanted) = wanted(headers)? else { return Ok(Acting { identity: who, by: None }) };
     let mut first = None;
     for mode in Mode::ALL.into_iter().filter(|mode| mode.applies(&who, &wanted)) {
         match attempt(authorizer, mode, &who, &wanted, info).await {
-            Ok(()) => return Ok(mode.becomes(wanted)),
+            Ok(()) => return Ok(Acting { identity: mode.becomes(wanted), by: Some(mode.verb()) }),
             Err(status) => {
                 first.get_or_insert(status);
             }

@@ -1,5 +1,7 @@
 //! A request passed on over a connection of its own, with what it and its answer may carry.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -10,6 +12,8 @@ use http_body_util::BodyExt as _;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::audit::Record;
 
 /// Headers of one connection, which are not passed on.
 const HOP_BY_HOP: [&str; 9] = [
@@ -36,7 +40,13 @@ pub(crate) struct Outward {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
-    upgrade: Option<OnUpgrade>,
+    upgrade: Option<Upgrade>,
+}
+
+/// What waits for the sender's connection. The record of the request lasts as long as what goes over that.
+pub(crate) struct Upgrade {
+    connection: OnUpgrade,
+    record: Option<Arc<Record>>,
 }
 
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
@@ -96,7 +106,9 @@ fn remove_tokens(headers: &mut HeaderMap) {
 impl Outward {
     /// Takes a request. Its sender's credentials stay here.
     pub(crate) fn new(mut request: Request<Body>) -> Self {
-        let upgrade = upgrade(request.headers()).is_some().then(|| hyper::upgrade::on(&mut request));
+        let upgrade = upgrade(request.headers())
+            .is_some()
+            .then(|| Upgrade { record: Record::of(&request), connection: hyper::upgrade::on(&mut request) });
         let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
         let (parts, body) = request.into_parts();
         let mut headers = parts.headers;
@@ -122,7 +134,7 @@ impl Outward {
     }
 
     /// What waits for the sender's connection, if that asks for another protocol.
-    pub(crate) fn take_upgrade(&mut self) -> Option<OnUpgrade> {
+    pub(crate) fn take_upgrade(&mut self) -> Option<Upgrade> {
         self.upgrade.take()
     }
 
@@ -151,7 +163,7 @@ impl Outward {
 /// An answer to be passed back. Its body is a stream, whatever its length: it is not held in memory.
 pub(crate) fn answer(
     mut response: http::Response<hyper::body::Incoming>,
-    upgrade: Option<OnUpgrade>,
+    upgrade: Option<Upgrade>,
 ) -> Response {
     for name in CORS {
         response.headers_mut().remove(name);
@@ -174,8 +186,9 @@ pub(crate) fn answer(
     Response::from_parts(parts, body)
 }
 
-async fn pass(outer: OnUpgrade, inner: OnUpgrade) {
-    let (outer, inner) = match tokio::try_join!(outer, inner) {
+async fn pass(outer: Upgrade, inner: OnUpgrade) {
+    let Upgrade { connection, record: _record } = outer;
+    let (outer, inner) = match tokio::try_join!(connection, inner) {
         Ok(both) => both,
         Err(error) => {
             tracing::debug!(%error, "a connection could not be upgraded");

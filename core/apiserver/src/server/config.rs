@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Limits, ServingOptions};
 use crate::admission::service_allocation::repair;
+use crate::audit::AuditOptions;
 use crate::authentication::AuthenticationOptions;
 use crate::authorization::options::AuthorizationOptions;
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub metrics: keelson_metrics::Registry,
     /// How callers are known.
     pub authentication: AuthenticationOptions,
+    /// What is recorded of requests, and where.
+    pub audit: AuditOptions,
     /// Which authorizers decide.
     pub authorization: AuthorizationOptions,
 }
@@ -61,6 +64,7 @@ impl Config {
             limits: Limits::default(),
             metrics: keelson_metrics::Registry::default(),
             admission: crate::admission::Config::default(),
+            audit: AuditOptions::default(),
             authentication: AuthenticationOptions::default(),
             authorization: AuthorizationOptions::default(),
         }

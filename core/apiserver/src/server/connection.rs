@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::{Limits, listener};
+use crate::audit::PeerAddress;
 use crate::authentication::certificate::Authorities;
 use crate::http::ApiState;
 
@@ -68,6 +69,7 @@ impl Connections {
             }
             Err(_) => return self.state.insight.handshake_failed(),
         };
+        let address = stream.get_ref().0.peer_addr().ok().filter(|_| self.state.audit.is_some());
         let peer = listener::peer(&self.authorities, &stream);
         let enough = Arc::new(Notify::new());
         let requests = watch::Sender::new(0_u64);
@@ -75,7 +77,10 @@ impl Connections {
         let service = {
             let (state, enough, chance) = (&self.state, &enough, self.limits.goaway_chance);
             let (state, enough) = (Arc::clone(state), Arc::clone(enough));
-            hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+            hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
+                if let Some(address) = address {
+                    request.extensions_mut().insert(PeerAddress(address));
+                }
                 let state = Arc::clone(&state);
                 let is_over = peer.is_over(jiff::Timestamp::now().as_second());
                 // A certificate counts until it ends, however long its connection lasts.

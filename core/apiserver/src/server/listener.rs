@@ -16,9 +16,11 @@ use tokio_util::task::TaskTracker;
 use super::connection::Connections;
 use super::serving::Serving;
 use super::{Config, StartError};
+use crate::audit::attempted;
 use crate::authentication::certificate::{Authorities, Peer};
 use crate::authentication::options;
 use crate::http::{ApiState, Failure, compression, handle};
+use crate::insight::trace::Trace;
 use crate::pki::{Pki, Renewed};
 
 /// Connections at once; further ones wait to be accepted.
@@ -146,6 +148,8 @@ pub(super) async fn answer(
     use axum::response::IntoResponse;
     let path = request.uri().path().to_owned();
     let gzip = compression::accepts(request.headers());
+    let has_certificate = peer.client.is_some() || peer.proxy.is_some();
+    let audited = state.audit.clone().map(|audit| (audit, attempted(request.headers(), has_certificate)));
     let began = std::time::Instant::now();
     let who = state.authenticator.request(&peer, request.headers_mut(), &path).await;
     state.insight.authenticated(who.as_ref(), began.elapsed());
@@ -157,6 +161,15 @@ pub(super) async fn answer(
             let response = handle(state, identity, request).await;
             if gzip { compression::compress(response).await } else { response }
         }
-        Err(status) => Failure(status).into_response(),
+        Err(status) => {
+            let mut response = Failure(status).into_response();
+            let trace = Trace::of(&request);
+            trace.mark(response.headers_mut());
+            if let Some((audit, attempted)) = audited {
+                let code = response.status().as_u16();
+                audit.refused(&request.map(drop), trace.id(), &attempted, code).await;
+            }
+            response
+        }
     }
 }

@@ -67,6 +67,11 @@ impl HookServer {
         json!({"url": format!("https://{}/{path}", self.address), "caBundle": self.ca_bundle})
     }
 
+    /// All documents since the last look.
+    pub(crate) fn take(&self) -> Vec<Value> {
+        std::mem::take(&mut *self.asked.lock())
+    }
+
     /// The `request` parts of all reviews since the last look.
     pub(crate) fn take_requests(&self) -> Vec<Value> {
         std::mem::take(&mut *self.asked.lock())

@@ -9,6 +9,7 @@ mod harness;
 mod hook_server;
 mod https;
 
+mod audit;
 mod authentication;
 mod bad_input;
 mod certificates;

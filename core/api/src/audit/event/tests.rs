@@ -14,6 +14,7 @@ fn event() -> Event {
         verb: "create".into(),
         user: User { username: "ann".into(), groups: vec!["dev".into()], ..User::default() },
         impersonated_user: None,
+        authentication_metadata: None,
         source_ips: vec!["127.0.0.1".into()],
         user_agent: "kubectl".into(),
         object_ref: Some(ObjectReference { resource: "configmaps".into(), ..ObjectReference::default() }),

@@ -111,6 +111,12 @@ impl Admission for MutatingWebhooks {
                 }
             };
             let patch = answer.and_then(|answer| answer.patch);
+            if let Some(operations) = &patch {
+                let told = json!({"configuration": hook.configuration, "webhook": hook.name, "patch": operations,
+                    "patchType": "JSONPatch"});
+                let key = format!("patch.webhook.admission.k8s.io/{place}");
+                attributes.remarks().annotate_detail(&key, told.to_string());
+            }
             let changed = match patch {
                 Some(operations) => apply(hook, &seen, &view, documents, &operations, object).await?,
                 None => false,

@@ -104,6 +104,11 @@ impl Mode {
         }
     }
 
+    /// The verb by which somebody may act for somebody else.
+    pub(super) fn verb(self) -> String {
+        self.name().map_or_else(|| "impersonate".to_owned(), |mode| format!("impersonate:{mode}"))
+    }
+
     /// Whether it is a way for this caller to be that user.
     pub(super) fn applies(self, who: &Identity, wanted: &Identity) -> bool {
         match self {
@@ -131,7 +136,7 @@ impl Mode {
 
     fn ask(self, group: &str, resource: &str, subresource: &str, name: &str) -> RequestInfo {
         RequestInfo {
-            verb: self.name().map_or_else(|| "impersonate".to_owned(), |mode| format!("impersonate:{mode}")),
+            verb: self.verb(),
             group: group.to_owned(),
             version: "v1".to_owned(),
             resource: resource.to_owned(),
