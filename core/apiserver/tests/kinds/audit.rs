@@ -127,7 +127,7 @@ async fn the_content_of_credentials_is_not_recorded_unless_a_rule_names_them() {
     server.merge(&format!("{SECRETS}/keys"), json!({"stringData": {"k": "hush-hush-hush"}})).await.ok();
     server.merge(&format!("{SECRETS}/keys"), json!({"data": {"k": "hush-hush-hush"}})).await.fails(422);
     server.get(SECRETS).await.ok();
-    server.delete(&format!("{SECRETS}/keys"), Value::Null).await.ok();
+    server.delete(&format!("{SECRETS}/keys"), json!({})).await.ok();
     let token = format!("{}/default/token", "/api/v1/namespaces/default/serviceaccounts");
     let given = server.post(&token, json!({"spec": {}})).await.ok();
     let given = given["status"]["token"].as_str().unwrap();
@@ -187,6 +187,8 @@ async fn the_policy_is_about_the_caller_and_the_event_tells_in_whose_place_it_ac
     assert_eq!(events[1]["user"]["username"], "boss");
     let acted = json!({"username": "ann", "groups": ["system:authenticated"]});
     assert_eq!(events[1]["impersonatedUser"], acted);
+    let constraint = json!({"impersonationConstraint": "impersonate:user-info"});
+    assert_eq!(events[1]["authenticationMetadata"], constraint);
     assert_eq!(events[1]["responseStatus"]["code"], 403);
 }
 
