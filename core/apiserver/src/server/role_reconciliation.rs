@@ -47,7 +47,8 @@ pub(super) async fn reconcile(registry: &Registry, document: Value) -> Result<()
     let resource =
         registry.catalog().find_kind(&wanted.gvk()).map(Arc::clone).ok_or_else(Status::path_not_found)?;
     let name = wanted.name().unwrap_or_default().to_owned();
-    let target = Target { resource, namespace: None, name, subresource: String::new() };
+    let namespace = wanted.namespace().map(str::to_owned);
+    let target = Target { resource, namespace, name, subresource: String::new() };
     let Some(found) = registry.find(&target) else { return ensure(registry, document).await };
     let live = crate::cache::decode(&found.bytes)?;
     if live.annotation(AUTO_UPDATE) == Some("false") {

@@ -10,6 +10,21 @@ const ROLES: &str = include_str!("roles.yaml");
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Table {
     cluster_roles: Vec<Role>,
+    roles: Vec<NamespacedRole>,
+}
+
+/// A role in a namespace, bound under its own name.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct NamespacedRole {
+    namespace: String,
+    name: String,
+    #[serde(default)]
+    bind_users: Vec<String>,
+    /// Accounts in `kube-system`.
+    #[serde(default)]
+    bind_accounts: Vec<String>,
+    rules: Value,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +79,25 @@ impl Role {
     }
 }
 
+impl NamespacedRole {
+    fn documents(&self) -> [Value; 2] {
+        let mut metadata = metadata(&self.name, &[]);
+        metadata["namespace"] = self.namespace.as_str().into();
+        let users = self.bind_users.iter();
+        let users = users.map(|name| json!({"apiGroup": GROUP, "kind": "User", "name": name}));
+        let accounts = self.bind_accounts.iter();
+        let accounts =
+            accounts.map(|name| json!({"kind": "ServiceAccount", "namespace": "kube-system", "name": name}));
+        let subjects: Vec<Value> = users.chain(accounts).collect();
+        let version = format!("{GROUP}/v1");
+        [
+            json!({"apiVersion": version, "kind": "Role", "metadata": metadata, "rules": self.rules}),
+            json!({"apiVersion": version, "kind": "RoleBinding", "metadata": metadata, "subjects": subjects,
+                "roleRef": {"apiGroup": GROUP, "kind": "Role", "name": self.name}}),
+        ]
+    }
+}
+
 /// All default roles, each followed by its binding where it has one.
 pub(super) fn documents() -> Result<Vec<Value>, serde_yaml_ng::Error> {
     let table: Table = serde_yaml_ng::from_str(ROLES)?;
@@ -71,6 +105,7 @@ pub(super) fn documents() -> Result<Vec<Value>, serde_yaml_ng::Error> {
         .cluster_roles
         .iter()
         .flat_map(|role| std::iter::once(role.role()).chain(role.binding()))
+        .chain(table.roles.iter().flat_map(NamespacedRole::documents))
         .collect())
 }
 
@@ -87,5 +122,14 @@ mod tests {
         assert!(bound("cluster-admin", "system:masters"));
         assert!(bound("system:node-proxier", "system:kube-proxy"));
         assert!(!all.iter().any(|it| it["roleRef"]["name"] == "system:node"));
+        let signer = |kind: &str| {
+            all.iter().any(|it| {
+                let metadata = &it["metadata"];
+                it["kind"] == kind
+                    && metadata["namespace"] == "kube-public"
+                    && metadata["name"] == "system:controller:bootstrap-signer"
+            })
+        };
+        assert!(signer("Role") && signer("RoleBinding"));
     }
 }

@@ -1,6 +1,7 @@
 //! Operators and their host against a real API server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bootstraptoken;
 mod cluster;
 mod faults;
 mod garbagecollector;
