@@ -17,6 +17,7 @@ mod bootstrap_token;
 pub mod certificate;
 pub mod configuration;
 mod impersonation;
+pub mod legacy_tokens;
 pub mod oidc;
 pub mod options;
 pub mod request_header;
@@ -29,6 +30,7 @@ pub use impersonation::{Acting, impersonate};
 pub use options::AuthenticationOptions;
 
 use certificate::Peer;
+use legacy_tokens::Ledger;
 use request_header::RequestHeader;
 use token::Signer;
 
@@ -69,19 +71,20 @@ pub struct Authenticator {
 
 impl Authenticator {
     /// Verifies tokens of `signer`, whose accounts, pods, secrets and nodes are in the cache, and what the options name.
-    /// Must be called in a tokio runtime.
+    /// Somebody has to keep the ledger. Must be called in a tokio runtime.
     pub fn new(
         signer: Arc<Signer>,
         cache: &WatchCache,
         options: &AuthenticationOptions,
         resolver: &Arc<ServiceResolver>,
-    ) -> Result<Self, options::OptionsError> {
+    ) -> Result<(Self, Ledger), options::OptionsError> {
+        let (notes, ledger) = legacy_tokens::ledger();
         let audiences = signer.issuance().audiences.clone();
         let mut tokens: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
         if let Some(path) = &options.token_file {
             tokens.push(Arc::new(options::token_file(path, audiences.clone())?));
         }
-        tokens.push(Arc::new(service_account::ServiceAccounts::new(Arc::clone(&signer), cache)));
+        tokens.push(Arc::new(service_account::ServiceAccounts::new(Arc::clone(&signer), cache, notes)));
         if options.bootstrap_tokens {
             tokens.push(Arc::new(bootstrap_token::BootstrapTokens::new(cache, audiences.clone())));
         }
@@ -94,7 +97,8 @@ impl Authenticator {
             tokens.push(Arc::new(webhook::Webhook::new(remote, options.webhook_ttl, audiences)));
         }
         let open = configuration.open.unwrap_or_else(|| OPEN.map(str::to_owned).to_vec());
-        Ok(Authenticator { signer, proxies: options.request_header.clone(), tokens, open })
+        let proxies = options.request_header.clone();
+        Ok((Authenticator { signer, proxies, tokens, open }, ledger))
     }
 
     /// The signer.

@@ -59,6 +59,11 @@ impl Identity {
         name.filter(|_| self.is_in(NODES))
     }
 
+    /// Whether this is a kubelet, perhaps one without a name.
+    pub fn is_node(&self) -> bool {
+        self.username.starts_with("system:node:") && self.is_in(NODES)
+    }
+
     /// Namespace and name of the service account that this is.
     pub fn as_service_account(&self) -> Option<(&str, &str)> {
         self.username.strip_prefix("system:serviceaccount:")?.split_once(':')

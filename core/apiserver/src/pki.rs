@@ -27,6 +27,8 @@ pub use renewal::Renewed;
 
 use request::SignError;
 
+use crate::identity::MASTERS;
+
 const AUTHORITY_DAYS: u64 = 3650;
 const LEAF_DAYS: u64 = 365;
 const LEAF_LIFETIME: Duration = Duration::from_secs(LEAF_DAYS * 86_400);
@@ -242,6 +244,11 @@ impl Pki {
             STANDARD.encode(credential.certificate),
             STANDARD.encode(credential.key),
         ))
+    }
+
+    /// Writes the administrator's kubeconfig, with a new certificate.
+    pub(crate) fn write_administrator(&self, path: &Path, server: &str) -> Result<(), PkiError> {
+        self.write_kubeconfig(path, &self.kubeconfig(server, "kubernetes-admin", &[MASTERS])?)
     }
 
     /// Writes a kubeconfig that only its owner may read.

@@ -1,6 +1,7 @@
 //! The API server as a whole: the store behind the registry, the listener before it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,7 +34,7 @@ use crate::insight::store::Measured;
 use crate::insight::webhooks::Webhooks;
 use crate::insight::{Insight, objects};
 use crate::kubelet_proxy::{KubeletProxy, ProxyError};
-use crate::pki::{Pki, PkiError};
+use crate::pki::{Pki, PkiError, renewal};
 use crate::proxy::Proxy;
 use crate::registry::Registry;
 use crate::remote::ServiceResolver;
@@ -216,7 +217,8 @@ impl ApiServer {
         let kubelets = KubeletProxy::new(&pki)?;
         let resolver = Arc::new(ServiceResolver::new(Arc::clone(&cache)));
         let audit = Audit::open(&config.audit, &resolver, &config.metrics)?;
-        let authenticator = Arc::new(Authenticator::new(signer, &cache, &config.authentication, &resolver)?);
+        let (authenticator, ledger) = Authenticator::new(signer, &cache, &config.authentication, &resolver)?;
+        let authenticator = Arc::new(authenticator);
         let rbac = Arc::new(Rbac::new(&cache));
         let nodes = Arc::new(NodeAuthorizer::new(&cache));
         let authorizers =
@@ -293,6 +295,7 @@ impl ApiServer {
             pki: Arc::clone(&pki),
         };
         background.spawn("certificates", certificates.run(stop.clone()));
+        background.spawn("token-uses", ledger.keep(Arc::clone(&state.registry), stop.clone()));
         background.spawn("aggregation", aggregation.run(Arc::clone(&state.registry), stop.clone()));
         background.spawn("api-service-registration", registration.keep(stop.clone()));
         for certificate in own_certificates {
@@ -320,6 +323,15 @@ impl ApiServer {
             background,
             listener,
         })
+    }
+
+    /// Writes the administrator's kubeconfig for this address of the server, and writes it anew before its certificate
+    /// ends.
+    pub fn keep_kubeconfig(&self, path: PathBuf, url: &str) -> Result<(), PkiError> {
+        self.pki.write_administrator(&path, url)?;
+        let (pki, stop) = (Arc::clone(&self.pki), self.stop.clone());
+        self.background.spawn("kubeconfig", renewal::keep_kubeconfig(pki, path, url.to_owned(), stop));
+        Ok(())
     }
 
     /// Where it listens.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use keelson_apiserver::ApiServer;
-use keelson_apiserver::identity::{Identity, MASTERS};
+use keelson_apiserver::identity::Identity;
 use keelson_apiserver::server::Config;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -31,8 +31,7 @@ pub(crate) async fn run(options: ServerOptions) -> anyhow::Result<()> {
     let server = ApiServer::start(config).await?;
     let kubeconfig = data_dir.join("kubeconfig");
     let url = format!("https://{}", server.address());
-    let text = server.pki().kubeconfig(&url, "kubernetes-admin", &[MASTERS])?;
-    server.pki().write_kubeconfig(&kubeconfig, &text)?;
+    server.keep_kubeconfig(kubeconfig.clone(), &url)?;
     let stop = CancellationToken::new();
     let scheduler = tokio::spawn(keelson_scheduler::run(
         keelson_scheduler::Config::default(),

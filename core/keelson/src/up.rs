@@ -18,7 +18,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use keelson_apiserver::ApiServer;
-use keelson_apiserver::identity::MASTERS;
 use keelson_apiserver::server::Config;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -356,8 +355,7 @@ async fn start_server(folder: &Folder, cluster: &Cluster, options: &UpOptions) -
     }
     let server = ApiServer::start(config).await?;
     let url = format!("https://127.0.0.1:{}", server.address().port());
-    let text = server.pki().kubeconfig(&url, "kubernetes-admin", &[MASTERS])?;
-    server.pki().write_kubeconfig(&folder.kubeconfig(), &text)?;
+    server.keep_kubeconfig(folder.kubeconfig(), &url)?;
     Ok(server)
 }
 

@@ -3,11 +3,14 @@
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use keelson_operator_kit::controller::{is_conflict, is_not_found};
 use keelson_operator_kit::{Fault, ObjectKey, Policy};
-use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
+use serde_json::json;
 
 use crate::decide::{BundlePlan, NamespacePlan, SecretPlan};
+use crate::legacy::{INVALID_SINCE, LegacyPlan};
 use crate::observe::{ACCOUNT_NAME, ACCOUNT_UID, CA_KEY, DEFAULT_ACCOUNT, ROOT_CA};
 use crate::validate::Invalid;
 
@@ -50,6 +53,15 @@ pub enum Error {
     /// The token was not in the answer.
     #[error("the API's answer holds no token")]
     NoToken,
+    /// Since when uses of tokens are written down.
+    #[error("read since when uses of tokens are written down")]
+    ReadTracking(#[source] kube::Error),
+    /// The pods of a namespace.
+    #[error("list the pods that may need a Secret")]
+    ReadPods(#[source] kube::Error),
+    /// The Secret.
+    #[error("retire the Secret of a token that nobody uses")]
+    Retire(#[source] kube::Error),
     /// The Secret.
     #[error("write the token into the Secret")]
     WriteSecret(#[source] kube::Error),
@@ -67,6 +79,9 @@ impl Fault for Error {
             | Error::ReadSecret(_)
             | Error::Token(_)
             | Error::NoToken
+            | Error::ReadTracking(_)
+            | Error::ReadPods(_)
+            | Error::Retire(_)
             | Error::WriteSecret(_) => Policy::Retry,
         }
     }
@@ -164,6 +179,29 @@ pub async fn settle_secret(
                 Err(error) => Err(Error::WriteSecret(error)),
             }
         }
+    }
+}
+
+/// Marks or deletes a Secret whose token nobody uses.
+pub async fn retire_secret(client: &Client, key: &ObjectKey, plan: LegacyPlan) -> Result<(), Error> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), key.namespace());
+    let outcome = match plan {
+        LegacyPlan::Keep => return Ok(()),
+        LegacyPlan::Mark { uid, since } => {
+            tracing::info!(object = %key, since, "the token in a Secret is taken no longer: nobody has used it for a year");
+            let change = json!({"metadata": {"uid": uid, "labels": {INVALID_SINCE: since}}});
+            api.patch(key.name(), &PatchParams::default(), &Patch::Merge(change)).await.map(drop)
+        }
+        LegacyPlan::Delete { resource_version } => {
+            tracing::info!(object = %key, "a Secret is deleted whose token was taken no longer for a year");
+            let only = Preconditions { uid: None, resource_version: Some(resource_version) };
+            api.delete(key.name(), &DeleteParams::default().preconditions(only)).await.map(drop)
+        }
+    };
+    match outcome {
+        // It went or changed meanwhile, and is looked at with the others tomorrow.
+        Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
+        outcome => outcome.map_err(Error::Retire),
     }
 }
 

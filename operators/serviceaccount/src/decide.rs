@@ -84,6 +84,7 @@ mod tests {
             live_account_uid: live.map(str::to_owned),
             has_token: token,
             has_surroundings: surroundings,
+            ..ObservedSecret::default()
         };
         ValidatedSecret { seen, account: "robot".to_owned() }
     }

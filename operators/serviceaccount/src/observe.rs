@@ -1,13 +1,17 @@
 //! What is known of namespaces, accounts, bundles and Secrets (client).
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, ServiceAccount};
 use keelson_operator_kit::informer::Change;
 use keelson_operator_kit::{Context, Controller, Informer, ObjectKey, WorkQueue};
-use kube::Api;
+use kube::api::ListParams;
 use kube::runtime::watcher;
+use kube::{Api, Client};
 
 use crate::Key;
+use crate::legacy::{self, LegacySecret};
 
 /// The account that pods run as when they name none.
 pub const DEFAULT_ACCOUNT: &str = "default";
@@ -48,13 +52,24 @@ pub struct ObservedSecret {
     pub has_token: bool,
     /// Whether its bundle and its namespace are as they should be.
     pub has_surroundings: bool,
+    /// What tells whether it is still used.
+    pub legacy: LegacySecret,
+}
+
+/// What is kept of an account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObservedAccount {
+    /// Its UID.
+    pub uid: String,
+    /// The Secrets that it lists.
+    pub secrets: Vec<String>,
 }
 
 /// The informers of this operator.
 #[derive(Clone, Default)]
 pub struct Observer {
     namespaces: Informer<()>,
-    accounts: Informer<String>,
+    accounts: Informer<ObservedAccount>,
     bundles: Informer<bool>,
     secrets: Informer<ObservedSecret>,
 }
@@ -77,7 +92,7 @@ impl Observer {
             Api::<ServiceAccount>::all(client.clone()),
             watcher::Config::default(),
             &observer.accounts,
-            |account| account.metadata.uid,
+            |account| Some(read_account(account)),
             move |change| account_changed(change, &secrets, &to),
         );
         let (to, ca_bundle) = (queue.clone(), context.cluster.ca_bundle.clone());
@@ -112,12 +127,50 @@ impl Observer {
     pub fn token_secret(&self, key: &ObjectKey) -> Option<ObservedSecret> {
         let mut secret = self.secrets.get(key)?.as_ref().clone();
         let account = secret.account.as_deref().and_then(|name| self.accounts.get(&key.sibling(name)));
-        secret.live_account_uid = account.map(|uid| uid.as_ref().clone());
+        secret.live_account_uid = account.map(|account| account.uid.clone());
         Some(secret)
+    }
+
+    /// All Secrets for tokens, by what tells whether they are still used.
+    pub fn legacy_secrets(&self) -> Vec<(ObjectKey, LegacySecret)> {
+        let all = self.secrets.all().into_iter();
+        all.map(|(key, seen)| {
+            let account = seen.account.as_deref().and_then(|name| self.accounts.get(&key.sibling(name)));
+            // One of another account of that name is not its own.
+            let own = account.filter(|it| seen.account_uid.as_ref().is_none_or(|uid| *uid == it.uid));
+            let listed = own.is_some_and(|it| it.secrets.iter().any(|name| name == key.name()));
+            (key, LegacySecret { listed, ..seen.legacy.clone() })
+        })
+        .collect()
     }
 }
 
-fn account_changed(change: &Change<String>, secrets: &Informer<ObservedSecret>, queue: &WorkQueue<Key>) {
+/// Since when uses of tokens are written down; `None` where nothing says so.
+pub async fn tracked_since(client: &Client) -> Result<Option<String>, kube::Error> {
+    let (namespace, name, key) = legacy::TRACKING;
+    let map = Api::<ConfigMap>::namespaced(client.clone(), namespace).get_opt(name).await?;
+    Ok(map.and_then(|map| map.data?.remove(key)))
+}
+
+/// The Secrets that the pods of a namespace need.
+pub async fn mounted_secrets(client: &Client, namespace: &str) -> Result<BTreeSet<String>, kube::Error> {
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await?;
+    Ok(pods.items.iter().flat_map(legacy::secrets_of).collect())
+}
+
+fn read_account(account: ServiceAccount) -> ObservedAccount {
+    let secrets = account.secrets.unwrap_or_default();
+    ObservedAccount {
+        uid: account.metadata.uid.unwrap_or_default(),
+        secrets: secrets.into_iter().filter_map(|secret| secret.name).collect(),
+    }
+}
+
+fn account_changed(
+    change: &Change<ObservedAccount>,
+    secrets: &Informer<ObservedSecret>,
+    queue: &WorkQueue<Key>,
+) {
     if change.key.name() == DEFAULT_ACCOUNT {
         queue.add(Key::Namespace(change.key.namespace().into()));
     }
@@ -138,6 +191,16 @@ fn is_bundle(map: &ConfigMap, ca_bundle: &str) -> bool {
 
 fn read_secret(secret: Secret, ca_bundle: &str) -> ObservedSecret {
     let namespace = secret.metadata.namespace.clone().unwrap_or_default();
+    let label = |name: &str| secret.metadata.labels.as_ref().and_then(|labels| labels.get(name).cloned());
+    let legacy = LegacySecret {
+        uid: secret.metadata.uid.clone().unwrap_or_default(),
+        resource_version: secret.metadata.resource_version.clone().unwrap_or_default(),
+        created: secret.metadata.creation_timestamp.as_ref().map(|time| time.0),
+        ending: secret.metadata.deletion_timestamp.is_some(),
+        last_used: label(legacy::LAST_USED),
+        invalid_since: label(legacy::INVALID_SINCE),
+        listed: false,
+    };
     let annotations = secret.metadata.annotations.unwrap_or_default();
     let annotation = |name: &str| annotations.get(name).filter(|value| !value.is_empty()).cloned();
     let data = secret.data.unwrap_or_default();
@@ -150,6 +213,7 @@ fn read_secret(secret: Secret, ca_bundle: &str) -> ObservedSecret {
         live_account_uid: None,
         has_token: data.get("token").is_some_and(|ByteString(token)| !token.is_empty()),
         has_surroundings: holds(CA_KEY, ca_bundle) && holds("namespace", &namespace),
+        legacy,
     }
 }
 

@@ -8,7 +8,9 @@ use keelson_api::{GroupResource, Object, Status};
 use serde_json::Value;
 
 use super::{Admission, Attributes, Operation};
-use crate::authorization::node::refers_to_objects;
+use crate::authorization::node::referred_kind;
+use crate::certificates::request::Request;
+use crate::certificates::signer;
 use crate::registry::Registry;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -67,9 +69,35 @@ fn extended_claim(pod: &Object) -> Option<&Value> {
     pod.get(&["status", "extendedResourceClaimStatus", "resourceClaimName"])
 }
 
-fn has_projections(pod: &Object) -> bool {
-    let volumes = pod.get(&["spec", "volumes"]).and_then(Value::as_array);
-    volumes.into_iter().flatten().any(|volume| volume.get("projected").is_some_and(|it| !it.is_null()))
+/// What a pod of a kubelet's own may not refer to, as its kubelet could then read it.
+fn forbidden_reference(pod: &Object) -> Option<&'static str> {
+    const PROJECTED: [(&str, &str); 3] = [
+        ("serviceAccountToken", "a service account"),
+        ("clusterTrustBundle", "clustertrustbundles"),
+        ("podCertificate", "podcertificates"),
+    ];
+    let volumes = pod.get(&["spec", "volumes"]).and_then(Value::as_array).into_iter().flatten();
+    let sources = volumes.filter_map(|volume| volume.pointer("/projected/sources")?.as_array()).flatten();
+    let mut projected = sources.filter_map(|source| {
+        let found = PROJECTED.iter().find(|(field, _)| source.get(*field).is_some_and(|it| !it.is_null()));
+        found.map(|(_, kind)| *kind)
+    });
+    referred_kind(pod).or_else(|| projected.next())
+}
+
+/// A kubelet asks for certificates of its own name alone.
+fn certificate(node: &str, object: Option<&Object>) -> Result<(), String> {
+    let Some(object) = object else { return Ok(()) };
+    let signer = object.get_str(&["spec", "signerName"]).unwrap_or_default();
+    if ![signer::KUBELET_CLIENT, signer::KUBELET_SERVING].contains(&signer) {
+        return Ok(());
+    }
+    let request = Request::from_base64(object.get_str(&["spec", "request"]).unwrap_or_default());
+    let request = request.map_err(|fault| format!("unable to parse csr: {fault}"))?;
+    if request.common_name.as_deref() == Some(&format!("system:node:{node}")) {
+        return Ok(());
+    }
+    Err(format!("can only create a node CSR with CN=system:node:{node}"))
 }
 
 /// A mirror pod belongs to its node and to nothing else.
@@ -150,8 +178,8 @@ fn pod(
                 Err(detail)
             } else if new.get_str(&["spec", "serviceAccountName"]).is_some_and(|name| !name.is_empty()) {
                 Err(format!("node {node:?} can not create pods that reference a service account"))
-            } else if refers_to_objects(new) || has_projections(new) {
-                Err(format!("node {node:?} can not create pods that reference API objects"))
+            } else if let Some(kind) = forbidden_reference(new) {
+                Err(format!("node {node:?} can not create pods that reference {kind}"))
             } else {
                 Ok(())
             }
@@ -179,8 +207,13 @@ fn pod(
         }
         // Eviction deletes; the node authorizer has looked whose pod it is.
         (_, "eviction", ..) => Ok(()),
-        (Operation::Create | Operation::Update | Operation::Connect, ..) => {
-            Err(format!("unexpected operation by node {node:?}"))
+        (_, "", ..) => Err(format!(
+            "unexpected operation {:?}, node {node:?} can only create and delete mirror pods",
+            attributes.operation.as_str()
+        )),
+        (_, "status", ..) => Err(format!("unexpected operation {:?}", attributes.operation.as_str())),
+        (_, other, ..) => {
+            Err(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"))
         }
     }
 }
@@ -220,7 +253,7 @@ fn own_node(attributes: &Attributes<'_>, object: Option<&Object>, node: &str) ->
 #[async_trait]
 impl Admission for NodeRestriction {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.operation != Operation::Connect && attributes.identity.node().is_some()
+        attributes.operation != Operation::Connect && attributes.identity.is_node()
     }
 
     async fn validate(
@@ -229,8 +262,11 @@ impl Admission for NodeRestriction {
         attributes: &Attributes<'_>,
         object: Option<&Object>,
     ) -> Result<(), Status> {
-        let Some(node) = attributes.identity.node() else { return Ok(()) };
         let resource = attributes.resource.group_resource();
+        let Some(node) = attributes.identity.node() else {
+            let detail = format!("could not determine node from user {:?}", attributes.identity.username);
+            return Err(Status::forbidden(&resource, attributes.name, &detail));
+        };
         let outcome = match (resource.group.as_str(), resource.resource.as_str()) {
             ("", "pods") => {
                 let own = match attributes.operation {
@@ -251,6 +287,11 @@ impl Admission for NodeRestriction {
                 } else {
                     Err("can only access node lease with the same name as the requesting node".to_owned())
                 }
+            }
+            ("certificates.k8s.io", "certificatesigningrequests")
+                if attributes.operation == Operation::Create =>
+            {
+                certificate(node, object)
             }
             ("storage.k8s.io", "csinodes") if attributes.name != node => {
                 Err("can only access CSINode with the same name as the requesting node".to_owned())

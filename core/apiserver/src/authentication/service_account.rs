@@ -1,5 +1,6 @@
 //! Who holds a service-account token. What it is bound to must still be there.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use keelson_api::GroupResource;
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 
+use super::legacy_tokens::{INVALID_SINCE, LAST_USED, Notes, TYPE};
 use super::token::{Claims, Reference, Signer};
 use super::{Authenticated, TokenAuthenticator};
 use crate::cache::{ResourceCache, WatchCache};
@@ -26,6 +28,21 @@ const REMEMBER: Duration = Duration::from_secs(600);
 #[serde(default)]
 struct Bound {
     metadata: Metadata,
+}
+
+/// What of a Secret says whether a token that is bound to it is still taken.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct BoundSecret {
+    #[serde(rename = "type")]
+    kind: String,
+    metadata: Labelled,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Labelled {
+    labels: BTreeMap<String, String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -54,12 +71,13 @@ pub(super) struct ServiceAccounts {
     pods: Arc<ResourceCache>,
     secrets: Arc<ResourceCache>,
     nodes: Arc<ResourceCache>,
+    notes: Notes,
     /// The claims of tokens whose signature was found to be good.
     verified: ExpiringCache<[u8; 32], Arc<Claims>>,
 }
 
 impl ServiceAccounts {
-    pub(super) fn new(signer: Arc<Signer>, cache: &WatchCache) -> Self {
+    pub(super) fn new(signer: Arc<Signer>, cache: &WatchCache, notes: Notes) -> Self {
         let of = |resource: &str| cache.resource(&GroupResource::new("", resource));
         ServiceAccounts {
             signer,
@@ -67,6 +85,7 @@ impl ServiceAccounts {
             pods: of("pods"),
             secrets: of("secrets"),
             nodes: of("nodes"),
+            notes,
             verified: ExpiringCache::new(REMEMBERED),
         }
     }
@@ -80,6 +99,25 @@ impl ServiceAccounts {
         let claims = Arc::new(self.signer.verify(token)?);
         self.verified.put(key, Arc::clone(&claims), REMEMBER);
         Some(claims)
+    }
+
+    /// Whether a token that lies in a Secret is still taken; its use is noted.
+    fn check_secret(&self, claims: &Claims, now: Timestamp) -> Result<(), String> {
+        let bound = &claims.kubernetes;
+        let Some(reference) = &bound.secret else { return Ok(()) };
+        let (namespace, name) = (&bound.namespace, &reference.name);
+        let found = self.secrets.get(&format!("{namespace}/{name}"));
+        let secret = found.and_then(|found| serde_json::from_slice::<BoundSecret>(&found.bytes).ok());
+        let Some(secret) = secret.filter(|secret| secret.kind == TYPE) else { return Ok(()) };
+        let label = |key: &str| secret.metadata.labels.get(key).map(String::as_str);
+        self.notes.take(namespace, name, &reference.uid, label(LAST_USED), now);
+        match label(INVALID_SINCE).filter(|since| !since.is_empty()) {
+            None => Ok(()),
+            Some(_) => Err(format!(
+                "the token in secret {namespace}/{name} for service account {namespace}/{} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token",
+                bound.serviceaccount.name
+            )),
+        }
     }
 
     /// Whether the account and what the token is bound to are still the same.
@@ -132,6 +170,7 @@ impl TokenAuthenticator for ServiceAccounts {
         if claims.sub != identity.username || !self.is_current(&claims, now) {
             return Err(GONE.to_owned());
         }
+        self.check_secret(&claims, now)?;
         Ok(Some(Authenticated { identity, audiences }))
     }
 }

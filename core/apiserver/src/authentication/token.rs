@@ -121,7 +121,7 @@ pub enum TokenError {
 }
 
 /// How tokens are issued.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Issuance {
     /// Who issues: the first in new tokens, all of them in those that are accepted. [`ISSUER`] if there is none.
     pub issuers: Vec<String>,
@@ -131,6 +131,20 @@ pub struct Issuance {
     pub jwks_uri: Option<String>,
     /// The longest life of a token that is asked for.
     pub max_expiration: Option<Duration>,
+    /// Whether the token that a pod finds mounted holds longer than it says, for programs that read it only once.
+    pub extend_expiration: bool,
+}
+
+impl Default for Issuance {
+    fn default() -> Self {
+        Issuance {
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            jwks_uri: None,
+            max_expiration: None,
+            extend_expiration: true,
+        }
+    }
 }
 
 /// Signs and verifies tokens.

@@ -16,7 +16,7 @@ use crate::request_info::RequestInfo;
 mod graph;
 
 pub use graph::Graph;
-pub(crate) use graph::refers_to_objects;
+pub(crate) use graph::referred_kind;
 
 use graph::Reference;
 
@@ -187,9 +187,15 @@ impl NodeAuthorizer {
                 limited(&["create"], "can only create tokens for individual service accounts")?;
                 related(refers(Reference::ServiceAccount))
             }
+            // A kubelet looks at an account before it asks for tokens for those who provide credentials of images.
+            ("", "serviceaccounts", "") if verb == "get" => related(refers(Reference::ServiceAccount)),
+            ("", "serviceaccounts", _) if verb == "create" && !name.is_empty() => {
+                Err("can only create token subresource of serviceaccount".to_owned())
+            }
             ("", "serviceaccounts", _) => {
                 Err("can only create tokens for individual service accounts".to_owned())
             }
+            ("", "endpoints", "") => allowed(&["get"]),
             ("", "pods", "") => match verb {
                 "get" => related(graph.runs(node, namespace, name)),
                 // NodeRestriction limits it to mirror pods, and to the pods of this node.

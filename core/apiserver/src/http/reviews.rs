@@ -48,7 +48,10 @@ pub(super) async fn serve(
         _ => return Err(method_not_allowed(resource, info)),
     };
     review.set(&["status"], status);
-    if review.get(&["metadata"]).is_none() {
+    if resource.kind == "SelfSubjectReview" {
+        let now = keelson_api::object::format_time(jiff::Timestamp::now());
+        review.set(&["metadata", "creationTimestamp"], now.into());
+    } else if review.get(&["metadata"]).is_none() {
         review.set(&["metadata"], json!({}));
     }
     Ok(answer(StatusCode::CREATED, &review.into_value()))

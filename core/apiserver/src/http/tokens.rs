@@ -15,6 +15,10 @@ use crate::request_info::RequestInfo;
 
 /// Upstream's limits, in seconds.
 const SHORTEST: i64 = 600;
+/// The life that the admission plugin asks for: who asks for it may not know that tokens end.
+const INJECTED: i64 = 3607;
+/// How long such a token holds all the same, for those who do not read it again.
+const EXTENDED: i64 = 365 * 24 * HOUR;
 const LONGEST: i64 = 1 << 32;
 const HOUR: i64 = 3600;
 
@@ -44,12 +48,14 @@ fn bind(state: &ApiState, request: &Object, account: &str, bound: &mut Bindings)
     let Some(kind) = request.get_str(&["spec", "boundObjectRef", "kind"]) else { return Ok(()) };
     let name = request.get_str(&["spec", "boundObjectRef", "name"]).unwrap_or_default();
     let asked = request.get_str(&["spec", "boundObjectRef", "uid"]).filter(|uid| !uid.is_empty());
-    let (resource, namespace) = match kind {
-        "Pod" => ("pods", Some(bound.namespace.as_str())),
-        "Secret" => ("secrets", Some(bound.namespace.as_str())),
-        "Node" => ("nodes", None),
-        other => {
-            let text = format!("cannot bind token for serviceaccount to object of type {other:?}");
+    let version = request.get_str(&["spec", "boundObjectRef", "apiVersion"]).unwrap_or_default();
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    let (resource, namespace) = match (group, kind) {
+        ("", "Pod") => ("pods", Some(bound.namespace.as_str())),
+        ("", "Secret") => ("secrets", Some(bound.namespace.as_str())),
+        ("", "Node") => ("nodes", None),
+        (_, other) => {
+            let text = format!("cannot bind token to object of type {group}/{version}, Kind={other}");
             return Err(Status::bad_request(text));
         }
     };
@@ -59,10 +65,9 @@ fn bind(state: &ApiState, request: &Object, account: &str, bound: &mut Bindings)
         && asked != found.uid
     {
         let detail = format!(
-            "the UID in the bound object reference ({asked}) does not match the UID in record ({}). The object might have been deleted and then recreated",
-            found.uid
+            "the UID in the bound object reference ({asked}) does not match the UID in record. The object might have been deleted and then recreated"
         );
-        return Err(Status::conflict(&GroupResource::new("", resource), name, &detail));
+        return Err(Status::conflict(&GroupResource::new("", kind), name, &detail));
     }
     match kind {
         "Pod" => {
@@ -74,7 +79,11 @@ fn bind(state: &ApiState, request: &Object, account: &str, bound: &mut Bindings)
                 return Err(Status::bad_request(text));
             }
             let node = object.get_str(&["spec", "nodeName"]).filter(|node| !node.is_empty());
-            bound.node = node.and_then(|node| find(state, "nodes", None, node).ok()).as_ref().map(reference);
+            // The pod's node is told also where nothing else is known of it.
+            bound.node = node.map(|name| match find(state, "nodes", None, name) {
+                Ok(node) => reference(&node),
+                Err(_) => Reference { name: name.to_owned(), uid: String::new() },
+            });
             bound.pod = Some(found);
         }
         "Secret" => bound.secret = Some(found),
@@ -206,6 +215,35 @@ fn check_uid(request: &Object, account: &Reference) -> Result<(), Status> {
     }
 }
 
+/// The name and namespace in the request, if there are any, must be those of the path.
+fn check_names(request: &Object, namespace: &str, name: &str) -> Result<(), Status> {
+    let fields = [
+        ("metadata.name", request.name(), name, "must match the service account name if specified"),
+        (
+            "metadata.namespace",
+            request.namespace(),
+            namespace,
+            "must match the service account namespace if specified",
+        ),
+    ];
+    for (path, given, own, detail) in fields {
+        if let Some(given) = given.filter(|given| !given.is_empty() && *given != own) {
+            let fault = FieldError::invalid(path, given, detail);
+            return Err(Status::invalid(&request.gvk(), name, &[fault]));
+        }
+    }
+    Ok(())
+}
+
+/// How long a token holds that is asked for with a life, and after how long its holder should have a newer one.
+fn life(state: &ApiState, bound: &Bindings, audiences: &[String], asked: i64) -> (i64, Option<i64>) {
+    let signer = state.authenticator.signer();
+    let own = signer.audiences();
+    let is_own = audiences.iter().all(|audience| own.contains(&audience.as_str()));
+    let extends = signer.issuance().extend_expiration && bound.pod.is_some() && asked == INJECTED && is_own;
+    if extends { (EXTENDED, Some(asked)) } else { (asked, None) }
+}
+
 /// Gives out a token: `request` is a `TokenRequest`, and is answered with its status filled in, and with warnings.
 pub(super) async fn create(
     state: &ApiState,
@@ -215,6 +253,7 @@ pub(super) async fn create(
 ) -> Result<(Value, Vec<String>), Status> {
     let namespace = info.namespace.clone().unwrap_or_default();
     let name = info.name.as_deref().unwrap_or_default();
+    check_names(&request, &namespace, name)?;
     let account = reference(&find(state, "serviceaccounts", Some(&namespace), name)?);
     check_uid(&request, &account)?;
     let mut lifetime = request.get(&["spec", "expirationSeconds"]).and_then(Value::as_i64).unwrap_or(HOUR);
@@ -240,9 +279,11 @@ pub(super) async fn create(
         lifetime = most;
     }
     let now = Timestamp::now().as_second();
+    let (life, warn_after) = life(state, &bound, &audiences, lifetime);
+    bound.warnafter = warn_after.map(|after| now + after);
     let claims = Claims {
         aud: audiences.clone(),
-        exp: now + lifetime,
+        exp: now + life,
         iat: now,
         iss: signer.issuer().to_owned(),
         jti: uuid::Uuid::new_v4().to_string(),
@@ -251,7 +292,10 @@ pub(super) async fn create(
         kubernetes: bound,
     };
     let token = signer.sign(&claims).map_err(Status::internal)?;
-    let end = Timestamp::from_second(claims.exp).map_err(Status::internal)?;
+    let time = |seconds| Timestamp::from_second(seconds).map_err(Status::internal);
+    // Who asks is told of the life that it asked for.
+    let end = time(now + lifetime)?;
+    request.set(&["metadata", "creationTimestamp"], keelson_api::object::format_time(time(now)?).into());
     request.set(&["metadata", "name"], name.into());
     request.set(&["metadata", "namespace"], info.namespace.as_deref().unwrap_or_default().into());
     request.set(&["spec", "audiences"], json!(audiences));

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use rustls_pki_types::pem::PemObject;
 use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Credential, Pki, PkiError};
+use super::{Credential, LEAF_LIFETIME, Pki, PkiError};
 
 /// How often the clock is looked at at least: a machine that slept, or whose clock was set, is not taken unawares.
 const LOOK: Duration = Duration::from_secs(3600);
@@ -144,6 +145,32 @@ impl Renewed {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+    }
+}
+
+/// Writes the administrator's kubeconfig anew before its certificate ends, until it is told to stop.
+pub(crate) async fn keep_kubeconfig(pki: Arc<Pki>, path: PathBuf, url: String, stop: CancellationToken) {
+    let next = || {
+        let now = Timestamp::now().as_second();
+        due(now, now.saturating_add(LEAF_LIFETIME.as_secs().cast_signed()), rand::random())
+    };
+    let mut at = next();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        if Timestamp::now().as_second() < at {
+            continue;
+        }
+        match pki.write_administrator(&path, &url) {
+            Ok(()) => at = next(),
+            Err(error) => tracing::error!(
+                path = %path.display(),
+                error = &error as &dyn std::error::Error,
+                "the administrator's kubeconfig could not be renewed"
+            ),
         }
     }
 }

@@ -119,6 +119,116 @@ async fn a_kubelet_gets_tokens_for_the_audiences_of_its_own_pods_alone() {
     );
 }
 
+/// What a token says of itself.
+fn claims(token: &Value) -> Value {
+    use base64::Engine;
+    let text = token["status"]["token"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+#[tokio::test]
+async fn the_token_that_a_pod_finds_mounted_holds_longer_than_it_says() {
+    let server = Server::start().await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "gone", "containers": [{"name": "c", "image": "i"}]}});
+    server.post("/api/v1/namespaces/default/pods", pod).await.ok();
+    let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": "p"});
+    let given = token(&server, json!({"boundObjectRef": bound, "expirationSeconds": 3607})).await;
+    let said = claims(&given);
+    let (issued, end) = (said["iat"].as_i64().unwrap(), said["exp"].as_i64().unwrap());
+    assert_eq!((end - issued, &said["kubernetes.io"]["warnafter"]), (31_536_000, &json!(issued + 3607)));
+    assert_eq!(said["kubernetes.io"]["node"], json!({"name": "gone"}));
+    let told: jiff::Timestamp = given["status"]["expirationTimestamp"].as_str().unwrap().parse().unwrap();
+    assert_eq!((told.as_second() - issued, &given["spec"]["expirationSeconds"]), (3607, &json!(3607)));
+    // Only for this server, only for a pod, and only with that life.
+    for spec in [
+        json!({"boundObjectRef": bound, "expirationSeconds": 3607, "audiences": ["vault"]}),
+        json!({"boundObjectRef": bound, "expirationSeconds": 3600}),
+        json!({"expirationSeconds": 3607}),
+    ] {
+        let said = claims(&token(&server, spec).await);
+        assert!(said["exp"].as_i64().unwrap() - said["iat"].as_i64().unwrap() < 3608, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_request_that_contradicts_itself_is_refused() {
+    let server = Server::start().await;
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let told = server.post(path, json!({"metadata": {"name": "other"}, "spec": {}})).await.fails(422);
+    assert_eq!(
+        told,
+        "TokenRequest.authentication.k8s.io \"default\" is invalid: metadata.name: Invalid value: \"other\": must match the service account name if specified"
+    );
+    let bound = |version: &str, kind: &str| json!({"spec": {"boundObjectRef": {"apiVersion": version, "kind": kind, "name": "x"}}});
+    let told = server.post(path, bound("v1", "Service")).await.fails(400);
+    assert_eq!(told, "cannot bind token to object of type /v1, Kind=Service");
+    let told = server.post(path, bound("example.com/v1", "Pod")).await.fails(400);
+    assert_eq!(told, "cannot bind token to object of type example.com/v1, Kind=Pod");
+    let made =
+        server.post("/api/v1/namespaces/default/secrets", json!({"metadata": {"name": "s"}})).await.ok();
+    let mut wrong = bound("v1", "Secret");
+    wrong["spec"]["boundObjectRef"]["name"] = "s".into();
+    wrong["spec"]["boundObjectRef"]["uid"] = "another".into();
+    let told = server.post(path, wrong.clone()).await.fails(409);
+    assert!(
+        told.starts_with("Operation cannot be fulfilled on Secret \"s\": the UID in the bound"),
+        "{told}"
+    );
+    wrong["spec"]["boundObjectRef"]["uid"] = made["metadata"]["uid"].clone();
+    server.post(path, wrong).await.ok();
+}
+
+/// Asks until the document is as it should be.
+async fn until(server: &Server, path: &str, good: impl Fn(&Value) -> bool) -> Value {
+    for _ in 0..2000 {
+        let value = server.get(path).await.1;
+        if good(&value) {
+            return value;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("{path} never became what it should be: {}", server.get(path).await.1);
+}
+
+#[tokio::test]
+async fn the_use_of_a_token_in_a_secret_is_written_down_and_one_marked_invalid_is_refused() {
+    let server = Server::start().await;
+    let https = Https::to(&server);
+    let tracking =
+        "/api/v1/namespaces/kube-system/configmaps/kube-apiserver-legacy-service-account-token-tracking";
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let is_day = |text: &Value| {
+        let day: Option<jiff::civil::Date> = text.as_str().and_then(|text| text.parse().ok());
+        day.is_some_and(|day| day >= today)
+    };
+    until(&server, tracking, |map| is_day(&map["data"]["since"])).await;
+    let secret = json!({"metadata": {"name": "s", "annotations": {"kubernetes.io/service-account.name": "default"}},
+        "type": "kubernetes.io/service-account-token"});
+    let path = "/api/v1/namespaces/default/secrets/s";
+    server.post("/api/v1/namespaces/default/secrets", secret).await.ok();
+    let bound = json!({"apiVersion": "v1", "kind": "Secret", "name": "s"});
+    let given = token(&server, json!({"boundObjectRef": bound})).await;
+    let bearer = format!("Bearer {}", given["status"]["token"].as_str().unwrap());
+    assert_eq!(whoami(&https, &[("authorization", &bearer)]).await.0, 201);
+    let used = |secret: &Value| is_day(&secret["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"]);
+    until(&server, path, used).await;
+    let label = "kubernetes.io/legacy-token-invalid-since";
+    server.merge(path, json!({"metadata": {"labels": {label: "2026-01-01"}}})).await.ok();
+    assert_eq!(whoami(&https, &[("authorization", &bearer)]).await.0, 401);
+    let review = json!({"spec": {"token": given["status"]["token"]}});
+    let told = server.post("/apis/authentication.k8s.io/v1/tokenreviews", review).await.ok();
+    let text = told["status"]["error"].as_str().unwrap();
+    assert!(
+        text.starts_with(
+            "the token in secret default/s for service account default/default has been marked invalid."
+        ),
+        "{text}"
+    );
+    server.merge(path, json!({"metadata": {"labels": {label: null}}})).await.ok();
+    assert_eq!(whoami(&https, &[("authorization", &bearer)]).await.0, 201);
+}
+
 #[tokio::test]
 async fn the_keys_of_tokens_are_published_for_accounts() {
     let server = Server::start().await;

@@ -25,6 +25,7 @@ mod insight;
 mod kind_rules;
 mod lists;
 mod mutating_policies;
+mod nodes;
 mod outside;
 mod pod_rules;
 mod pods;

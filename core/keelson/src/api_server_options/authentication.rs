@@ -33,6 +33,10 @@ pub(crate) struct AuthenticationFlags {
     /// The longest life of a service-account token, such as `24h`.
     #[arg(long, value_name = "DURATION")]
     pub(crate) service_account_max_token_expiration: Option<SignedDuration>,
+    /// Whether the token that a pod finds mounted holds a year instead of the hour that it says, for programs that do not
+    /// read it again.
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) service_account_extend_token_expiration: bool,
     /// The audiences that mean this server; the issuers if none is given.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) api_audiences: Vec<String>,
@@ -159,6 +163,7 @@ impl AuthenticationFlags {
                 issuers: self.service_account_issuer.clone(),
                 audiences: self.api_audiences.clone(),
                 jwks_uri: self.service_account_jwks_uri.clone(),
+                extend_expiration: self.service_account_extend_token_expiration,
                 max_expiration: most.context("--service-account-max-token-expiration is negative")?,
             },
             signing_key_file: self.service_account_signing_key_file.clone(),

@@ -81,9 +81,18 @@ fn references(pod: &Object) -> HashSet<Reference> {
     found
 }
 
-/// Whether the pod refers to objects that its kubelet may then read.
-pub(crate) fn refers_to_objects(pod: &Object) -> bool {
-    !references(pod).is_empty()
+/// The kind of objects that the pod refers to and its kubelet may then read; the first of several, as upstream names it.
+pub(crate) fn referred_kind(pod: &Object) -> Option<&'static str> {
+    const KINDS: [&str; 5] =
+        ["a service account", "secrets", "configmaps", "persistentvolumeclaims", "resourceclaims"];
+    let place = |reference: &Reference| match reference {
+        Reference::ServiceAccount(_) => 0,
+        Reference::Secret(_) => 1,
+        Reference::ConfigMap(_) => 2,
+        Reference::Claim(_) => 3,
+        Reference::ResourceClaim(_) => 4,
+    };
+    references(pod).iter().map(place).min().map(|place: usize| KINDS[place])
 }
 
 impl Graph {
