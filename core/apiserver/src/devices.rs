@@ -1,6 +1,8 @@
 //! What classes of devices and claims to them say beyond their form: expressions are compiled before they are stored, and
 //! devices that others use are given to administrators' namespaces alone.
 
+use std::collections::HashSet;
+
 use keelson_api::validation::FieldError;
 use keelson_api::{GroupResource, Object};
 use keelson_cel::device::{SelectorError, compile_selector};
@@ -56,6 +58,29 @@ pub(crate) fn check(
     let asked = list.iter().position(|it| it["exactly"]["adminAccess"] == true);
     let path = asked.map(|at| format!("spec.devices.requests[{at}].adminAccess"));
     errors.extend(path.and_then(|path| admin(registry, target, path)));
+}
+
+/// How a device is told from others.
+fn device_id(device: &Value) -> String {
+    ["driver", "pool", "device"].map(|field| device[field].as_str().unwrap_or_default()).join("/")
+}
+
+/// Takes away what drivers said of devices that a claim has no longer.
+pub(crate) fn forget(object: &mut Object, live: &Object) {
+    let ids = |object: &Object| -> HashSet<String> {
+        let results = object.get(&["status", "allocation", "devices", "results"]);
+        results.and_then(Value::as_array).into_iter().flatten().map(device_id).collect()
+    };
+    let (had, has) = (ids(live), ids(object));
+    let Some(mut devices) = object.get(&["status", "devices"]).and_then(Value::as_array).cloned() else {
+        return;
+    };
+    devices.retain(|device| !had.contains(&device_id(device)) || has.contains(&device_id(device)));
+    if devices.is_empty() {
+        object.remove(&["status", "devices"]);
+    } else {
+        object.set(&["status", "devices"], devices.into());
+    }
 }
 
 fn selectors(list: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {

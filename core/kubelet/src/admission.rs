@@ -16,6 +16,9 @@ pub(crate) fn refusal(pod: &PodModel) -> Option<(&'static str, Why)> {
         None if wants_app_armor(pod) => {
             ("AppArmor", "Cannot enforce AppArmor: this node's runtime does not support it".to_owned())
         }
+        None if pod.spec().resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) => {
+            ("FailedPrepareDynamicResources", "this node prepares no devices for claims".to_owned())
+        }
         None => return None,
     };
     Some((reason, Why::new(reason, format!("Pod was rejected: {message}"))))
@@ -49,6 +52,13 @@ mod tests {
             "spec": spec });
         let pod = PodModel::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap();
         refusal(&pod).map(|(reason, _)| reason)
+    }
+
+    #[test]
+    fn a_pod_that_claims_devices_is_refused() {
+        let claims = json!([{ "name": "gpu", "resourceClaimName": "gpu" }]);
+        let spec = json!({ "containers": [{ "name": "a" }], "resourceClaims": claims });
+        assert_eq!(reason(&spec, &json!({})), Some("FailedPrepareDynamicResources"));
     }
 
     #[test]

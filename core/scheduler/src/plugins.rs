@@ -1,6 +1,7 @@
 //! The plugins, one file each: what it is for, its reasons, then the extension points it takes part in.
 
 mod balanced_allocation;
+mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -26,6 +27,7 @@ pub fn filters() -> Vec<Box<dyn FilterPlugin>> {
         Box::new(volume_binding::VolumeBinding),
         Box::new(pod_topology_spread::PodTopologySpread),
         Box::new(inter_pod_affinity::InterPodAffinity),
+        Box::new(dynamic_resources::DynamicResources),
     ]
 }
 

@@ -63,6 +63,8 @@ pub struct PendingPod {
     pub images: Vec<Box<str>>,
     /// Its claims of volumes.
     pub claims: Vec<VolumeClaim>,
+    /// Whether it claims devices.
+    pub claims_devices: bool,
     /// Names of the scheduling gates that hold it back.
     pub gates: Vec<Box<str>>,
     /// Whether it may displace pods of lower priority.
@@ -185,6 +187,7 @@ impl PendingPod {
                 .collect(),
             images: containers.filter_map(|container| container.image.as_deref()).map(with_tag).collect(),
             claims: claims(spec, &info.name.name),
+            claims_devices: spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()),
             gates: spec.scheduling_gates.iter().flatten().map(|gate| gate.name.as_str().into()).collect(),
             preempts: spec.preemption_policy.as_deref() != Some("Never"),
             created: created.map_or(Timestamp::UNIX_EPOCH, |time| time.0),

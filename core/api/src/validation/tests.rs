@@ -9,6 +9,7 @@ mod any_document;
 mod cluster;
 mod device;
 mod pod;
+mod rules;
 mod service;
 mod status;
 mod workload;

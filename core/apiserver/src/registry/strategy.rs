@@ -156,6 +156,9 @@ pub(crate) fn before_update(target: &Target, object: &mut Object, live: &Object)
             if is(&target.resource, "", "pods") {
                 pod::keep(object, live);
             }
+            if is(&target.resource, "resource.k8s.io", "resourceclaims") {
+                crate::devices::forget(object, live);
+            }
         }
         _ => {}
     }

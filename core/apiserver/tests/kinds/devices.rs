@@ -73,6 +73,8 @@ async fn a_claim_stays_what_it_is_and_is_allocated_once() {
     server.merge(&status, allocation).await.ok();
     let consumer = json!({"resource": "pods", "name": "p", "uid": "1"});
     server.merge(&status, json!({"status": {"reservedFor": [consumer]}})).await.ok();
+    let told = json!({"driver": "gpu.example.com", "pool": "p", "device": "d", "data": {"a": 1}});
+    server.merge(&status, json!({"status": {"devices": [told]}})).await.ok();
     let moved = json!({"status": {"allocation": {"devices": {"results": []}}}});
     let message = server.merge(&status, moved).await.fails(422);
     assert!(message.contains("status.allocation: Invalid value: "), "{message}");
@@ -81,7 +83,9 @@ async fn a_claim_stays_what_it_is_and_is_allocated_once() {
         message.contains("status.reservedFor: Forbidden: may not be specified when `allocated` is not set"),
         "{message}"
     );
-    server.merge(&status, json!({"status": null})).await.ok();
+    let freed = json!({"status": {"allocation": null, "reservedFor": null}});
+    let left = server.merge(&status, freed).await.ok();
+    assert_eq!(left["status"].get("devices"), None, "{left}");
 }
 
 #[tokio::test]
