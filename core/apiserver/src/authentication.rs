@@ -1,20 +1,26 @@
 //! Who sends a request: a client certificate, a proxy that vouches for its client, a token, or nobody; and for whom they
 //! act.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, header};
 use keelson_api::Status;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::cache::WatchCache;
 use crate::identity::Identity;
+use crate::reload::{self, ReloadMetrics, WatchedFile};
 use crate::remote::ServiceResolver;
 
 mod bootstrap_token;
 pub mod certificate;
+pub mod claims;
 pub mod configuration;
 mod impersonation;
 pub mod legacy_tokens;
@@ -30,7 +36,9 @@ pub use impersonation::{Acting, impersonate};
 pub use options::AuthenticationOptions;
 
 use certificate::Peer;
+use configuration::Configuration;
 use legacy_tokens::Ledger;
+use oidc::Issuers;
 use request_header::RequestHeader;
 use token::Signer;
 
@@ -65,8 +73,17 @@ pub struct Authenticator {
     signer: Arc<Signer>,
     proxies: Option<RequestHeader>,
     tokens: Vec<Arc<dyn TokenAuthenticator>>,
+    /// Those of them that a file names.
+    issuers: Arc<Issuers>,
     /// Paths that need no credentials.
-    open: Vec<String>,
+    open: ArcSwap<Vec<String>>,
+    /// The file that says which issuers and paths, until it is watched.
+    file: Mutex<Option<WatchedFile>>,
+}
+
+/// The paths of a configuration that need no credentials.
+fn open_paths(configuration: &Configuration) -> Vec<String> {
+    configuration.open.clone().unwrap_or_else(|| OPEN.map(str::to_owned).to_vec())
 }
 
 impl Authenticator {
@@ -88,17 +105,32 @@ impl Authenticator {
         if options.bootstrap_tokens {
             tokens.push(Arc::new(bootstrap_token::BootstrapTokens::new(cache, audiences.clone())));
         }
-        let configuration = options.configuration(&signer.issuance().issuers)?;
-        for issuer in configuration.issuers {
-            tokens.push(Arc::new(oidc::Oidc::new(issuer, Arc::clone(resolver), audiences.clone())));
-        }
+        let (configuration, file) = options.configuration(&signer.issuance().issuers)?;
+        let open = ArcSwap::from_pointee(open_paths(&configuration));
+        let issuers = Issuers::new(configuration.issuers, Arc::clone(resolver), audiences.clone());
+        let issuers = Arc::new(issuers);
+        tokens.push(issuers.clone());
         if let Some(path) = &options.webhook_file {
             let remote = options::webhook(path, resolver)?;
             tokens.push(Arc::new(webhook::Webhook::new(remote, options.webhook_ttl, audiences)));
         }
-        let open = configuration.open.unwrap_or_else(|| OPEN.map(str::to_owned).to_vec());
         let proxies = options.request_header.clone();
-        Ok((Authenticator { signer, proxies, tokens, open }, ledger))
+        Ok((Authenticator { signer, proxies, tokens, issuers, open, file: Mutex::new(file) }, ledger))
+    }
+
+    /// Follows its configuration file, if it has one, until told to stop.
+    pub(crate) async fn follow_file(self: Arc<Self>, metrics: ReloadMetrics, stop: CancellationToken) {
+        let Some(file) = self.file.lock().take() else { return };
+        let path = file.path().to_owned();
+        reload::keep(file, metrics, stop, |text| self.read(&path, text)).await;
+    }
+
+    /// Takes what a configuration file says now.
+    fn read(&self, path: &Path, text: &str) -> Result<(), options::OptionsError> {
+        let configuration = options::parsed(path, text, &self.signer.issuance().issuers)?;
+        self.open.store(Arc::new(open_paths(&configuration)));
+        self.issuers.replace(configuration.issuers);
+        Ok(())
     }
 
     /// The signer.
@@ -148,7 +180,7 @@ impl Authenticator {
             };
         }
         let path = path.trim_end_matches('/');
-        if self.open.iter().any(|open| open.trim_end_matches('/') == path) {
+        if self.open.load().iter().any(|open| open.trim_end_matches('/') == path) {
             return Ok(Identity::anonymous());
         }
         Err(Status::unauthorized())

@@ -6,6 +6,8 @@ use crate::identity::{Identity, MASTERS};
 use crate::request_info::RequestInfo;
 
 pub mod abac;
+pub mod conditions;
+pub(crate) mod configured;
 pub mod coverage;
 pub mod node;
 pub mod options;

@@ -37,6 +37,7 @@ use crate::kubelet_proxy::{KubeletProxy, ProxyError};
 use crate::pki::{Pki, PkiError, renewal};
 use crate::proxy::Proxy;
 use crate::registry::Registry;
+use crate::reload::ReloadMetrics;
 use crate::remote::ServiceResolver;
 
 mod aggregated_roles;
@@ -223,7 +224,8 @@ impl ApiServer {
         let nodes = Arc::new(NodeAuthorizer::new(&cache));
         let authorizers =
             authorization::options::Parts { nodes, rbac: rbac.clone(), resolver: Arc::clone(&resolver) };
-        let authorizer: Arc<dyn Authorizer> = Arc::new(config.authorization.build(&authorizers)?);
+        let authorizers = Arc::new(config.authorization.build(&authorizers)?);
+        let authorizer: Arc<dyn Authorizer> = authorizers.clone();
         let parts = plugins::Parts {
             rbac: rbac.clone(),
             authorizer: authorizer.clone(),
@@ -301,7 +303,13 @@ impl ApiServer {
         for certificate in own_certificates {
             background.spawn("certificate-renewal", certificate.keep(stop.clone()));
         }
-        let rewrite = rewrite::keep(Arc::clone(&state.registry), config.encryption.clone(), stop.clone());
+        let reloads = |kind| ReloadMetrics::new(&config.metrics, kind);
+        let followed = Arc::clone(&state.authenticator).follow_file(reloads("authentication")?, stop.clone());
+        background.spawn("authentication-configuration", followed);
+        let followed = authorizers.follow_file(reloads("authorization")?, stop.clone());
+        background.spawn("authorization-configuration", followed);
+        let (registry, sealing) = (Arc::clone(&state.registry), config.encryption.clone());
+        let rewrite = rewrite::keep(registry, sealing, reloads("encryption")?, stop.clone());
         background.spawn("encryption-rewrite", rewrite);
         let (serving, authorities) = listener::certificates(&config, &pki)?;
         background.spawn("serving-certificate", Arc::clone(&serving).keep(stop.clone()));

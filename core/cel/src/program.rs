@@ -189,6 +189,21 @@ impl Program {
         found
     }
 
+    /// Whether it looks at a field of a variable by its name.
+    pub fn selects(&self, variable: &str, field: &str) -> bool {
+        let Some(index) = self.variables.iter().position(|name| name == variable) else { return false };
+        let mut found = false;
+        let mut nodes = vec![&self.root];
+        while let Some(node) = nodes.pop() {
+            if let Kind::Select(of, name) | Kind::Has(of, name) | Kind::OptionalSelect(of, name) = &node.kind
+            {
+                found |= name == field && matches!(of.kind, Kind::Variable(at) if at == index);
+            }
+            node.each(&mut |child| nodes.push(child));
+        }
+        found
+    }
+
     /// Its tree, and the number of its local variables.
     pub(crate) fn parts(&self) -> (&Node, usize) {
         (&self.root, self.slots)

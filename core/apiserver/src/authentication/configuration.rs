@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use keelson_api::names;
+use keelson_api::validation::FieldError;
+use keelson_cel::{Environment, ExpressionError, Type, wanted};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::OPEN;
-use super::oidc::{ALGORITHMS, IssuerConfig, Mapping};
+use super::claims::{Mapping, Rule, Source, claims_environment, user_environment};
+use super::oidc::{ALGORITHMS, IssuerConfig};
+use crate::expression::Expression;
 
 /// What a file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,10 +50,10 @@ struct Condition {
 struct Jwt {
     issuer: Issuer,
     #[serde(default)]
-    claim_validation_rules: Vec<Rule>,
+    claim_validation_rules: Vec<ClaimRule>,
     claim_mappings: Mappings,
     #[serde(default)]
-    user_validation_rules: Vec<Value>,
+    user_validation_rules: Vec<UserRule>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,11 +74,25 @@ struct Issuer {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[derive(Default)]
-struct Rule {
+struct ClaimRule {
     claim: String,
     required_value: String,
     expression: String,
     message: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct UserRule {
+    expression: String,
+    message: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Extra {
+    key: String,
+    value_expression: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,7 +104,7 @@ struct Mappings {
     #[serde(default)]
     uid: Prefixed,
     #[serde(default)]
-    extra: Vec<Value>,
+    extra: Vec<Extra>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -97,20 +115,152 @@ struct Prefixed {
     expression: String,
 }
 
-const LATER: &str = "Forbidden: expressions are not supported by this server yet";
+const BOTH: &str = "claim and expression can't both be set";
 
-fn mapping(at: &str, field: Prefixed) -> Result<Option<Mapping>, String> {
-    if !field.expression.is_empty() {
-        return Err(format!("{at}.expression: {LATER}"));
-    }
-    match (field.claim.is_empty(), field.prefix) {
-        (true, None) => Ok(None),
-        (true, Some(_)) => Err(format!("{at}.prefix: Invalid value: must not be set when claim is not")),
-        (false, None) => Err(format!(
+fn invalid(path: &str, value: &str, detail: &str) -> String {
+    FieldError::invalid(path, value, detail).to_string()
+}
+
+/// Compiles an expression of the file.
+fn compiled(
+    path: &str,
+    source: &str,
+    environment: &Environment,
+    types: &[Type],
+) -> Result<Expression, String> {
+    Expression::compile(source, environment, types).map_err(|error| {
+        let why = match error {
+            ExpressionError::Type { wanted: types, .. } => format!("must evaluate to {}", wanted(&types)),
+            error @ ExpressionError::Compile(_) => error.to_string(),
+        };
+        invalid(path, source, &why)
+    })
+}
+
+fn mapping(at: &str, field: Prefixed) -> Result<Option<Source>, String> {
+    match (field.claim.is_empty(), field.expression.is_empty(), field.prefix) {
+        (false, false, _) => Err(invalid(at, "", BOTH)),
+        (true, false, Some(prefix)) => {
+            Err(invalid(&format!("{at}.prefix"), &prefix, "may not be specified when expression is set"))
+        }
+        (true, false, None) => {
+            let environment = claims_environment();
+            let expression = compiled(&format!("{at}.expression"), &field.expression, &environment, &[])?;
+            Ok(Some(Source::Expression(expression)))
+        }
+        (true, true, None) => Ok(None),
+        (true, true, Some(_)) => {
+            Err(format!("{at}.prefix: Invalid value: must not be set when claim is not"))
+        }
+        (false, true, None) => Err(format!(
             "{at}.prefix: Required value: prefix is required when claim is set. It can be set to an empty string to disable prefixing"
         )),
-        (false, Some(prefix)) => Ok(Some(Mapping { claim: field.claim, prefix })),
+        (false, true, Some(prefix)) => Ok(Some(Source::Claim(Mapping { claim: field.claim, prefix }))),
     }
+}
+
+/// Claims that must have a value, and what else must hold of claims.
+type ClaimRules = (BTreeMap<String, String>, Vec<Rule>);
+
+fn claim_rules(at: &str, list: Vec<ClaimRule>) -> Result<ClaimRules, String> {
+    let (mut required, mut rules): ClaimRules = Default::default();
+    for (place, rule) in list.into_iter().enumerate() {
+        let at = format!("{at}.claimValidationRules[{place}]");
+        match (rule.claim.is_empty(), rule.expression.is_empty()) {
+            (false, false) => return Err(invalid(&at, &rule.claim, BOTH)),
+            (true, true) => return Err(format!("{at}: Required value: claim or expression is required")),
+            (false, true) => {
+                if !rule.message.is_empty() {
+                    let detail = "may not be specified when claim is set";
+                    return Err(invalid(&format!("{at}.message"), &rule.message, detail));
+                }
+                if required.insert(rule.claim.clone(), rule.required_value).is_some() {
+                    return Err(format!("{at}.claim: Duplicate value: {:?}", rule.claim));
+                }
+            }
+            (true, false) => {
+                if !rule.required_value.is_empty() {
+                    let detail = "may not be specified when expression is set";
+                    return Err(invalid(&format!("{at}.requiredValue"), &rule.required_value, detail));
+                }
+                let environment = claims_environment();
+                add_rule(&mut rules, &at, &rule.expression, rule.message, &environment)?;
+            }
+        }
+    }
+    Ok((required, rules))
+}
+
+fn add_rule(
+    rules: &mut Vec<Rule>,
+    at: &str,
+    source: &str,
+    message: String,
+    environment: &Environment,
+) -> Result<(), String> {
+    let path = format!("{at}.expression");
+    if rules.iter().any(|rule| rule.expression.source() == source) {
+        return Err(format!("{path}: Duplicate value: {source:?}"));
+    }
+    let expression = compiled(&path, source, environment, &[Type::Bool])?;
+    rules.push(Rule { expression, message });
+    Ok(())
+}
+
+fn user_rules(at: &str, list: Vec<UserRule>) -> Result<Vec<Rule>, String> {
+    let (mut rules, environment) = (Vec::new(), user_environment());
+    for (place, rule) in list.into_iter().enumerate() {
+        let at = format!("{at}.userValidationRules[{place}]");
+        if rule.expression.is_empty() {
+            return Err(format!("{at}.expression: Required value"));
+        }
+        add_rule(&mut rules, &at, &rule.expression, rule.message, &environment)?;
+    }
+    Ok(rules)
+}
+
+fn extra(at: &str, list: Vec<Extra>) -> Result<Vec<(String, Expression)>, String> {
+    let mut made: Vec<(String, Expression)> = Vec::new();
+    for (place, Extra { key, value_expression }) in list.into_iter().enumerate() {
+        let at = format!("{at}.extra[{place}]");
+        let path = format!("{at}.key");
+        let (domain, rest) = key.split_once('/').unwrap_or_default();
+        if key.is_empty() {
+            return Err(format!("{path}: Required value"));
+        }
+        if rest.is_empty() || !names::dns1123_subdomain(domain).is_empty() {
+            return Err(invalid(&path, &key, "must be a domain-prefixed path (such as \"acme.io/foo\")"));
+        }
+        if key.chars().any(char::is_uppercase) {
+            return Err(invalid(&path, &key, "must be lowercase"));
+        }
+        let is_below = |of: &str| domain == of || domain.strip_suffix(of).is_some_and(|it| it.ends_with('.'));
+        if is_below("kubernetes.io") || is_below("k8s.io") {
+            let detail = "k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use";
+            return Err(invalid(&path, &key, detail));
+        }
+        if made.iter().any(|(known, _)| *known == key) {
+            return Err(format!("{path}: Duplicate value: {key:?}"));
+        }
+        let path = format!("{at}.valueExpression");
+        if value_expression.is_empty() {
+            return Err(format!("{path}: Required value"));
+        }
+        made.push((key, compiled(&path, &value_expression, &claims_environment(), &[])?));
+    }
+    Ok(made)
+}
+
+/// An address of mail counts as a name only where something looks at whether it is verified.
+fn check_email(at: &str, config: &IssuerConfig) -> Result<(), String> {
+    let Source::Expression(name) = &config.username else { return Ok(()) };
+    let rules = config.claim_rules.iter().map(|rule| &rule.expression);
+    let mut others = config.extra.iter().map(|(_, expression)| expression).chain(rules).chain([name]);
+    if name.selects("claims", "email") && !others.any(|it| it.selects("claims", "email_verified")) {
+        let detail = "claims.email_verified must be used in claimMappings.username.expression or claimMappings.extra[*].valueExpression or claimValidationRules[*].expression when claims.email is used in claimMappings.username.expression";
+        return Err(invalid(&format!("{at}.username.expression"), name.source(), detail));
+    }
+    Ok(())
 }
 
 fn issuer(at: &str, jwt: Jwt) -> Result<IssuerConfig, String> {
@@ -150,43 +300,32 @@ fn issuer(at: &str, jwt: Jwt) -> Result<IssuerConfig, String> {
             "{at}.issuer.egressSelectorType: Forbidden: this server has no egress selectors"
         ));
     }
-    let mut required = BTreeMap::new();
-    for (place, rule) in claim_validation_rules.into_iter().enumerate() {
-        let at = format!("{at}.claimValidationRules[{place}]");
-        if !rule.expression.is_empty() || !rule.message.is_empty() {
-            return Err(format!("{at}.expression: {LATER}"));
-        }
-        if rule.claim.is_empty() {
-            return Err(format!("{at}: Required value: claim or expression is required"));
-        }
-        if required.insert(rule.claim.clone(), rule.required_value).is_some() {
-            return Err(format!("{at}.claim: Duplicate value: {:?}", rule.claim));
-        }
+    let (required, claim_rules) = claim_rules(at, claim_validation_rules)?;
+    let mappings = format!("{at}.claimMappings");
+    let username = mapping(&format!("{mappings}.username"), claim_mappings.username)?;
+    let username = username
+        .ok_or_else(|| format!("{mappings}.username: Required value: claim or expression is required"))?;
+    let mut uid = claim_mappings.uid;
+    if let Some(prefix) = &uid.prefix {
+        return Err(invalid(&format!("{mappings}.uid.prefix"), prefix, "a UID has no prefix"));
     }
-    if !user_validation_rules.is_empty() {
-        return Err(format!("{at}.userValidationRules: {LATER}"));
-    }
-    if !claim_mappings.extra.is_empty() {
-        return Err(format!("{at}.claimMappings.extra: {LATER}"));
-    }
-    if !claim_mappings.uid.expression.is_empty() || claim_mappings.uid.prefix.is_some() {
-        return Err(format!("{at}.claimMappings.uid: {LATER}"));
-    }
-    let username = mapping(&format!("{at}.claimMappings.username"), claim_mappings.username)?;
-    let uid = Some(claim_mappings.uid.claim).filter(|claim| !claim.is_empty());
-    Ok(IssuerConfig {
+    uid.prefix = Some(String::new()).filter(|_| !uid.claim.is_empty());
+    let config = IssuerConfig {
         url: issuer.url,
         discovery_url: issuer.discovery_url,
         ca_bundle: issuer.certificate_authority.filter(|pem| !pem.is_empty()),
         audiences: issuer.audiences,
         algorithms: ALGORITHMS.to_vec(),
-        username: username.ok_or_else(|| {
-            format!("{at}.claimMappings.username: Required value: claim or expression is required")
-        })?,
-        groups: mapping(&format!("{at}.claimMappings.groups"), claim_mappings.groups)?,
-        uid,
+        username,
+        groups: mapping(&format!("{mappings}.groups"), claim_mappings.groups)?,
+        uid: mapping(&format!("{mappings}.uid"), uid)?,
+        extra: extra(&mappings, claim_mappings.extra)?,
         required,
-    })
+        claim_rules,
+        user_rules: user_rules(at, user_validation_rules)?,
+    };
+    check_email(&mappings, &config)?;
+    Ok(config)
 }
 
 /// Reads a file. `own` are the issuers of service-account tokens, which belong to this server alone.
@@ -242,8 +381,10 @@ mod tests {
     fn an_issuer_has_its_claims_and_rules() {
         let read = file(GOOD).unwrap();
         let issuer = &read.issuers[0];
-        assert_eq!(issuer.username, Mapping { claim: "sub".into(), prefix: "a:".into() });
-        assert_eq!((issuer.required["hd"].as_str(), issuer.uid.as_deref()), ("x", Some("id")));
+        let claim =
+            |claim: &str, prefix: &str| Source::Claim(Mapping { claim: claim.into(), prefix: prefix.into() });
+        assert_eq!(issuer.username, claim("sub", "a:"));
+        assert_eq!((issuer.required["hd"].as_str(), issuer.uid.clone()), ("x", Some(claim("id", ""))));
         assert_eq!(read.open, None);
     }
 
@@ -262,8 +403,65 @@ mod tests {
         assert!(refused("https://a", "https://own").contains("disallowed"));
         assert!(refused("[kube]", "[]").contains("audiences: Required"));
         assert!(refused("[kube]", "[kube, other]").contains("audienceMatchPolicy"));
-        assert!(refused("{claim: sub, prefix: 'a:'}", "{expression: claims.sub}").contains("expressions"));
         assert!(refused("{claim: sub, prefix: 'a:'}", "{claim: sub}").contains("prefix: Required"));
         assert!(refused("requiredValue", "wanted").contains("wanted"));
+    }
+
+    #[test]
+    fn expressions_are_compiled_when_the_file_is_read() {
+        let name = |expression: &str| format!("{{expression: \"{expression}\"}}");
+        let of = |rest: &str, expression: &str| {
+            let text = GOOD.replace("{claim: sub, prefix: 'a:'}", &name(expression));
+            file(&format!("{text}{rest}")).map(|read| read.issuers[0].clone())
+        };
+        let made =
+            of("  userValidationRules: [{expression: \"user.username != 'a'\"}]\n", "claims.sub").unwrap();
+        assert!(matches!(made.username, Source::Expression(_)) && made.user_rules.len() == 1);
+        let fault = of("", "claims.sub +").unwrap_err();
+        assert!(
+            fault.starts_with("jwt[0].claimMappings.username.expression: Invalid value: \"claims.sub +\": compilation failed: ERROR: <input>:1:"),
+            "{fault}"
+        );
+        assert!(of("", "user.name").unwrap_err().contains("undeclared reference to 'user'"));
+        assert_eq!(
+            of("  userValidationRules: [{expression: user.username}]\n", "claims.sub").unwrap_err(),
+            "jwt[0].userValidationRules[0].expression: Invalid value: \"user.username\": must evaluate to bool"
+        );
+        let fault =
+            of("  userValidationRules: [{expression: user.name == 'a'}]\n", "claims.sub").unwrap_err();
+        assert!(fault.contains("undefined field 'name'"), "{fault}");
+    }
+
+    #[test]
+    fn an_address_of_mail_is_a_name_only_where_it_is_verified() {
+        let name = |expression: &str| {
+            file(&GOOD.replace("{claim: sub, prefix: 'a:'}", &format!("{{expression: \"{expression}\"}}")))
+        };
+        let fault = name("claims.email").unwrap_err();
+        assert!(fault.contains("claims.email_verified must be used"), "{fault}");
+        name("claims.email_verified ? claims.email : 'nobody'").unwrap();
+        name("claims.?email_verified.orValue(true) ? claims.?email.orValue('a') : 'b'").unwrap();
+        let text = GOOD.replace("{claim: sub, prefix: 'a:'}", "{expression: claims.email}");
+        file(&text.replace("{claim: hd, requiredValue: x}", "{expression: claims.email_verified == true}"))
+            .unwrap();
+    }
+
+    #[test]
+    fn keys_of_what_else_is_told_belong_to_somebody_elses_domain() {
+        let key = |key: &str| {
+            let extra = format!("uid: {{claim: id}}, extra: [{{key: {key}, valueExpression: claims.a}}]");
+            file(&GOOD.replace("uid: {claim: id}", &extra))
+        };
+        key("example.com/tenant").unwrap();
+        for (name, why) in [
+            ("tenant", "domain-prefixed path"),
+            ("Example.com/tenant", "domain-prefixed path"),
+            ("example.com/Tenant", "must be lowercase"),
+            ("x.k8s.io/tenant", "reserved"),
+            ("kubernetes.io/tenant", "reserved"),
+        ] {
+            let fault = key(name).unwrap_err();
+            assert!(fault.contains(why), "{fault}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use super::oidc::IssuerConfig;
 use super::request_header::RequestHeader;
 use super::token::{Issuance, Signer, TokenError};
 use super::token_file::{TokenFile, TokenFileError};
+use crate::reload::WatchedFile;
 use crate::remote::{Remote, RemoteConfig, ServiceResolver, SetupError};
 
 /// How callers are known, beside by certificates of the cluster's own authority and service-account tokens.
@@ -119,22 +120,33 @@ pub fn read(path: &Path) -> Result<String, OptionsError> {
     std::fs::read_to_string(path).map_err(|source| OptionsError::Read { path: path.to_owned(), source })
 }
 
+/// What a configuration file says.
+pub(super) fn parsed(path: &Path, text: &str, own: &[String]) -> Result<Configuration, OptionsError> {
+    configuration::parse(text, own).map_err(|fault| OptionsError::File { path: path.to_owned(), fault })
+}
+
 pub(super) fn token_file(path: &Path, audiences: Vec<String>) -> Result<TokenFile, OptionsError> {
     let tokens = |source| OptionsError::Tokens { path: path.to_owned(), source };
     TokenFile::parse(&read(path)?, audiences).map_err(tokens)
 }
 
 impl AuthenticationOptions {
-    /// Issuers outside, and paths that need no credentials. `own` are this server's issuers.
-    pub(super) fn configuration(&self, own: &[String]) -> Result<Configuration, OptionsError> {
+    /// Issuers outside, and paths that need no credentials; and the file that says so, if it does. `own` are this
+    /// server's issuers.
+    pub(super) fn configuration(
+        &self,
+        own: &[String],
+    ) -> Result<(Configuration, Option<WatchedFile>), OptionsError> {
         let Some(path) = &self.config_file else {
-            return Ok(Configuration { issuers: self.issuer.clone().into_iter().collect(), open: None });
+            let issuers = self.issuer.clone().into_iter().collect();
+            return Ok((Configuration { issuers, open: None }, None));
         };
         if self.issuer.is_some() {
             return Err(OptionsError::Both);
         }
-        let file = |fault| OptionsError::File { path: path.clone(), fault };
-        configuration::parse(&read(path)?, own).map_err(file)
+        let text = read(path)?;
+        let file = WatchedFile::new(path, text.as_bytes());
+        Ok((parsed(path, &text, own)?, Some(file)))
     }
 
     /// The signer of service-account tokens; `own` is the cluster's key.

@@ -7,12 +7,14 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::abac::{Abac, AbacError};
+use super::conditions::Conditions;
+use super::configured::Configured;
 use super::webhook::{FailurePolicy, Webhook, WebhookConfig};
 use super::{Always, Authorizer, Union, node::NodeAuthorizer, rbac::Rbac};
 use crate::remote::{Remote, RemoteConfig, ServiceResolver, SetupError};
 
 /// A kind of authorizer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub enum Mode {
     /// Kubelets, by what their pods need.
     Node,
@@ -149,7 +151,14 @@ struct Section {
     failure_policy: FailurePolicy,
     connection_info: ConnectionInfo,
     #[serde(default)]
-    match_conditions: Vec<serde_json::Value>,
+    match_conditions: Vec<MatchCondition>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct MatchCondition {
+    #[serde(default)]
+    expression: String,
 }
 
 fn yes() -> bool {
@@ -178,16 +187,19 @@ fn time(text: &str, field: &str) -> Result<Duration, String> {
 }
 
 fn webhook(name: &str, section: Section, at: &str) -> Result<Plan, String> {
+    let sources: Vec<String> = section.match_conditions.into_iter().map(|it| it.expression).collect();
+    let conditions = Conditions::compile(&sources, &format!("{at}.matchConditions"))?;
+    let version = section.match_condition_subject_access_review_version.as_str();
+    if !sources.is_empty() && version.is_empty() {
+        return Err(format!(
+            "{at}.matchConditionSubjectAccessReviewVersion: Required value: required if match conditions are specified"
+        ));
+    }
     let at = format!("{at}.webhook");
     if section.subject_access_review_version != "v1" {
         return Err(format!("{at}.subjectAccessReviewVersion: Unsupported value: supported values: \"v1\""));
     }
-    if !section.match_conditions.is_empty() {
-        return Err(format!(
-            "{at}.matchConditions: Forbidden: expressions are not supported by this server yet"
-        ));
-    }
-    if !matches!(section.match_condition_subject_access_review_version.as_str(), "" | "v1") {
+    if !matches!(version, "" | "v1") {
         return Err(format!(
             "{at}.matchConditionSubjectAccessReviewVersion: Unsupported value: supported values: \"v1\""
         ));
@@ -216,6 +228,7 @@ fn webhook(name: &str, section: Section, at: &str) -> Result<Plan, String> {
             section.cache_unauthorized_requests,
         )?,
         failure_policy: section.failure_policy,
+        conditions,
     };
     match (section.connection_info.r#type.as_str(), section.connection_info.kube_config_file) {
         ("KubeConfigFile", Some(kubeconfig)) => Ok(Plan::Webhook { kubeconfig, timeout, config }),
@@ -265,6 +278,7 @@ fn plan(text: &str) -> Result<Vec<Plan>, String> {
 }
 
 /// What authorizers are made from.
+#[derive(Clone)]
 pub struct Parts {
     /// Kubelets'.
     pub nodes: Arc<NodeAuthorizer>,
@@ -290,37 +304,44 @@ impl Parts {
         Ok(Webhook::new(Remote::new(remote, &self.resolver).map_err(wrong)?, config))
     }
 
-    fn of_file(&self, path: &Path) -> Result<Vec<Arc<dyn Authorizer>>, OptionsError> {
-        let plans = plan(&read(path)?);
-        let plans = plans.map_err(|fault| OptionsError::File { path: path.to_owned(), fault })?;
-        let mut all: Vec<Arc<dyn Authorizer>> = Vec::new();
+    /// The authorizers of a file, and which of those that are no webhooks it names.
+    pub(super) fn of_file(&self, path: &Path, text: &str) -> Result<(Union, Vec<Mode>), OptionsError> {
+        let plans = plan(text).map_err(|fault| OptionsError::File { path: path.to_owned(), fault })?;
+        let mut all: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Always)];
+        let mut own = Vec::new();
         for plan in plans {
             all.push(match plan {
-                Plan::Node => self.nodes.clone(),
-                Plan::Rbac => self.rbac.clone(),
+                Plan::Node => {
+                    own.push(Mode::Node);
+                    self.nodes.clone()
+                }
+                Plan::Rbac => {
+                    own.push(Mode::Rbac);
+                    self.rbac.clone()
+                }
                 Plan::Webhook { kubeconfig, timeout, config } => {
                     Arc::new(self.webhook(&kubeconfig, timeout, config)?)
                 }
             });
         }
-        Ok(all)
+        own.sort_unstable();
+        Ok((Union(all), own))
     }
 }
 
 impl AuthorizationOptions {
     /// Makes the authorizers. Administrators and questions of health are always allowed. Must be called in a tokio
     /// runtime.
-    pub fn build(&self, parts: &Parts) -> Result<Union, OptionsError> {
-        let mut all: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Always)];
+    pub(crate) fn build(&self, parts: &Parts) -> Result<Configured, OptionsError> {
         if let Some(path) = &self.config_file {
             if self.policy_file.is_some() || self.webhook_file.is_some() {
                 return Err(OptionsError::Flags(
                     "--authorization-config excludes --authorization-policy-file and --authorization-webhook-config-file",
                 ));
             }
-            all.extend(parts.of_file(path)?);
-            return Ok(Union(all));
+            return Configured::by_file(parts, path, &read(path)?);
         }
+        let mut all: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Always)];
         for mode in &self.modes {
             all.push(match mode {
                 Mode::Node => parts.nodes.clone(),
@@ -342,12 +363,13 @@ impl AuthorizationOptions {
                         authorized_ttl: self.authorized_ttl,
                         unauthorized_ttl: self.unauthorized_ttl,
                         failure_policy: FailurePolicy::NoOpinion,
+                        conditions: Conditions::default(),
                     };
                     Arc::new(parts.webhook(path, Duration::from_secs(30), config)?)
                 }
             });
         }
-        Ok(Union(all))
+        Ok(Configured::fixed(Union(all)))
     }
 }
 
@@ -376,7 +398,9 @@ mod tests {
         assert!(file("{type: RBAC, name: a}, {type: RBAC, name: b}").contains("Duplicate"));
         assert!(file("{type: Webhook, name: a}").contains("webhook: Required value"));
         let conditions = "{type: Webhook, name: a, webhook: {timeout: 3s, subjectAccessReviewVersion: v1, failurePolicy: Deny, connectionInfo: {type: KubeConfigFile, kubeConfigFile: /x}, matchConditions: [{expression: 'true'}]}}";
-        assert!(file(conditions).contains("matchConditions: Forbidden"));
+        assert!(file(conditions).contains("matchConditionSubjectAccessReviewVersion: Required value"));
+        let faulty = conditions.replace("'true'", "'request.user'");
+        assert!(file(&faulty).contains("authorizers[0].matchConditions[0].expression: Invalid value"));
         assert!(file("{type: RBAC, name: a, extra: 1}").contains("extra"));
     }
 }

@@ -7,6 +7,7 @@ use keelson_api::selector::{FieldSelector, LabelSelector};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::conditions::Conditions;
 use super::{Authorizer, Decision, Opinion};
 use crate::expiring_cache::ExpiringCache;
 use crate::identity::Identity;
@@ -41,6 +42,8 @@ pub struct WebhookConfig {
     pub unauthorized_ttl: Duration,
     /// What holds when it cannot be asked.
     pub failure_policy: FailurePolicy,
+    /// It is asked only where all of these hold.
+    pub conditions: Conditions,
 }
 
 /// The authorizer.
@@ -119,8 +122,25 @@ impl Webhook {
         Webhook { remote, config, answers: ExpiringCache::new(REMEMBERED) }
     }
 
+    /// What holds when it cannot be asked.
+    fn failed(&self, errors: Vec<String>) -> Opinion {
+        let decision = match self.config.failure_policy {
+            FailurePolicy::NoOpinion => Decision::NoOpinion,
+            FailurePolicy::Deny => Decision::Deny { reason: String::new() },
+        };
+        Opinion { decision, reason: String::new(), errors }
+    }
+
     async fn ask(&self, who: &Identity, info: &RequestInfo) -> Opinion {
         let spec = question(who, info);
+        match self.config.conditions.hold(&spec) {
+            Ok(true) => {}
+            Ok(false) => return Decision::NoOpinion.into(),
+            Err(errors) => {
+                tracing::warn!(webhook = %self.config.name, ?errors, "the conditions of an authorization webhook could not be evaluated");
+                return self.failed(errors);
+            }
+        }
         let key = spec.to_string();
         if let Some(opinion) = self.answers.get(&key) {
             return opinion;
@@ -141,11 +161,7 @@ impl Webhook {
             }
             Err(error) => {
                 tracing::warn!(webhook = %self.config.name, error, "an authorization webhook could not be asked");
-                let decision = match self.config.failure_policy {
-                    FailurePolicy::NoOpinion => Decision::NoOpinion,
-                    FailurePolicy::Deny => Decision::Deny { reason: String::new() },
-                };
-                Opinion { decision, reason: String::new(), errors: vec![error] }
+                self.failed(vec![error])
             }
         }
     }

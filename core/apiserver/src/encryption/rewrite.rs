@@ -1,42 +1,36 @@
 //! Old objects under a new key: what is not sealed as it would be now is written anew, one object after the other, when
 //! the server starts and when its configuration changes.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use keelson_api::Status;
-use ring::digest;
 use tokio_util::sync::CancellationToken;
 
 use super::{Config, configuration};
 use crate::registry::Registry;
-
-/// How often a file is looked at that may change.
-const LOOK: Duration = Duration::from_secs(60);
+use crate::reload::{ReloadMetrics, WatchedFile};
 
 /// Keeps the store sealed as the configuration says, until it is told to stop.
-pub async fn keep(registry: Arc<Registry>, config: Config, stop: CancellationToken) {
-    let Some(file) = config.file else { return };
-    let mut known = fingerprint(&file).await;
+pub(crate) async fn keep(
+    registry: Arc<Registry>,
+    config: Config,
+    metrics: ReloadMetrics,
+    stop: CancellationToken,
+) {
+    let Some(path) = config.file else { return };
+    let mut file = WatchedFile::new(&path, &tokio::fs::read(&path).await.unwrap_or_default());
+    metrics.holds(&file);
     write_anew(&registry).await;
     if !config.reload {
         return;
     }
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
-        }
-        let found = fingerprint(&file).await;
-        if found == known || found.is_none() {
-            continue;
-        }
-        known = found;
-        match configuration::read(&file) {
+    while file.changed(&stop).await.is_some() {
+        let read = configuration::read(&path);
+        metrics.read_again(&file, read.is_ok());
+        match read {
             Ok(rules) => {
                 registry.encryption().replace(rules);
-                tracing::info!(path = %file.display(), "the encryption configuration was read again");
+                tracing::info!(path = %path.display(), "the encryption configuration was read again");
                 write_anew(&registry).await;
             }
             Err(error) => {
@@ -44,11 +38,6 @@ pub async fn keep(registry: Arc<Registry>, config: Config, stop: CancellationTok
             }
         }
     }
-}
-
-async fn fingerprint(file: &PathBuf) -> Option<Vec<u8>> {
-    let text = tokio::fs::read(file).await.ok()?;
-    Some(digest::digest(&digest::SHA256, &text).as_ref().to_vec())
 }
 
 async fn write_anew(registry: &Registry) {

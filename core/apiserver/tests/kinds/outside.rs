@@ -4,9 +4,12 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::Method;
 use keelson_apiserver::Identity;
-use keelson_apiserver::authentication::oidc::{ALGORITHMS, IssuerConfig, Mapping};
+use keelson_apiserver::authentication::claims::Source;
+use keelson_apiserver::authentication::oidc::IssuerConfig;
 use keelson_apiserver::authentication::token::{Claims, Issuance, Signer};
 use keelson_apiserver::authorization::options::Mode;
+use keelson_apiserver::expression::Expression;
+use keelson_cel::{Declaration, Environment};
 use serde_json::{Value, json};
 
 use crate::harness::Server;
@@ -44,17 +47,13 @@ async fn a_token_of_a_believed_issuer_names_its_user() {
     })
     .await;
     let issuer = url.clone();
+    let claims = Environment::new().variable("claims", Declaration::map(Declaration::dynamic()));
     let server = Server::start_with(move |config| {
+        let name = Expression::compile("'oidc:' + claims.sub", &claims, &[]).unwrap();
         config.authentication.issuer = Some(IssuerConfig {
             url: issuer,
-            discovery_url: None,
-            ca_bundle: None,
             audiences: vec!["kube".into()],
-            algorithms: ALGORITHMS.to_vec(),
-            username: Mapping { claim: "sub".into(), prefix: "oidc:".into() },
-            groups: None,
-            uid: None,
-            required: Default::default(),
+            ..IssuerConfig::named_by(Source::Expression(name))
         });
     })
     .await;
@@ -128,4 +127,31 @@ async fn a_server_that_knows_tokens_and_one_that_knows_rights_are_asked() {
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     let told = server.act(Identity::user("ann", &[]), Method::POST, path, review).await.ok();
     assert_eq!(told["status"], json!({"allowed": true, "reason": "the book says so"}));
+}
+
+#[tokio::test]
+async fn a_webhook_is_asked_for_rights_only_where_its_conditions_hold() {
+    let rights = outside(|_| {
+        let review = async |Json(_): Json<Value>| Json(json!({"status": {"allowed": true}}));
+        Router::new().route("/", post(review))
+    })
+    .await;
+    let server = Server::start_with(move |config| {
+        let dir = config.data_dir.join("rights");
+        std::fs::create_dir(&dir).unwrap();
+        let kubeconfig = kubeconfig(&rights, &dir);
+        let path = dir.join("authorization.yaml");
+        let text = format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers:\n- type: Webhook\n  name: book\n  webhook:\n    timeout: 3s\n    subjectAccessReviewVersion: v1\n    matchConditionSubjectAccessReviewVersion: v1\n    failurePolicy: Deny\n    connectionInfo: {{type: KubeConfigFile, kubeConfigFile: '{}'}}\n    matchConditions:\n    - expression: has(request.resourceAttributes)\n    - expression: request.resourceAttributes.namespace != 'kube-system'\n- {{type: RBAC, name: rbac}}\n",
+            kubeconfig.display()
+        );
+        std::fs::write(&path, text).unwrap();
+        config.authorization.config_file = Some(path);
+    })
+    .await;
+    let ann = || Identity::user("ann", &[]);
+    let secrets = |namespace: &str| format!("/api/v1/namespaces/{namespace}/secrets");
+    server.act(ann(), Method::GET, &secrets("default"), Value::Null).await.ok();
+    server.act(ann(), Method::GET, &secrets("kube-system"), Value::Null).await.fails(403);
+    server.act(ann(), Method::GET, "/metrics", Value::Null).await.fails(403);
 }

@@ -8,7 +8,8 @@ use anyhow::{Context, bail};
 use clap::{ArgAction, Args};
 use jiff::SignedDuration;
 use keelson_apiserver::authentication::AuthenticationOptions;
-use keelson_apiserver::authentication::oidc::{ALGORITHMS, IssuerConfig, Mapping};
+use keelson_apiserver::authentication::claims::{Mapping, Source};
+use keelson_apiserver::authentication::oidc::{ALGORITHMS, IssuerConfig};
 use keelson_apiserver::authentication::request_header::RequestHeader;
 use keelson_apiserver::authentication::token::Issuance;
 
@@ -138,16 +139,16 @@ impl OidcFlags {
             std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
         };
         let groups = self.oidc_groups_claim.clone();
+        let from = |claim: String, prefix: String| Source::Claim(Mapping { claim, prefix });
         Ok(Some(IssuerConfig {
             url: url.clone(),
             discovery_url: None,
             ca_bundle: self.oidc_ca_file.as_ref().map(read).transpose()?,
             audiences: vec![client.clone()],
             algorithms: self.oidc_signing_algs.iter().map(known).collect::<anyhow::Result<_>>()?,
-            username: Mapping { claim: self.oidc_username_claim.clone(), prefix },
-            groups: groups.map(|claim| Mapping { claim, prefix: self.oidc_groups_prefix.clone() }),
-            uid: None,
+            groups: groups.map(|claim| from(claim, self.oidc_groups_prefix.clone())),
             required,
+            ..IssuerConfig::named_by(from(self.oidc_username_claim.clone(), prefix))
         }))
     }
 }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde_json::Value as Json;
 
 use crate::authorization::{Authorizer, Decision};
+use crate::expression::{record, text, texts, user_info};
 use crate::identity::Identity;
 use crate::request_info::RequestInfo;
 
@@ -20,16 +21,10 @@ const QUESTIONS: usize = 256;
 
 /// The `request` of expressions. Its object, its old object and its UID are not among its fields.
 static REQUEST: LazyLock<Arc<Declaration>> = LazyLock::new(|| {
-    let text = || Declaration::of(Type::String);
-    let texts = || Declaration::list(text());
     let three =
         |name: &str, last: &str| record(name, [("group", text()), ("version", text()), (last, text())]);
     let kind = || three("kubernetes.GroupVersionKind", "kind");
     let resource = || three("kubernetes.GroupVersionResource", "resource");
-    let user = record(
-        "kubernetes.UserInfo",
-        [("username", text()), ("uid", text()), ("groups", texts()), ("extra", Declaration::map(texts()))],
-    );
     record(
         "kubernetes.AdmissionRequest",
         [
@@ -42,7 +37,7 @@ static REQUEST: LazyLock<Arc<Declaration>> = LazyLock::new(|| {
             ("name", text()),
             ("namespace", text()),
             ("operation", text()),
-            ("userInfo", user),
+            ("userInfo", user_info()),
             ("dryRun", Declaration::of(Type::Bool)),
             ("options", Declaration::dynamic()),
         ],
@@ -51,8 +46,6 @@ static REQUEST: LazyLock<Arc<Declaration>> = LazyLock::new(|| {
 
 /// The `namespaceObject` of expressions.
 static NAMESPACE: LazyLock<Arc<Declaration>> = LazyLock::new(|| {
-    let text = || Declaration::of(Type::String);
-    let texts = || Declaration::list(text());
     let labels = || Declaration::map(text());
     let (time, number) = (|| Declaration::of(Type::Timestamp), || Declaration::of(Type::Int));
     let metadata = record(
@@ -89,11 +82,6 @@ static NAMESPACE: LazyLock<Arc<Declaration>> = LazyLock::new(|| {
     let spec = record("kubernetes.NamespaceSpec", [("finalizers", texts())]);
     record("kubernetes.Namespace", [("metadata", metadata), ("spec", spec), ("status", status)])
 });
-
-/// An object with these fields.
-pub fn record<const N: usize>(name: &str, fields: [(&str, Arc<Declaration>); N]) -> Arc<Declaration> {
-    Declaration::object(name, fields.map(|(field, declaration)| (field.to_owned(), declaration)))
-}
 
 /// The variables of expressions, with `params` or without.
 pub fn environment(has_params: bool) -> Environment {
