@@ -11,7 +11,7 @@ pub(crate) enum Cost {
     Text(u64),
     /// A walk over the second argument.
     Second,
-    /// A walk over the first argument, which may be a list.
+    /// A walk over the first argument and all that is in it.
     Traverse,
     /// A walk over the shorter of both.
     Compare,
@@ -44,6 +44,21 @@ fn is_text(args: &[Value<'_>]) -> bool {
     matches!(args.first(), Some(Value::String(_) | Value::Bytes(_)))
 }
 
+/// A walk over a value and all that is in it.
+fn traversal(value: &Value<'_>) -> u64 {
+    match value {
+        Value::String(_) | Value::Bytes(_) => value.size() / 10,
+        Value::List(list) => list.iter().fold(0, |sum: u64, item| sum.saturating_add(traversal(&item))),
+        Value::Map(map) => {
+            let entries = map.entries().unwrap_or_default();
+            entries.iter().fold(0, |sum: u64, (key, value)| {
+                sum.saturating_add(traversal(&key.value())).saturating_add(traversal(value))
+            })
+        }
+        _ => 1,
+    }
+}
+
 impl Cost {
     /// What is paid before the function is called.
     pub(crate) fn before(self, args: &[Value<'_>]) -> u64 {
@@ -52,8 +67,7 @@ impl Cost {
             Cost::Fixed(cost) => cost,
             Cost::Text(times) => tenth(first.saturating_mul(times)).max(1),
             Cost::Second => tenth(second),
-            Cost::Traverse if is_text(args) => tenth(first),
-            Cost::Traverse => first,
+            Cost::Traverse => args.first().map_or(0, traversal),
             Cost::Compare => tenth(first.min(second)).max(1),
             Cost::Join if is_text(args) => tenth(first.saturating_add(second)),
             Cost::Join => 1,

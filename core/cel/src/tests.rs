@@ -269,6 +269,25 @@ fn an_expensive_evaluation_is_ended() {
 }
 
 #[test]
+fn a_walk_over_a_list_costs_as_much_as_what_is_in_it() {
+    let cost = |source: &str, object: &Json| {
+        let environment = Environment::new().variable("object", Declaration::dynamic());
+        let program = compile(source, &environment).unwrap();
+        let runs =
+            |limit| program.evaluate(&[("object", Value::dynamic(object))], &Budget::new(limit)).is_ok();
+        (0..10_000).find(|limit| runs(*limit)).unwrap()
+    };
+    // The variable and its field cost one each.
+    assert_eq!(cost("object.list.max()", &json!({"list": [1, 2, 3]})), 2 + 3);
+    assert_eq!(
+        cost("object.list.indexOf('a')", &json!({"list": ["x".repeat(100), "y".repeat(59)]})),
+        2 + 10 + 5
+    );
+    assert_eq!(cost("object.list.isSorted()", &json!({"list": ["a", "b"]})), 2);
+    assert_eq!(cost("object.text.indexOf('a')", &json!({"text": "x".repeat(59)})), 2 + 5);
+}
+
+#[test]
 fn objects_and_patches_are_made() {
     let made = run("Object{spec: Object.spec{replicas: 3, ?none: optional.none()}}").unwrap();
     assert_eq!(made, json!({"spec": {"replicas": 3}}));

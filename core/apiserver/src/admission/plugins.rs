@@ -143,16 +143,18 @@ fn make(
         "MutatingAdmissionPolicy" => Arc::new(MutatingPolicies::new(
             Policies::new(&parts.cache),
             Arc::clone(&parts.authorizer),
-            PolicyMetrics::new(&parts.metrics)?,
+            PolicyMetrics::mutating(&parts.metrics)?,
         )),
         "MutatingAdmissionWebhook" => Arc::new(MutatingWebhooks::new(
             hooks("mutatingwebhookconfigurations"),
             Arc::clone(&parts.authorizer),
             Arc::clone(&parts.webhooks),
         )),
-        "ValidatingAdmissionPolicy" => {
-            Arc::new(ValidatingPolicies::new(Policies::new(&parts.cache), Arc::clone(&parts.authorizer)))
-        }
+        "ValidatingAdmissionPolicy" => Arc::new(ValidatingPolicies::new(
+            Policies::new(&parts.cache),
+            Arc::clone(&parts.authorizer),
+            PolicyMetrics::validating(&parts.metrics)?,
+        )),
         "ValidatingAdmissionWebhook" => Arc::new(ValidatingWebhooks::new(
             hooks("validatingwebhookconfigurations"),
             Arc::clone(&parts.authorizer),

@@ -104,7 +104,9 @@ async fn a_patch_is_applied_unless_its_test_fails() {
 
 #[tokio::test]
 async fn what_cannot_be_changed_is_denied_or_ignored_as_the_policy_says() {
-    let server = Server::start().await;
+    let metrics = keelson_metrics::Registry::default();
+    let counted = metrics.clone();
+    let server = Server::start_with(move |config| config.metrics = counted).await;
     let by = |name: &str| format!("policy '{name}' with binding '{name}-binding' denied request: ");
     for (name, expression, why) in [
         (
@@ -134,6 +136,9 @@ async fn what_cannot_be_changed_is_denied_or_ignored_as_the_policy_says() {
         server.merge(&path, json!({"spec": {"failurePolicy": "Ignore"}})).await.ok();
         server.post(&format!("{PODS}?dryRun=All"), pod("a")).await.ok();
     }
+    let metrics = metrics.expose(keelson_metrics::Format::Text);
+    let counted = "apiserver_mutating_admission_policy_check_total{error_type=\"invalid_error\",policy=\"missing\",policy_binding=\"missing-binding\"} 2";
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 #[tokio::test]

@@ -194,7 +194,7 @@ impl MutatingPolicies {
                 OUT_OF_BUDGET => Failure::OutOfBudget,
                 _ => Failure::Invalid,
             });
-            self.metrics.count(&policy.name, &binding.name, failure, began.elapsed());
+            self.metrics.mutated(&policy.name, &binding.name, failure, began.elapsed());
             match outcome {
                 Ok(changed) if changed == sight.object => {}
                 Ok(changed) => {

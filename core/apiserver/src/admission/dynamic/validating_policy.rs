@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use keelson_api::{Object, Status};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use super::expression::{Facts, Questions};
 use super::invocations::{Invocation, invocations, namespace_object};
 use super::is_spared;
+use super::metrics::{Failure, PolicyMetrics};
 use super::policies::{Binding, Policies};
 use super::request::{Seen, View};
 use crate::admission::{Admission, Attributes};
@@ -31,12 +33,16 @@ const MESSAGE_BYTES: usize = 5 << 10;
 pub struct ValidatingPolicies {
     policies: Policies<Validations>,
     authorizer: Arc<dyn Authorizer>,
+    metrics: PolicyMetrics,
 }
 
 /// A refusal: its reason (empty for `Invalid`) and text.
 struct Denial {
     reason: String,
     message: String,
+    /// How the expression failed, if it did.
+    failure: Option<Failure>,
+    took: Duration,
 }
 
 /// What the evaluation with one parameter gave.
@@ -45,14 +51,33 @@ struct Outcome {
     /// What does not hold, by the place of the validation.
     failed: Vec<(usize, Denial)>,
     annotations: Vec<(String, String)>,
+    /// Failures that the policy ignores.
+    ignored: Vec<(Failure, Duration)>,
     /// Annotations that could not be evaluated.
     faults: Vec<String>,
 }
 
 impl ValidatingPolicies {
     /// The plugin over these policies; expressions ask the authorizer.
-    pub fn new(policies: Policies<Validations>, authorizer: Arc<dyn Authorizer>) -> Self {
-        ValidatingPolicies { policies, authorizer }
+    pub fn new(
+        policies: Policies<Validations>,
+        authorizer: Arc<dyn Authorizer>,
+        metrics: PolicyMetrics,
+    ) -> Self {
+        ValidatingPolicies { policies, authorizer, metrics }
+    }
+
+    /// Counts what follows from what does not hold.
+    fn count(&self, policy: &Policy, binding: &Binding, outcome: &Outcome) {
+        for (failure, took) in &outcome.ignored {
+            self.metrics.enforced(&policy.name, &binding.name, Some(*failure), "allow", *took);
+        }
+        for (_, denial) in &outcome.failed {
+            for action in &binding.actions {
+                let action = action.to_ascii_lowercase();
+                self.metrics.enforced(&policy.name, &binding.name, denial.failure, &action, denial.took);
+            }
+        }
     }
 
     async fn evaluate(
@@ -72,13 +97,18 @@ impl ValidatingPolicies {
 
 fn outcome(policy: &Policy, rules: &Validations, facts: &Facts<'_>) -> Result<Outcome, Box<Check>> {
     let mut outcome = Outcome::default();
-    let fault = |message: String| Denial { reason: String::new(), message };
+    let fault = |message: String, failure: Failure, took: Duration| Denial {
+        reason: String::new(),
+        message,
+        failure: Some(failure),
+        took,
+    };
     match rules.conditions.hold(facts)? {
         Ok(true) => {}
         Ok(false) => return Ok(outcome),
         Err(why) => {
             if !policy.ignores_failure {
-                outcome.failed.push((0, fault(why)));
+                outcome.failed.push((0, fault(why, Failure::Invalid, Duration::ZERO)));
             }
             return Ok(outcome);
         }
@@ -87,19 +117,28 @@ fn outcome(policy: &Policy, rules: &Validations, facts: &Facts<'_>) -> Result<Ou
     let variables = rules.variables.values(facts.values(), &budget);
     let values = variables.bindings();
     for (place, validation) in rules.validations.iter().enumerate() {
+        let began = Instant::now();
         match validation.program.evaluate(&values, &budget) {
             Ok(value) if value.is_true() => {}
             Ok(_) => {
+                let took = began.elapsed();
                 let message = message(validation, &values, &budget)?;
-                outcome.failed.push((place, Denial { reason: validation.reason.clone(), message }));
+                let reason = validation.reason.clone();
+                outcome.failed.push((place, Denial { reason, message, failure: None, took }));
             }
             Err(EvalError::Undecided(check)) => return Err(check),
-            Err(_) if policy.ignores_failure => {}
             Err(error) => {
-                let source = validation.source.trim();
-                outcome
-                    .failed
-                    .push((place, fault(format!("expression '{source}' resulted in error: {error}"))));
+                let failure = match error {
+                    EvalError::Budget => Failure::OutOfBudget,
+                    _ => Failure::Invalid,
+                };
+                if policy.ignores_failure {
+                    outcome.ignored.push((failure, began.elapsed()));
+                } else {
+                    let source = validation.source.trim();
+                    let text = format!("expression '{source}' resulted in error: {error}");
+                    outcome.failed.push((place, fault(text, failure, began.elapsed())));
+                }
             }
         }
     }
@@ -286,6 +325,7 @@ impl Admission for ValidatingPolicies {
             };
             let outcome = self.evaluate(policy, rules, &facts).await?;
             verdict.take(attributes, policy, binding, &outcome);
+            self.count(policy, binding, &outcome);
             for (key, value) in outcome.annotations {
                 let values = annotations.entry((&policy.name, key)).or_default();
                 if !values.contains(&value) {
