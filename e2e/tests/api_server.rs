@@ -245,6 +245,22 @@ fn a_typing_error_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn what_is_asked_in_another_form_is_understood_or_refused_with_its_reason() {
+    let server = Server::start().unwrap();
+    // As clients write it that encode every part of a path.
+    let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode";
+    assert!(server.kubectl(&["get", "--raw", role]).unwrap().contains("\"system:node\""));
+    let text = server.kubectl_fails(&["get", "--raw", "/api/v1/namespaces?timeout=soon"]).unwrap();
+    assert!(text.contains("invalid timeout specified in the request URL"), "{text}");
+    server.kubectl(&["create", "configmap", "a", "--from-literal=k=v"]).unwrap();
+    let test = r#"[{"op": "test", "path": "/data/k", "value": "w"}]"#;
+    let text = server.kubectl_fails(&["patch", "cm", "a", "--type=json", "-p", test]).unwrap();
+    assert!(text.contains("The request is invalid: patch: "), "{text}");
+    let text = server.kubectl_fails(&["patch", "cm", "a", "-p", r#"{"metadata": {"name": "b"}}"#]).unwrap();
+    assert!(text.contains("metadata.name: Invalid value: \"b\": field is immutable"), "{text}");
+}
+
+#[test]
 fn who_has_no_certificate_may_only_ask_whether_the_server_is_well() {
     let server = Server::start().unwrap();
     let anonymous = |path: &str, more: &[&str]| {

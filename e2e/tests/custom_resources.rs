@@ -156,3 +156,40 @@ fn kinds_and_objects_are_there_again_after_a_crash() {
     let server = server.kill_and_restart().unwrap();
     assert_eq!(server.kubectl(&["get", "ct", "-o", "name"]).unwrap(), "crontab.stable.example.com/mine\n");
 }
+
+#[test]
+fn a_definition_that_cannot_be_is_refused_with_every_reason() {
+    let server = Server::start().unwrap();
+    let broken = DEFINITION
+        .replace("specReplicasPath: .spec.", "specReplicasPath: .status.")
+        .replace("type: integer, jsonPath: .spec.replicas", "type: count, jsonPath: spec.replicas")
+        .replace("minimum: 1, default: 1", "minimum: 1, default: 0")
+        .replace("image: {type: string}", "image: {type: string}\n              tags: {type: array, x-kubernetes-list-type: set, items: {type: object}}");
+    let text = server.kubectl_with(&["apply", "-f", "-"], &broken).unwrap_err().to_string();
+    for why in [
+        "spec.validation.openAPIV3Schema.properties[spec].properties[tags].items.x-kubernetes-map-type: Invalid value: null: must be atomic as item of a list with x-kubernetes-list-type=set",
+        "spec.validation.openAPIV3Schema.properties[spec].properties[replicas].default: Invalid value: 0",
+        "spec.subresources.scale.specReplicasPath: Invalid value: \".status.replicas\": should be a json path under .spec",
+        "spec.additionalPrinterColumns[1].type: Invalid value: \"count\": must be one of boolean,date,integer,number,string",
+        "spec.additionalPrinterColumns[1].JSONPath: Invalid value: \"spec.replicas\": must be a simple json path starting with .",
+    ] {
+        assert!(text.contains(why), "{why}\n{text}");
+    }
+}
+
+#[test]
+fn a_group_of_the_community_shows_its_approval() {
+    let server = Server::start().unwrap();
+    let protected = DEFINITION.replace("stable.example.com", "stable.k8s.io");
+    let text = server.kubectl_with(&["apply", "-f", "-"], &protected).unwrap_err().to_string();
+    assert!(text.contains("protected groups must have approval annotation"), "{text}");
+    let approved = protected.replace(
+        "metadata: {name: crontabs.stable.k8s.io}",
+        "metadata: {name: crontabs.stable.k8s.io, annotations: {api-approved.kubernetes.io: \"unapproved, a test\"}}",
+    );
+    server.kubectl_with(&["apply", "-f", "-"], &approved).unwrap();
+    let fields =
+        r#"jsonpath={.status.conditions[?(@.type=="KubernetesAPIApprovalPolicyConformant")].reason}"#;
+    let reason = server.kubectl(&["get", "crd", "crontabs.stable.k8s.io", "-o", fields]).unwrap();
+    assert_eq!(reason, "UnapprovedAnnotation");
+}

@@ -21,6 +21,7 @@ mod last_applied;
 mod managed_fields;
 mod merge;
 mod prune;
+mod reconcile;
 mod server_side;
 mod shape;
 mod structural;
@@ -44,6 +45,8 @@ pub struct Write<'a> {
     pub subresource: &'a str,
     /// Whether the resource has a status that is written through its own subresource alone.
     pub has_status: bool,
+    /// Whether the record may have been written by another schema than those of today.
+    pub schema_changes: bool,
     /// The schemas of the kind in all its versions.
     pub schemas: &'a Schemas<'a>,
     /// When.

@@ -28,6 +28,7 @@ pub mod convert;
 pub mod custom_resource;
 pub mod defaults;
 pub mod document;
+pub mod duration;
 pub mod flow_control;
 pub mod kinds;
 pub mod limits;

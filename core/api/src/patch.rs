@@ -4,6 +4,8 @@ pub mod json;
 pub mod merge;
 pub mod strategic;
 
+use serde_json::json;
+
 /// Why a patch cannot be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum PatchError {
@@ -48,11 +50,14 @@ impl PatchError {
         match self {
             Self::Malformed(_) => Status::bad_request(self.to_string()),
             Self::TooManyOperations { .. } | Self::TooLargeCopy { .. } => Status::too_large(self.to_string()),
-            Self::Unprocessable(text) | Self::TestFailed(text) => Status::new(
-                422,
-                "Invalid",
-                format!("the server rejected our request due to an error in our request: {text}"),
-            ),
+            Self::Unprocessable(text) | Self::TestFailed(text) => {
+                let message = "the server rejected our request due to an error in our request";
+                let mut status = Status::new(422, "Invalid", message);
+                // Upstream leaves it at that; why is told beside it.
+                let cause = json!({"reason": "FieldValueInvalid", "field": "patch", "message": text});
+                status.details = json!({ "causes": [cause] });
+                status
+            }
             Self::UnsupportedMediaType => Status::new(415, "UnsupportedMediaType", self.to_string()),
         }
     }

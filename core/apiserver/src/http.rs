@@ -18,12 +18,13 @@ use crate::authorization::{Authorizer, Decision};
 use crate::custom_resources::{Settled, is_definitions};
 use crate::flow_control::{self, FlowControl};
 use crate::identity::Identity;
-use crate::insight::Insight;
+use crate::insight::{self, Insight};
 use crate::kubelet_proxy::KubeletProxy;
 use crate::proxy::Proxy;
 use crate::registry::{self, Registry, Target, WriteOptions};
 use crate::request_info::RequestInfo;
 use negotiation::Endpoint;
+use sent::Sent;
 
 mod apply;
 pub mod body;
@@ -38,6 +39,7 @@ pub mod objects;
 pub mod openapi;
 pub mod patch;
 pub mod reviews;
+mod sent;
 mod streams;
 pub mod table;
 mod tokens;
@@ -123,6 +125,7 @@ pub fn handle(
             Arc::clone(remarks)
         });
         let failed = negotiation::failure(request.headers(), &info);
+        let limit = insight::time_limit(&info, state.request_timeout);
         let audited = match &state.audit {
             Some(audit) => {
                 let catalog = state.registry.catalog();
@@ -132,9 +135,9 @@ pub fn handle(
             None => Ok(None),
         };
         let (record, outcome) = match audited {
-            Ok(None) => (None, call.run(&state, serve(&state, identity, info, request, failed)).await),
+            Ok(None) => (None, call.run(&state, limit, serve(&state, identity, info, request, failed)).await),
             Ok(Some(record)) => {
-                let serve = call.run(&state, serve(&state, identity, info, request, failed));
+                let serve = call.run(&state, limit, serve(&state, identity, info, request, failed));
                 let outcome = Box::pin(record.watch_over(serve)).await;
                 (Some(record), outcome)
             }
@@ -144,6 +147,7 @@ pub fn handle(
             Ok(response) => response,
             Err(status) => encoding::finish(Failure(status).into_response(), failed).await,
         };
+        response.headers_mut().entry(header::CACHE_CONTROL).or_insert(NOT_KEPT);
         let mut asking = std::time::Duration::ZERO;
         if let Some(remarks) = remarks {
             remarks.write_to(response.headers_mut());
@@ -155,6 +159,9 @@ pub fn handle(
         state.insight.end(call, response, asking)
     })
 }
+
+/// What was answered to one who may see it is kept for nobody else.
+const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-cache, private");
 
 /// Whether a request goes through admission, so that there is a place for remarks about it.
 fn is_admitted(info: &RequestInfo) -> bool {
@@ -268,7 +275,8 @@ async fn serve_in_turn(
         let wanted = negotiation::wanted(request.headers(), &info, Endpoint::Document)?;
         let (parts, content) = request.into_parts();
         let raw = body::read(content).await?;
-        let asked = body::object(body::value(&parts.headers, &raw)?, &kind)?;
+        let remarks: Arc<Remarks> = parts.extensions.get().cloned().unwrap_or_default();
+        let asked = Sent { headers: &parts.headers, raw: &raw }.document(&info, &kind, &remarks)?;
         let (token, warnings) = tokens::create(state, &identity, &info, asked).await?;
         let mut response = json(StatusCode::CREATED, &token);
         crate::admission::remarks::warn(response.headers_mut(), &warnings);

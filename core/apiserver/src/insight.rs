@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, Request};
 use http_body::Body as _;
 use keelson_metrics::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, RegistryError};
 
-use keelson_api::Status;
+use keelson_api::{Status, duration};
 
 use crate::authorization::Decision;
 use crate::flow_control::Waited;
@@ -297,10 +297,11 @@ impl Insight {
 }
 
 impl Call {
-    /// Serves the request: in its trace, and not longer than a request may take.
+    /// Serves the request: in its trace, and not longer than its [`time_limit`].
     pub async fn run(
         &self,
         state: &ApiState,
+        limit: Result<Duration, Status>,
         serve: impl Future<Output = Result<Response, Status>>,
     ) -> Result<Response, Status> {
         let serve = self.trace.within(serve);
@@ -308,7 +309,7 @@ impl Call {
             return serve.await;
         }
         // The time is looked at only when the answer is not there at once.
-        match tokio::time::timeout(state.request_timeout, serve).await {
+        match tokio::time::timeout(limit?, serve).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 let status = Status::timeout("Timeout: request did not complete within the allotted timeout");
@@ -317,6 +318,18 @@ impl Call {
             }
         }
     }
+}
+
+/// How long a request may take: what its client asks for, if that is shorter than what the server allows. An error is
+/// the refusal of what is no span of time.
+pub fn time_limit(info: &RequestInfo, most: Duration) -> Result<Duration, Status> {
+    let Some(text) = info.parameter("timeout").filter(|text| !text.is_empty()) else { return Ok(most) };
+    let Some(asked) = duration::parse(text) else {
+        let why = duration::fault(text);
+        return Err(Status::bad_request(format!("invalid timeout specified in the request URL - {why}")));
+    };
+    let asked = u64::try_from(asked).ok().filter(|asked| *asked > 0).map(Duration::from_nanos);
+    Ok(asked.map_or(most, |asked| asked.min(most)))
 }
 
 /// The classes of users that are told apart; anything finer would let callers choose the number of metrics.

@@ -147,9 +147,9 @@ impl Proxy {
         let (prefix, rest) = location::split(&whole, segments);
         let query = request.uri().query().map(str::to_owned);
         let kind = info.resource.trim_end_matches('s');
-        let segment = info.name.as_deref().and_then(location::decoded);
+        let segment = info.name.as_deref();
         let segment = segment.ok_or_else(|| Status::bad_request(format!("invalid {kind} request")))?;
-        let asked = Named::parse(kind, &segment)?;
+        let asked = Named::parse(kind, segment)?;
         let place = match (info.resource.as_str(), info.namespace.as_deref()) {
             ("nodes", _) => place_on(registry, &asked).await?,
             (resource, namespace) => {

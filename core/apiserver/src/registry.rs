@@ -210,7 +210,7 @@ impl Registry {
         if object.resource_version().is_some_and(|version| !version.is_empty()) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        let generated = strategy::take_name(&mut object, &mut target)?;
+        let generated = strategy::take_name(&mut object, &mut target, |target| self.find(target).is_some())?;
         object.set_gvk(&gvk);
         object.set_uid(&uuid::Uuid::new_v4().to_string());
         let now = Timestamp::now();
@@ -281,6 +281,7 @@ impl Registry {
                     format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {own}");
                 return Err(Status::conflict(&resource, &target.name, &detail));
             }
+            strategy::check_identity(target, &object, &live)?;
             if self.settle(target, &live, &mut object, options).await? == Settled::Unchanged
                 && !self.is_stale(target)
             {
@@ -490,6 +491,7 @@ fn track(
         subresource: &target.subresource,
         has_status: target.resource.subresource("status").is_some(),
         schemas: &find,
+        schema_changes: target.resource.custom.as_ref().is_some_and(|custom| !custom.uniform),
         now,
     };
     let Some(served) = options.served.as_ref().filter(|served| **served != object.gvk()) else {

@@ -35,11 +35,15 @@ pub struct RequestInfo {
 }
 
 impl RequestInfo {
-    /// Reads a request line.
+    /// Reads a request line. The path may be percent-encoded, in which case a slash may be too; of a parameter that is
+    /// repeated the first one counts.
     pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Self {
-        let query: BTreeMap<String, String> = query
-            .map(|query| form_urlencoded::parse(query.as_bytes()).into_owned().collect())
-            .unwrap_or_default();
+        let mut parameters = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned() {
+            parameters.entry(name).or_insert(value);
+        }
+        let query = parameters;
+        let path = &*percent_encoding::percent_decode_str(path).decode_utf8_lossy();
         let mut info = RequestInfo {
             verb: method.as_str().to_ascii_lowercase(),
             path: path.to_owned(),
@@ -181,6 +185,23 @@ mod tests {
             parse(Method::DELETE, "/api/v1/namespaces/a/pods", None),
             expected("deletecollection", "pods", "a", "-", "")
         );
+    }
+
+    #[test]
+    fn what_is_encoded_in_a_path_is_decoded_once() {
+        let path = "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode%2541";
+        assert_eq!(
+            parse(Method::GET, path, None),
+            expected("get", "clusterroles", "-", "system:node%41", "")
+        );
+        let path = "/api/v1/namespaces/a/pods%2fb";
+        assert_eq!(parse(Method::GET, path, None), expected("get", "pods", "a", "b", ""));
+    }
+
+    #[test]
+    fn of_a_repeated_parameter_the_first_counts() {
+        let info = RequestInfo::parse(&Method::GET, "/api/v1/pods", Some("limit=1&limit=2&watch=0&watch=1"));
+        assert_eq!((info.parameter("limit"), info.verb.as_str()), (Some("1"), "list"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::quantity::Quantity;
 use crate::types::Type;
 
 pub(crate) use compare::{compare, equal};
-pub(crate) use json::{duration_text, parse_duration, parse_timestamp, read};
+pub(crate) use json::{duration_text, parse_timestamp, read};
 
 /// A value.
 #[derive(Clone, Debug)]

@@ -238,6 +238,15 @@ impl Entries {
         self.0.iter_mut()
     }
 
+    /// Changes the fields of entries that were read as a whole; the function says whether it did.
+    pub(super) fn change_fields(&mut self, mut change: impl FnMut(&ManagerKey, &mut FieldSet) -> bool) {
+        for entry in &mut self.0 {
+            if change(&entry.key, &mut entry.fields) {
+                entry.original = None;
+            }
+        }
+    }
+
     /// Keeps the entries for which a function says so; it may change them.
     pub(super) fn retain(&mut self, keep: impl FnMut(&mut Entry) -> bool) {
         self.0.retain_mut(keep);

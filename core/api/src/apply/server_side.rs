@@ -9,6 +9,7 @@ use super::field_set::FieldSet;
 use super::managed_fields::{Entries, Entry, ManagerKey, Operation};
 use super::merge::merge_fields;
 use super::prune::{fields, prune};
+use super::reconcile::reconcile;
 use super::shape::applied_set;
 use super::versions::{Versions, converted};
 use super::{last_applied, track};
@@ -120,6 +121,7 @@ pub fn apply(
         Some(live) => Entries::decode(live.managed_fields()).unwrap_or_default(),
         None => Entries::default(),
     };
+    reconcile(&mut entries, config.kind(), write);
     let time = format_time(write.now);
     if let Some(live) = live.filter(|_| entries.is_empty()) {
         let key = ManagerKey {

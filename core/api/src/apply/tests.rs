@@ -8,7 +8,7 @@ fn builtin(gvk: &GroupVersionKind) -> Option<Arc<Schema>> {
 
 fn write<'a>(manager: &'a str, seconds: i64) -> Write<'a> {
     let now = Timestamp::from_second(1_700_000_000 + seconds).unwrap();
-    Write { manager, subresource: "", has_status: true, schemas: &builtin, now }
+    Write { manager, subresource: "", has_status: true, schema_changes: false, schemas: &builtin, now }
 }
 
 fn object(value: Value) -> Object {
@@ -412,4 +412,35 @@ fn a_quantity_may_be_a_number_and_a_claim_template_has_no_owner_of_its_own() {
         error.ends_with(".env[name=\"E\"].value: expected string, got &value.valueUnstructured{Value:1}"),
         "{error}"
     );
+}
+
+#[test]
+fn who_had_items_of_a_list_that_is_one_value_by_now_has_the_list() {
+    let schema = |kind: &str| {
+        let list = json!({"type": "array", "x-kubernetes-list-type": kind, "items": {"type": "string"}});
+        Schema::from_crd(&json!({"type": "object", "properties": {"tags": list}})).unwrap()
+    };
+    let (sets, whole) = (schema("set"), schema("atomic"));
+    let before = |_: &GroupVersionKind| Some(Arc::clone(&sets));
+    let now = |_: &GroupVersionKind| Some(Arc::clone(&whole));
+    let tags = |tags: Value| {
+        object(json!({"apiVersion": "x.io/v1", "kind": "Foo", "metadata": {"name": "a"}, "tags": tags}))
+    };
+    let then = Write { schemas: &before, ..write("one", 0) };
+    let first = apply(None, &tags(json!(["a"])), false, &then).unwrap();
+    let then = Write { manager: "two", ..then };
+    let first = apply(Some(&first), &tags(json!(["b"])), false, &then).unwrap();
+    assert_eq!(first.get(&["tags"]), Some(&json!(["a", "b"])));
+    assert_eq!(fields_of(&first, "one"), &json!({"f:tags": {"v:\"a\"": {}}}));
+    let later = Write { schemas: &now, schema_changes: true, ..write("two", 1) };
+    let error = apply(Some(&first), &tags(json!(["c"])), false, &later).unwrap_err();
+    assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"one\": .tags");
+    let forced = apply(Some(&first), &tags(json!(["c"])), true, &later).unwrap();
+    assert_eq!(forced.get(&["tags"]), Some(&json!(["c"])));
+    assert!(!has_manager(&forced, "one"));
+    // Any other write takes the whole too.
+    let mut new = tags(json!(["d"]));
+    track(Some(&first), &mut new, &Write { manager: "three", ..later });
+    assert!(!has_manager(&new, "one") && !has_manager(&new, "two"));
+    assert_eq!(fields_of(&new, "three"), &json!({"f:tags": {}}));
 }

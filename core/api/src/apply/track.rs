@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::Write;
 use super::compare::{all_objects, compare_objects};
 use super::managed_fields::{Entries, ManagerKey, Operation};
+use super::reconcile::reconcile;
 use super::versions::Versions;
 use crate::object::{Object, format_time};
 
@@ -41,12 +42,14 @@ pub fn track(live: Option<&Object>, new: &mut Object, write: &Write<'_>) {
     let mut versions = Versions::new(write, Some(live), new, changes);
     let entries = match own {
         Some(own) => Ok(own),
+        None if write.schema_changes => Entries::decode(&kept()),
         None => Entries::take(kept(), |key, fields| match versions.comparison(&key.api_version) {
             Some(changes) => changes.sets().any(|set| set.touches(fields)),
             None => true,
         }),
     };
     let Ok(mut entries) = entries else { return };
+    reconcile(&mut entries, new.kind(), write);
     if !is_same {
         entries.retain(|entry| match versions.comparison(&entry.key.api_version) {
             Some(changes) => {

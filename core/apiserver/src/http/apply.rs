@@ -55,6 +55,7 @@ pub(super) async fn serve(
             subresource: &target.subresource,
             has_status: resource.subresource("status").is_some(),
             schemas: &find,
+            schema_changes: resource.custom.as_ref().is_some_and(|custom| !custom.uniform),
             now: Timestamp::now(),
         };
         let mut object =

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
 use keelson_api::document::MAX_DEPTH;
-use keelson_api::{GroupVersionKind, Object, Status};
+use keelson_api::{GroupVersionKind, Object, Schema, Status};
 use serde_json::Value;
 
 use crate::registry::MAX_OBJECT_BYTES;
@@ -67,18 +67,53 @@ pub fn object(value: Value, expected: &GroupVersionKind) -> Result<Object, Statu
         return Err(Status::bad_request(format!("exceeded max depth of {MAX_DEPTH}")));
     }
     let mut object = Object::from_value(value).map_err(|error| Status::bad_request(error.to_string()))?;
-    let refused = |what: &str, own: &str, expected: &str| {
+    check_kind(&object, expected)?;
+    object.set_gvk(expected);
+    Ok(object)
+}
+
+/// Refuses a document of another kind or version than is expected; what it does not say is taken to be that.
+fn check_kind(object: &Object, expected: &GroupVersionKind) -> Result<(), Status> {
+    let text =
+        |own: &str, otherwise: &str| if own.is_empty() { otherwise.to_owned() } else { own.to_owned() };
+    let api_version = text(object.api_version(), &expected.api_version());
+    let own = GroupVersionKind::from_api_version(&api_version, &text(object.kind(), &expected.kind));
+    if own == *expected {
+        return Ok(());
+    }
+    let is_known = |kind: &GroupVersionKind| Schema::builtin(kind).is_some();
+    let mismatch = |what: &str, own: &str, expected: &str| {
         Status::bad_request(format!(
             "the {what} in the data ({own}) does not match the expected {what} ({expected})"
         ))
     };
-    let api_version = expected.api_version();
-    if !object.api_version().is_empty() && object.api_version() != api_version {
-        return Err(refused("API version", object.api_version(), &api_version));
+    Err(match (is_known(expected), is_known(&own), own.kind == expected.kind) {
+        (true, false, _) => Status::bad_request(format!(
+            "no kind {:?} is registered for version {:?} in scheme {SCHEME:?}",
+            own.kind,
+            own.api_version()
+        )),
+        (true, true, false) => {
+            let (kind, version) = (&own.kind, &own.version);
+            Status::bad_request(format!(
+                "{kind} in version {version:?} cannot be handled as a {}: converting ({version}.{kind}) to ({}.{}): unknown conversion",
+                expected.kind,
+                package(&expected.group),
+                expected.kind
+            ))
+        }
+        (_, _, true) => mismatch("API version", &own.api_version(), &expected.api_version()),
+        (false, _, false) => mismatch("kind", &own.kind, &expected.kind),
+    })
+}
+
+/// Where upstream's kinds are registered, which its refusals name.
+const SCHEME: &str = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30";
+
+/// The Go package of a group's own form.
+fn package(group: &str) -> &str {
+    match group.split('.').next() {
+        Some("") | None => "core",
+        Some(first) => first,
     }
-    if !object.kind().is_empty() && object.kind() != expected.kind {
-        return Err(refused("kind", object.kind(), &expected.kind));
-    }
-    object.set_gvk(expected);
-    Ok(object)
 }

@@ -5,6 +5,7 @@ use keelson_api::Status;
 
 use super::body;
 use crate::registry::delete::DeleteOptions;
+use crate::registry::list::options::parse_number as number;
 use crate::request_info::{RequestInfo, is_on};
 
 /// Reads the options of a deletion. Where there is a body, the query says nothing.
@@ -28,10 +29,7 @@ fn of_body(headers: &HeaderMap, raw: &[u8]) -> Result<DeleteOptions, Status> {
 fn of_query(info: &RequestInfo) -> Result<DeleteOptions, Status> {
     let mut options = DeleteOptions::default();
     if let Some(text) = info.parameter("gracePeriodSeconds").filter(|text| !text.is_empty()) {
-        let seconds = text.parse().map_err(|_| {
-            Status::bad_request(format!("invalid gracePeriodSeconds: {text:?} is not a number"))
-        })?;
-        options.grace_period_seconds = Some(seconds);
+        options.grace_period_seconds = Some(number(text)?);
     }
     options.propagation_policy = info.parameter("propagationPolicy").map(str::to_owned);
     options.orphan_dependents = info.parameter("orphanDependents").map(is_on);

@@ -85,8 +85,8 @@ impl<'a> Text<'a> {
 
 /// The fault of a document that its kind's decoder would find. Of a custom resource only metadata is decoded: the rest
 /// is validated.
-fn decode_error(schema: &Schema, document: &Value, resource: &ResourceInfo) -> Option<String> {
-    if resource.custom.is_none() {
+fn decode_error(schema: &Schema, document: &Value, is_custom: bool) -> Option<String> {
+    if !is_custom {
         return schema.decode_error(document);
     }
     schema.field("metadata")?.decode_error(document.get("metadata")?)
@@ -107,6 +107,14 @@ pub(super) fn warn(remarks: &Remarks, faults: &[String]) {
     }
 }
 
+/// A kind that a document is to be of.
+struct Kind<'a> {
+    schema: Arc<Schema>,
+    name: &'a str,
+    version: &'a str,
+    is_custom: bool,
+}
+
 /// Looks for unknown and duplicate fields as is asked, and takes unknown ones out.
 pub(super) fn check(
     info: &RequestInfo,
@@ -116,17 +124,42 @@ pub(super) fn check(
     remarks: &Remarks,
 ) -> Result<(), Status> {
     let Some(schema) = resource.schema() else { return Ok(()) };
+    let is_custom = resource.custom.is_some();
+    let kind = Kind { schema, name: &resource.kind, version: &resource.version, is_custom };
+    check_as(info, object, text, &kind, remarks)
+}
+
+/// Looks so at a document that a subresource takes, such as a Scale.
+pub(super) fn check_document(
+    info: &RequestInfo,
+    object: &mut Object,
+    text: Text<'_>,
+    kind: &GroupVersionKind,
+    remarks: &Remarks,
+) -> Result<(), Status> {
+    let Some(schema) = Schema::builtin(kind) else { return Ok(()) };
+    let kind = Kind { schema, name: &kind.kind, version: &kind.version, is_custom: false };
+    check_as(info, object, text, &kind, remarks)
+}
+
+fn check_as(
+    info: &RequestInfo,
+    object: &mut Object,
+    text: Text<'_>,
+    kind: &Kind<'_>,
+    remarks: &Remarks,
+) -> Result<(), Status> {
+    let Kind { schema, name, version, is_custom } = kind;
     let directive = Directive::of(info)?;
     let mut document = Value::Object(std::mem::take(&mut object.0));
     let refused = |why: &str| {
-        let (kind, version) = (&resource.kind, &resource.version);
-        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+        Status::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {why}"))
     };
-    if let Some(why) = decode_error(&schema, &document, resource) {
+    if let Some(why) = decode_error(schema, &document, *is_custom) {
         return Err(refused(&why));
     }
     if directive != Directive::Ignore {
-        let faults = text.faults(&schema, &document, resource.custom.is_some());
+        let faults = text.faults(schema, &document, *is_custom);
         if directive == Directive::Strict && !faults.is_empty() {
             return Err(refused(&strict(&faults)));
         }
@@ -160,6 +193,13 @@ fn operations() -> &'static Schema {
     })
 }
 
+/// The kind of what is patched.
+#[derive(Clone, Copy)]
+pub(super) struct PatchedKind<'a> {
+    pub(super) schema: Option<&'a Schema>,
+    pub(super) is_custom: bool,
+}
+
 /// Looks at what a patch has made of an object, as [`check`] does. `said` is what was remarked about the patch;
 /// `shown` is how a refusal shows it.
 pub(super) fn check_patched(
@@ -167,17 +207,17 @@ pub(super) fn check_patched(
     object: &mut Object,
     said: &[String],
     shown: impl FnOnce(&Value) -> String,
-    resource: &ResourceInfo,
+    kind: PatchedKind<'_>,
     remarks: &Remarks,
 ) -> Result<(), Status> {
-    let Some(schema) = resource.schema() else { return Ok(()) };
+    let PatchedKind { schema: Some(schema), is_custom } = kind else { return Ok(()) };
     let directive = Directive::of(info)?;
     let mut document = Value::Object(std::mem::take(&mut object.0));
     let refused = |document: &Value, why: String| {
         let fault = FieldError::invalid("patch", shown(document), why);
         Status::invalid(&GroupVersionKind::new("", "", ""), "", &[fault])
     };
-    if let Some(why) = decode_error(&schema, &document, resource) {
+    if let Some(why) = decode_error(schema, &document, is_custom) {
         return Err(refused(&document, why));
     }
     if directive != Directive::Ignore {

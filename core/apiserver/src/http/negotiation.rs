@@ -178,10 +178,22 @@ pub fn wanted(headers: &HeaderMap, info: &RequestInfo, endpoint: Endpoint) -> Re
             Media::ALL.into_iter().find(|media| clause.takes(*media) && endpoint.gives(form, *media))
         {
             pretty |= clause.parameter("pretty") == Some("1");
+            if form == Form::Table {
+                check_table(info)?;
+            }
             return Ok(Wanted { form, media, pretty });
         }
     }
     Err(endpoint.refusal())
+}
+
+fn check_table(info: &RequestInfo) -> Result<(), Status> {
+    match info.parameter("includeObject") {
+        None | Some("" | "Metadata" | "Object" | "None") => Ok(()),
+        Some(other) => Err(Status::bad_request(format!(
+            "includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
+        ))),
+    }
 }
 
 /// The encoding of a Status about a request that failed: JSON, if the client takes nothing that there is.

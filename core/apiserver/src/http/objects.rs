@@ -5,17 +5,19 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
-use keelson_api::{GroupVersionKind, Object, ResourceInfo, Status, convert, protobuf, validation};
+use keelson_api::{Object, ResourceInfo, Status, convert, protobuf, validation};
 use serde_json::{Value, json as document};
 
 use super::field_validation::{self, Text};
 use super::negotiation::{Endpoint, Form, Media, Wanted, wanted};
+use super::sent::{Sent, check_name};
 use super::{
     ApiState, authorize, body, delete_options, encoding, json, method_not_allowed, patch, table, target,
     watch, write_options,
 };
+use crate::admission::Remarks;
 use crate::admission::remarks::warn;
 use crate::cache::{self, Cached};
 use crate::custom_resources::creations;
@@ -138,14 +140,14 @@ async fn write(
         options.remarks = Arc::clone(remarks);
     }
     let target = target(&info, state.registry.stored(&resource)?);
+    let sent = Sent { headers: &parts.headers, raw: &raw };
     let written = match info.verb.as_str() {
-        "create" => {
-            let sent = Sent { headers: &parts.headers, raw: &raw };
-            create(state, &info, &resource, target, sent, &options).await?
-        }
+        "create" => create(state, &info, &resource, target, sent, &options).await?,
         "update" => {
-            if info.subresource == "scale" {
-                let scale = scale_object(&parts.headers, &raw)?;
+            if let Some(subresource) = resource.subresource("scale").filter(|it| it.name == info.subresource)
+            {
+                let scale = sent.document(&info, &subresource.kind, &options.remarks)?;
+                check_name(&scale, &target)?;
                 let scale = state.registry.set_scale(&target, &scale, &options).await?;
                 return Ok(json(StatusCode::OK, &scale));
             }
@@ -153,14 +155,7 @@ async fn write(
             let text = Text::of(&parts.headers, &raw);
             field_validation::check(&info, &mut object, text, &resource, &options.remarks)?;
             convert::convert(&mut object, &convert::storage_kind(&target.resource));
-            if object.name().is_some_and(|name| name != target.name) {
-                let text = format!(
-                    "the name of the object ({}) does not match the name on the URL ({})",
-                    object.name().unwrap_or_default(),
-                    target.name
-                );
-                return Err(Status::bad_request(text));
-            }
+            check_name(&object, &target)?;
             if info.subresource == "finalize" {
                 state.registry.finalize(&target, &object, &options).await?
             } else if replace::creates(&target) && state.registry.find(&target).is_none() {
@@ -213,17 +208,6 @@ async fn write(
     one(&info, &resource, code, bytes, form)
 }
 
-/// Reads a Scale.
-pub(super) fn scale_object(headers: &HeaderMap, raw: &[u8]) -> Result<Object, Status> {
-    Object::from_value(body::value(headers, raw)?).map_err(|error| Status::bad_request(error.to_string()))
-}
-
-/// What a writer has sent.
-struct Sent<'a> {
-    headers: &'a HeaderMap,
-    raw: &'a [u8],
-}
-
 async fn create(
     state: &ApiState,
     info: &RequestInfo,
@@ -232,15 +216,9 @@ async fn create(
     sent: Sent<'_>,
     options: &WriteOptions,
 ) -> Result<Written, Status> {
-    let value = body::value(sent.headers, sent.raw)?;
-    if matches!(info.subresource.as_str(), "binding" | "eviction") {
-        let mut kind = GroupVersionKind::new("", "v1", "Binding");
-        if info.subresource == "eviction" {
-            // Old clients speak the version of before.
-            let is_old = value["apiVersion"] == "policy/v1beta1";
-            kind = GroupVersionKind::new("policy", if is_old { "v1beta1" } else { "v1" }, "Eviction");
-        }
-        let object = body::object(value, &kind)?;
+    let subresource = resource.subresource(&info.subresource);
+    if let Some(subresource) = subresource.filter(|it| matches!(it.name.as_str(), "binding" | "eviction")) {
+        let object = sent.document(info, &subresource.kind, &options.remarks)?;
         if info.subresource == "binding" {
             state.registry.bind(&target, object, options).await?;
         } else {
@@ -252,7 +230,7 @@ async fn create(
     if !info.subresource.is_empty() || info.name.is_some() {
         return Err(method_not_allowed(&target.resource, info));
     }
-    let mut object = body::object(value, &resource.gvk())?;
+    let mut object = body::object(body::value(sent.headers, sent.raw)?, &resource.gvk())?;
     let text = Text::of(sent.headers, sent.raw);
     field_validation::check(info, &mut object, text, resource, &options.remarks)?;
     let errors = validation::validate_served(&resource.gvk(), &object);
@@ -276,7 +254,8 @@ pub(super) async fn bind(
     }
     let (parts, content) = request.into_parts();
     let raw = body::read(content).await?;
-    let binding = body::object(body::value(&parts.headers, &raw)?, &resource.gvk())?;
+    let remarks: Arc<Remarks> = parts.extensions.get().cloned().unwrap_or_default();
+    let binding = Sent { headers: &parts.headers, raw: &raw }.document(&info, &resource.gvk(), &remarks)?;
     let catalog = state.registry.catalog();
     let pods = catalog.find("", "v1", "pods").cloned().ok_or_else(Status::path_not_found)?;
     let name = binding.name().unwrap_or_default().to_owned();
@@ -287,9 +266,7 @@ pub(super) async fn bind(
         ..info
     };
     let mut options = write_options(&info, &pods, identity, &parts.headers)?;
-    if let Some(remarks) = parts.extensions.get() {
-        options.remarks = Arc::clone(remarks);
-    }
+    options.remarks = remarks;
     state.registry.bind(&target(&info, pods), binding, &options).await?;
     let status = document!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
     Ok(json(StatusCode::CREATED, &status))

@@ -1,10 +1,11 @@
 //! The four patch formats.
 
 use http::HeaderMap;
-use keelson_api::{Object, ResourceInfo, Schema, Status, convert, patch};
+use keelson_api::{ResourceInfo, Schema, Status, convert, patch};
 use serde_json::Value;
 
-use super::{ApiState, apply, body, field_validation};
+use super::field_validation::{self, PatchedKind};
+use super::{ApiState, apply, body};
 use crate::registry::{Target, WriteOptions, Written};
 use crate::request_info::RequestInfo;
 
@@ -48,22 +49,26 @@ pub(super) async fn serve(
     }
     let document: Value =
         body::json(raw).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-    if info.subresource == "scale" {
-        let mut scale = state.registry.scale(target).await?;
-        change(&format, &mut scale, &document, None)?;
-        let scale = Object::from_value(scale).map_err(|error| Status::bad_request(error.to_string()))?;
-        return state.registry.set_scale(target, &scale, options).await.map(Patched::Scale);
-    }
-    let gvk = resource.gvk();
-    let schema = resource.schema();
-    let stored = convert::storage_kind(&target.resource);
-    let names_revision = names_revision(&document);
     let said = field_validation::patch_faults(info, &format, raw)?;
     // A strategic patch is decoded without a text in between: then it is the patch that a refusal shows.
     let shown = |patched: &Value| match format.as_str() {
         "application/strategic-merge-patch+json" => field_validation::go_text(&document),
         _ => patched.to_string(),
     };
+    if let Some(subresource) = resource.subresource("scale").filter(|it| it.name == info.subresource) {
+        let mut scale = state.registry.scale(target).await?;
+        change(&format, &mut scale, &document, None)?;
+        let mut scale = body::object(scale, &subresource.kind)?;
+        let schema = Schema::builtin(&subresource.kind);
+        let kind = PatchedKind { schema: schema.as_deref(), is_custom: false };
+        field_validation::check_patched(info, &mut scale, &said, shown, kind, &options.remarks)?;
+        return state.registry.set_scale(target, &scale, options).await.map(Patched::Scale);
+    }
+    let gvk = resource.gvk();
+    let schema = resource.schema();
+    let stored = convert::storage_kind(&target.resource);
+    let names_revision = names_revision(&document);
+    let kind = PatchedKind { schema: schema.as_deref(), is_custom };
     let written = state
         .registry
         .update(target, options, |live| {
@@ -72,7 +77,7 @@ pub(super) async fn serve(
             let mut value = object.into_value();
             change(&format, &mut value, &document, schema.as_deref())?;
             let mut object = body::object(value, &gvk)?;
-            field_validation::check_patched(info, &mut object, &said, shown, resource, &options.remarks)?;
+            field_validation::check_patched(info, &mut object, &said, shown, kind, &options.remarks)?;
             convert::convert(&mut object, &stored);
             if !names_revision {
                 object.set_resource_version(None);

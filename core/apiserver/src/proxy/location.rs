@@ -65,21 +65,6 @@ pub(crate) fn split(path: &str, segments: usize) -> (&str, &str) {
     (path, "")
 }
 
-/// Text with its percent-encoded parts decoded; `None` if it is not UTF-8 then.
-pub(crate) fn decoded(segment: &str) -> Option<String> {
-    let (mut out, mut bytes) = (Vec::with_capacity(segment.len()), segment.bytes());
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-        let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
-        out.push(u8::try_from(high * 16 + low).ok()?);
-    }
-    String::from_utf8(out).ok()
-}
-
 /// Whether the proxy may go to an address: none of this machine, of its link, or of a group.
 pub(crate) fn is_proxyable(address: IpAddr) -> bool {
     let is_link_local = match address {
@@ -179,8 +164,6 @@ mod tests {
         assert_eq!(split(path, 5), ("/api/v1/nodes/n/proxy", "//a/%2e%2e/b/"));
         assert_eq!(split("/api/v1/nodes/n/proxy", 5), ("/api/v1/nodes/n/proxy", ""));
         assert_eq!(split("/api/v1/nodes/n/proxy/", 5), ("/api/v1/nodes/n/proxy", "/"));
-        assert_eq!(decoded("https%3Aa%3a443").as_deref(), Some("https:a:443"));
-        assert_eq!(decoded("%zz"), None);
     }
 
     #[test]

@@ -59,6 +59,7 @@ impl Registry {
                 manager: &options.manager,
                 subresource: &target.subresource,
                 has_status: true,
+                schema_changes: target.resource.custom.as_ref().is_some_and(|custom| !custom.uniform),
                 schemas: &find,
                 now: Timestamp::now(),
             };

@@ -1,5 +1,6 @@
 //! Where resources differ: what a writer may not set, and what is kept from the live object.
 
+use keelson_api::validation::FieldError;
 use keelson_api::{Object, ResourceInfo, Status};
 use serde_json::Value;
 
@@ -20,8 +21,16 @@ pub const ORPHAN: &str = "orphan";
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const MAX_GENERATED: usize = 63;
 
-/// Brings name and namespace of object and path together. `true` where the name was generated.
-pub(super) fn take_name(object: &mut Object, target: &mut Target) -> Result<bool, Status> {
+/// How many names are generated for an object at most, where others have them already.
+const NAMES: usize = 8;
+
+/// Brings name and namespace of object and path together. `true` where the name was generated, if possible as one that
+/// is not taken.
+pub(super) fn take_name(
+    object: &mut Object,
+    target: &mut Target,
+    is_taken: impl Fn(&Target) -> bool,
+) -> Result<bool, Status> {
     let own = object.name().unwrap_or_default().to_owned();
     let mut generated = false;
     if !target.name.is_empty() && !own.is_empty() && own != target.name {
@@ -35,8 +44,13 @@ pub(super) fn take_name(object: &mut Object, target: &mut Target) -> Result<bool
     if target.name.is_empty()
         && let Some(prefix) = object.generate_name().filter(|prefix| !prefix.is_empty())
     {
-        target.name = generate(prefix);
         generated = true;
+        for _ in 0..NAMES {
+            target.name = generate(prefix);
+            if !is_taken(target) {
+                break;
+            }
+        }
     }
     object.set_name(&target.name.clone());
     match (&target.namespace, object.namespace().filter(|namespace| !namespace.is_empty())) {
@@ -48,6 +62,37 @@ pub(super) fn take_name(object: &mut Object, target: &mut Target) -> Result<bool
         _ => object.set_namespace(target.namespace.clone().as_deref()),
     }
     Ok(generated)
+}
+
+/// An update leaves an object's name and namespace, and begins no deletion.
+pub(super) fn check_identity(target: &Target, object: &Object, live: &Object) -> Result<(), Status> {
+    let is_other = |own: Option<&str>, wanted: Option<&str>| {
+        own.filter(|own| !own.is_empty()).is_some_and(|own| wanted.is_some_and(|wanted| wanted != own))
+    };
+    if is_other(object.namespace(), target.namespace.as_deref()) {
+        let text = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(text));
+    }
+    let mut faults = Vec::new();
+    let mut fixed = |field: &str, value: Value| {
+        faults.push(FieldError::invalid(format!("metadata.{field}"), value, "field is immutable"));
+    };
+    if is_other(object.name(), Some(&target.name)) {
+        fixed("name", object.name().unwrap_or_default().into());
+    }
+    if live.deletion_timestamp().is_none() {
+        let begun = ["deletionTimestamp", "deletionGracePeriodSeconds"];
+        for (field, value) in begun.iter().filter_map(|field| Some((field, object.metadata()?.get(*field)?)))
+        {
+            if !value.is_null() {
+                fixed(field, value.clone());
+            }
+        }
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(&target.resource.gvk(), &target.name, &faults))
 }
 
 fn generate(prefix: &str) -> String {

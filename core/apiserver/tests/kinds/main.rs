@@ -31,6 +31,7 @@ mod pod_rules;
 mod pods;
 mod policies;
 mod protobuf;
+mod protocol;
 mod proxying;
 mod roles;
 mod services;

@@ -184,7 +184,7 @@ impl Checker<'_> {
             _ => None,
         };
         let is_faulty = match name {
-            "duration" => text(0).is_some_and(|text| crate::value::parse_duration(&text).is_none()),
+            "duration" => text(0).is_some_and(|text| keelson_api::duration::parse(&text).is_none()),
             "timestamp" => text(0).is_some_and(|text| crate::value::parse_timestamp(&text).is_none()),
             "matches" => text(1).is_some_and(|text| functions::regex(&text).is_err()),
             _ => false,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{Arguments, Outcome};
 use crate::error::EvalError;
-use crate::value::{Opaque, Value, duration_text, parse_duration, parse_timestamp};
+use crate::value::{Opaque, Value, duration_text, parse_timestamp};
 
 const INT: EvalError = EvalError::Overflow("integer");
 const UINT: EvalError = EvalError::Overflow("unsigned integer");
@@ -129,7 +129,7 @@ pub(super) fn duration<'a>(args: Arguments<'a, '_>) -> Outcome<'a> {
     match args {
         [value @ Value::Duration(_)] => Ok(value.clone()),
         [Value::Int(it)] => Ok(Value::Duration(*it)),
-        [Value::String(text)] => parse_duration(text.as_str())
+        [Value::String(text)] => keelson_api::duration::parse(text.as_str())
             .map(Value::Duration)
             .ok_or_else(|| unreadable(text.as_str(), "duration")),
         _ => Err(EvalError::NoSuchOverload),

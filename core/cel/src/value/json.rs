@@ -51,7 +51,7 @@ fn text<'a>(text: &'a str, ty: &Type) -> Value<'a> {
     let read = match ty {
         Type::Bytes => STANDARD.decode(text).ok().map(|bytes| Value::Bytes(bytes.into())),
         Type::Timestamp => parse_timestamp(text).map(Value::Timestamp),
-        Type::Duration => parse_duration(text).map(Value::Duration),
+        Type::Duration => keelson_api::duration::parse(text).map(Value::Duration),
         _ => None,
     };
     read.unwrap_or(Value::String(Text::Borrowed(text)))
@@ -66,51 +66,6 @@ pub(crate) fn parse_timestamp(text: &str) -> Option<Timestamp> {
     }
     let is_complete = text.as_bytes().get(10).is_some_and(|byte| matches!(byte, b'T' | b't'));
     text.parse().ok().filter(|_| is_complete)
-}
-
-/// A span of time such as `1h30m`, in nanoseconds.
-#[allow(clippy::cast_possible_truncation)]
-pub(crate) fn parse_duration(text: &str) -> Option<i64> {
-    let (sign, mut rest) = match text.as_bytes().first()? {
-        b'-' => (-1, &text[1..]),
-        b'+' => (1, &text[1..]),
-        _ => (1, text),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    let mut total: i128 = 0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|it: char| !(it.is_ascii_digit() || it == '.'))?;
-        let (amount, tail) = rest.split_at(end);
-        let end = tail.find(|it: char| it.is_ascii_digit() || it == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(end);
-        let unit: i128 = match unit {
-            "ns" => 1,
-            "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        let (whole, fraction) = amount.split_once('.').unwrap_or((amount, ""));
-        if whole.is_empty() && fraction.is_empty() || whole.len() > 19 || fraction.contains('.') {
-            return None;
-        }
-        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-        total = total.checked_add(whole.checked_mul(unit)?)?;
-        let fraction = &fraction[..fraction.len().min(15)];
-        if !fraction.is_empty() {
-            let scale = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
-            total += fraction.parse::<i128>().ok()? * unit / scale;
-        }
-        rest = tail;
-    }
-    i64::try_from(total * sign).ok()
 }
 
 /// A span of time as Go writes it, but in seconds alone: `5400s`.

@@ -95,7 +95,11 @@ impl Token {
 
 /// A number of a query, as upstream's decoder of parameters reads it.
 fn number(info: &RequestInfo, name: &str) -> Result<i64, Status> {
-    let Some(text) = info.parameter(name).filter(|text| !text.is_empty()) else { return Ok(0) };
+    info.parameter(name).filter(|text| !text.is_empty()).map_or(Ok(0), parse_number)
+}
+
+/// A number, or its refusal as upstream words it.
+pub(crate) fn parse_number(text: &str) -> Result<i64, Status> {
     text.parse().map_err(|error: std::num::ParseIntError| {
         let why = match error.kind() {
             std::num::IntErrorKind::PosOverflow | std::num::IntErrorKind::NegOverflow => "value out of range",
