@@ -5,12 +5,14 @@
 //! - [`validation`]: what a definition may not say; [`defaults`](mod@defaults): what is filled in.
 //! - [`conversion`]: between versions, by a webhook.
 //! - [`columns`], [`json_path`]: what kubectl prints of an object.
+//! - [`formats`]: which formats of texts mean nothing.
 //! - [`scale`]: where an object has its number of replicas.
 
 pub mod columns;
 pub mod conversion;
 pub mod defaults;
 pub mod definition;
+pub mod formats;
 pub mod json_path;
 pub mod names;
 pub mod scale;

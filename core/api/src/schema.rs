@@ -19,6 +19,7 @@ pub use builtin::definitions;
 pub use constraints::{Constraints, Pattern, PatternError};
 pub use crd::CrdSchemaError;
 pub use faults::{json_faults, yaml_faults};
+pub use format::is_recognized as is_recognized_format;
 
 use crate::kinds::GroupVersionKind;
 

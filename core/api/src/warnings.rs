@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use crate::custom_resource;
 use crate::kinds::{GroupVersionKind, ResourceInfo};
 use crate::object::Object;
 use crate::quantity::Quantity;
@@ -49,6 +50,9 @@ pub fn of(gvk: &GroupVersionKind, new: &Object, old: Option<&Object>) -> Vec<Str
     let mut found = Vec::new();
     if old.is_some_and(|old| old.get(&["spec"]) == new.get(&["spec"])) {
         return found;
+    }
+    if custom_resource::is_definition(gvk) {
+        return custom_resource::formats::warnings(new, old);
     }
     let place: &[&str] = match (gvk.group.as_str(), gvk.kind.as_str()) {
         ("", "Pod") => &[],

@@ -36,6 +36,12 @@ impl Taken {
     }
 }
 
+/// The status of a new definition: nothing is known of it but the version in which it stores.
+pub fn begin(definition: &mut Object) {
+    definition.0.insert("status".to_owned(), super::defaults::empty_status());
+    store_version(definition);
+}
+
 /// One condition's state: its status, reason and message.
 struct Outcome {
     status: bool,

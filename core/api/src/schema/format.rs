@@ -36,6 +36,41 @@ pub(super) fn fault(format: &str, kind: SchemaType, value: &Value, path: &str) -
     }
 }
 
+/// Whether a format of texts is one that upstream knows.
+pub fn is_recognized(format: &str) -> bool {
+    RECOGNIZED.contains(&format)
+}
+
+const RECOGNIZED: [&str; 27] = [
+    "bsonobjectid",
+    "byte",
+    "cidr",
+    "creditcard",
+    "date",
+    "date-time",
+    "datetime",
+    "duration",
+    "email",
+    "hexcolor",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "k8s-long-name",
+    "k8s-short-name",
+    "mac",
+    "password",
+    "rgbcolor",
+    "ssn",
+    "uri",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
+];
+
 fn has_format(format: &str, text: &str) -> bool {
     match format {
         "date-time" | "datetime" => text.contains(['T', 't']) && text.parse::<jiff::Timestamp>().is_ok(),

@@ -29,10 +29,12 @@ pub(crate) fn check(
     if !custom_resource::is_definition(gvk) || !errors.is_empty() {
         return;
     }
-    if live.is_some_and(|live| live.get(&["spec", "versions"]) == object.get(&["spec", "versions"])) {
-        return;
-    }
+    let accepted: Vec<&Value> =
+        live.into_iter().flat_map(definition::schemas).map(|(_, schema)| schema).collect();
     for (path, schema) in definition::schemas(object) {
+        if accepted.contains(&schema) {
+            continue;
+        }
         errors.extend(Rules::compile(schema, &path).1);
     }
 }

@@ -1,11 +1,13 @@
 //! Where resources differ: what a writer may not set, and what is kept from the live object.
 
+use keelson_api::custom_resource::names;
 use keelson_api::validation::FieldError;
 use keelson_api::{Object, ResourceInfo, Status};
 use serde_json::Value;
 
 use self::generation::Counts;
 use super::Target;
+use crate::custom_resources;
 
 mod generation;
 mod job;
@@ -124,6 +126,9 @@ pub(crate) fn before_create(resource: &ResourceInfo, object: &mut Object) {
     }
     if is(resource, "batch", "jobs") {
         job::before_create(object);
+    }
+    if custom_resources::is_definitions(resource) {
+        names::begin(object);
     }
     object.set_generation((generation::counts(resource) != Counts::Nothing).then_some(1));
     let phase = match (resource.group.as_str(), resource.plural.as_str()) {

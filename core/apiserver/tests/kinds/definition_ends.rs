@@ -130,3 +130,18 @@ async fn a_stored_version_may_go_once_its_status_says_that_nothing_is_stored_in_
     server.get(SHIRTS).await.fails(404);
     server.get(&SHIRTS.replace("/v1/", "/v2/")).await.ok();
 }
+
+#[tokio::test]
+async fn a_format_that_means_nothing_is_remarked_and_a_definition_has_a_status_at_once() {
+    let server = Server::start().await;
+    let mut definition = shirts();
+    let fields = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    fields["size"]["format"] = "inches".into();
+    let request = http::Request::post(DEFINITIONS).header("content-type", "application/json");
+    let body = kube::client::Body::from(definition.to_string().into_bytes());
+    let response = server.api.administrator().send(request.body(body).unwrap()).await.unwrap();
+    assert_eq!(response.headers()["warning"], "299 - \"unrecognized format \\\"inches\\\"\"");
+    let bytes = response.into_body().collect_bytes().await.unwrap();
+    let created: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(created["status"]["storedVersions"], json!(["v1"]));
+}
