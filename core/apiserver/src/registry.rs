@@ -450,6 +450,9 @@ impl Registry {
             Err(error @ (StoreError::Unavailable { .. } | StoreError::Closed)) => {
                 Err(WriteFailure::Status(Status::unavailable(error.to_string())))
             }
+            Err(error @ StoreError::OutcomeUnknown { .. }) => {
+                Err(WriteFailure::Status(Status::new(504, "Timeout", error.to_string())))
+            }
             Err(error @ StoreError::Refused(Refusal::Malformed)) => {
                 Err(WriteFailure::Status(Status::internal(error)))
             }

@@ -7,25 +7,32 @@
 //! | [`event`] | what a change looks like to an [`Observer`] |
 //! | [`engine`] | the pure state machine: writes in, outcomes and events out |
 //! | [`snapshot`] | a consistent, immutable view at one revision |
+//! | `disk` | files, real or simulated |
 //! | `checkpoint` | the applied state in sled, saved as what has changed |
 //! | [`log`] | the durable point: checksummed frames in preallocated segments |
 //! | [`store`] | the [`Store`] trait that the API server is written against |
 //! | [`raft_store`] | the durable store: the engine behind a Raft log, with snapshots |
+//! | [`members`] | the members of a store, and changes of them |
 //! | [`memory`] | the engine without a log, for embedding and for tests |
 //!
 //! **Invariant:** a write is answered only after the observer has seen its event, so a reader that was told of
 //! a revision can always find it.
 
 mod checkpoint;
+mod disk;
 pub mod engine;
 pub mod entry;
 pub mod event;
 pub mod key;
 pub mod log;
+pub mod members;
 pub mod memory;
+mod metrics;
 mod raft;
 pub mod raft_store;
 pub mod revision;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod snapshot;
 pub mod store;
 pub mod write;
@@ -35,7 +42,9 @@ pub use engine::Engine;
 pub use entry::{Entry, Value};
 pub use event::{Event, EventKind, Observer};
 pub use key::{InvalidKey, Key};
+pub use members::{MemberId, MemberStatus, Members, MembersError, Role};
 pub use memory::MemoryStore;
+pub use raft::member::InvalidMember;
 pub use raft::snapshot_file::SnapshotError;
 pub use raft_store::{OpenError, RaftStore};
 pub use revision::Revision;

@@ -10,13 +10,14 @@
 //! One writer at a time, and a disk that keeps what `fdatasync` acknowledged.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::disk::{Disk, RealDisk};
 use frame::Frame;
 use segment::{Ending, Segment};
 
@@ -158,7 +159,7 @@ impl LogError {
 #[derive(Debug)]
 pub struct Log {
     config: Config,
-    dir: File,
+    disk: Arc<dyn Disk>,
     sealed: VecDeque<Sealed>,
     active: Segment,
     spare: Option<Segment>,
@@ -208,9 +209,13 @@ fn last_purged<'a>(records: impl IntoIterator<Item = &'a Record>) -> Option<u64>
 impl Log {
     /// Opens the log, or makes an empty one, and reads it whole.
     pub fn open(config: Config) -> Result<(Log, Contents), LogError> {
-        fs::create_dir_all(&config.dir).map_err(LogError::io("create the folder", &config.dir))?;
-        let dir = File::open(&config.dir).map_err(LogError::io("open the folder", &config.dir))?;
-        let paths = segment::list(&config.dir)?;
+        Log::open_on(RealDisk::shared(), config)
+    }
+
+    /// Opens the log on a disk.
+    pub(crate) fn open_on(disk: Arc<dyn Disk>, config: Config) -> Result<(Log, Contents), LogError> {
+        disk.create_dir_all(&config.dir).map_err(LogError::io("create the folder", &config.dir))?;
+        let paths = segment::list(&*disk, &config.dir)?;
         let mut contents = Contents::default();
         let mut purged = None;
         let mut sealed = VecDeque::new();
@@ -218,14 +223,14 @@ impl Log {
         let count = paths.len();
         // The newest segment says what was purged: entries before that need not be gathered.
         let unneeded = match paths.last() {
-            Some(newest) => Log::records(newest, None, Ending::MayBeTorn)?
+            Some(newest) => Log::records(&*disk, newest, None, Ending::MayBeTorn)?
                 .and_then(|(_, records)| last_purged(records.iter().flatten())),
             None => None,
         };
         for (place, path) in paths.into_iter().enumerate() {
             let ending = if place + 1 == count { Ending::MayBeTorn } else { Ending::Whole };
             let expected = active.as_ref().map(|(segment, _)| segment.next_sequence());
-            let Some((segment, groups)) = Log::records(&path, expected, ending)? else { continue };
+            let Some((segment, groups)) = Log::records(&*disk, &path, expected, ending)? else { continue };
             let last = last_index(groups.iter().flatten());
             purged = purged.max(last_purged(groups.iter().flatten()));
             for record in groups.into_iter().flatten() {
@@ -237,12 +242,12 @@ impl Log {
         }
         let (active, active_last) = match active {
             Some(found) => found,
-            None => (Segment::create(&config.dir, &dir, 1, config.segment_bytes)?, None),
+            None => (Segment::create(&*disk, &config.dir, 1, config.segment_bytes)?, None),
         };
         let slots = contents.slots.clone();
         let log = Log {
             config,
-            dir,
+            disk,
             sealed,
             active,
             spare: None,
@@ -260,7 +265,9 @@ impl Log {
         let mut contents = Contents::default();
         let paths = self.sealed.iter().map(|sealed| sealed.path.as_path()).chain([self.active.path()]);
         for path in paths {
-            let Some((_, groups)) = Log::records(path, None, Ending::MayBeTorn)? else { continue };
+            let Some((_, groups)) = Log::records(&*self.disk, path, None, Ending::MayBeTorn)? else {
+                continue;
+            };
             for record in groups.into_iter().flatten() {
                 if !matches!(record, Record::Purge { .. }) {
                     contents.apply(record, None);
@@ -292,7 +299,7 @@ impl Log {
         }
         self.spare = None;
         let size = self.config.segment_bytes.max(wanted);
-        self.spare = Some(Segment::prepare(&self.config.dir, size)?);
+        self.spare = Some(Segment::prepare(&*self.disk, &self.config.dir, size)?);
         Ok(())
     }
 
@@ -346,7 +353,7 @@ impl Log {
                 break;
             }
             // A file that cannot be removed now is found again at the next opening, where it does no harm.
-            if let Err(error) = fs::remove_file(&oldest.path) {
+            if let Err(error) = self.disk.remove(&oldest.path) {
                 tracing::warn!(path = %oldest.path.display(), %error, "a purged segment could not be removed");
             }
             self.sealed.pop_front();
@@ -357,11 +364,11 @@ impl Log {
         let head = self.head()?;
         let prepared = match self.spare.take() {
             Some(spare) => spare,
-            None => Segment::prepare(&self.config.dir, self.config.segment_bytes)?,
+            None => Segment::prepare(&*self.disk, &self.config.dir, self.config.segment_bytes)?,
         };
-        let mut next = prepared.start(&self.config.dir, self.active.next_sequence())?;
+        let mut next = prepared.start(&*self.disk, &self.config.dir, self.active.next_sequence())?;
         next.append(&head)?;
-        self.dir.sync_all().map_err(LogError::io("flush the folder", &self.config.dir))?;
+        self.disk.sync_dir(&self.config.dir).map_err(LogError::io("flush the folder", &self.config.dir))?;
         let older = std::mem::replace(&mut self.active, next);
         let last = self.active_last.take();
         self.sealed.push_back(Sealed { last, bytes: older.offset, path: older.into_path() });
@@ -384,11 +391,12 @@ impl Log {
 
     /// Reads a segment; its records group by group.
     fn records(
+        disk: &dyn Disk,
         path: &Path,
         expected: Option<u64>,
         ending: Ending,
     ) -> Result<Option<(Segment, Vec<Group>)>, LogError> {
-        let Some((segment, frames)) = Segment::open(path, expected, ending)? else { return Ok(None) };
+        let Some((segment, frames)) = Segment::open(disk, path, expected, ending)? else { return Ok(None) };
         let groups = frames.iter().map(|frame| Log::decode(path, frame)).collect::<Result<_, _>>()?;
         Ok(Some((segment, groups)))
     }

@@ -6,37 +6,80 @@
 //!
 //! | module | task or thread |
 //! |---|---|
+//! | [`core`] | what a member is made of; answers what other members ask |
+//! | [`member`] | names, addresses and identities of members |
+//! | [`message`] | what members ask each other, and the way to another member as a trait |
+//! | [`peer`] | that way over gRPC and mutual TLS: client, listener, certificates |
 //! | [`sequencer`] | one task that makes one log entry of the writes that wait |
 //! | [`log_storage`] | one thread that owns the [`crate::log::Log`] |
 //! | [`state_machine`] | applies committed entries to the engine, tells the observer, answers |
 //! | [`saver`] | saves states: what changed in a [`crate::checkpoint`], and now and then the whole in a [`snapshot_file`] |
 //! | [`recovery`] | finds the newest saved state at the start, or makes it again |
-//! | [`network`] | the way to other members |
+//! | [`network`] | gives openraft the way to other members |
+//! | [`origin`] | which batches of this member wait, and which of others this leader has proposed |
+//! | [`forward`] | brings a batch to the leader, and finds out what became of it |
+//! | [`reader`] | one task that asks up to where the log must be applied before one reads |
+//! | [`changes`] | changes of the membership, on the leader |
+//! | [`runtime`] | tokio, or what a simulation makes of it |
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Entry, Refusal, Write};
 
+pub(crate) mod changes;
+pub(crate) mod core;
+pub(crate) mod forward;
 pub(crate) mod log_storage;
+pub(crate) mod member;
+pub(crate) mod message;
 pub(crate) mod network;
+pub(crate) mod origin;
+pub(crate) mod peer;
+pub(crate) mod reader;
 pub(crate) mod recovery;
+pub(crate) mod runtime;
 pub(crate) mod saver;
 pub(crate) mod sequencer;
 pub(crate) mod snapshot_file;
 pub(crate) mod state_machine;
 
-openraft::declare_raft_types!(
-    /// The types of this Raft.
-    pub(crate) TypeConfig:
-        D = Batch,
-        R = Outcomes,
-        NodeId = u64,
-        Node = openraft::impls::BasicNode,
-);
+use member::Member;
+use message::Origin;
+
+/// The types of this Raft.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct TypeConfig;
+
+impl openraft::RaftTypeConfig for TypeConfig {
+    type D = Batch;
+    type R = Outcomes;
+    type NodeId = u64;
+    type Node = Member;
+    type Term = u64;
+    type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<Batch, u64, Member>;
+    type Entry = openraft::Entry<
+        <Self::LeaderId as openraft::vote::RaftLeaderId>::Committed,
+        openraft::EntryPayload<Batch, u64, Member>,
+    >;
+    type AsyncRuntime = runtime::Runtime;
+    type Responder<T>
+        = openraft::impls::OneshotResponder<Self, T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
 
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
+pub(crate) type LeaderId = openraft::type_config::alias::LeaderIdOf<TypeConfig>;
 pub(crate) type LogEntry = openraft::type_config::alias::EntryOf<TypeConfig>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
@@ -44,15 +87,66 @@ pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Type
 pub(crate) type Raft = openraft::Raft<TypeConfig, state_machine::StateMachine>;
 
 /// The writes of one log entry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Batch(pub(crate) Vec<Write>);
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Batch {
+    pub(crate) writes: Vec<Write>,
+    /// Which member gathered them; a member without peers does not say so.
+    pub(crate) origin: Option<Origin>,
+}
+
+impl<'de> Deserialize<'de> for Batch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Batch;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a batch of writes")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<Batch, A::Error> {
+                let missing = || serde::de::Error::invalid_length(0, &"writes");
+                let writes = fields.next_element()?.ok_or_else(missing)?;
+                // Entries were once written without an origin. Their bytes are checksummed, so that an end here
+                // can only be theirs.
+                let origin = fields.next_element().ok().flatten().flatten();
+                Ok(Batch { writes, origin })
+            }
+        }
+
+        deserializer.deserialize_struct("Batch", &["writes", "origin"], Fields)
+    }
+}
 
 impl fmt::Display for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} writes", self.0.len())
+        write!(f, "{} writes", self.writes.len())
     }
 }
 
 /// One outcome for each write of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcomes(pub(crate) Vec<Result<Entry, Refusal>>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Change, Key, Precondition, Value};
+
+    #[test]
+    fn a_batch_that_was_written_without_an_origin_is_still_read() {
+        let write = Write {
+            key: Key::new("/a").unwrap(),
+            precondition: Precondition::Any,
+            change: Change::Put(Value::plain("x")),
+        };
+        let old = postcard::to_allocvec(&vec![write.clone()]).unwrap();
+        let origin = None;
+        let batch = Batch { writes: vec![write], origin };
+        assert_eq!(postcard::from_bytes::<Batch>(&old).unwrap(), batch);
+        let origin = Some(Origin { member: u64::MAX, run: 2, number: 3, decided: 1 });
+        let batch = Batch { origin, ..batch };
+        assert_eq!(postcard::from_bytes::<Batch>(&postcard::to_allocvec(&batch).unwrap()).unwrap(), batch);
+    }
+}

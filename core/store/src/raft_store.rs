@@ -1,29 +1,31 @@
 //! The durable store: a Raft member.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use keelson_metrics::Registry;
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
-use openraft::impls::BasicNode;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{self, HistoryError};
-use crate::log::{self, Log, LogError};
-use crate::raft::Raft;
-use crate::raft::log_storage::LogStorage;
-use crate::raft::network::NoPeers;
-use crate::raft::recovery;
-use crate::raft::saver::Saver;
+use crate::log::LogError;
+use crate::members::Members;
+use crate::raft::core::Core;
+use crate::raft::member::InvalidMember;
+pub use crate::raft::peer::tls::{MEMBER_DNS_NAME, PeerTls};
+use crate::raft::reader::{self, Ask};
+use crate::raft::runtime::spawn;
 use crate::raft::sequencer::{self, Proposal};
 use crate::raft::snapshot_file::SnapshotError;
-use crate::raft::state_machine::StateMachine;
-use crate::{Engine, Entry, Observer, Revision, Snapshot, Store, StoreError, Write};
+use crate::{Entry, Observer, Revision, Snapshot, Store, StoreError, Write};
+
+pub(crate) mod open;
 
 /// How a store is kept.
 #[derive(Clone, Debug)]
@@ -39,6 +41,15 @@ pub struct Config {
     pub snapshot_after_bytes: u64,
     /// The size of a file of the log.
     pub segment_bytes: u64,
+    /// How many bytes of the newest entries a member with peers keeps in memory, so that one that was away for a
+    /// while is sent what it lacks and not the whole state.
+    pub catch_up_bytes: u64,
+    /// The other members and the way to them; `None` for a store that has this one member.
+    pub peers: Option<Peers>,
+    /// How fast a member with peers beats, notices and gives up.
+    pub timing: Timing,
+    /// Where the store counts, if anywhere.
+    pub metrics: Option<Registry>,
 }
 
 impl Config {
@@ -50,6 +61,78 @@ impl Config {
             checkpoint_after_bytes: 16 << 20,
             snapshot_after_bytes: 64 << 20,
             segment_bytes: 16 << 20,
+            catch_up_bytes: 8 << 20,
+            peers: None,
+            timing: Timing::default(),
+            metrics: None,
+        }
+    }
+}
+
+/// The way to the other members of a store.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    /// This member's name: a DNS name in lower case that no other member has and that its certificate shows.
+    pub name: String,
+    /// Where the others reach this member: `HOST:PORT`.
+    pub addresses: Vec<String>,
+    /// Where this member listens for them.
+    pub listen: SocketAddr,
+    /// The address from which it connects to them; `None` lets the system choose.
+    pub source: Option<IpAddr>,
+    /// By what the members know each other.
+    pub tls: PeerTls,
+    /// Addresses of members of the cluster to join. With none, an empty folder becomes a cluster of its own. A folder
+    /// that is part of a cluster already stays so, whatever stands here.
+    pub join: Vec<String>,
+    /// Whether a member that joins becomes a voter once it has caught up. If not, it stays a learner until somebody
+    /// promotes it.
+    pub promote: bool,
+}
+
+/// How fast a member with peers beats, notices and gives up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How often the leader shows that it is there.
+    pub heartbeat: Duration,
+    /// The longest that a member waits after the leader's last sign of life before it stands for election: a random
+    /// time between three quarters of this and this. At least five heartbeats. The API answers again a few
+    /// milliseconds after an election.
+    pub election_timeout: Duration,
+    /// How long a write or a read may look for a leader before it fails.
+    pub request_timeout: Duration,
+    /// How the leader makes sure that it still leads when somebody reads.
+    pub reads: Reads,
+}
+
+/// How the leader makes sure that it still leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// It asks a majority. Those who read at the same time share the question.
+    #[default]
+    Index,
+    /// A majority has promised not to elect another for a while. This assumes that the members' clocks run equally
+    /// fast; a virtual machine that is suspended for longer than the promise shows old values when it resumes.
+    Lease,
+}
+
+impl Default for Timing {
+    /// 100 ms, 700 ms and 5 s.
+    fn default() -> Self {
+        Timing {
+            heartbeat: Duration::from_millis(100),
+            election_timeout: Duration::from_millis(700),
+            request_timeout: Duration::from_secs(5),
+            reads: Reads::Index,
+        }
+    }
+}
+
+impl Timing {
+    pub(crate) fn read_policy(&self) -> ReadPolicy {
+        match self.reads {
+            Reads::Index => ReadPolicy::ReadIndex,
+            Reads::Lease => ReadPolicy::LeaseRead,
         }
     }
 }
@@ -85,6 +168,37 @@ pub enum OpenError {
         /// Why the lock was refused.
         source: std::io::Error,
     },
+    /// The file that says which member this is cannot be read or written.
+    #[error("read or write which member of the store this is")]
+    Identity(#[source] std::io::Error),
+    /// Name or addresses are not right.
+    #[error("the settings of this member")]
+    Member(#[from] InvalidMember),
+    /// The times do not go together.
+    #[error(
+        "the heartbeat is at least 10 ms, the election timeout at least five heartbeats and at most a minute"
+    )]
+    Timing,
+    /// The address for other members cannot be bound, or the certificates are not right.
+    #[error("listen for other members at {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No member took this one in.
+    #[error("join the store: {reason}")]
+    Join {
+        /// What they said.
+        reason: String,
+    },
+    /// The folder belongs to a cluster with more members than this one, and no settings for peers were given.
+    #[error("the store has other members, and no settings for peers were given")]
+    NotAlone,
+    /// What it counts has been counted already.
+    #[error("register the metrics of the store")]
+    Metrics(#[from] keelson_metrics::RegistryError),
     /// Raft did not come up.
     #[error("start the Raft member: {reason}")]
     Raft {
@@ -93,109 +207,99 @@ pub enum OpenError {
     },
 }
 
-/// A store whose writes survive a crash and a loss of power once they are acknowledged.
+/// A store whose writes survive a crash and a loss of power once they are acknowledged: one member, or one of several.
 pub struct RaftStore {
-    engine: Arc<RwLock<Engine>>,
-    raft: Raft,
+    core: Arc<Core>,
     proposals: Mutex<Option<mpsc::Sender<Proposal>>>,
+    /// Those of a member with peers ask here before they read.
+    reads: Option<mpsc::Sender<Ask>>,
+    catch_up_bytes: u64,
     ended: CancellationToken,
-    _lock: nix::fcntl::Flock<std::fs::File>,
-}
-
-const MEMBER: u64 = 1;
-
-fn raft_error(error: impl std::fmt::Display) -> OpenError {
-    OpenError::Raft { reason: error.to_string() }
-}
-
-/// A lone member has nobody to hear from or to reassure, so its clock may be slow; it does not wait for it to lead.
-fn raft_config() -> Result<openraft::Config, OpenError> {
-    openraft::Config {
-        cluster_name: "keelson".to_owned(),
-        heartbeat_interval: 2_000,
-        election_timeout_min: 8_000,
-        election_timeout_max: 12_000,
-        snapshot_policy: openraft::SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 0,
-        purge_batch_size: 1,
-        ..openraft::Config::default()
-    }
-    .validate()
-    .map_err(raft_error)
-}
-
-fn lock(config: &Config) -> Result<nix::fcntl::Flock<std::fs::File>, OpenError> {
-    let locked = |source| OpenError::Locked { dir: config.dir.clone(), source };
-    std::fs::create_dir_all(&config.dir).map_err(locked)?;
-    // All Secrets are in it.
-    std::fs::set_permissions(&config.dir, std::fs::Permissions::from_mode(0o700)).map_err(locked)?;
-    let file = std::fs::File::create(config.dir.join("lock")).map_err(locked)?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, errno)| locked(errno.into()))
+    _lock: Option<nix::fcntl::Flock<std::fs::File>>,
 }
 
 impl RaftStore {
-    /// Opens the store, or makes an empty one, and returns when all that was acknowledged is applied.
+    /// Opens the store, or makes an empty one. A lone member returns when all that was acknowledged is applied; one
+    /// of several returns when it is ready to take part, and [`Store::barrier`] waits for the rest.
     pub async fn open(config: Config, observer: Arc<dyn Observer>) -> Result<Arc<RaftStore>, OpenError> {
-        let lock = lock(&config)?;
-        let (log, contents) =
-            Log::open(log::Config { dir: config.dir.join("log"), segment_bytes: config.segment_bytes })?;
-        let history = engine::Config { history: config.history };
-        let (recovered, places) = recovery::recover(&config.dir, history, &log, &contents)?;
-        let storage = LogStorage::start(log, contents).map_err(OpenError::Start)?;
-        let saver = Saver::start(&config, places, storage.clone()).await;
-        let machine = StateMachine::new(recovered, history, saver, observer);
-        let engine = machine.engine();
-        let raft = Raft::new(MEMBER, Arc::new(raft_config()?), NoPeers, storage.clone(), machine)
-            .await
-            .map_err(raft_error)?;
-        lead(&raft, &storage).await?;
-        let proposals = sequencer::start(raft.clone(), storage.clone());
-        let ended = CancellationToken::new();
-        tokio::spawn(keep_log_short(raft.clone(), storage, config.checkpoint_after_bytes, ended.clone()));
-        Ok(Arc::new(RaftStore { engine, raft, proposals: Mutex::new(Some(proposals)), ended, _lock: lock }))
+        open::open(config, observer).await
+    }
+
+    /// Takes over a member that has been started.
+    pub(crate) fn run(
+        core: Arc<Core>,
+        config: &Config,
+        ended: CancellationToken,
+        lock: Option<nix::fcntl::Flock<std::fs::File>>,
+    ) -> Arc<RaftStore> {
+        let (proposals, reads) = if config.peers.is_some() {
+            let reads = reader::start(Arc::clone(&core));
+            (sequencer::start_with_peers(Arc::clone(&core)), Some(reads))
+        } else {
+            (sequencer::start(core.raft.clone(), core.log.clone()), None)
+        };
+        let catch_up_bytes = if config.peers.is_some() { config.catch_up_bytes } else { 0 };
+        let proposals = Mutex::new(Some(proposals));
+        spawn(keep_log_short(
+            Arc::clone(&core),
+            catch_up_bytes,
+            config.checkpoint_after_bytes,
+            ended.clone(),
+        ));
+        Arc::new(RaftStore { core, proposals, reads, catch_up_bytes, ended, _lock: lock })
     }
 
     /// Saves the state and cuts the log behind it.
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
-        snapshot(&self.raft).await
+        snapshot(&self.core, self.catch_up_bytes).await
+    }
+
+    /// The members of this store.
+    pub fn members(&self) -> Members {
+        Members::new(Arc::clone(&self.core))
     }
 }
 
-/// Makes the lone member lead, and waits until it has applied its whole log.
-async fn lead(raft: &Raft, storage: &LogStorage) -> Result<(), OpenError> {
-    let last = storage.last_index();
-    if raft.is_initialized().await.map_err(raft_error)? {
-        raft.trigger().elect(false).await.map_err(raft_error)?;
-    } else {
-        let members = std::collections::BTreeMap::from([(MEMBER, BasicNode::default())]);
-        raft.initialize(members).await.map_err(raft_error)?;
+impl Drop for RaftStore {
+    fn drop(&mut self) {
+        self.ended.cancel();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let raft = self.core.raft.clone();
+            runtime.spawn(async move {
+                // One that was closed has ended already.
+                let _ = raft.shutdown().await;
+            });
+        }
     }
-    let wait = raft.wait(Some(Duration::from_secs(60)));
-    wait.current_leader(MEMBER, "the lone member leads").await.map_err(raft_error)?;
-    wait.applied_index_at_least(last, "the log is applied").await.map_err(raft_error)?;
-    raft.ensure_linearizable(ReadPolicy::ReadIndex).await.map_err(raft_error)?;
-    Ok(())
 }
 
-async fn snapshot(raft: &Raft) -> Result<(), StoreError> {
+async fn snapshot(core: &Core, keep: u64) -> Result<(), StoreError> {
     let unavailable = |reason: String| StoreError::Unavailable { reason };
+    let raft = &core.raft;
     let Some(applied) = raft.metrics().borrow_watched().last_applied else { return Ok(()) };
+    let began = std::time::Instant::now();
     raft.trigger().snapshot().await.map_err(|error| unavailable(error.to_string()))?;
     raft.wait(Some(Duration::from_secs(600)))
         .metrics(|m| m.snapshot >= Some(applied), "the state is saved")
         .await
         .map_err(|error| unavailable(error.to_string()))?;
-    raft.trigger().purge_log(applied.index).await.map_err(|error| unavailable(error.to_string()))
+    if let Some(metrics) = &core.metrics {
+        metrics.save.observe(began.elapsed().as_secs_f64());
+    }
+    core.log.saved();
+    let upto = if keep == 0 { Some(applied.index) } else { core.log.behind(keep) };
+    let Some(upto) = upto.map(|upto| upto.min(applied.index)) else { return Ok(()) };
+    raft.trigger().purge_log(upto).await.map_err(|error| unavailable(error.to_string()))
 }
 
 /// Saves the state and cuts the log each time that it has grown by `after` bytes. If that fails, it is tried again
 /// when the log has grown by as much once more.
-async fn keep_log_short(raft: Raft, log: LogStorage, after: u64, ended: CancellationToken) {
-    let mut progress = raft.metrics();
+async fn keep_log_short(core: Arc<Core>, keep: u64, after: u64, ended: CancellationToken) {
+    let mut progress = core.raft.metrics();
     let mut next = after;
     loop {
         tokio::select! {
+            biased;
             () = ended.cancelled() => return,
             changed = progress.changed() => {
                 if changed.is_err() {
@@ -203,11 +307,11 @@ async fn keep_log_short(raft: Raft, log: LogStorage, after: u64, ended: Cancella
                 }
             }
         }
-        let grown = log.bytes_since_purge();
+        let grown = core.log.bytes_since_purge();
         if grown < next {
             continue;
         }
-        match snapshot(&raft).await {
+        match snapshot(&core, keep).await {
             Ok(()) => next = after,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the state could not be saved");
@@ -221,31 +325,43 @@ async fn keep_log_short(raft: Raft, log: LogStorage, after: u64, ended: Cancella
 impl Store for RaftStore {
     async fn write(&self, write: Write) -> Result<Entry, StoreError> {
         let proposals = self.proposals.lock().clone().ok_or(StoreError::Closed)?;
+        if self.reads.is_some()
+            && let Some(removed) = self.core.removed()
+        {
+            return Err(removed);
+        }
         let (answer, outcome) = oneshot::channel();
         proposals.send(Proposal { write, answer }).await.map_err(|_| StoreError::Closed)?;
-        outcome.await.map_err(|_| StoreError::Closed)?
+        let ended = |_| StoreError::OutcomeUnknown { reason: "the store has ended meanwhile".to_owned() };
+        outcome.await.map_err(ended)?
     }
 
     async fn barrier(&self) -> Result<Revision, StoreError> {
-        self.raft
+        if let Some(reads) = &self.reads {
+            let (ask, answer) = oneshot::channel();
+            reads.send(ask).await.map_err(|_| StoreError::Closed)?;
+            return answer.await.map_err(|_| StoreError::Closed)?.map_err(|error| StoreError::clone(&error));
+        }
+        self.core
+            .raft
             .ensure_linearizable(ReadPolicy::LeaseRead)
             .await
             .map_err(|error| StoreError::Unavailable { reason: error.to_string() })?;
-        Ok(self.engine.read().revision())
+        Ok(self.core.engine.read().revision())
     }
 
     fn snapshot(&self) -> Snapshot {
-        self.engine.read().snapshot()
+        self.core.engine.read().snapshot()
     }
 
     fn snapshot_at(&self, revision: Revision) -> Result<Snapshot, HistoryError> {
-        self.engine.read().snapshot_at(revision)
+        self.core.engine.read().snapshot_at(revision)
     }
 
     async fn close(&self) {
         self.proposals.lock().take();
         self.ended.cancel();
-        if let Err(error) = self.raft.shutdown().await {
+        if let Err(error) = self.core.raft.shutdown().await {
             tracing::warn!(%error, "the Raft member did not end cleanly");
         }
     }

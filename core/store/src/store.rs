@@ -8,7 +8,7 @@ use crate::{Entry, Refusal, Revision, Snapshot, Write};
 /// A revisioned store.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Makes one change. When it returns, the change is durable and every observer has seen it.
+    /// Makes one change. When it returns, the change is durable and every observer of this member has seen it.
     async fn write(&self, write: Write) -> Result<Entry, StoreError>;
 
     /// A point that is not before anything that was acknowledged when it was called.
@@ -25,7 +25,7 @@ pub trait Store: Send + Sync + 'static {
 }
 
 /// Why a write or a barrier failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The write was refused; nothing has changed.
     #[error(transparent)]
@@ -33,10 +33,16 @@ pub enum StoreError {
     /// There is no room for the write on the disk; nothing has changed.
     #[error("no space is left on the disk that holds the store")]
     NoSpace,
-    /// It is not known whether the write was made.
+    /// The write was not made, or nothing could be read: a majority of the members cannot be reached, say.
     #[error("the store cannot answer now: {reason}")]
     Unavailable {
         /// What is wrong.
+        reason: String,
+    },
+    /// It is not known whether the write was made, and this store cannot find out. It may still be made.
+    #[error("it is not known whether the write was made: {reason}")]
+    OutcomeUnknown {
+        /// What happened.
         reason: String,
     },
     /// The store has been closed.

@@ -1,12 +1,12 @@
 //! One file of the log.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::LogError;
 use super::frame::{self, Found, Frame};
+use crate::disk::{Disk, DiskFile};
+use crate::raft::runtime::random;
 
 /// `magic | salt u32 | checksum u32 | first sequence u64`.
 pub(super) const HEADER_BYTES: u64 = 24;
@@ -27,7 +27,7 @@ pub(super) enum Ending {
 #[derive(Debug)]
 pub(super) struct Segment {
     path: PathBuf,
-    file: File,
+    file: Box<dyn DiskFile>,
     salt: u32,
     sequence: u64,
     pub(super) offset: u64,
@@ -35,12 +35,11 @@ pub(super) struct Segment {
 }
 
 /// The segments of a folder in their order. What a crash left half-made is removed.
-pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, LogError> {
+pub(super) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, LogError> {
     let mut paths = Vec::new();
-    for entry in fs::read_dir(dir).map_err(LogError::io("list the folder", dir))? {
-        let path = entry.map_err(LogError::io("list the folder", dir))?.path();
+    for path in disk.list(dir).map_err(LogError::io("list the folder", dir))? {
         if path.file_name().is_some_and(|name| name == PREPARED) {
-            fs::remove_file(&path).map_err(LogError::io("remove", &path))?;
+            disk.remove(&path).map_err(LogError::io("remove", &path))?;
         } else if path.extension().is_some_and(|extension| extension == SUFFIX) {
             paths.push(path);
         }
@@ -51,32 +50,25 @@ pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, LogError> {
 
 impl Segment {
     /// A file with all of its room allocated, not yet part of the log.
-    pub(super) fn prepare(dir: &Path, capacity: u64) -> Result<Segment, LogError> {
+    pub(super) fn prepare(disk: &dyn Disk, dir: &Path, capacity: u64) -> Result<Segment, LogError> {
         let path = dir.join(PREPARED);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(LogError::io("create", &path))?;
-        if let Err(source) = allocate(&file, capacity) {
+        let file = disk.create(&path).map_err(LogError::io("create", &path))?;
+        if let Err(source) = file.allocate(capacity) {
             // Give back what was got: a disk that is full must not be kept full by this.
-            let _ = fs::remove_file(&path);
+            let _ = disk.remove(&path);
             return Err(LogError::Io { action: "allocate room for", path, source });
         }
         Ok(Segment { path, file, salt: rand_salt(), sequence: 0, offset: 0, capacity })
     }
 
     /// Makes a prepared file the segment whose first frame has number `sequence`.
-    pub(super) fn start(mut self, dir: &Path, sequence: u64) -> Result<Segment, LogError> {
+    pub(super) fn start(mut self, disk: &dyn Disk, dir: &Path, sequence: u64) -> Result<Segment, LogError> {
         self.file
             .write_all_at(&header(self.salt, sequence), 0)
             .and_then(|()| self.file.sync_all())
             .map_err(LogError::io("write", &self.path))?;
         let path = dir.join(format!("{sequence:020}.{SUFFIX}"));
-        fs::rename(&self.path, &path).map_err(LogError::io("name", &path))?;
+        disk.rename(&self.path, &path).map_err(LogError::io("name", &path))?;
         self.path = path;
         self.sequence = sequence;
         self.offset = HEADER_BYTES;
@@ -85,27 +77,26 @@ impl Segment {
 
     /// Makes the first segment of a log.
     pub(super) fn create(
+        disk: &dyn Disk,
         dir: &Path,
-        handle: &File,
         sequence: u64,
         capacity: u64,
     ) -> Result<Segment, LogError> {
-        let segment = Segment::prepare(dir, capacity)?.start(dir, sequence)?;
-        handle.sync_all().map_err(LogError::io("flush the folder", dir))?;
+        let segment = Segment::prepare(disk, dir, capacity)?.start(disk, dir, sequence)?;
+        disk.sync_dir(dir).map_err(LogError::io("flush the folder", dir))?;
         Ok(segment)
     }
 
     /// Reads a segment back. `expected` is the number that its first frame must have where an older segment says so.
     /// `None`: nothing in it was ever acknowledged, and it has been removed.
     pub(super) fn open(
+        disk: &dyn Disk,
         path: &Path,
         expected: Option<u64>,
         ending: Ending,
     ) -> Result<Option<(Segment, Vec<Frame>)>, LogError> {
-        let mut file =
-            OpenOptions::new().read(true).write(true).open(path).map_err(LogError::io("open", path))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(LogError::io("read", path))?;
+        let mut file = disk.open(path).map_err(LogError::io("open", path))?;
+        let bytes = file.read_to_end().map_err(LogError::io("read", path))?;
         let damaged =
             |offset: usize, what| LogError::Damaged { path: path.to_owned(), offset: offset as u64, what };
         let Some((salt, first)) = read_header(&bytes) else {
@@ -135,7 +126,8 @@ impl Segment {
                 return Err(damaged(offset, "a checksum is wrong and acknowledged records follow"));
             }
             tracing::warn!(path = %path.display(), offset, "an unacknowledged tail of the log is cut");
-            cut(&file, offset as u64, bytes.len() as u64).map_err(LogError::io("cut the tail of", path))?;
+            cut(file.as_ref(), offset as u64, bytes.len() as u64)
+                .map_err(LogError::io("cut the tail of", path))?;
         }
         let segment = Segment {
             path: path.to_owned(),
@@ -193,21 +185,14 @@ fn later_frame(salt: u32, bytes: &[u8], from: usize, sequence: u64) -> bool {
     })
 }
 
-fn cut(file: &File, offset: u64, capacity: u64) -> io::Result<()> {
+fn cut(file: &dyn DiskFile, offset: u64, capacity: u64) -> io::Result<()> {
     file.set_len(offset)?;
-    allocate(file, capacity)?;
+    file.allocate(capacity)?;
     file.sync_all()
 }
 
-fn allocate(file: &File, size: u64) -> io::Result<()> {
-    let length = i64::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    nix::fcntl::posix_fallocate(file, 0, length).map_err(io::Error::from)
-}
-
 fn rand_salt() -> u32 {
-    // A random number that needs no further crate: the standard library seeds its hasher from the system.
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let number = RandomState::new().build_hasher().finish();
+    let number = random();
     (number ^ (number >> 32)) as u32
 }
 

@@ -1,3 +1,4 @@
+use std::fs;
 use std::os::unix::fs::FileExt;
 
 use pretty_assertions::assert_eq;
@@ -17,7 +18,7 @@ fn indexes(contents: &Contents) -> Vec<u64> {
 }
 
 fn only_segment(dir: &Path) -> PathBuf {
-    let mut paths = segment::list(dir).unwrap();
+    let mut paths = segment::list(&crate::disk::RealDisk, dir).unwrap();
     assert_eq!(paths.len(), 1);
     paths.remove(0)
 }
@@ -89,10 +90,14 @@ fn segments_rotate_and_purged_ones_are_removed_without_losing_the_slots() {
     for index in 0..20 {
         log.append(&[large(index)]).unwrap();
     }
-    let many = segment::list(dir.path()).unwrap().len();
+    let many = segment::list(&crate::disk::RealDisk, dir.path()).unwrap().len();
     assert!(many > 4, "{many}");
     log.append(&[Record::Purge { upto: 17 }]).unwrap();
-    assert_eq!(segment::list(dir.path()).unwrap().len(), many, "what is purged stays until it is released");
+    assert_eq!(
+        segment::list(&crate::disk::RealDisk, dir.path()).unwrap().len(),
+        many,
+        "what is purged stays until it is released"
+    );
     drop(log);
     let (mut log, contents) = Log::open(small(dir.path())).unwrap();
     assert_eq!(indexes(&contents), [18, 19]);
@@ -101,7 +106,7 @@ fn segments_rotate_and_purged_ones_are_removed_without_losing_the_slots() {
     let kept: Vec<u64> = log.retained().unwrap().into_keys().collect();
     assert!(kept[0] > 5 && kept.contains(&11), "{kept:?}");
     log.release(100);
-    assert!(segment::list(dir.path()).unwrap().len() < 4);
+    assert!(segment::list(&crate::disk::RealDisk, dir.path()).unwrap().len() < 4);
     drop(log);
     let (_, contents) = Log::open(small(dir.path())).unwrap();
     assert_eq!(indexes(&contents), [18, 19]);
@@ -128,7 +133,7 @@ fn a_missing_segment_in_the_middle_is_refused() {
         log.append(&[Record::Append { first: index, entries: vec![Bytes::from(vec![b'x'; 1000])] }]).unwrap();
     }
     drop(log);
-    fs::remove_file(&segment::list(dir.path()).unwrap()[1]).unwrap();
+    fs::remove_file(&segment::list(&crate::disk::RealDisk, dir.path()).unwrap()[1]).unwrap();
     assert!(matches!(Log::open(small(dir.path())), Err(LogError::Damaged { .. })));
 }
 

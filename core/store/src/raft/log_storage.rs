@@ -7,17 +7,22 @@ use std::io;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
+use keelson_metrics::Histogram;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{LogEntry, LogId, TypeConfig, Vote};
+use crate::disk::Disk;
 use crate::log::{Contents, Log, LogError, Record, Slot};
 
 /// Jobs that may wait for the disk; a sender beyond that waits.
 const QUEUE: usize = 256;
+/// Roughly how many bytes of entries are sent to another member at once; one entry may be larger.
+const MESSAGE_BYTES: u64 = 1 << 20;
 
 /// A job for the log's thread.
 enum Job {
@@ -49,9 +54,15 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    entries: BTreeMap<u64, LogEntry>,
+    entries: BTreeMap<u64, Held>,
     vote: Option<Vote>,
     purged: Option<LogId>,
+}
+
+/// An entry in memory, and its size on the disk.
+struct Held {
+    entry: LogEntry,
+    bytes: u64,
 }
 
 /// Decodes an entry or a small value of the log.
@@ -64,7 +75,8 @@ pub(crate) fn purged(contents: &Contents) -> io::Result<Option<LogId>> {
     contents.slots.get(&Slot::Purged).map(|bytes| decode(bytes)).transpose()
 }
 
-fn encode<T: serde::Serialize>(value: &T) -> io::Result<Bytes> {
+/// Encodes an entry or a small value of the log.
+pub(crate) fn encode<T: serde::Serialize>(value: &T) -> io::Result<Bytes> {
     postcard::to_allocvec(value)
         .map(Bytes::from)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
@@ -72,10 +84,15 @@ fn encode<T: serde::Serialize>(value: &T) -> io::Result<Bytes> {
 
 impl LogStorage {
     /// Takes over an opened log and starts its thread, which ends when the last clone is dropped.
-    pub(crate) fn start(log: Log, contents: Contents) -> io::Result<Self> {
+    pub(crate) fn start(
+        disk: &dyn Disk,
+        log: Log,
+        contents: Contents,
+        fsync: Option<Histogram>,
+    ) -> io::Result<Self> {
         let mut state = State::default();
         for (index, bytes) in &contents.entries {
-            state.entries.insert(*index, decode(bytes)?);
+            state.entries.insert(*index, Held { entry: decode(bytes)?, bytes: bytes.len() as u64 });
         }
         state.vote = contents.slots.get(&Slot::Vote).map(|bytes| decode(bytes)).transpose()?;
         state.purged = purged(&contents)?;
@@ -85,15 +102,26 @@ impl LogStorage {
         let shared = Arc::new(Shared { state: Mutex::new(state), since_purge, retained });
         let (jobs, receiver) = mpsc::channel(QUEUE);
         let seen = Arc::clone(&shared);
+        #[cfg(feature = "simulation")]
+        if disk.is_simulated() {
+            super::runtime::spawn(serve_simulated(log, receiver, seen));
+            return Ok(LogStorage { shared, jobs });
+        }
+        let _ = disk;
         std::thread::Builder::new()
             .name("store-log".to_owned())
-            .spawn(move || serve(log, receiver, &seen.retained))?;
+            .spawn(move || serve(log, receiver, &seen.retained, fsync.as_ref()))?;
         Ok(LogStorage { shared, jobs })
     }
 
     /// Bytes of entries since the log was last cut.
     pub(crate) fn bytes_since_purge(&self) -> u64 {
         self.shared.since_purge.load(Ordering::Relaxed)
+    }
+
+    /// The state has been saved: what was logged before need not be counted any more.
+    pub(crate) fn saved(&self) {
+        self.shared.since_purge.store(0, Ordering::Relaxed);
     }
 
     /// Bytes on the disk, entries included that are cut off but not released.
@@ -110,6 +138,19 @@ impl LogStorage {
     /// The index of the last entry.
     pub(crate) fn last_index(&self) -> Option<u64> {
         self.shared.state.lock().entries.keys().next_back().copied()
+    }
+
+    /// The last entry that may be cut off if the newest `bytes` of those in memory are to stay.
+    pub(crate) fn behind(&self, bytes: u64) -> Option<u64> {
+        let state = self.shared.state.lock();
+        let mut kept = 0;
+        for (index, held) in state.entries.iter().rev() {
+            kept += held.bytes;
+            if kept > bytes {
+                return Some(*index);
+            }
+        }
+        None
     }
 
     /// Makes sure that an entry of `bytes` will find room on the disk.
@@ -135,38 +176,59 @@ fn ended() -> io::Error {
 }
 
 /// The log's thread: all jobs that wait become one group, one flush.
-fn serve(mut log: Log, mut jobs: mpsc::Receiver<Job>, retained: &AtomicU64) {
+fn serve(mut log: Log, mut jobs: mpsc::Receiver<Job>, retained: &AtomicU64, fsync: Option<&Histogram>) {
     let mut waiting = Vec::new();
     while jobs.blocking_recv_many(&mut waiting, QUEUE) > 0 {
-        let mut records = Vec::new();
-        let mut done = Vec::new();
-        for job in waiting.drain(..) {
-            match job {
-                Job::Write { record, done: whom } => {
-                    records.push(record);
-                    done.push(whom);
-                }
-                Job::Reserve { bytes, done } => {
-                    // Who asked may have gone; the room stays reserved.
-                    let _ = done.send(log.reserve(bytes));
-                }
-                Job::Release { upto } => log.release(upto),
+        work(&mut log, &mut waiting, retained, fsync);
+    }
+}
+
+/// The same as a task, on a disk that takes its time.
+#[cfg(feature = "simulation")]
+async fn serve_simulated(mut log: Log, mut jobs: mpsc::Receiver<Job>, shared: Arc<Shared>) {
+    let mut waiting = Vec::new();
+    while jobs.recv_many(&mut waiting, QUEUE).await > 0 {
+        let slow = super::runtime::random().is_multiple_of(64);
+        let micros = super::runtime::random() % if slow { 200_000 } else { 3_000 };
+        tokio::time::sleep(std::time::Duration::from_micros(micros)).await;
+        work(&mut log, &mut waiting, &shared.retained, None);
+    }
+}
+
+/// Does jobs, and tells those who wait for them.
+fn work(log: &mut Log, waiting: &mut Vec<Job>, retained: &AtomicU64, fsync: Option<&Histogram>) {
+    let mut records = Vec::new();
+    let mut done = Vec::new();
+    for job in waiting.drain(..) {
+        match job {
+            Job::Write { record, done: whom } => {
+                records.push(record);
+                done.push(whom);
             }
-        }
-        let outcome = if records.is_empty() { Ok(()) } else { log.append(&records) };
-        retained.store(log.retained_bytes(), Ordering::Relaxed);
-        if let Err(error) = &outcome {
-            tracing::error!(error = error as &dyn std::error::Error, "the log could not be written");
-        }
-        for whom in done {
-            let result = match &outcome {
-                Ok(()) => Ok(()),
-                Err(error) => Err(io::Error::other(error.to_string())),
-            };
-            match whom {
-                Done::Flushed(callback) => callback.io_completed(result),
-                Done::Reply(reply) => drop(reply.send(result)),
+            Job::Reserve { bytes, done } => {
+                // Who asked may have gone; the room stays reserved.
+                let _ = done.send(log.reserve(bytes));
             }
+            Job::Release { upto } => log.release(upto),
+        }
+    }
+    let began = Instant::now();
+    let outcome = if records.is_empty() { Ok(()) } else { log.append(&records) };
+    if let (Some(fsync), false) = (fsync, records.is_empty()) {
+        fsync.observe(began.elapsed().as_secs_f64());
+    }
+    retained.store(log.retained_bytes(), Ordering::Relaxed);
+    if let Err(error) = &outcome {
+        tracing::error!(error = error as &dyn std::error::Error, "the log could not be written");
+    }
+    for whom in done {
+        let result = match &outcome {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::other(error.to_string())),
+        };
+        match whom {
+            Done::Flushed(callback) => callback.io_completed(result),
+            Done::Reply(reply) => drop(reply.send(result)),
         }
     }
 }
@@ -176,7 +238,21 @@ impl RaftLogReader<TypeConfig> for LogStorage {
         &mut self,
         range: RB,
     ) -> Result<Vec<LogEntry>, io::Error> {
-        Ok(self.shared.state.lock().entries.range(range).map(|(_, entry)| entry.clone()).collect())
+        Ok(self.shared.state.lock().entries.range(range).map(|(_, held)| held.entry.clone()).collect())
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, io::Error> {
+        let state = self.shared.state.lock();
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for (_, held) in state.entries.range(start..end) {
+            bytes += held.bytes;
+            if bytes > MESSAGE_BYTES && !entries.is_empty() {
+                break;
+            }
+            entries.push(held.entry.clone());
+        }
+        Ok(entries)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -189,7 +265,7 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
         let state = self.shared.state.lock();
-        let last = state.entries.values().next_back().map(|entry| entry.log_id);
+        let last = state.entries.values().next_back().map(|held| held.entry.log_id);
         Ok(LogState { last_purged_log_id: state.purged, last_log_id: last.or(state.purged) })
     }
 
@@ -216,7 +292,11 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
         let encoded = entries.iter().map(encode).collect::<io::Result<Vec<Bytes>>>()?;
         let size = encoded.iter().map(|bytes| bytes.len() as u64).sum();
         self.shared.since_purge.fetch_add(size, Ordering::Relaxed);
-        self.shared.state.lock().entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
+        let held = entries.into_iter().zip(&encoded).map(|(entry, encoded)| {
+            let bytes = encoded.len() as u64;
+            (entry.log_id.index, Held { entry, bytes })
+        });
+        self.shared.state.lock().entries.extend(held);
         self.submit(Record::Append { first, entries: encoded }, Done::Flushed(callback)).await
     }
 

@@ -1,70 +1,194 @@
-//! The way to other members. A store with one member has none, and says so.
+//! Gives openraft the way to other members.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::impls::BasicNode;
-use openraft::network::RPCOption;
+use futures::{Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{Backoff, RPCOption, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::SnapshotOf;
-use openraft::{RaftNetworkFactory, RaftNetworkV2};
+use openraft::{RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 
-use super::{TypeConfig, Vote};
-use crate::Snapshot;
+use super::core::Hearsay;
+use super::message::{Dial, Peer, PeerError, Refused, Request, Response};
+use super::state_machine::Image;
+use super::{Member, TypeConfig, Vote};
 
-/// The network of a store that has no peers.
-#[derive(Debug, Default)]
-pub(crate) struct NoPeers;
+/// How long until a member that could not be reached is tried again: the first pause and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
-/// A peer that cannot be reached, because this store was opened without peers.
-#[derive(Debug)]
-pub(crate) struct AbsentPeer {
+/// Makes ways to other members.
+pub(crate) struct Network {
+    pub(crate) me: u64,
+    pub(crate) dial: Arc<dyn Dial>,
+    /// Told when another member says that this one was removed.
+    pub(crate) hearsay: Arc<Hearsay>,
+}
+
+/// The way to one other member.
+pub(crate) struct Target {
+    me: u64,
     id: u64,
+    peer: Arc<dyn Peer>,
+    hearsay: Arc<Hearsay>,
+    /// Heartbeats are questions of their own, so that none waits behind entries.
+    heartbeats: bool,
 }
 
-impl AbsentPeer {
-    fn unreachable(&self) -> Unreachable<TypeConfig> {
-        let text = format!("member {} cannot be reached: the store was opened without peers", self.id);
-        Unreachable::new(&std::io::Error::new(std::io::ErrorKind::NotConnected, text))
+impl Network {
+    fn target(&self, id: u64, member: &Member, heartbeats: bool) -> Target {
+        let peer = self.dial.peer(id, member);
+        Target { me: self.me, id, peer, hearsay: Arc::clone(&self.hearsay), heartbeats }
     }
 }
 
-impl RaftNetworkFactory<TypeConfig> for NoPeers {
-    type Network = AbsentPeer;
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Target;
 
-    async fn new_client(&mut self, target: u64, _node: &BasicNode) -> AbsentPeer {
-        AbsentPeer { id: target }
+    async fn new_client(&mut self, target: u64, node: &Member) -> Target {
+        self.target(target, node, false)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> Target {
+        self.target(target, node, true)
     }
 }
 
-impl RaftNetworkV2<TypeConfig> for AbsentPeer {
-    type SnapshotData = Snapshot;
+fn unexpected(response: &Response) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::from_string(format!(
+        "the answer is not one to this question: {response:?}"
+    )))
+}
+
+impl Target {
+    fn failed(&self, error: PeerError) -> RPCError<TypeConfig> {
+        match error {
+            PeerError::Unreachable { .. } => RPCError::Unreachable(Unreachable::new(&error)),
+            PeerError::NoAnswer { .. } => RPCError::Network(NetworkError::new(&error)),
+            PeerError::Refused { refused: Refused::Removed { by }, .. } => {
+                self.hearsay.removed(by);
+                RPCError::Unreachable(Unreachable::new(&error))
+            }
+            PeerError::Refused { .. } => RPCError::Unreachable(Unreachable::new(&error)),
+        }
+    }
+
+    async fn call(
+        &self,
+        request: Request,
+        action: RPCTypes,
+        timeout: Duration,
+    ) -> Result<Response, RPCError<TypeConfig>> {
+        match tokio::time::timeout(timeout, self.peer.call(request)).await {
+            Ok(Ok(Response::Refused(refused))) => {
+                Err(self.failed(PeerError::Refused { peer: format!("{:016x}", self.id), refused }))
+            }
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(self.failed(error)),
+            Err(_) => Err(RPCError::Timeout(Timeout { action, id: self.me, target: self.id, timeout })),
+        }
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Target {
+    type SnapshotData = Image;
 
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<TypeConfig>,
-        _option: RPCOption,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        match self.call(Request::Append(rpc), RPCTypes::AppendEntries, option.soft_ttl()).await? {
+            Response::Append(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        if self.heartbeats {
+            return stream_append_sequential(self, input, option);
+        }
+        let mut input = input.boxed();
+        Box::pin(async move {
+            let this = &*self;
+            // The pause before another attempt is part of the wait for the first request.
+            let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
+            let input = futures::stream::iter([first]).chain(input).boxed();
+            let answers = this.peer.append(input).await.map_err(|error| this.failed(error))?;
+            Ok(answers.map(|answer| answer.map_err(|error| this.failed(error))).boxed())
+        })
     }
 
     async fn vote(
         &mut self,
-        _rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        match self.call(Request::Vote(rpc), RPCTypes::Vote, option.soft_ttl()).await? {
+            Response::Vote(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(Request::PreVote(rpc), RPCTypes::Vote, option.soft_ttl()).await? {
+            Response::Vote(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: SnapshotOf<TypeConfig, Snapshot>,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, Image>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(StreamingError::Unreachable(self.unreachable()))
+        let sent = self.peer.snapshot(vote, snapshot.meta, snapshot.snapshot.state);
+        tokio::select! {
+            biased;
+            sent = sent => sent.map(SnapshotResponse::new).map_err(|error| self.failed(error).into()),
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(Request::Transfer(rpc), RPCTypes::TransferLeader, option.soft_ttl()).await? {
+            Response::Transfer(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        let (first, longest) = BACKOFF;
+        let pauses = std::iter::successors(Some(first), move |pause| Some((*pause * 2).min(longest)));
+        Some(Backoff::new(pauses))
     }
 }

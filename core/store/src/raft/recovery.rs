@@ -13,6 +13,7 @@ use super::snapshot_file;
 use super::{LogEntry, LogId, SnapshotMeta, StoredMembership};
 use crate::Engine;
 use crate::checkpoint::{Checkpoint, Loaded};
+use crate::disk::Disk;
 use crate::engine::Config;
 use crate::log::{Contents, Log};
 use crate::raft_store::OpenError;
@@ -25,7 +26,8 @@ pub(crate) struct Recovered {
 
 /// Where later states are saved.
 pub(crate) struct Places {
-    pub(crate) checkpoint: Checkpoint,
+    /// `None` on a simulated disk.
+    pub(crate) checkpoint: Option<Checkpoint>,
     /// The last entry that the whole snapshot includes.
     pub(crate) snapshot: Option<LogId>,
     /// Whether the snapshot cannot be read, so that another one is due.
@@ -37,18 +39,23 @@ const CHECKPOINT: &str = "state";
 
 /// Finds the newest state in a folder that goes with the log.
 pub(crate) fn recover(
+    disk: &dyn Disk,
     dir: &Path,
     config: Config,
     log: &Log,
     contents: &Contents,
 ) -> Result<(Recovered, Places), OpenError> {
     let cut = purged(contents).map_err(OpenError::Start)?;
-    let snapshot = snapshot_file::meta(dir);
+    let snapshot = snapshot_file::meta(disk, dir);
     if let Err(error) = &snapshot {
         tracing::error!(error = error as &dyn std::error::Error, "the snapshot of the store cannot be read");
     }
     let snapshot_is_damaged = snapshot.is_err();
     let snapshot = snapshot.ok().flatten().and_then(|meta| meta.last_log_id);
+    if disk.is_simulated() {
+        let recovered = rebuild(disk, dir, config, cut, log)?;
+        return Ok((recovered, Places { checkpoint: None, snapshot, snapshot_is_damaged }));
+    }
     let place = dir.join(CHECKPOINT);
     let checkpoint = Checkpoint::open(place.clone());
     if let Err(error) = &checkpoint {
@@ -61,13 +68,14 @@ pub(crate) fn recover(
     {
         let recovered = restore(config, loaded);
         checkpoint.adopt(&recovered.engine.snapshot());
+        let checkpoint = Some(checkpoint);
         return Ok((recovered, Places { checkpoint, snapshot, snapshot_is_damaged }));
     }
-    let recovered = rebuild(dir, config, cut, log)?;
+    let recovered = rebuild(disk, dir, config, cut, log)?;
     if damaged {
         Checkpoint::set_aside(&place)?;
     }
-    let checkpoint = Checkpoint::fresh(place);
+    let checkpoint = Some(Checkpoint::fresh(place));
     Ok((recovered, Places { checkpoint, snapshot, snapshot_is_damaged }))
 }
 
@@ -76,8 +84,14 @@ fn restore(config: Config, loaded: Loaded) -> Recovered {
 }
 
 /// Applies to the whole snapshot the entries that were cut off behind it.
-fn rebuild(dir: &Path, config: Config, cut: Option<LogId>, log: &Log) -> Result<Recovered, OpenError> {
-    let mut recovered = match snapshot_file::load(dir)? {
+fn rebuild(
+    disk: &dyn Disk,
+    dir: &Path,
+    config: Config,
+    cut: Option<LogId>,
+    log: &Log,
+) -> Result<Recovered, OpenError> {
+    let mut recovered = match snapshot_file::load(disk, dir)? {
         Some(loaded) => restore(config, loaded),
         None => Recovered { engine: Engine::new(config), meta: SnapshotMeta::default() },
     };
@@ -89,7 +103,7 @@ fn rebuild(dir: &Path, config: Config, cut: Option<LogId>, log: &Log) -> Result<
         let entry: LogEntry = decode(bytes).map_err(OpenError::Start)?;
         match entry.payload {
             EntryPayload::Blank => {}
-            EntryPayload::Normal(batch) => drop(recovered.engine.apply(&batch.0)),
+            EntryPayload::Normal(batch) => drop(recovered.engine.apply(&batch.writes)),
             EntryPayload::Membership(membership) => {
                 recovered.meta.last_membership = StoredMembership::new(Some(entry.log_id), membership);
             }

@@ -13,29 +13,40 @@ use parking_lot::Mutex;
 
 use super::log_storage::LogStorage;
 use super::recovery::Places;
+use super::runtime::blocking;
 use super::snapshot_file::{self, SnapshotError};
+use super::state_machine::Image;
 use super::{LogId, SnapshotMeta};
 use crate::Snapshot;
 use crate::checkpoint::Checkpoint;
+use crate::disk::Disk;
 use crate::raft_store::Config;
 
 /// Saves states, one at a time.
 pub(crate) struct Saver {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     snapshot_after_bytes: u64,
-    checkpoint: Mutex<Checkpoint>,
+    /// `None` on a simulated disk, on which there are only whole snapshots.
+    checkpoint: Option<Mutex<Checkpoint>>,
     snapshot_is_due: AtomicBool,
     log: LogStorage,
 }
 
 impl Saver {
     /// Takes over where states are saved, and lets go what the last snapshot has made needless.
-    pub(crate) async fn start(config: &Config, places: Places, log: LogStorage) -> Arc<Self> {
+    pub(crate) async fn start(
+        disk: Arc<dyn Disk>,
+        config: &Config,
+        places: Places,
+        log: LogStorage,
+    ) -> Arc<Self> {
         release(&log, places.snapshot).await;
         Arc::new(Saver {
+            disk,
             dir: config.dir.clone(),
             snapshot_after_bytes: config.snapshot_after_bytes,
-            checkpoint: Mutex::new(places.checkpoint),
+            checkpoint: places.checkpoint.map(Mutex::new),
             snapshot_is_due: AtomicBool::new(places.snapshot_is_damaged),
             log,
         })
@@ -49,32 +60,47 @@ impl Saver {
         Ok(())
     }
 
-    /// Saves a state that does not come from the log.
+    /// Saves a state that does not come from the log. If it came as a file, that becomes the snapshot.
     pub(crate) async fn save_whole(
         self: &Arc<Self>,
         meta: SnapshotMeta,
-        state: Snapshot,
+        image: Image,
     ) -> Result<(), io::Error> {
         let saver = Arc::clone(self);
-        let included = run(move || saver.save_snapshot(&meta, &state)).await?;
+        let included = run(move || match image.received {
+            Some(file) => saver.adopt_snapshot(&meta, &file),
+            None => saver.save_snapshot(&meta, &image.state),
+        })
+        .await?;
         release(&self.log, included).await;
         Ok(())
     }
 
     /// Says up to where a whole snapshot now reaches, if one was written.
     fn save_changes(&self, meta: &SnapshotMeta, state: &Snapshot) -> Result<Option<LogId>, SnapshotError> {
-        let saved = self.checkpoint.lock().save(meta, state);
+        let Some(checkpoint) = &self.checkpoint else { return self.save_snapshot(meta, state) };
+        let saved = checkpoint.lock().save(meta, state);
         if let Err(error) = &saved {
             let error = error as &dyn std::error::Error;
             tracing::warn!(error, "the checkpoint could not be written; a whole snapshot is written instead");
         }
-        let least = self.snapshot_after_bytes.max(snapshot_file::size(&self.dir));
+        let least = self.snapshot_after_bytes.max(snapshot_file::size(&*self.disk, &self.dir));
         let due = self.snapshot_is_due.load(Ordering::Relaxed) || self.log.retained_bytes() >= least;
         if saved.is_err() || due { self.save_snapshot(meta, state) } else { Ok(None) }
     }
 
+    fn adopt_snapshot(
+        &self,
+        meta: &SnapshotMeta,
+        file: &snapshot_file::Received,
+    ) -> Result<Option<LogId>, SnapshotError> {
+        snapshot_file::adopt(&self.dir, file)?;
+        self.snapshot_is_due.store(false, Ordering::Relaxed);
+        Ok(meta.last_log_id)
+    }
+
     fn save_snapshot(&self, meta: &SnapshotMeta, state: &Snapshot) -> Result<Option<LogId>, SnapshotError> {
-        snapshot_file::save(&self.dir, meta, state)?;
+        snapshot_file::save(&*self.disk, &self.dir, meta, state)?;
         self.snapshot_is_due.store(false, Ordering::Relaxed);
         Ok(meta.last_log_id)
     }
@@ -89,5 +115,5 @@ async fn release(log: &LogStorage, upto: Option<LogId>) {
 async fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
 ) -> Result<T, io::Error> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?.map_err(io::Error::other)
+    blocking(work).await?.map_err(io::Error::other)
 }

@@ -1,18 +1,21 @@
 //! The whole state in one file: `magic | frame*`, a frame being `length u32 | checksum u32 | payload`. The first
 //! frame is the head, the last one the count of entries; a file without its last frame is not a snapshot.
 
-use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::SnapshotMeta;
 use crate::checkpoint::Loaded;
+use crate::disk::{Disk, Sequential};
 use crate::{Entry, Key, Revision, Snapshot};
 
 const MAGIC: &[u8; 8] = b"KEELSNP1";
 const NAME: &str = "state.snapshot";
+/// The extension of files that are being received.
+const INCOMING: &str = "incoming";
 /// Larger than any entry that is accepted; a length beyond it is damage, not a reason to allocate.
 const MAX_FRAME: u32 = 64 << 20;
 
@@ -54,27 +57,116 @@ enum Frame {
 
 /// Writes the state so that the folder holds either the old snapshot or the whole new one, and the new one once
 /// this returns.
-pub(crate) fn save(dir: &Path, meta: &SnapshotMeta, state: &Snapshot) -> Result<(), SnapshotError> {
+pub(crate) fn save(
+    disk: &dyn Disk,
+    dir: &Path,
+    meta: &SnapshotMeta,
+    state: &Snapshot,
+) -> Result<(), SnapshotError> {
     let path = dir.join(NAME);
     let partial = dir.join("state.snapshot.tmp");
-    let outcome = write(&partial, meta, state)
-        .and_then(|()| fs::rename(&partial, &path))
-        .and_then(|()| File::open(dir)?.sync_all());
+    let outcome = write(disk, &partial, meta, state)
+        .and_then(|()| disk.rename(&partial, &path))
+        .and_then(|()| disk.sync_dir(dir));
     outcome.map_err(|source| {
-        let _ = fs::remove_file(&partial);
+        let _ = disk.remove(&partial);
         SnapshotError::Io { action: "write the snapshot", path, source }
     })
 }
 
-fn write(path: &Path, meta: &SnapshotMeta, state: &Snapshot) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 18, File::create(path)?);
-    out.write_all(MAGIC)?;
-    put(&mut out, &Frame::Head(Box::new(Head { revision: state.revision(), meta: meta.clone() })))?;
-    for (key, entry) in state.range("/", None) {
-        put(&mut out, &Frame::Entry(key.clone(), entry.clone()))?;
-    }
-    put(&mut out, &Frame::End { count: state.len() as u64 })?;
+fn write(disk: &dyn Disk, path: &Path, meta: &SnapshotMeta, state: &Snapshot) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 18, Sequential::new(disk.create(path)?));
+    encode(&mut out, meta, state)?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+}
+
+/// The bytes of a snapshot: what is in the file, and what members send each other.
+pub(crate) fn encode(out: &mut impl io::Write, meta: &SnapshotMeta, state: &Snapshot) -> io::Result<()> {
+    out.write_all(MAGIC)?;
+    put(out, &Frame::Head(Box::new(Head { revision: state.revision(), meta: meta.clone() })))?;
+    for (key, entry) in state.range("/", None) {
+        put(out, &Frame::Entry(key.clone(), entry.clone()))?;
+    }
+    put(out, &Frame::End { count: state.len() as u64 })
+}
+
+/// A snapshot that comes from another member, in a file aside. If it is not adopted, it is removed.
+#[derive(Debug)]
+pub(crate) struct Received {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        // One that was adopted has another name.
+        let _ = self.disk.remove(&self.path);
+    }
+}
+
+/// Takes the bytes of a snapshot as they come.
+pub(crate) struct Receiving {
+    file: BufWriter<Sequential>,
+    received: Received,
+}
+
+impl Receiving {
+    /// Starts a file of the given number.
+    pub(crate) fn start(disk: Arc<dyn Disk>, dir: &Path, number: u64) -> Result<Self, SnapshotError> {
+        let path = dir.join(format!("{NAME}.{number:016x}.{INCOMING}"));
+        let created = disk.create(&path);
+        let file = created.map_err(|source| SnapshotError::Io {
+            action: "create a snapshot in",
+            path: path.clone(),
+            source,
+        })?;
+        let file = BufWriter::with_capacity(1 << 18, Sequential::new(file));
+        Ok(Receiving { file, received: Received { disk, path } })
+    }
+
+    /// Takes more bytes.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        self.file.write_all(bytes).map_err(|source| self.received.failed("receive the snapshot", source))
+    }
+
+    /// Makes the file durable and reads it back, checksums and all.
+    pub(crate) fn finish(self) -> Result<(Loaded, Received), SnapshotError> {
+        let Receiving { file, received } = self;
+        let written =
+            file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all());
+        written.map_err(|source| received.failed("flush the snapshot", source))?;
+        let loaded = open_path(&*received.disk, received.path.clone(), read)?;
+        let missing = io::ErrorKind::NotFound.into();
+        let loaded = loaded.ok_or_else(|| received.failed("read the snapshot", missing))?;
+        Ok((loaded, received))
+    }
+}
+
+impl Received {
+    fn failed(&self, action: &'static str, source: io::Error) -> SnapshotError {
+        SnapshotError::Io { action, path: self.path.clone(), source }
+    }
+}
+
+/// Makes a received file the snapshot of a folder.
+pub(crate) fn adopt(dir: &Path, file: &Received) -> Result<(), SnapshotError> {
+    let path = dir.join(NAME);
+    file.disk
+        .rename(&file.path, &path)
+        .and_then(|()| file.disk.sync_dir(dir))
+        .map_err(|source| SnapshotError::Io { action: "take over the snapshot", path, source })
+}
+
+/// Removes files that were not received to the end before the last run ended.
+pub(crate) fn sweep(disk: &dyn Disk, dir: &Path) -> Result<(), SnapshotError> {
+    let failed =
+        |source| SnapshotError::Io { action: "remove what was left over in", path: dir.to_owned(), source };
+    for path in disk.list(dir).map_err(failed)? {
+        if path.extension().is_some_and(|extension| extension == INCOMING) {
+            disk.remove(&path).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 fn put(out: &mut impl io::Write, frame: &Frame) -> io::Result<()> {
@@ -86,26 +178,26 @@ fn put(out: &mut impl io::Write, frame: &Frame) -> io::Result<()> {
 }
 
 /// Its size in bytes; 0 where there is none.
-pub(crate) fn size(dir: &Path) -> u64 {
-    fs::metadata(dir.join(NAME)).map_or(0, |meta| meta.len())
+pub(crate) fn size(disk: &dyn Disk, dir: &Path) -> u64 {
+    disk.size(&dir.join(NAME))
 }
 
 /// Reads the snapshot of a folder, if there is one.
-pub(crate) fn load(dir: &Path) -> Result<Option<Loaded>, SnapshotError> {
-    open(dir, read)
+pub(crate) fn load(disk: &dyn Disk, dir: &Path) -> Result<Option<Loaded>, SnapshotError> {
+    open_path(disk, dir.join(NAME), read)
 }
 
 /// Reads only what the snapshot of a folder says of itself.
-pub(crate) fn meta(dir: &Path) -> Result<Option<SnapshotMeta>, SnapshotError> {
-    open(dir, |mut file| read_head(&mut file).map(|head| head.meta))
+pub(crate) fn meta(disk: &dyn Disk, dir: &Path) -> Result<Option<SnapshotMeta>, SnapshotError> {
+    open_path(disk, dir.join(NAME), |mut file| read_head(&mut file).map(|head| head.meta))
 }
 
-fn open<T>(
-    dir: &Path,
-    read: impl FnOnce(BufReader<File>) -> Result<T, ReadError>,
+fn open_path<T>(
+    disk: &dyn Disk,
+    path: PathBuf,
+    read: impl FnOnce(BufReader<Box<dyn Read + Send>>) -> Result<T, ReadError>,
 ) -> Result<Option<T>, SnapshotError> {
-    let path = dir.join(NAME);
-    let file = match File::open(&path) {
+    let file = match disk.read(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(SnapshotError::Io { action: "open the snapshot", path, source }),
@@ -175,7 +267,10 @@ fn get(file: &mut impl Read) -> Result<Frame, ReadError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::disk::RealDisk;
     use crate::engine::Config;
     use crate::{Change, Engine, Precondition, Value, Write};
 
@@ -188,16 +283,16 @@ mod tests {
                 change: Change::Put(Value::plain("some value")),
             }]);
         }
-        save(dir, &SnapshotMeta::default(), &engine.snapshot()).unwrap();
+        save(&RealDisk, dir, &SnapshotMeta::default(), &engine.snapshot()).unwrap();
         engine.snapshot()
     }
 
     #[test]
     fn a_snapshot_is_read_back_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(load(dir.path()).unwrap().is_none());
+        assert!(load(&RealDisk, dir.path()).unwrap().is_none());
         let state = saved(dir.path());
-        let loaded = load(dir.path()).unwrap().unwrap();
+        let loaded = load(&RealDisk, dir.path()).unwrap().unwrap();
         assert_eq!(loaded.revision, state.revision());
         let expected: Vec<_> = state.range("/", None).map(|(k, e)| (k.clone(), e.clone())).collect();
         assert_eq!(loaded.entries, expected);
@@ -213,9 +308,9 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x55;
             fs::write(&path, &bytes).unwrap();
-            assert!(load(dir.path()).is_err(), "byte {at} changed");
+            assert!(load(&RealDisk, dir.path()).is_err(), "byte {at} changed");
             fs::write(&path, &whole[..at]).unwrap();
-            assert!(load(dir.path()).is_err(), "cut at {at}");
+            assert!(load(&RealDisk, dir.path()).is_err(), "cut at {at}");
         }
     }
 }

@@ -9,19 +9,36 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::type_config::alias::SnapshotOf;
 use parking_lot::{Mutex, RwLock};
 
+use super::origin::Pending;
 use super::recovery::Recovered;
 use super::saver::Saver;
+use super::snapshot_file::Received;
 use super::{LogId, Outcomes, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::engine::Config;
 use crate::{Engine, Observer, Snapshot};
 
-type Saved = Arc<Mutex<Option<SnapshotOf<TypeConfig, Snapshot>>>>;
+type Saved = Arc<Mutex<Option<SnapshotOf<TypeConfig, Image>>>>;
+
+/// A whole state, as openraft hands it around.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    pub(crate) state: Snapshot,
+    /// The file in which it came from another member.
+    pub(crate) received: Option<Arc<Received>>,
+}
+
+impl From<Snapshot> for Image {
+    fn from(state: Snapshot) -> Self {
+        Image { state, received: None }
+    }
+}
 
 /// The engine, its place in the log, and those who follow it.
 pub(crate) struct StateMachine {
     engine: Arc<RwLock<Engine>>,
     config: Config,
     observer: Arc<dyn Observer>,
+    pending: Arc<Pending>,
     saver: Arc<Saver>,
     applied: Option<LogId>,
     membership: StoredMembership,
@@ -35,16 +52,19 @@ impl StateMachine {
         config: Config,
         saver: Arc<Saver>,
         observer: Arc<dyn Observer>,
+        pending: Arc<Pending>,
     ) -> Self {
         let Recovered { engine, meta } = recovered;
         let state = engine.snapshot();
         observer.restored(&state);
         let found = meta.last_log_id.is_some();
-        let saved = found.then(|| SnapshotOf::<TypeConfig, Snapshot> { meta: meta.clone(), snapshot: state });
+        let saved =
+            found.then(|| SnapshotOf::<TypeConfig, Image> { meta: meta.clone(), snapshot: state.into() });
         StateMachine {
             engine: Arc::new(RwLock::new(engine)),
             config,
             observer,
+            pending,
             saver,
             applied: meta.last_log_id,
             membership: meta.last_membership,
@@ -71,19 +91,19 @@ pub(crate) struct SnapshotBuilder {
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
-    type SnapshotData = Snapshot;
+    type SnapshotData = Image;
 
-    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Snapshot>, io::Error> {
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Image>, io::Error> {
         self.saver.save(self.meta.clone(), self.state.clone()).await?;
         let snapshot =
-            SnapshotOf::<TypeConfig, Snapshot> { meta: self.meta.clone(), snapshot: self.state.clone() };
+            SnapshotOf::<TypeConfig, Image> { meta: self.meta.clone(), snapshot: self.state.clone().into() };
         *self.saved.lock() = Some(snapshot.clone());
         Ok(snapshot)
     }
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Snapshot;
+    type SnapshotData = Image;
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -104,11 +124,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     Outcomes::default()
                 }
                 EntryPayload::Normal(batch) => {
-                    let applied = self.engine.write().apply(&batch.0);
+                    let applied = self.engine.write().apply(&batch.writes);
                     if !applied.events.is_empty() {
                         self.observer.applied(&applied.events);
                     }
-                    Outcomes(applied.outcomes)
+                    let outcomes = Outcomes(applied.outcomes);
+                    if let Some(origin) = batch.origin {
+                        self.pending.applied(origin, &outcomes);
+                    }
+                    outcomes
                 }
             };
             if let Some(responder) = responder {
@@ -127,17 +151,20 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Snapshot) -> Result<(), io::Error> {
-        self.saver.save_whole(meta.clone(), snapshot.clone()).await?;
-        *self.engine.write() = Engine::adopt(self.config, snapshot.clone());
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, image: Image) -> Result<(), io::Error> {
+        self.saver.save_whole(meta.clone(), image.clone()).await?;
+        let state = image.state;
+        *self.engine.write() = Engine::adopt(self.config, state.clone());
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        self.observer.restored(&snapshot);
-        *self.saved.lock() = Some(SnapshotOf::<TypeConfig, Snapshot> { meta: meta.clone(), snapshot });
+        self.observer.restored(&state);
+        self.pending.replaced();
+        *self.saved.lock() =
+            Some(SnapshotOf::<TypeConfig, Image> { meta: meta.clone(), snapshot: state.into() });
         Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, Snapshot>>, io::Error> {
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, Image>>, io::Error> {
         Ok(self.saved.lock().clone())
     }
 }

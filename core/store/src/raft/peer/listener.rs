@@ -1,0 +1,221 @@
+//! Listens for other members, and answers them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use openraft::raft::AppendEntriesRequest;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::proto::peer_server::{Peer, PeerServer};
+use super::proto::{Entries, Message, Piece};
+use super::tls::{PeerTls, is_of};
+use super::{MESSAGE_BYTES, header};
+use crate::Engine;
+use crate::disk::Disk;
+use crate::engine::Config;
+use crate::raft::core::{Core, unavailable};
+use crate::raft::log_storage::{decode, encode};
+use crate::raft::message::{Refused, Sender};
+use crate::raft::runtime::{random, spawn};
+use crate::raft::snapshot_file::Receiving;
+use crate::raft::state_machine::Image;
+use crate::raft::{SnapshotMeta, TypeConfig, Vote};
+
+/// Calls of one connection at once.
+const STREAMS: u32 = 256;
+/// Bytes that may be under way on a connection before they are taken.
+const WINDOW: u32 = 8 << 20;
+/// A connection from which nothing comes for so long is asked for a sign of life.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// How long TLS may take to come about.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// Answers for a member.
+struct Answerer {
+    core: Arc<Core>,
+    place: Place,
+}
+
+/// Where snapshots are received.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+}
+
+/// Binds the address at which a member listens.
+pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Starts to listen.
+pub(crate) fn start(
+    core: Arc<Core>,
+    place: Place,
+    listener: TcpListener,
+    tls: &PeerTls,
+    ended: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let service = PeerServer::new(Answerer { core, place })
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES);
+    let server = Server::builder()
+        .tls_config(tls.server().timeout(HANDSHAKE))?
+        .tcp_nodelay(true)
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .http2_keepalive_interval(Some(SIGN_OF_LIFE))
+        .http2_keepalive_timeout(Some(SIGN_OF_LIFE))
+        .add_service(service);
+    // Connections that are open are told to go; their streams end because the member has.
+    let stop = ended.cancelled_owned();
+    let serving = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop);
+    spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the member can no longer listen for others");
+        }
+    });
+    Ok(())
+}
+
+fn refuse(refused: &Refused) -> Status {
+    let details = encode(refused).unwrap_or_default();
+    Status::with_details(Code::FailedPrecondition, refused.to_string(), details)
+}
+
+fn malformed(error: impl ToString) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn message<T: serde::Serialize>(value: &T) -> Result<Message, Status> {
+    Ok(Message { body: encode(value).map_err(|error| Status::internal(error.to_string()))? })
+}
+
+impl Answerer {
+    /// Who asks, once it has shown that it is who it says it is.
+    fn sender<T>(&self, request: &Request<T>) -> Result<Sender, Status> {
+        let text = |key: &str| request.metadata().get(key).and_then(|value| value.to_str().ok());
+        let number = |key: &str| {
+            let parse = |text| u64::from_str_radix(text, 16).map_err(malformed);
+            text(key).map(parse).transpose()
+        };
+        let name = text(header::NAME).ok_or_else(|| malformed("the name of the member is missing"))?;
+        let certificates = request.peer_certs();
+        let leaf = certificates.as_ref().and_then(|certificates| certificates.first());
+        let other = || refuse(&Refused::OtherIdentity { member: name.to_owned() });
+        if !leaf.is_some_and(|leaf| is_of(leaf, name)) {
+            return Err(other());
+        }
+        let member =
+            number(header::MEMBER)?.ok_or_else(|| malformed("the number of the member is missing"))?;
+        if let Some(meant) = number(header::TO)?
+            && meant != self.core.id()
+        {
+            return Err(refuse(&Refused::OtherMember { meant, is: self.core.id() }));
+        }
+        if self.core.name_of(member).is_some_and(|known| known != name) {
+            return Err(other());
+        }
+        Ok(Sender { cluster: number(header::CLUSTER)?, member })
+    }
+
+    /// Takes a snapshot into a file aside, and reads it.
+    async fn receive(&self, mut pieces: Streaming<Piece>) -> Result<(Vote, SnapshotMeta, Image), Status> {
+        let failed = |error: crate::SnapshotError| refuse(&unavailable(error_chain(&error)));
+        let first = pieces.message().await?.ok_or_else(|| malformed("there is no first piece"))?;
+        let (vote, meta): (Vote, SnapshotMeta) = decode(&first.head).map_err(malformed)?;
+        let Place { disk, dir } = self.place.clone();
+        let mut file = blocking(move || Receiving::start(disk, &dir, random())).await?.map_err(failed)?;
+        let mut hasher = crc32fast::Hasher::new();
+        let mut next = Some(first);
+        while let Some(piece) = next {
+            hasher.update(&piece.data);
+            if hasher.clone().finalize() != piece.checksum {
+                return Err(Status::data_loss("the checksum of a piece is wrong"));
+            }
+            let last = piece.last;
+            file = blocking(move || file.write(&piece.data).map(|()| file)).await?.map_err(failed)?;
+            if last {
+                let (loaded, received) = blocking(move || file.finish()).await?.map_err(failed)?;
+                if loaded.meta != meta {
+                    return Err(malformed("the snapshot is not the one that was announced"));
+                }
+                let state =
+                    Engine::restore(Config { history: 0 }, loaded.revision, loaded.entries).snapshot();
+                return Ok((vote, meta, Image { state, received: Some(Arc::new(received)) }));
+            }
+            next = pieces.message().await?;
+        }
+        Err(malformed("the stream ends before the last piece"))
+    }
+}
+
+/// Does what waits for the disk where that is fine.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn to_request(entries: &Entries) -> io::Result<AppendEntriesRequest<TypeConfig>> {
+    let (vote, prev_log_id, leader_commit) = decode(&entries.head)?;
+    let entries = entries.entries.iter().map(|bytes: &Bytes| decode(bytes)).collect::<io::Result<_>>()?;
+    Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
+}
+
+#[tonic::async_trait]
+impl Peer for Answerer {
+    async fn call(&self, request: Request<Message>) -> Result<Response<Message>, Status> {
+        let from = self.sender(&request)?;
+        let asked = decode(&request.into_inner().body).map_err(malformed)?;
+        // What has been begun is brought to its end, also if the one who asked goes away.
+        let core = Arc::clone(&self.core);
+        let answered = spawn(async move { core.answer(from, asked).await });
+        let answer = answered.await.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(message(&answer)?))
+    }
+
+    type AppendStream = BoxStream<'static, Result<Message, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<Entries>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let from = self.sender(&request)?;
+        let input = request.into_inner();
+        // A message that cannot be read ends the stream.
+        let input = input.map(|entries| entries.ok().and_then(|entries| to_request(&entries).ok()));
+        let input = input.take_while(|it| std::future::ready(it.is_some())).filter_map(std::future::ready);
+        let answers = self.core.append(from, input).map_err(|refused| refuse(&refused))?;
+        let answers =
+            answers.map(|answer| answer.map_err(|refused| refuse(&refused)).and_then(|it| message(&it)));
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn snapshot(&self, request: Request<Streaming<Piece>>) -> Result<Response<Message>, Status> {
+        let from = self.sender(&request)?;
+        self.core.check_cluster(from).map_err(|refused| refuse(&refused))?;
+        let (vote, meta, image) = self.receive(request.into_inner()).await?;
+        let taken = self.core.install(from, vote, meta, image).await;
+        Ok(Response::new(message(&taken.map_err(|refused| refuse(&refused))?)?))
+    }
+}

@@ -1,0 +1,246 @@
+//! Three members in one process, with real folders, over loopback and mutual TLS.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "replication/cluster.rs"]
+mod cluster;
+#[path = "replication/proxy.rs"]
+mod proxy;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::{Cluster, put, put_if, until};
+use keelson_store::{MembersError, OpenError, Precondition, Refusal, Role, Store, StoreError};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_to_any_member_is_read_on_that_member_and_after_a_barrier_on_all() {
+    let cluster = Cluster::of_three().await;
+    for (number, node) in cluster.nodes().enumerate() {
+        let entry = node.store().write(put(&format!("k{number}"), b"x")).await.unwrap();
+        assert_eq!(node.store().snapshot().get(&cluster::key(&format!("k{number}"))), Some(&entry));
+        for other in cluster.nodes() {
+            assert!(other.store().barrier().await.unwrap() >= entry.modified);
+            assert_eq!(other.store().snapshot().get(&cluster::key(&format!("k{number}"))), Some(&entry));
+        }
+    }
+    let members = cluster.node("b").store().members().list().await.unwrap();
+    assert_eq!(members.len(), 3);
+    assert!(members.iter().all(|member| member.role == Role::Voter && member.healthy), "{members:?}");
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_all_who_write_the_same_revision_through_different_members_one_is_let() {
+    let cluster = Cluster::of_three().await;
+    let first = cluster.node("a").store().write(put("k", b"0")).await.unwrap();
+    let writers = (0..24).map(|number| {
+        let store = Arc::clone(cluster.nodes().nth(number % 3).unwrap().store());
+        let write = put_if("k", Precondition::Unchanged(first.modified), b"1");
+        tokio::spawn(async move { store.write(write).await })
+    });
+    let mut made = 0;
+    for writer in futures::future::join_all(writers).await {
+        match writer.unwrap() {
+            Ok(_) => made += 1,
+            Err(StoreError::Refused(Refusal::Conflict { current })) => {
+                assert_eq!(&current.unwrap().value[..], b"1")
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(made, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_leader_is_killed_the_others_go_on_and_it_comes_back_to_them() {
+    let mut cluster = Cluster::of_three().await;
+    cluster.write_everywhere("before", 10).await;
+    let leader = cluster.leader().await;
+    cluster.kill(&leader);
+    let left = cluster.running();
+    assert_eq!(left.len(), 2);
+    for name in &left {
+        cluster.node(name).store().write(put(&format!("without/{name}"), b"x")).await.unwrap();
+    }
+    cluster.start(&leader).await;
+    cluster.node(&leader).store().write(put("back", b"x")).await.unwrap();
+    cluster.agree().await;
+    assert_eq!(cluster.node(&leader).store().snapshot().len(), 33);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_members_started_again_have_everything() {
+    let mut cluster = Cluster::of_three().await;
+    cluster.write_everywhere("k", 20).await;
+    for name in ["a", "b", "c"] {
+        cluster.kill(name);
+    }
+    for name in ["c", "b", "a"] {
+        cluster.start(name).await;
+    }
+    assert_eq!(cluster.node("b").store().barrier().await.unwrap().get(), 60);
+    cluster.node("a").store().write(put("new", b"x")).await.unwrap();
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_majority_nothing_is_written_or_read_as_current_and_the_reason_is_told() {
+    let mut cluster = Cluster::of_three().await;
+    let leader = cluster.leader().await;
+    for name in cluster.running() {
+        if name != leader {
+            cluster.kill(&name);
+        }
+    }
+    let store = cluster.node(&leader).store();
+    let refused = store.write(put("k", b"x")).await.unwrap_err();
+    assert!(
+        matches!(refused, StoreError::Unavailable { .. } | StoreError::OutcomeUnknown { .. }),
+        "{refused}"
+    );
+    let refused = store.barrier().await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused}");
+    let other = cluster.stopped()[0].clone();
+    cluster.start(&other).await;
+    cluster.node(&other).store().write(put("k2", b"x")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_shows_nothing_as_current_and_takes_up_what_it_missed() {
+    let cluster = Cluster::of_three().await;
+    let old = cluster.leader().await;
+    cluster.isolate(&old);
+    let others: Vec<String> = cluster.running().into_iter().filter(|name| *name != old).collect();
+    let made = cluster.node(&others[0]).store().write(put("k", b"new")).await.unwrap();
+    // It believes that it leads, and asks a majority before it says so.
+    let refused = cluster.node(&old).store().barrier().await;
+    assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+    cluster.heal();
+    assert!(until(|| async { cluster.node(&old).store().barrier().await.is_ok() }).await);
+    assert_eq!(cluster.node(&old).store().snapshot().get(&cluster::key("k")), Some(&made));
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_go_on_while_members_come_and_go() {
+    let mut cluster = Cluster::of_three().await;
+    let writer = cluster.keep_writing("load");
+    cluster.add("d").await;
+    cluster.until_voter("d").await;
+    let id = cluster.node("b").store().members().me();
+    let store = Arc::clone(cluster.node("d").store());
+    store.members().remove(id).await.unwrap();
+    let refused = Arc::clone(cluster.node("b").store());
+    assert!(
+        until(|| async {
+            let refused = refused.write(put("late", b"x")).await;
+            matches!(refused, Err(StoreError::Unavailable { reason }) if reason.contains("removed"))
+        })
+        .await
+    );
+    cluster.kill("b");
+    let acknowledged = writer.stop().await;
+    assert!(!acknowledged.is_empty());
+    store.barrier().await.unwrap();
+    let held = store.snapshot();
+    for key in &acknowledged {
+        assert!(held.get(&cluster::key(key)).is_some(), "{key} was acknowledged and is lost");
+    }
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_joins_late_is_sent_the_whole_state() {
+    let mut cluster = Cluster::of_one(|config| config.catch_up_bytes = 1).await;
+    cluster.write_everywhere("k", 200).await;
+    cluster.node("a").store().checkpoint().await.unwrap();
+    cluster.add("b").await;
+    cluster.until_voter("b").await;
+    assert!(cluster.node("b").dir().join("state.snapshot").exists(), "it came as a file");
+    cluster.agree().await;
+    // And it finds it again.
+    cluster.kill("b");
+    cluster.start("b").await;
+    assert_eq!(cluster.node("b").store().barrier().await.unwrap().get(), 200);
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_member_is_replaced_by_a_new_one_of_the_same_name() {
+    let mut cluster = Cluster::of_three().await;
+    cluster.write_everywhere("k", 5).await;
+    let dead = cluster.node("c").store().members().me();
+    cluster.kill("c");
+    cluster.wipe("c");
+    let refused = cluster.try_start("c").await.err().unwrap();
+    assert!(
+        matches!(&refused, OpenError::Join { reason } if reason.contains("remove it first")),
+        "{refused}"
+    );
+    cluster.node("a").store().members().remove(dead).await.unwrap();
+    cluster.wipe("c");
+    cluster.start("c").await;
+    cluster.until_voter("c").await;
+    assert_ne!(cluster.node("c").store().members().me(), dead);
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_is_not_removed_if_the_others_could_not_go_on() {
+    let mut cluster = Cluster::of_three().await;
+    let leader = cluster.leader().await;
+    let mut others = cluster.running();
+    others.retain(|name| *name != leader);
+    let healthy = cluster.node(&others[1]).store().members().me();
+    cluster.kill(&others[0]);
+    let members = cluster.node(&leader).store().members();
+    let unhealthy =
+        || async { members.list().await.is_ok_and(|all| all.iter().any(|member| !member.healthy)) };
+    assert!(until(unhealthy).await);
+    let refused = members.remove(healthy).await;
+    assert!(matches!(refused, Err(MembersError::Unhealthy { healthy: 1, needed: 2 })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_is_handed_over() {
+    let cluster = Cluster::of_three().await;
+    let leader = cluster.leader().await;
+    let to = cluster.running().into_iter().find(|name| *name != leader).unwrap();
+    let id = cluster.node(&to).store().members().me();
+    cluster.node(&leader).store().members().transfer_leadership(id).await.unwrap();
+    assert_eq!(cluster.leader().await, to);
+    cluster.node(&leader).store().write(put("k", b"x")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_with_a_certificate_of_another_member_or_authority_is_not_let_in() {
+    let mut cluster = Cluster::of_one(|_| ()).await;
+    cluster.certificate_of("b", "c");
+    let refused = cluster.try_add("b").await.err().unwrap();
+    assert!(matches!(&refused, OpenError::Join { reason } if reason.contains("certificate")), "{refused}");
+    cluster.foreign_certificate_of("d");
+    let joining = tokio::time::timeout(Duration::from_secs(2), cluster.try_add("d")).await;
+    assert!(!matches!(joining, Ok(Ok(()))), "it was let in");
+    assert_eq!(cluster.node("a").store().members().list().await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_peers_becomes_one_with_peers() {
+    let mut cluster = Cluster::of_one(|_| ()).await;
+    cluster.kill("a");
+    cluster.without_peers("a").await;
+    let lone = Arc::clone(cluster.node("a").store());
+    lone.write(put("k", b"x")).await.unwrap();
+    let refused =
+        lone.members().add_learner(keelson_store::MemberId(9), "z", &["127.0.0.1:1".to_owned()]).await;
+    assert_eq!(refused, Err(MembersError::Alone));
+    drop(lone);
+    cluster.kill("a");
+    cluster.start("a").await;
+    cluster.add("b").await;
+    cluster.until_voter("b").await;
+    cluster.agree().await;
+    cluster.kill("a");
+    let refused = cluster.try_without_peers("a").await.err().unwrap();
+    assert!(matches!(refused, OpenError::NotAlone), "{refused}");
+}

@@ -1,0 +1,357 @@
+//! Members of one store in one process.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use keelson_store::raft_store::{Config, MEMBER_DNS_NAME, PeerTls, Peers, Timing};
+use keelson_store::{
+    Change, Event, Key, Observer, OpenError, Precondition, RaftStore, Revision, Role, Snapshot, Store, Value,
+    Write,
+};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+
+use super::proxy::Proxy;
+
+/// What is told to one who follows: it must have no gap and end up as the state.
+#[derive(Default)]
+pub(crate) struct Follower(Mutex<(u64, BTreeMap<String, u64>)>);
+
+impl Observer for Follower {
+    fn restored(&self, snapshot: &Snapshot) {
+        *self.0.lock().unwrap() = (snapshot.revision().get(), state(snapshot));
+    }
+
+    fn applied(&self, events: &[Event]) {
+        let mut seen = self.0.lock().unwrap();
+        for event in events {
+            assert_eq!(event.revision.get(), seen.0 + 1, "a gap");
+            seen.0 += 1;
+            seen.1.insert(event.key.to_string(), event.revision.get());
+        }
+    }
+
+    fn compacted(&self, _: Revision) {}
+}
+
+pub(crate) fn state(snapshot: &Snapshot) -> BTreeMap<String, u64> {
+    snapshot.range("/", None).map(|(key, entry)| (key.to_string(), entry.modified.get())).collect()
+}
+
+pub(crate) fn key(name: &str) -> Key {
+    Key::new(format!("/{name}")).unwrap()
+}
+
+pub(crate) fn put_if(name: &str, precondition: Precondition, value: &[u8]) -> Write {
+    Write { key: key(name), precondition, change: Change::Put(Value::plain(value.to_vec())) }
+}
+
+pub(crate) fn put(name: &str, value: &[u8]) -> Write {
+    put_if(name, Precondition::Any, value)
+}
+
+/// Waits until something holds; says whether it did.
+pub(crate) async fn until<F: Future<Output = bool>>(holds: impl Fn() -> F) -> bool {
+    for _ in 0..600 {
+        if holds().await {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    false
+}
+
+/// An authority of members.
+struct Authority {
+    certificate: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap().pem();
+        Authority { certificate, issuer: Issuer::new(params, key) }
+    }
+
+    fn tls(&self, name: &str) -> PeerTls {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([name.to_owned(), MEMBER_DNS_NAME.to_owned()]).unwrap();
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        PeerTls {
+            authority: self.certificate.clone().into(),
+            certificate: certificate.into(),
+            key: key.serialize_pem().into(),
+        }
+    }
+}
+
+pub(crate) struct Node {
+    dir: tempfile::TempDir,
+    config: Config,
+    proxy: Proxy,
+    running: Option<(Arc<RaftStore>, Arc<Follower>)>,
+}
+
+impl Node {
+    pub(crate) fn store(&self) -> &Arc<RaftStore> {
+        &self.running.as_ref().unwrap().0
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+pub(crate) struct Cluster {
+    authority: Authority,
+    nodes: BTreeMap<String, Node>,
+    certificates: BTreeMap<String, PeerTls>,
+}
+
+impl Cluster {
+    pub(crate) async fn of_one(adapt: impl Fn(&mut Config)) -> Cluster {
+        // `RUST_LOG` shows what goes on; another test of this process may have been first.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let mut cluster =
+            Cluster { authority: Authority::new(), nodes: BTreeMap::new(), certificates: BTreeMap::new() };
+        cluster.prepare("a").await;
+        adapt(&mut cluster.nodes.get_mut("a").unwrap().config);
+        cluster.start("a").await;
+        cluster
+    }
+
+    pub(crate) async fn of_three() -> Cluster {
+        let mut cluster = Cluster::of_one(|_| ()).await;
+        for name in ["b", "c"] {
+            cluster.add(name).await;
+            cluster.until_voter(name).await;
+        }
+        cluster
+    }
+
+    /// A folder, an address and a certificate for a member; it joins those that are there.
+    async fn prepare(&mut self, name: &str) {
+        // Each member has an address of its own, so that one can tell who connects.
+        let number = 10 + u8::try_from(self.nodes.len()).unwrap();
+        let ip = IpAddr::from([127, 0, 0, number]);
+        let listen = std::net::TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap();
+        let proxy = Proxy::to(listen).await;
+        let tls = self.certificates.remove(name).unwrap_or_else(|| self.authority.tls(name));
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(dir.path());
+        config.timing = Timing { request_timeout: Duration::from_secs(8), ..Timing::default() };
+        config.peers = Some(Peers {
+            name: name.to_owned(),
+            addresses: vec![proxy.address.to_string()],
+            listen,
+            source: Some(ip),
+            tls,
+            join: self.nodes.values().map(|node| node.proxy.address.to_string()).collect(),
+            promote: true,
+        });
+        self.nodes.insert(name.to_owned(), Node { dir, config, proxy, running: None });
+    }
+
+    pub(crate) fn certificate_of(&mut self, name: &str, other: &str) {
+        self.certificates.insert(name.to_owned(), self.authority.tls(other));
+    }
+
+    pub(crate) fn foreign_certificate_of(&mut self, name: &str) {
+        let mut tls = Authority::new().tls(name);
+        tls.authority = self.authority.certificate.clone().into();
+        self.certificates.insert(name.to_owned(), tls);
+    }
+
+    pub(crate) async fn add(&mut self, name: &str) {
+        self.try_add(name).await.unwrap();
+    }
+
+    pub(crate) async fn try_add(&mut self, name: &str) -> Result<(), OpenError> {
+        self.prepare(name).await;
+        self.try_start(name).await
+    }
+
+    pub(crate) async fn start(&mut self, name: &str) {
+        self.try_start(name).await.unwrap();
+    }
+
+    pub(crate) async fn try_start(&mut self, name: &str) -> Result<(), OpenError> {
+        let config = self.nodes[name].config.clone();
+        self.open(name, config).await
+    }
+
+    pub(crate) async fn without_peers(&mut self, name: &str) {
+        self.try_without_peers(name).await.unwrap();
+    }
+
+    pub(crate) async fn try_without_peers(&mut self, name: &str) -> Result<(), OpenError> {
+        let config = Config { peers: None, ..self.nodes[name].config.clone() };
+        self.open(name, config).await
+    }
+
+    async fn open(&mut self, name: &str, config: Config) -> Result<(), OpenError> {
+        // One that was killed lets go of its folder and its address when its tasks have ended.
+        let mut attempts = 100;
+        loop {
+            let follower = Arc::new(Follower::default());
+            match RaftStore::open(config.clone(), follower.clone()).await {
+                Ok(store) => {
+                    self.nodes.get_mut(name).unwrap().running = Some((store, follower));
+                    return Ok(());
+                }
+                Err(OpenError::Locked { .. } | OpenError::Listen { .. }) if attempts > 0 => {
+                    attempts -= 1;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Ends a member without a farewell.
+    pub(crate) fn kill(&mut self, name: &str) {
+        self.nodes.get_mut(name).unwrap().running = None;
+    }
+
+    pub(crate) fn wipe(&mut self, name: &str) {
+        for entry in std::fs::read_dir(self.nodes[name].dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).unwrap()
+            } else {
+                std::fs::remove_file(path).unwrap()
+            }
+        }
+        let join = self.nodes.iter().filter(|(other, _)| *other != name);
+        let join = join.map(|(_, node)| node.proxy.address.to_string()).collect();
+        self.nodes.get_mut(name).unwrap().config.peers.as_mut().unwrap().join = join;
+    }
+
+    pub(crate) fn node(&self, name: &str) -> &Node {
+        &self.nodes[name]
+    }
+
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values().filter(|node| node.running.is_some())
+    }
+
+    pub(crate) fn running(&self) -> Vec<String> {
+        self.nodes.iter().filter(|(_, node)| node.running.is_some()).map(|(name, _)| name.clone()).collect()
+    }
+
+    pub(crate) fn stopped(&self) -> Vec<String> {
+        self.nodes.iter().filter(|(_, node)| node.running.is_none()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Cuts a member off from the others, in both directions.
+    pub(crate) fn isolate(&self, name: &str) {
+        let source = self.nodes[name].proxy.source();
+        for (other, node) in &self.nodes {
+            if other == name {
+                node.proxy.refuse_all();
+            } else {
+                node.proxy.refuse(source);
+            }
+        }
+    }
+
+    pub(crate) fn heal(&self) {
+        self.nodes.values().for_each(|node| node.proxy.open());
+    }
+
+    /// The name of the member that all who run follow.
+    pub(crate) async fn leader(&self) -> String {
+        let found = Mutex::new(None);
+        let agreed = until(|| async {
+            let leaders: Vec<_> = self.nodes().map(|node| node.store().members().leader()).collect();
+            let first = leaders[0];
+            let name = self
+                .running()
+                .into_iter()
+                .find(|name| Some(self.nodes[name].store().members().me()) == first);
+            *found.lock().unwrap() = name.clone();
+            name.is_some() && leaders.iter().all(|leader| *leader == first)
+        });
+        assert!(agreed.await, "no leader");
+        found.into_inner().unwrap().unwrap()
+    }
+
+    pub(crate) async fn until_voter(&self, name: &str) {
+        let is_voter = || async {
+            let members = self.nodes[name].store().members();
+            let me = members.me();
+            let all = members.list().await.unwrap_or_default();
+            all.iter().any(|member| member.id == me && member.role == Role::Voter)
+        };
+        assert!(until(is_voter).await, "{name} never came to vote");
+    }
+
+    pub(crate) async fn write_everywhere(&self, prefix: &str, count: usize) {
+        for (name, node) in &self.nodes {
+            let Some((store, _)) = &node.running else { continue };
+            let writes =
+                (0..count).map(|number| store.write(put(&format!("{prefix}/{name}/{number}"), &[b'x'; 300])));
+            for made in futures::future::join_all(writes).await {
+                made.unwrap();
+            }
+        }
+    }
+
+    /// All who run have the same state, and those who follow them have seen it.
+    pub(crate) async fn agree(&self) {
+        let mut states = Vec::new();
+        for node in self.nodes() {
+            node.store().barrier().await.unwrap();
+        }
+        for node in self.nodes() {
+            let snapshot = node.store().snapshot();
+            let seen = node.running.as_ref().unwrap().1.0.lock().unwrap();
+            assert_eq!(*seen, (snapshot.revision().get(), state(&snapshot)));
+            states.push(seen.clone());
+        }
+        assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "{states:?}");
+    }
+
+    /// Writes one value after the other until it is stopped.
+    pub(crate) fn keep_writing(&self, prefix: &str) -> Writer {
+        let stores: Vec<_> = self.nodes().map(|node| Arc::clone(node.store())).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ended, prefix) = (Arc::clone(&stop), prefix.to_owned());
+        let task = tokio::spawn(async move {
+            let mut acknowledged = Vec::new();
+            let mut number = 0;
+            while !ended.load(Ordering::Relaxed) {
+                number += 1;
+                let name = format!("{prefix}/{number}");
+                if stores[number % stores.len()].write(put(&name, b"x")).await.is_ok() {
+                    acknowledged.push(name);
+                }
+            }
+            acknowledged
+        });
+        Writer { stop, task }
+    }
+}
+
+pub(crate) struct Writer {
+    stop: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<Vec<String>>,
+}
+
+impl Writer {
+    /// Ends it; says which keys were acknowledged.
+    pub(crate) async fn stop(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap()
+    }
+}
