@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::object::Object;
+use crate::selector::LabelSet;
 use crate::validation::FieldError;
 
 mod baseline;
@@ -96,7 +97,7 @@ pub struct Policy {
 
 impl Policy {
     /// The policy of a namespace with these labels, and what is wrong with them.
-    pub fn of(labels: Option<&Map<String, Value>>, defaults: &Policy) -> (Policy, Vec<FieldError>) {
+    pub fn of(labels: Option<&impl LabelSet>, defaults: &Policy) -> (Policy, Vec<FieldError>) {
         let (mut policy, mut faults) = (*defaults, Vec::new());
         let Some(labels) = labels else { return (policy, faults) };
         let mut level = |mode: &str, at: &mut LevelVersion, otherwise: Level| {
@@ -105,7 +106,7 @@ impl Policy {
             };
             let mut has_level = false;
             let label = format!("{PREFIX}{mode}");
-            if let Some(text) = labels.get(&label).and_then(Value::as_str) {
+            if let Some(text) = labels.label(&label) {
                 let read = Level::parse(text);
                 has_level = read.is_some();
                 at.level = read.unwrap_or_else(|| {
@@ -114,7 +115,7 @@ impl Policy {
                 });
             }
             let label = format!("{PREFIX}{mode}-version");
-            if let Some(text) = labels.get(&label).and_then(Value::as_str) {
+            if let Some(text) = labels.label(&label) {
                 at.minor = LevelVersion::parse_version(text).unwrap_or_else(|| {
                     fault(&label, text, "must be \"latest\" or \"v1.x\"");
                     None

@@ -4,6 +4,10 @@ use serde_json::{Map, Value};
 
 use crate::names;
 
+mod labels;
+
+pub use labels::{LabelSet, Labels};
+
 /// Why a selector cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SelectorError {
@@ -150,11 +154,12 @@ impl LabelSelector {
     }
 
     /// Whether the labels fulfil all requirements.
-    pub fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
+    pub fn matches(&self, labels: Option<&impl LabelSet>) -> bool {
         !self.nothing
-            && self.requirements.iter().all(|requirement| {
-                requirement.matches(labels.and_then(|it| it.get(&requirement.key)).and_then(Value::as_str))
-            })
+            && self
+                .requirements
+                .iter()
+                .all(|requirement| requirement.matches(labels.and_then(|it| it.label(&requirement.key))))
     }
 }
 

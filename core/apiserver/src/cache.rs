@@ -32,6 +32,8 @@ mod horizon;
 
 /// Events that are kept for each resource.
 pub(crate) const RING: usize = 4096;
+/// How many of them, the newest, keep the frames that were built of them.
+const WARM: usize = 512;
 /// States that are kept for lists which are read page by page.
 const PINS: usize = 64;
 
@@ -380,6 +382,9 @@ impl ResourceCache {
         state.received += 1;
         let event = Arc::new(WatchEvent::new(event.revision.get(), event.kind, object, previous));
         state.ring.push_back(Arc::clone(&event));
+        if let Some(cold) = state.ring.len().checked_sub(WARM + 1).and_then(|at| state.ring.get(at)) {
+            cold.cool();
+        }
         if state.ring.len() > RING
             && let Some(oldest) = state.ring.pop_front()
         {

@@ -103,7 +103,7 @@ fn selectors(list: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
 fn admin(registry: &Registry, target: &Target, path: String) -> Option<FieldError> {
     let namespace = target.namespace.as_deref().unwrap_or_default();
     let found = registry.resource(&GroupResource::new("", "namespaces")).get(namespace);
-    let labels = found.as_ref().and_then(|namespace| namespace.labels.as_deref());
+    let labels = found.as_ref().and_then(|namespace| namespace.labels.as_ref());
     if labels.and_then(|labels| labels.get(ADMIN)).is_some_and(|value| value == "true") {
         return None;
     }

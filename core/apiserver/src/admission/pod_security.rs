@@ -217,7 +217,7 @@ impl Admission for PodSecurity {
         let is_pod = attributes.is_of("", "pods");
         let namespaces = registry.resource(&GroupResource::new("", "namespaces"));
         let found = namespaces.get(attributes.namespace.unwrap_or_default());
-        let labels = found.as_ref().and_then(|namespace| namespace.labels.as_deref());
+        let labels = found.as_ref().and_then(|namespace| namespace.labels.as_ref());
         let (policy, faults) = Policy::of(labels, &self.defaults);
         let open = |mode: &LevelVersion| mode.level == Level::Privileged;
         if faults.is_empty()

@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use keelson_api::{GroupResource, Object, Status};
-use serde_json::Value;
 
 use super::{Admission, Attributes, Operation};
 use crate::registry::Registry;
@@ -44,7 +43,7 @@ impl Admission for PodTopologyLabels {
             return Ok(());
         };
         for label in LABELS {
-            let value = found.labels.as_ref().and_then(|labels| labels.get(label)).and_then(Value::as_str);
+            let value = found.labels.as_ref().and_then(|labels| labels.get(label));
             if let (Some(value), None) = (value, object.label(label)) {
                 object.set_label(label, value);
             }

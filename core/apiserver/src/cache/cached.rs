@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use keelson_api::selector::Labels;
 use keelson_api::{GroupVersionKind, Object, Status, protobuf};
 use keelson_store::EventKind;
+use parking_lot::Mutex;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// An object: its bytes, shared by all who read it, and the little that selection needs.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub struct Cached {
     /// Its name.
     pub name: Box<str>,
     /// Its labels; `None` where it has none.
-    pub labels: Option<Box<Map<String, Value>>>,
+    pub labels: Option<Labels>,
     /// Of a pod: what it is most often selected by.
     pod: Option<Box<Pod>>,
     /// The document as a message, once it was asked for.
@@ -66,7 +68,7 @@ struct PodStatus {
 #[derive(Default, Deserialize)]
 struct Metadata {
     #[serde(default)]
-    labels: Option<Map<String, Value>>,
+    labels: Labels,
 }
 
 impl Cached {
@@ -81,9 +83,12 @@ impl Cached {
                 (metadata.labels, Some(Box::new(Pod { node: spec.node_name, phase: status.phase })))
             }
             // What is stored was encoded by this server; a document that cannot be read has no labels to select.
-            None => (serde_json::from_slice::<Selected>(&bytes).ok().and_then(|it| it.metadata.labels), None),
+            None => {
+                let read = serde_json::from_slice::<Selected>(&bytes).ok();
+                (read.map(|it| it.metadata.labels).unwrap_or_default(), None)
+            }
         };
-        let labels = labels.filter(|it| !it.is_empty()).map(Box::new);
+        let labels = Some(labels).filter(|it| !it.is_empty());
         Cached { bytes, revision, namespace, name, labels, pod, message: OnceLock::new() }
     }
 
@@ -146,8 +151,9 @@ pub struct WatchEvent {
     pub object: Arc<Cached>,
     /// The object before it.
     pub previous: Option<Arc<Cached>>,
-    frame: OnceLock<Bytes>,
-    message_frame: OnceLock<Bytes>,
+    /// While somebody may soon want it.
+    frame: Mutex<Option<Bytes>>,
+    message_frame: Mutex<Option<Bytes>>,
 }
 
 impl WatchEvent {
@@ -162,25 +168,32 @@ impl WatchEvent {
             kind,
             object,
             previous,
-            frame: OnceLock::new(),
-            message_frame: OnceLock::new(),
+            frame: Mutex::new(None),
+            message_frame: Mutex::new(None),
         }
     }
 
-    /// The event's own frame, built once.
+    /// The event's own frame, built once for all who keep up.
     pub fn frame(&self) -> Bytes {
-        self.frame.get_or_init(|| frame(word(self.kind), &self.object.bytes)).clone()
+        self.frame.lock().get_or_insert_with(|| frame(word(self.kind), &self.object.bytes)).clone()
+    }
+
+    /// Drops the frames: those who keep up have them, and for others they are built anew.
+    pub(super) fn cool(&self) {
+        self.frame.lock().take();
+        self.message_frame.lock().take();
     }
 }
 
 impl WatchEvent {
     /// The event's own frame in protobuf, built once.
     pub fn message_frame(&self, gvk: &GroupVersionKind, kind: protobuf::Message) -> Result<Bytes, Status> {
-        if let Some(frame) = self.message_frame.get() {
+        let mut kept = self.message_frame.lock();
+        if let Some(frame) = &*kept {
             return Ok(frame.clone());
         }
         let frame = message_frame(word(self.kind), gvk, self.object.message(kind)?);
-        Ok(self.message_frame.get_or_init(|| frame).clone())
+        Ok(kept.insert(frame).clone())
     }
 }
 

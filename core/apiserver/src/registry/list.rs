@@ -146,7 +146,7 @@ impl Selection {
     pub fn matches(&self, object: &Cached) -> bool {
         self.namespace.as_deref().is_none_or(|namespace| object.namespace.as_deref() == Some(namespace))
             && self.name.as_deref().is_none_or(|name| &*object.name == name)
-            && self.labels.matches(object.labels.as_deref())
+            && self.labels.matches(object.labels.as_ref())
             && self.fields.as_ref().is_none_or(|fields| {
                 fields.requirements.iter().all(|it| (self.value(object, &it.field) == it.value) == it.equal)
             })

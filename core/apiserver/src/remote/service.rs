@@ -91,7 +91,7 @@ impl ServiceResolver {
             .take_while(|(key, _)| key.starts_with(prefix.as_str()));
         let mut found = Vec::new();
         for (_, slice) in in_namespace {
-            let owner = slice.labels.as_ref().and_then(|labels| labels.get(SERVICE_OF_SLICE)?.as_str());
+            let owner = slice.labels.as_ref().and_then(|labels| labels.get(SERVICE_OF_SLICE));
             if owner != Some(service) {
                 continue;
             }

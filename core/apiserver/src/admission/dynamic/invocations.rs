@@ -87,7 +87,7 @@ fn parameters(
         None => {
             let all = cache.list();
             let own = all.objects.values().filter(|it| it.namespace.as_deref() == namespace);
-            own.filter(|it| wanted.selector.matches(it.labels.as_deref())).cloned().collect::<Vec<_>>()
+            own.filter(|it| wanted.selector.matches(it.labels.as_ref())).cloned().collect::<Vec<_>>()
         }
     };
     if found.is_empty() && !wanted.may_be_missing {

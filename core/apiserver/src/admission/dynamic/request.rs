@@ -8,6 +8,8 @@ use keelson_api::{
 };
 use serde_json::{Map, Value, json};
 
+use keelson_api::selector::Labels;
+
 use crate::admission::Attributes;
 use crate::registry::{Registry, Target, scale, strategy};
 
@@ -125,7 +127,7 @@ impl<'a> Seen<'a> {
         let namespaces = GroupResource::new("", "namespaces");
         let found = self.registry.resource(&namespaces).get(name);
         let found = found.ok_or_else(|| Status::not_found(&namespaces, name))?;
-        Ok(found.labels.as_deref().cloned())
+        Ok(found.labels.as_ref().map(Labels::to_map))
     }
 
     fn form(&self) -> Form {

@@ -139,7 +139,7 @@ fn is_needed(registry: &Registry, range: &Object, all: &[Object]) -> Result<bool
         let Ok(address) = name.parse::<IpAddr>() else { continue };
         let alone = own.iter().any(|net| net.contains(&address))
             && !others.iter().any(|other| other.contains(&address));
-        let labels = found.labels.as_deref();
+        let labels = found.labels.as_ref();
         let is_managed = labels
             .and_then(|labels| labels.get("ipaddress.kubernetes.io/managed-by"))
             .is_some_and(|manager| manager == MANAGER);

@@ -215,7 +215,7 @@ fn selected(aggregation: &AggregationRule, cache: &ResourceCache) -> Vec<String>
     let selectors = aggregation.cluster_role_selectors.iter();
     let selectors: Vec<_> =
         selectors.filter_map(|it| keelson_api::selector::LabelSelector::from_value(it).ok()).collect();
-    let fits = |it: &&Arc<Cached>| selectors.iter().any(|one| one.matches(it.labels.as_deref()));
+    let fits = |it: &&Arc<Cached>| selectors.iter().any(|one| one.matches(it.labels.as_ref()));
     cache.list().objects.values().filter(fits).map(|it| it.name.to_string()).collect()
 }
 
