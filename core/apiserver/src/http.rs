@@ -208,7 +208,9 @@ async fn serve_in_turn(
     match &record {
         None => authorize(state, &identity, &info).await?,
         Some(record) => {
+            let began = std::time::Instant::now();
             let opinion = record.authorize(state.authorizer.as_ref(), &identity, &info).await;
+            state.insight.authorized(&opinion.decision, began.elapsed());
             if opinion.decision != Decision::Allow {
                 return Err(forbidden(&identity, &info, &opinion.reason));
             }
