@@ -120,6 +120,14 @@ fn pods_go_to_the_emptier_node_until_all_are_full() {
 }
 
 #[test]
+fn a_pod_that_claims_devices_has_no_place() {
+    let mut cluster = Cluster::of([node("a", json!({})), node("b", json!({}))]);
+    let claims = json!([{"name": "gpu", "resourceClaimName": "gpu"}]);
+    let told = cluster.add(json!({"spec": {"resourceClaims": claims}})).unwrap_err();
+    assert!(told.contains("claims to devices are not allocated by this scheduler"), "{told}");
+}
+
+#[test]
 fn each_reason_is_named_with_the_number_of_nodes() {
     let mut cluster = Cluster::of([
         node("small", json!({"status": {"allocatable": {"cpu": "1"}}})),
