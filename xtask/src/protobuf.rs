@@ -182,6 +182,12 @@ const GRADUATED: &[(&str, &str)] = &[
     ("io.k8s.api.admissionregistration.v1.Mutation", "io.k8s.api.admissionregistration.v1beta1.Mutation"),
 ];
 
+/// Whether a zero in a field of a definition was said, and so is kept, although the field is not required.
+pub(crate) fn keeps_zero(definition: &str, field: &str) -> bool {
+    let place = format!("{definition}.{field}");
+    POINTERS.contains(&field) || POINTERS_OF.contains(&place.trim_start_matches("io.k8s."))
+}
+
 struct Field {
     name: String,
     tag: String,
@@ -246,10 +252,7 @@ pub(crate) fn generate() -> Result<()> {
                 }
                 (None, _, _) => field.name.to_lower_camel_case(),
             };
-            let place = format!("{}.{json}", name_of(name));
-            let place = place.trim_start_matches("io.k8s.");
-            let keeps = POINTERS.contains(&json.as_str())
-                || POINTERS_OF.contains(&place)
+            let keeps = keeps_zero(&name_of(name), &json)
                 || required.is_some_and(|required| required.iter().any(|it| *it == json.as_str()));
             table.insert(
                 field.tag.clone(),

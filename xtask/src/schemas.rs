@@ -1,5 +1,7 @@
 //! Reads the sources of k8s-openapi and writes `core/api/data/*.json.gz`.
 //!
+//! Which of the optional fields keep a zero is what the protocol's table says.
+//!
 //! Each type there has a `json_schema!` document and a `DeepMerge` impl whose `merge_strategies` calls
 //! tell the list types. What they cannot tell is in [`exceptions`].
 
@@ -26,6 +28,7 @@ pub(crate) fn generate() -> Result<()> {
         }
     }
     let (mut kinds, mut definitions, mut descriptions) = (Map::new(), Map::new(), Map::new());
+    let mut pointers = Map::new();
     for found in types.values() {
         let mut schema = found.schema.clone();
         let texts = take_descriptions(&mut schema);
@@ -34,12 +37,25 @@ pub(crate) fn generate() -> Result<()> {
         if let Some(kind) = &found.kind {
             kinds.insert(kind.clone(), found.name.clone().into());
         }
+        let fields: Vec<&String> = schema["properties"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(field, property)| {
+                let is_scalar = property["type"].as_str().is_some_and(|kind| kind != "object" && kind != "array");
+                is_scalar && super::protobuf::keeps_zero(&found.name, field)
+            })
+            .map(|(field, _)| field)
+            .collect();
+        if !fields.is_empty() {
+            pointers.insert(found.name.clone(), json!(fields));
+        }
         definitions.insert(found.name.clone(), schema);
         descriptions.insert(found.name.clone(), Value::Object(texts));
     }
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/api/data");
     std::fs::create_dir_all(&data).context("create the data folder")?;
-    write(&data.join("schemas.json.gz"), &json!({"kinds": kinds, "definitions": definitions}))?;
+    write(&data.join("schemas.json.gz"), &json!({"kinds": kinds, "definitions": definitions, "pointers": pointers}))?;
     write(&data.join("descriptions.json.gz"), &Value::Object(descriptions))
 }
 

@@ -1,7 +1,9 @@
 //! What the server fills in before an object is stored.
 
 mod flow_control;
+mod device;
 mod pod;
+mod volume;
 pub(crate) mod webhook;
 mod workload;
 
@@ -25,16 +27,20 @@ pub(crate) fn each<'a>(
     map.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
 }
 
+/// Brings an object of a built-in kind into the form in which it is stored, without filling anything in.
+pub fn settle(gvk: &GroupVersionKind, object: &mut Object) {
+    if let Some(schema) = Schema::builtin(gvk) {
+        schema.settle(&mut object.0);
+    }
+}
+
 /// Fills in the defaults of a built-in kind.
 pub fn apply_defaults(gvk: &GroupVersionKind, object: &mut Object) {
-    if let Some(schema) = Schema::builtin(gvk) {
-        for (name, value) in &mut object.0 {
-            schema.field(name).into_iter().for_each(|field| field.settle_quantities(value));
-        }
-    }
+    settle(gvk, object);
     match (gvk.group.as_str(), gvk.kind.as_str()) {
         (custom_resource::GROUP, "CustomResourceDefinition") => custom_resource::defaults::apply(object),
-        ("", "Pod") => pod::spec(child_map(&mut object.0, "spec")),
+        ("", "Pod") => pod::pod(child_map(&mut object.0, "spec")),
+        ("", "Node") => node(object),
         ("", "Service") => {
             service(child_map(&mut object.0, "spec"));
             if let Some(Value::Object(balancer)) =
@@ -49,14 +55,13 @@ pub fn apply_defaults(gvk: &GroupVersionKind, object: &mut Object) {
         }
         ("", "Secret") => secret(object),
         ("", "Namespace") => namespace(object),
-        ("", "PersistentVolumeClaim") => {
-            let spec = child_map(&mut object.0, "spec");
-            fill(spec, "volumeMode", "Filesystem");
-        }
+        ("", "PersistentVolumeClaim") => claim(&mut object.0),
         ("", "PersistentVolume") => {
             let spec = child_map(&mut object.0, "spec");
+            volume::persistent(spec);
             fill(spec, "persistentVolumeReclaimPolicy", "Retain");
             fill(spec, "volumeMode", "Filesystem");
+            fill(child_map(&mut object.0, "status"), "phase", "Pending");
         }
         ("batch", "Job") => {
             workload::apply("Job", child_map(&mut object.0, "spec"));
@@ -106,6 +111,7 @@ pub fn apply_defaults(gvk: &GroupVersionKind, object: &mut Object) {
             flow_control::level(child_map(&mut object.0, "spec"));
         }
         ("admissionregistration.k8s.io", kind) if kind.contains("AdmissionPolicy") => webhook::policy(object),
+        ("resource.k8s.io", kind) => device::apply(kind, object),
         ("networking.k8s.io", "NetworkPolicy") => network_policy(child_map(&mut object.0, "spec")),
         ("scheduling.k8s.io", "PriorityClass") => {
             fill(&mut object.0, "preemptionPolicy", "PreemptLowerPriority")
@@ -145,6 +151,7 @@ fn service(spec: &mut Map<String, Value>) {
     for port in each(spec, "ports") {
         fill(port, "protocol", "TCP");
         let number = port.get("port").cloned().unwrap_or(Value::Null);
+        port.remove_entry("targetPort").filter(|(_, it)| *it != 0).map(|(name, it)| port.insert(name, it));
         fill(port, "targetPort", number);
     }
 }
@@ -166,6 +173,19 @@ fn namespace(object: &mut Object) {
     }
     fill(child_map(&mut object.0, "spec"), "finalizers", vec!["kubernetes"]);
     fill(child_map(&mut object.0, "status"), "phase", "Active");
+}
+
+/// What pods may have of a node is all of it, unless it says otherwise.
+fn node(object: &mut Object) {
+    let Some(Value::Object(status)) = object.0.get_mut("status") else { return };
+    if let Some(capacity) = status.get("capacity").filter(|it| it.is_object()).cloned() {
+        fill(status, "allocatable", capacity);
+    }
+}
+
+pub(super) fn claim(object: &mut Map<String, Value>) {
+    fill(child_map(object, "spec"), "volumeMode", "Filesystem");
+    fill(child_map(object, "status"), "phase", "Pending");
 }
 
 fn autoscaler(spec: &mut Map<String, Value>) {

@@ -9,6 +9,7 @@ mod format_numbers;
 mod quantities;
 mod strict;
 mod structural;
+mod zeros;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -84,6 +85,8 @@ pub struct Schema {
     pub retain_keys: bool,
     /// Fields that must be set.
     pub required: Vec<String>,
+    /// Fields of a built-in kind that need not be set, and may be set to nothing: a zero in them is kept.
+    pub pointers: Vec<String>,
     /// Null is a value.
     pub nullable: bool,
     /// Format such as `int32` or `date-time`.
@@ -155,6 +158,12 @@ impl Schema {
     /// Brings quantities, which may be written as numbers, into the form in which they are stored.
     pub fn settle_quantities(&self, value: &mut Value) {
         quantities::settle(self, value);
+    }
+
+    /// Brings a document of a built-in kind into the form in which it is stored: quantities as their shortest text, and
+    /// without optional fields that say nothing.
+    pub fn settle(&self, document: &mut serde_json::Map<String, Value>) {
+        zeros::settle_fields(self, document);
     }
 
     /// Fills in the schema's default values. A null in a field that is not nullable is taken for a missing value.

@@ -28,6 +28,7 @@ use sent::Sent;
 
 mod apply;
 pub mod body;
+mod components;
 pub mod compression;
 mod connect;
 mod delete_options;
@@ -77,6 +78,8 @@ pub struct ApiState {
     pub git_version: String,
     /// The index of OpenAPI documents, made when it is first asked for.
     pub openapi_index: std::sync::OnceLock<serde_json::Value>,
+    /// Where clients elsewhere find this server, once it listens.
+    pub advertised: std::sync::OnceLock<std::net::SocketAddr>,
 }
 
 /// A failed request as its answer.
@@ -259,6 +262,9 @@ async fn serve_in_turn(
     }
     if resource.kind == "Binding" {
         return objects::bind(state, identity, info, &resource, request).await;
+    }
+    if resource.kind == "ComponentStatus" && resource.group.is_empty() {
+        return components::serve(state, &info, &resource, request.headers()).await;
     }
     if !resource.is_stored() {
         let wanted = negotiation::wanted(request.headers(), &info, Endpoint::Document)?;

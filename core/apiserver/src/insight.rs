@@ -22,6 +22,7 @@ use crate::registry::Registry;
 use crate::request_info::RequestInfo;
 
 pub mod admission;
+pub mod components;
 pub mod health;
 pub mod long_running;
 pub mod objects;
@@ -116,6 +117,8 @@ pub struct Insight {
     pub registry: keelson_metrics::Registry,
     /// What makes the server alive and ready.
     pub health: Health,
+    /// What runs beside it.
+    pub components: Arc<components::Components>,
     requests: Requests,
     reading: IntGauge,
     writing: IntGauge,
@@ -187,6 +190,7 @@ impl Insight {
         )?;
         Ok(Insight {
             health: Health::new(&registry)?,
+            components: Arc::default(),
             requests: Requests::new(&registry)?,
             reading: inflight.with_label_values(&["readOnly"]),
             writing: inflight.with_label_values(&["mutating"]),

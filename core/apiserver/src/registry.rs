@@ -321,7 +321,7 @@ impl Registry {
         match &target.resource.custom {
             Some(custom) => custom.apply_defaults(object),
             None if has_defaults => defaults::apply_defaults(&gvk, object),
-            None => {}
+            None => defaults::settle(&gvk, object),
         }
         track(Some(live), object, target, options, Timestamp::now());
         self.mutate(Operation::Update, target, Some(live), object, options).await?;
@@ -329,13 +329,23 @@ impl Registry {
             let found = warnings::of(&gvk, object, Some(live));
             found.into_iter().for_each(|text| options.remarks.warn(text));
         }
-        let mut errors = validation::validate_update(&gvk, object, live);
-        crate::custom_resources::rules::check(&gvk, object, Some(live), &mut errors);
-        crate::devices::check(self, target, object, Some(live), &mut errors);
-        if let Some(custom) = &target.resource.custom {
-            errors.extend(custom.validate_update(object, live));
+        let judge = |live: &Object| {
+            let mut errors = validation::validate_update(&gvk, object, live);
+            crate::custom_resources::rules::check(&gvk, object, Some(live), &mut errors);
+            crate::devices::check(self, target, object, Some(live), &mut errors);
+            if let Some(custom) = &target.resource.custom {
+                errors.extend(custom.validate_update(object, live));
+            }
+            errors.extend(validation::validate_change(&gvk, &target.subresource, object, live));
+            errors
+        };
+        let mut errors = judge(live);
+        if !errors.is_empty() && target.resource.custom.is_none() {
+            // What was stored when there were other defaults has changed by those alone.
+            let mut settled = live.clone();
+            defaults::apply_defaults(&gvk, &mut settled);
+            errors = judge(&settled);
         }
-        errors.extend(validation::validate_change(&gvk, &target.subresource, object, live));
         if !errors.is_empty() {
             return Err(Status::invalid(&gvk, &target.name, &errors));
         }

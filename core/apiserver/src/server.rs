@@ -28,6 +28,7 @@ use crate::encryption::{Encryption, rewrite};
 use crate::flow_control::{self, FlowControl};
 use crate::http::{ApiState, handle};
 use crate::identity::{Identity, MASTERS};
+use crate::insight::components::Components;
 use crate::insight::health::Hook;
 use crate::insight::pod_security::Evaluations;
 use crate::insight::store::Measured;
@@ -175,8 +176,9 @@ fn served() -> Catalog {
         "proxy",
         "resize",
     ];
-    const UNSTORED: [&str; 7] = [
+    const UNSTORED: [&str; 8] = [
         "Binding",
+        "ComponentStatus",
         "TokenReview",
         "SelfSubjectRulesReview",
         "SelfSubjectReview",
@@ -280,6 +282,7 @@ impl ApiServer {
             authority: pki.authority().to_owned(),
             git_version: config.git_version.clone(),
             openapi_index: std::sync::OnceLock::new(),
+            advertised: std::sync::OnceLock::new(),
         });
         let background = Background::new(&state.insight.health);
         background
@@ -317,6 +320,8 @@ impl ApiServer {
         let (address, listener) =
             listener::start(Arc::clone(&state), &config, tls, authorities, drain.clone()).await?;
         kubernetes_service::keep(&state.registry, &config, address).await.map_err(StartError::Bootstrap)?;
+        let told = SocketAddr::new(kubernetes_service::advertised(&config, address), address.port());
+        state.advertised.get_or_init(|| told);
         hooks.kubernetes_service.done();
         let shutdown_delay = config.limits.shutdown_delay_duration;
         Ok(ApiServer {
@@ -360,6 +365,11 @@ impl ApiServer {
     /// Makes clients in this process.
     pub fn clients(&self) -> Clients {
         Clients(Arc::clone(&self.state))
+    }
+
+    /// What runs beside the server in its process says so here.
+    pub fn components(&self) -> Arc<Components> {
+        Arc::clone(&self.state.insight.components)
     }
 
     /// A client of the administrator.

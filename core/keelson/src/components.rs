@@ -198,8 +198,15 @@ impl Components {
         self.start("proxy", move |stop| keelson_proxy::run(proxy.clone(), client.clone(), stop));
 
         let client = node.server.client(Identity::user("system:kube-scheduler", &[]));
+        let components = node.server.components();
         self.start("scheduler", move |stop| {
-            keelson_scheduler::run(keelson_scheduler::Config::default(), client.clone(), stop)
+            let running = components.begin("scheduler");
+            let scheduler =
+                keelson_scheduler::run(keelson_scheduler::Config::default(), client.clone(), stop);
+            async move {
+                let _running = running;
+                scheduler.await
+            }
         });
 
         let host = keelson_operator_catalog::Config { address: node.address, cluster: facts(node) };
@@ -207,8 +214,16 @@ impl Components {
         let clients = node.server.clients();
         let of_operators: Arc<dyn Fn(&str) -> kube::Client + Send + Sync> =
             Arc::new(move |name| clients.client(Identity::service_account(SYSTEM_NAMESPACE, name)));
+        let components = node.server.components();
         self.start("operator host", move |stop| {
-            keelson_operator_catalog::run(host.clone(), client.clone(), Arc::clone(&of_operators), stop)
+            // It does what a controller manager does elsewhere.
+            let running = components.begin("controller-manager");
+            let host =
+                keelson_operator_catalog::run(host.clone(), client.clone(), Arc::clone(&of_operators), stop);
+            async move {
+                let _running = running;
+                host.await
+            }
         });
         Ok(())
     }

@@ -33,11 +33,16 @@ pub(crate) async fn run(options: ServerOptions) -> anyhow::Result<()> {
     let url = format!("https://{}", server.address());
     server.keep_kubeconfig(kubeconfig.clone(), &url)?;
     let stop = CancellationToken::new();
-    let scheduler = tokio::spawn(keelson_scheduler::run(
+    let running = server.components().begin("scheduler");
+    let scheduler = keelson_scheduler::run(
         keelson_scheduler::Config::default(),
         server.client(Identity::user("system:kube-scheduler", &[])),
         stop.clone(),
-    ));
+    );
+    let scheduler = tokio::spawn(async move {
+        let _running = running;
+        scheduler.await
+    });
     println!("API server ready at {url} after {} ms", began.elapsed().as_millis());
     println!("  export KUBECONFIG={}", kubeconfig.display());
     println!("  kubectl get namespaces");

@@ -2,43 +2,29 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{each, fill};
+use super::{each, fill, volume};
 use crate::object::child_map;
 
-pub(super) fn spec(spec: &mut Map<String, Value>) {
-    fill(spec, "restartPolicy", "Always");
-    fill(spec, "dnsPolicy", "ClusterFirst");
-    fill(spec, "terminationGracePeriodSeconds", 30);
-    fill(spec, "schedulerName", "default-scheduler");
-    fill(spec, "securityContext", json!({}));
+/// A pod itself gets more than a template of pods does.
+pub(super) fn pod(spec: &mut Map<String, Value>) {
+    self::spec(spec);
+    fill(spec, "enableServiceLinks", true);
     let host_network = spec.get("hostNetwork").and_then(Value::as_bool).unwrap_or(false);
-    for list in ["containers", "initContainers", "ephemeralContainers"] {
+    for list in ["containers", "initContainers"] {
         for it in each(spec, list) {
-            container(it, host_network);
+            requests(it);
+            if host_network {
+                for port in each(it, "ports") {
+                    let number = port.get("containerPort").cloned().unwrap_or(Value::Null);
+                    fill(port, "hostPort", number);
+                }
+            }
         }
-    }
-    each(spec, "volumes").for_each(volume);
-    if let Some(account) = spec.get("serviceAccountName").filter(|it| it.as_str() != Some("")).cloned() {
-        fill(spec, "serviceAccount", account);
-    } else if let Some(account) = spec.get("serviceAccount").cloned() {
-        fill(spec, "serviceAccountName", account);
     }
 }
 
-fn container(it: &mut Map<String, Value>, host_network: bool) {
-    let image = it.get("image").and_then(Value::as_str).unwrap_or("");
-    let last = image.rsplit('/').next().unwrap_or("");
-    let latest = !image.contains('@') && (!last.contains(':') || last.ends_with(":latest"));
-    fill(it, "imagePullPolicy", if latest { "Always" } else { "IfNotPresent" });
-    fill(it, "terminationMessagePath", "/dev/termination-log");
-    fill(it, "terminationMessagePolicy", "File");
-    for port in each(it, "ports") {
-        fill(port, "protocol", "TCP");
-        if host_network {
-            let number = port.get("containerPort").cloned().unwrap_or(Value::Null);
-            fill(port, "hostPort", number);
-        }
-    }
+/// A container asks for what it may have at most, unless it says otherwise.
+fn requests(it: &mut Map<String, Value>) {
     let resources = child_map(it, "resources");
     if let Some(Value::Object(limits)) = resources.get("limits").cloned() {
         let requests = child_map(resources, "requests");
@@ -46,6 +32,35 @@ fn container(it: &mut Map<String, Value>, host_network: bool) {
             requests.entry(name).or_insert(limit);
         }
     }
+}
+
+/// What every pod and every template of pods has.
+pub(super) fn spec(spec: &mut Map<String, Value>) {
+    fill(spec, "restartPolicy", "Always");
+    fill(spec, "dnsPolicy", "ClusterFirst");
+    fill(spec, "terminationGracePeriodSeconds", 30);
+    fill(spec, "schedulerName", "default-scheduler");
+    fill(spec, "securityContext", json!({}));
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        each(spec, list).for_each(container);
+    }
+    each(spec, "volumes").for_each(volume::fill_in);
+    if let Some(account) = spec.get("serviceAccountName").filter(|it| it.as_str() != Some("")).cloned() {
+        fill(spec, "serviceAccount", account);
+    } else if let Some(account) = spec.get("serviceAccount").cloned() {
+        fill(spec, "serviceAccountName", account);
+    }
+}
+
+fn container(it: &mut Map<String, Value>) {
+    let image = it.get("image").and_then(Value::as_str).unwrap_or("");
+    let last = image.rsplit('/').next().unwrap_or("");
+    let latest = !image.contains('@') && (!last.contains(':') || last.ends_with(":latest"));
+    fill(it, "imagePullPolicy", if latest { "Always" } else { "IfNotPresent" });
+    fill(it, "terminationMessagePath", "/dev/termination-log");
+    fill(it, "terminationMessagePolicy", "File");
+    each(it, "ports").for_each(|port| fill(port, "protocol", "TCP"));
+    child_map(it, "resources");
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(Value::Object(probe)) = it.get_mut(probe) {
             fill(probe, "timeoutSeconds", 1);
@@ -78,41 +93,5 @@ fn handler(it: &mut Map<String, Value>) {
     }
     if let Some(Value::Object(grpc)) = it.get_mut("grpc") {
         grpc.entry("service").or_insert_with(|| "".into());
-    }
-}
-
-fn volume(it: &mut Map<String, Value>) {
-    for (source, value) in it.iter_mut() {
-        let Value::Object(value) = value else { continue };
-        match source.as_str() {
-            "configMap" | "secret" => fill(value, "defaultMode", 0o644),
-            "downwardAPI" => {
-                fill(value, "defaultMode", 0o644);
-                fields(value);
-            }
-            "projected" => {
-                fill(value, "defaultMode", 0o644);
-                for part in each(value, "sources") {
-                    if let Some(Value::Object(token)) = part.get_mut("serviceAccountToken") {
-                        fill(token, "expirationSeconds", 3600);
-                    }
-                    if let Some(Value::Object(downward)) = part.get_mut("downwardAPI") {
-                        fields(downward);
-                    }
-                }
-            }
-            "hostPath" => {
-                value.entry("type").or_insert_with(|| "".into());
-            }
-            _ => {}
-        }
-    }
-}
-
-fn fields(source: &mut Map<String, Value>) {
-    for item in each(source, "items") {
-        if let Some(Value::Object(field)) = item.get_mut("fieldRef") {
-            fill(field, "apiVersion", "v1");
-        }
     }
 }

@@ -19,9 +19,19 @@ pub(super) fn apply(kind: &str, spec: &mut Map<String, Value>) {
             fill(spec, "revisionHistoryLimit", 10);
             fill(spec, "podManagementPolicy", "OrderedReady");
             let strategy = child_map(spec, "updateStrategy");
-            fill(strategy, "type", "RollingUpdate");
-            if strategy.get("type").and_then(Value::as_str) == Some("RollingUpdate") {
-                fill(child_map(strategy, "rollingUpdate"), "partition", 0);
+            // Who names the type, and nothing more, has said what is to be.
+            if strategy.get("type").is_none() {
+                fill(strategy, "type", "RollingUpdate");
+                child_map(strategy, "rollingUpdate");
+            }
+            let rolls = strategy.get("type").and_then(Value::as_str) == Some("RollingUpdate");
+            if let Some(Value::Object(rolling)) = strategy.get_mut("rollingUpdate").filter(|_| rolls) {
+                fill(rolling, "partition", 0);
+            }
+            for it in each(spec, "volumeClaimTemplates") {
+                fill(it, "apiVersion", "v1");
+                fill(it, "kind", "PersistentVolumeClaim");
+                super::claim(it);
             }
             let retention = child_map(spec, "persistentVolumeClaimRetentionPolicy");
             fill(retention, "whenDeleted", "Retain");
@@ -37,8 +47,13 @@ pub(super) fn apply(kind: &str, spec: &mut Map<String, Value>) {
             fill(spec, "suspend", false);
             fill(spec, "successfulJobsHistoryLimit", 3);
             fill(spec, "failedJobsHistoryLimit", 1);
+            // What a Job's own defaults are is said when it is made.
             if let Some(Value::Object(template)) = spec.get_mut("jobTemplate") {
-                job(child_map(template, "spec"));
+                let spec = child_map(template, "spec");
+                pod_conditions(spec);
+                if let Some(Value::Object(template)) = spec.get_mut("template") {
+                    pod::spec(child_map(template, "spec"));
+                }
             }
             return;
         }
@@ -70,13 +85,17 @@ fn job(spec: &mut Map<String, Value>) {
     fill(spec, "suspend", false);
     let has_policy = spec.get("podFailurePolicy").is_some_and(|policy| !policy.is_null());
     fill(spec, "podReplacementPolicy", if has_policy { "Failed" } else { "TerminatingOrFailed" });
-    if let Some(Value::Object(policy)) = spec.get_mut("podFailurePolicy") {
+    pod_conditions(spec);
+    if let Some(Value::Object(template)) = spec.get_mut("template") {
+        pod::spec(child_map(template, "spec"));
+    }
+}
+
+fn pod_conditions(job: &mut Map<String, Value>) {
+    if let Some(Value::Object(policy)) = job.get_mut("podFailurePolicy") {
         for rule in each(policy, "rules") {
             each(rule, "onPodConditions").for_each(|condition| fill(condition, "status", "True"));
         }
-    }
-    if let Some(Value::Object(template)) = spec.get_mut("template") {
-        pod::spec(child_map(template, "spec"));
     }
 }
 

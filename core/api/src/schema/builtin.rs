@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use super::{ListType, Schema, SchemaType, quantities};
 use crate::kinds::GroupVersionKind;
 
-/// `{"kinds": {"GROUP/VERSION/KIND": DEFINITION}, "definitions": {NAME: SCHEMA}}`, gzip.
+/// `{"kinds": {"GROUP/VERSION/KIND": DEFINITION}, "definitions": {NAME: SCHEMA}, "pointers": {NAME: [FIELD]}}`, gzip.
+/// Pointers are optional fields whose zero is kept.
 static SCHEMAS: &[u8] = include_bytes!("../../data/schemas.json.gz");
 /// `{NAME: {"": TEXT, FIELD: TEXT}}`, gzip.
 static DESCRIPTIONS: &[u8] = include_bytes!("../../data/descriptions.json.gz");
@@ -58,7 +59,8 @@ fn load() -> HashMap<GroupVersionKind, Arc<Schema>> {
     let data = read(SCHEMAS);
     let empty = Map::new();
     let part = |name: &str| data.get(name).and_then(Value::as_object).unwrap_or(&empty);
-    let mut reader = Reader { definitions: part("definitions"), done: BTreeMap::new() };
+    let mut reader =
+        Reader { definitions: part("definitions"), pointers: part("pointers"), done: BTreeMap::new() };
     let mut all = HashMap::new();
     for (key, name) in part("kinds") {
         let mut parts = key.split('/');
@@ -74,6 +76,7 @@ fn load() -> HashMap<GroupVersionKind, Arc<Schema>> {
 
 struct Reader<'a> {
     definitions: &'a Map<String, Value>,
+    pointers: &'a Map<String, Value>,
     done: BTreeMap<String, Arc<Schema>>,
 }
 
@@ -100,6 +103,8 @@ impl Reader<'_> {
             let tcp = Schema { kind: SchemaType::String, default: Some("TCP".into()), ..Schema::default() };
             schema.properties.insert("protocol".to_owned(), Arc::new(tcp));
         }
+        let pointers = self.pointers.get(name).and_then(Value::as_array).into_iter().flatten();
+        schema.pointers = pointers.filter_map(Value::as_str).map(str::to_owned).collect();
         let schema = Arc::new(schema);
         self.done.insert(name.to_owned(), schema.clone());
         schema

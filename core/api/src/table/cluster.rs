@@ -58,7 +58,7 @@ pub(super) fn event(row: &Row<'_>) -> Vec<Value> {
     };
     let first = ago(&[&["firstTimestamp"], &["eventTime"]]);
     let (mut last, mut count) =
-        (ago(&[&["lastTimestamp"], &["firstTimestamp"], &["eventTime"]]), row.number(&["count"]));
+        (ago(&[&["lastTimestamp"], &["firstTimestamp"], &["eventTime"]]), row.number(&["count"]).max(1));
     if row.get(&["series"]).is_some() {
         last = ago(&[&["series", "lastObservedTime"]]);
         count = row.number(&["series", "count"]);
@@ -68,11 +68,15 @@ pub(super) fn event(row: &Row<'_>) -> Vec<Value> {
         "" => part("kind").to_lowercase(),
         name => format!("{}/{name}", part("kind").to_lowercase()),
     };
-    let source: Vec<&str> = match row.text(&["source", "component"]) {
-        "" => vec![row.text(&["reportingComponent"]), row.text(&["reportingInstance"])],
-        component => vec![component, row.text(&["source", "host"])],
+    let said = |old: &[&str], new: &[&str]| match row.text(old) {
+        "" => row.text(new),
+        text => text,
     };
-    let source = source.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ");
+    let mut source = said(&["source", "component"], &["reportingComponent"]).to_owned();
+    let instance = said(&["source", "host"], &["reportingInstance"]);
+    if !instance.is_empty() {
+        source = format!("{source}, {instance}");
+    }
     vec![
         json!(last),
         json!(row.text(&["type"])),
@@ -82,7 +86,7 @@ pub(super) fn event(row: &Row<'_>) -> Vec<Value> {
         json!(source),
         json!(row.text(&["message"]).trim()),
         json!(first),
-        json!(count.max(1)),
+        json!(count),
         row.name(),
     ]
 }
@@ -134,11 +138,11 @@ pub(super) fn signing_request(row: &Row<'_>) -> Vec<Value> {
 /// `cpu: 1/2` for what is used of each limit; requests and limits in columns of their own.
 pub(super) fn quota(row: &Row<'_>) -> Vec<Value> {
     let (mut requests, mut limits) = (Vec::new(), Vec::new());
-    let hard = row.get(&["status", "hard"]).or_else(|| row.get(&["spec", "hard"]));
-    for (name, most) in hard.and_then(Value::as_object).into_iter().flatten() {
+    // What is not counted yet is not shown.
+    for (name, most) in row.get(&["status", "hard"]).and_then(Value::as_object).into_iter().flatten() {
         let used = row.written(&["status", "used", name], "0");
         let text = format!("{name}: {used}/{}", most.as_str().unwrap_or("0"));
-        if name.starts_with("limits") { limits.push(text) } else { requests.push(text) }
+        if name.starts_with("limits.") { limits.push(text) } else { requests.push(text) }
     }
     vec![row.name(), json!(requests.join(", ")), json!(limits.join(", ")), row.age()]
 }
@@ -153,24 +157,59 @@ pub(super) fn priority_class(row: &Row<'_>) -> Vec<Value> {
     ]
 }
 
-/// A policy, with the number of what `counted` lists.
-pub(super) fn admission_policy(row: &Row<'_>, counted: &str) -> Vec<Value> {
-    let kind =
-        match (row.text(&["spec", "paramKind", "apiVersion"]), row.text(&["spec", "paramKind", "kind"])) {
-            (_, "") => "<unset>".to_owned(),
-            (version, kind) => format!("{version}/{kind}"),
-        };
-    vec![row.name(), json!(row.count(&["spec", counted])), json!(kind), row.age()]
+/// A policy; `rules` is the list of what it asks or does.
+pub(super) fn admission_policy(row: &Row<'_>, rules: &str) -> Vec<Value> {
+    let part = |field: &str| row.text(&["spec", "paramKind", field]);
+    let kind = match row.get(&["spec", "paramKind"]) {
+        Some(_) => format!("{}/{}", part("apiVersion"), part("kind")),
+        None => "<unset>".to_owned(),
+    };
+    vec![row.name(), json!(row.count(&["spec", rules])), json!(kind), row.age()]
 }
 
+/// Whether a parameter has a namespace is not known here: without one it is that of the object, or none.
 pub(super) fn admission_policy_binding(row: &Row<'_>) -> Vec<Value> {
     let part = |field: &str| row.text(&["spec", "paramRef", field]);
-    let reference = match (part("namespace"), part("name")) {
-        (_, "") => "<unset>".to_owned(),
-        ("", name) => name.to_owned(),
-        (namespace, name) => format!("{namespace}/{name}"),
+    let reference = match (part("namespace"), part("name"), row.get(&["spec", "paramRef", "selector"])) {
+        (_, "", Some(selector)) => spelled_selector(selector),
+        (_, "", None) => "<unset>".to_owned(),
+        ("", name, _) => format!("*/{name}"),
+        (namespace, name, _) => format!("{namespace}/{name}"),
     };
     vec![row.name(), json!(row.text(&["spec", "policyName"])), json!(reference), row.age()]
+}
+
+/// A selector as Go spells it out.
+fn spelled_selector(selector: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
+    let labels = selector["matchLabels"].as_object().into_iter().flatten();
+    let labels: String = labels.map(|(key, value)| format!("{key}: {},", text(value))).collect();
+    let terms = selector["matchExpressions"].as_array().into_iter().flatten();
+    let terms: String = terms
+        .map(|term| {
+            let values: Vec<String> = term["values"].as_array().into_iter().flatten().map(text).collect();
+            let (key, operator) = (text(&term["key"]), text(&term["operator"]));
+            format!(
+                "LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{}],}},",
+                values.join(" ")
+            )
+        })
+        .collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{terms}}},}}"
+    )
+}
+
+/// A part of the control plane, and how it is.
+pub(super) fn component(row: &Row<'_>) -> Vec<Value> {
+    let healthy = row.items(&["conditions"]).iter().find(|it| it["type"] == "Healthy");
+    let text = |field: &str| healthy.and_then(|it| it[field].as_str()).unwrap_or("");
+    let status = match healthy {
+        Some(it) if it["status"] == "True" => "Healthy",
+        Some(_) => "Unhealthy",
+        None => "Unknown",
+    };
+    vec![row.name(), json!(status), json!(text("message")), json!(text("error"))]
 }
 
 pub(super) fn flow_schema(row: &Row<'_>) -> Vec<Value> {
@@ -193,7 +232,7 @@ pub(super) fn flow_schema(row: &Row<'_>) -> Vec<Value> {
 pub(super) fn priority_level(row: &Row<'_>) -> Vec<Value> {
     let limited = |path: &[&str]| {
         let whole: Vec<&str> = ["spec", "limited"].iter().chain(path).copied().collect();
-        json!(row.written(&whole, "<none>"))
+        row.get(&whole).cloned().unwrap_or_else(|| json!("<none>"))
     };
     let queues = |field| limited(&["limitResponse", "queuing", field]);
     vec![

@@ -4,9 +4,6 @@ use serde_json::{Value, json};
 
 use super::row::{Row, or_none, pairs, shortened};
 
-/// A balancer's addresses are cut at this width, unless all is shown.
-const WIDTH: usize = 16;
-
 fn balancer(row: &Row<'_>) -> String {
     let found = row.items(&["status", "loadBalancer", "ingress"]).iter();
     let named = |entry: &Value, field: &str| {
@@ -74,16 +71,18 @@ pub(super) fn endpoints(row: &Row<'_>) -> Vec<Value> {
             all.extend(addresses.map(str::to_owned));
         }
     }
-    vec![row.name(), json!(shortened(&all, 3)), row.age()]
+    let shown = if row.count(&["subsets"]) > 0 && all.is_empty() { String::new() } else { shortened(&all, 3) };
+    vec![row.name(), json!(shown), row.age()]
 }
 
 pub(super) fn endpoint_slice(row: &Row<'_>) -> Vec<Value> {
     let ports: Vec<String> = row
         .items(&["ports"])
         .iter()
-        .map(|port| match &port["port"] {
-            Value::Null => "*".to_owned(),
-            number => number.to_string(),
+        .map(|port| match (&port["port"], &port["name"]) {
+            (Value::Null, Value::String(name)) => name.clone(),
+            (Value::Null, _) => "*".to_owned(),
+            (number, _) => number.to_string(),
         })
         .collect();
     let ports = if ports.is_empty() { "<unset>".to_owned() } else { shortened(&ports, 3) };
@@ -99,23 +98,23 @@ pub(super) fn endpoint_slice(row: &Row<'_>) -> Vec<Value> {
 
 pub(super) fn ingress(row: &Row<'_>) -> Vec<Value> {
     let rules = row.items(&["spec", "rules"]);
-    let hosts: Vec<&str> =
-        rules.iter().filter_map(|rule| rule["host"].as_str()).filter(|host| !host.is_empty()).collect();
-    let hosts = match hosts.len() {
-        0 => "*".to_owned(),
-        1..=3 => hosts.join(","),
-        _ => format!("{} + {} more...", hosts[..3].join(","), rules.len() - 3),
-    };
-    let mut address = balancer(row);
-    if address.len() > WIDTH {
-        address = address.chars().take(WIDTH - 3).collect::<String>() + "...";
+    let (mut hosts, mut is_cut): (Vec<&str>, bool) = (Vec::new(), false);
+    for rule in rules {
+        is_cut |= hosts.len() == 3;
+        let host = rule["host"].as_str().filter(|host| !host.is_empty() && !is_cut);
+        hosts.extend(host);
     }
+    let hosts = match (hosts.len(), is_cut) {
+        (0, _) => "*".to_owned(),
+        (_, false) => hosts.join(","),
+        (_, true) => format!("{} + {} more...", hosts.join(","), rules.len() - 3),
+    };
     let ports = if row.count(&["spec", "tls"]) > 0 { "80, 443" } else { "80" };
     vec![
         row.name(),
         row.text_or(&["spec", "ingressClassName"], "<none>"),
         json!(hosts),
-        json!(address),
+        json!(balancer(row)),
         json!(ports),
         row.age(),
     ]

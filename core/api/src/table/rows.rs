@@ -40,6 +40,8 @@ pub(super) fn headings(gvk: &GroupVersionKind) -> &'static str {
             "Name,Status,Roles,Age,Version,Internal-IP+,External-IP+,OS-Image+,Kernel-Version+,Container-Runtime+"
         }
         ("", "Namespace") => "Name,Status,Age",
+        ("", "ComponentStatus") => "Name,Status,Message,Error",
+        ("autoscaling", "Scale") => "Name,Desired,Available,Age",
         ("", "ConfigMap") => "Name,Data,Age",
         ("", "Secret") => "Name,Type,Data,Age",
         ("", "ServiceAccount") => "Name,Secrets,Age",
@@ -60,7 +62,7 @@ pub(super) fn headings(gvk: &GroupVersionKind) -> &'static str {
         ("storage.k8s.io", "CSIDriver") => {
             "Name,AttachRequired,PodInfoOnMount,StorageCapacity,TokenRequests,RequiresRepublish,Modes,Age"
         }
-        ("storage.k8s.io", "CSIStorageCapacity") => "Name,StorageClassName,Capacity,Age",
+        ("storage.k8s.io", "CSIStorageCapacity") => "Name,StorageClassName,Capacity",
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
             "Name,Role,Age,Users+,Groups+,ServiceAccounts+"
         }
@@ -107,6 +109,12 @@ pub(super) fn cells(gvk: &GroupVersionKind, it: &Object, now: Timestamp) -> Vec<
         ("batch", "Job") => workload::job(row),
         ("batch", "CronJob") => workload::cron_job(row),
         ("autoscaling", "HorizontalPodAutoscaler") => workload::autoscaler(row),
+        ("autoscaling", "Scale") => vec![
+            row.name(),
+            json!(row.number(&["spec", "replicas"])),
+            json!(row.number(&["status", "replicas"])),
+            row.age(),
+        ],
         ("policy", "PodDisruptionBudget") => workload::disruption_budget(row),
         ("discovery.k8s.io", "EndpointSlice") => network::endpoint_slice(row),
         ("networking.k8s.io", kind) => networking(kind, row),
@@ -124,11 +132,11 @@ pub(super) fn cells(gvk: &GroupVersionKind, it: &Object, now: Timestamp) -> Vec<
         ) => {
             vec![row.name(), json!(row.count(&["webhooks"])), row.age()]
         }
-        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => {
-            cluster::admission_policy(row, "mutations")
-        }
         ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {
             cluster::admission_policy(row, "validations")
+        }
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => {
+            cluster::admission_policy(row, "mutations")
         }
         (
             "admissionregistration.k8s.io",
@@ -173,6 +181,7 @@ fn core(kind: &str, row: &Row<'_>) -> Vec<Value> {
             vec![row.name(), json!(row.text(&["type"])), json!(row.count(&["data"])), row.age()]
         }
         "ServiceAccount" => vec![row.name(), json!(row.count(&["secrets"])), row.age()],
+        "ComponentStatus" => cluster::component(row),
         "Event" => cluster::event(row),
         "PersistentVolume" => storage::volume(row),
         "PersistentVolumeClaim" => storage::claim(row),
@@ -188,8 +197,15 @@ fn networking(kind: &str, row: &Row<'_>) -> Vec<Value> {
         "NetworkPolicy" => network::network_policy(row),
         "IPAddress" => {
             let part = |field: &str| row.text(&["spec", "parentRef", field]);
-            let parts = [part("resource"), part("namespace"), part("name")];
-            let text = parts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("/");
+            let resource = match part("group") {
+                "" => part("resource").to_lowercase(),
+                group => format!("{}.{group}", part("resource")).to_lowercase(),
+            };
+            let text = match (row.get(&["spec", "parentRef"]), part("namespace")) {
+                (None, _) => "<none>".to_owned(),
+                (Some(_), "") => format!("{resource}/{}", part("name")),
+                (Some(_), namespace) => format!("{resource}/{namespace}/{}", part("name")),
+            };
             vec![row.name(), json!(text)]
         }
         "ServiceCIDR" => {
@@ -204,14 +220,13 @@ fn storage(kind: &str, row: &Row<'_>) -> Vec<Value> {
     match kind {
         "StorageClass" => storage::storage_class(row),
         "VolumeAttachment" => storage::attachment(row),
-        "VolumeAttributesClass" => vec![row.name(), json!(row.text(&["driverName"])), row.age()],
+        "VolumeAttributesClass" => storage::attributes_class(row),
         "CSINode" => vec![row.name(), json!(row.count(&["spec", "drivers"])), row.age()],
         "CSIDriver" => storage::driver(row),
         "CSIStorageCapacity" => vec![
             row.name(),
             json!(row.text(&["storageClassName"])),
-            json!(row.written(&["capacity"], "")),
-            row.age(),
+            json!(row.written(&["capacity"], "<unset>")),
         ],
         _ => created(row),
     }
@@ -240,7 +255,8 @@ fn claim_state(row: &Row<'_>) -> Vec<Value> {
         states.push("deleted");
     }
     match (row.get(&["status", "allocation"]), row.count(&["status", "reservedFor"])) {
-        (None, _) => states.push("pending"),
+        (None, _) if states.is_empty() => states.push("pending"),
+        (None, _) => {}
         (Some(_), 0) => states.push("allocated"),
         (Some(_), _) => states.extend(["allocated", "reserved"]),
     }

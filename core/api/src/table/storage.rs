@@ -71,16 +71,26 @@ pub(super) fn storage_class(row: &Row<'_>) -> Vec<Value> {
         ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"]
             .into_iter()
             .any(|key| row.it.annotation(key) == Some("true"));
-    let name = row.it.name().unwrap_or("");
-    let name = if is_default { format!("{name} (default)") } else { name.to_owned() };
     vec![
-        json!(name),
+        marked(row, is_default),
         json!(row.text(&["provisioner"])),
         row.text_or(&["reclaimPolicy"], "Delete"),
         row.text_or(&["volumeBindingMode"], "Immediate"),
         json!(row.is_true(&["allowVolumeExpansion"])),
         row.age(),
     ]
+}
+
+/// The name of a class, and whether it is the one that is taken where none is named.
+fn marked(row: &Row<'_>, is_default: bool) -> Value {
+    let name = row.it.name().unwrap_or("");
+    if is_default { json!(format!("{name} (default)")) } else { json!(name) }
+}
+
+pub(super) fn attributes_class(row: &Row<'_>) -> Vec<Value> {
+    let key = "volumeattributesclass.alpha.kubernetes.io/is-default-class";
+    let is_default = row.it.annotation(key) == Some("true");
+    vec![marked(row, is_default), json!(row.text(&["driverName"])), row.age()]
 }
 
 pub(super) fn attachment(row: &Row<'_>) -> Vec<Value> {
@@ -108,9 +118,9 @@ pub(super) fn driver(row: &Row<'_>) -> Vec<Value> {
         flag("attachRequired", true),
         flag("podInfoOnMount", false),
         flag("storageCapacity", false),
-        json!(if audiences.is_empty() { "<unset>".to_owned() } else { audiences.join(",") }),
+        json!(if row.get(&["spec", "tokenRequests"]).is_none() { "<unset>".to_owned() } else { audiences.join(",") }),
         flag("requiresRepublish", false),
-        json!(if modes.is_empty() { "Persistent".to_owned() } else { modes.join(",") }),
+        json!(if modes.is_empty() { "<none>".to_owned() } else { modes.join(",") }),
         row.age(),
     ]
 }

@@ -177,12 +177,16 @@ fn metric(spec: &Value, status: Option<&Value>) -> String {
         let have = now.and_then(|now| amount(now, field)).map(|it| format!("{it}{unit}"));
         wanted.map(|wanted| format!("{}/{wanted}", have.unwrap_or_else(|| "<unknown>".to_owned())))
     };
-    let resource = if kind == "Resource" { spec["resource"]["name"].as_str() } else { None };
+    let resource = spec[source]["name"].as_str().filter(|_| kind.ends_with("Resource"));
     let label = resource.map(|name| format!("{name}: ")).unwrap_or_default();
     if let Some(text) = pair("averageValue", "") {
         let mark = if matches!(kind, "External" | "Object") { " (avg)" } else { "" };
         return format!("{label}{text}{mark}");
     }
     let found = pair("value", "").or_else(|| pair("averageUtilization", "%"));
-    format!("{label}{}", found.unwrap_or_else(|| "<unknown>/<auto>".to_owned()))
+    let unaimed = || {
+        let have = now.and_then(|now| amount(now, "averageUtilization")).map(|it| format!("{it}%"));
+        format!("{}/<auto>", have.unwrap_or_else(|| "<unknown>".to_owned()))
+    };
+    format!("{label}{}", found.unwrap_or_else(unaimed))
 }

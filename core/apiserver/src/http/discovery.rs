@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use keelson_api::{Catalog, GroupVersion, ResourceInfo, Status};
+use keelson_api::{Catalog, GroupVersion, ResourceInfo, Status, convert};
 use serde_json::{Value, json};
 
 use super::negotiation::{Endpoint, Form, wanted};
@@ -25,7 +25,7 @@ pub(super) async fn serve(
     let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
     let catalog = state.registry.catalog();
     match parts.first() {
-        None => return Ok(answer(StatusCode::OK, &json!({"paths": PATHS}))),
+        None => return Ok(answer(StatusCode::OK, &json!({"paths": paths(&catalog, state)}))),
         Some(&("api" | "apis")) => {}
         Some(_) => return Err(Status::path_not_found()),
     }
@@ -36,7 +36,9 @@ pub(super) async fn serve(
     let document = match parts.as_slice() {
         ["api"] if is_aggregated => aggregated(&catalog, &[], Core::Only),
         ["apis"] if is_aggregated => aggregated(&catalog, &extensions, Core::Without),
-        ["api"] => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+        ["api"] => json!({
+            "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses(state),
+        }),
         ["apis"] => groups(&catalog, &extensions),
         ["api", "v1"] => resources(&catalog, &GroupVersion::parse("v1"))?,
         ["apis", group] => group_of(&catalog, &extensions, group).ok_or_else(Status::path_not_found)?,
@@ -51,19 +53,53 @@ pub(super) async fn serve(
     Ok(response)
 }
 
-/// What the root shows.
-const PATHS: [&str; 10] = [
+/// What the root shows beside groups and versions.
+const PATHS: [&str; 11] = [
+    "/.well-known/openid-configuration",
     "/api",
-    "/api/v1",
     "/apis",
     "/healthz",
     "/livez",
     "/metrics",
     "/openapi/v2",
     "/openapi/v3",
+    "/openid/v1/jwks",
     "/readyz",
     "/version",
 ];
+
+/// What the root shows, sorted.
+fn paths(catalog: &Catalog, state: &ApiState) -> Vec<String> {
+    let mut all: Vec<String> = PATHS.iter().map(|path| (*path).to_owned()).collect();
+    for it in group_versions(catalog, &state.aggregation.extensions()) {
+        if it.group.is_empty() {
+            all.push(format!("/api/{it}"));
+        } else {
+            all.extend([format!("/apis/{}", it.group), format!("/apis/{it}")]);
+        }
+    }
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// By which address clients reach this server, wherever they are.
+fn addresses(state: &ApiState) -> Value {
+    match state.advertised.get() {
+        Some(address) => json!([{"clientCIDR": "0.0.0.0/0", "serverAddress": address.to_string()}]),
+        None => json!([]),
+    }
+}
+
+/// A short name of the form in which a resource is stored: another one where that changes.
+fn storage_version_hash(resource: &ResourceInfo) -> String {
+    use base64::Engine as _;
+    let stored = convert::storage_kind(resource);
+    let version = if resource.custom.is_some() { &resource.storage_version } else { &stored.version };
+    let name = format!("{}/{version}/{}", stored.group, stored.kind);
+    let digest = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
+    base64::engine::general_purpose::STANDARD.encode(&digest.as_ref()[..8])
+}
 
 /// All groups and versions, those of other servers last; each once.
 fn group_versions(catalog: &Catalog, extensions: &[Arc<Extension>]) -> Vec<GroupVersion> {
@@ -112,6 +148,9 @@ fn resources(catalog: &Catalog, group_version: &GroupVersion) -> Result<Value, S
         }
         if !resource.categories.is_empty() {
             entry["categories"] = json!(resource.categories);
+        }
+        if resource.is_stored() {
+            entry["storageVersionHash"] = storage_version_hash(resource).into();
         }
         list.push(entry);
         for subresource in &resource.subresources {

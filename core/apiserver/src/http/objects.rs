@@ -103,7 +103,9 @@ async fn whole(
         "get" => {
             let target = target(&info, state.registry.stored(&resource)?);
             if info.subresource == "scale" {
-                return Ok(json(StatusCode::OK, &state.registry.scale(&target).await?));
+                let scale = state.registry.scale(&target).await?;
+                let scale = if wanted.form == Form::Table { table::of_scale(scale) } else { scale };
+                return Ok(json(StatusCode::OK, &scale));
             }
             if let Some(revision) = options::revision(&info, &resource.group_resource())? {
                 state.registry.reach(revision).await?;
@@ -430,9 +432,14 @@ fn listed(
     match wanted.form {
         Form::Table => {
             let now = Timestamp::now();
-            let rows = decoded()
-                .map(|object| object.map(|object| table::row(info, resource, object, now)))
-                .collect::<Result<Vec<Value>, Status>>()?;
+            let kind = resource.gvk();
+            let ranked = |object: Object| {
+                (keelson_api::table::rank(&kind, &object), table::row(info, resource, object, now))
+            };
+            let mut rows =
+                decoded().map(|object| object.map(ranked)).collect::<Result<Vec<(i64, Value)>, Status>>()?;
+            rows.sort_by_key(|(rank, _)| *rank);
+            let rows = rows.into_iter().map(|(_, row)| row).collect();
             Ok(json(StatusCode::OK, &table::table(resource, metadata, rows, table::Columns::Shown)))
         }
         Form::Metadata => {

@@ -31,7 +31,11 @@ pub fn row(info: &RequestInfo, resource: &ResourceInfo, object: Object, now: Tim
         Some(custom) => columns::cells(&custom.columns, &object, now),
         None => table::cells(&convert::storage_kind(resource), &object, now),
     };
-    match info.parameter("includeObject") {
+    let conditions = match &resource.custom {
+        Some(_) => Vec::new(),
+        None => table::conditions(&resource.gvk(), &object),
+    };
+    let mut row = match info.parameter("includeObject") {
         Some("None") => json!({"cells": cells}),
         Some("Object") => {
             let mut object = object;
@@ -39,7 +43,24 @@ pub fn row(info: &RequestInfo, resource: &ResourceInfo, object: Object, now: Tim
             json!({"cells": cells, "object": object.into_value()})
         }
         _ => json!({"cells": cells, "object": metadata_of(&object)}),
+    };
+    if !conditions.is_empty() {
+        row["conditions"] = conditions.into();
     }
+    row
+}
+
+/// A Scale as a table.
+pub fn of_scale(scale: Value) -> Value {
+    let object = Object::from_value(scale).unwrap_or_default();
+    let kind = object.gvk();
+    let row = json!({"cells": table::cells(&kind, &object, Timestamp::now()), "object": metadata_of(&object)});
+    let columns: Vec<Value> = table::columns(&kind).iter().map(table::Column::to_value).collect();
+    json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"resourceVersion": object.resource_version()},
+        "columnDefinitions": columns, "rows": [row],
+    })
 }
 
 /// A whole table.

@@ -123,15 +123,30 @@ fn grace(resource: &ResourceInfo, options: &DeleteOptions, live: &Object) -> i64
     if asked < 0 { 1 } else { asked }
 }
 
-fn finalizers(options: &DeleteOptions, live: &Object) -> Vec<String> {
+/// Kinds of which dependents stay behind where nobody says otherwise: so they did before there was a word for it.
+const ORPHANING: [(&str, &str); 2] = [("", "replicationcontrollers"), ("batch", "jobs")];
+
+fn finalizers(resource: &ResourceInfo, options: &DeleteOptions, live: &Object) -> Vec<String> {
     let mut list: Vec<String> = live.finalizers().map(str::to_owned).collect();
+    let is_garbage = |name: &String| name == FOREGROUND || name == ORPHAN;
+    // Nothing depends on an event.
+    if resource.plural == "events" && matches!(resource.group.as_str(), "" | "events.k8s.io") {
+        list.retain(|name| !is_garbage(name));
+        return list;
+    }
     let wanted = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
         (Some("Foreground"), _) => Some(FOREGROUND),
         (Some("Orphan"), _) | (None, Some(true)) => Some(ORPHAN),
         (Some("Background"), _) | (None, Some(false)) => None,
-        (_, _) => return list,
+        (_, _) => {
+            let orphans = ORPHANING.contains(&(resource.group.as_str(), resource.plural.as_str()));
+            if orphans && !list.iter().any(is_garbage) {
+                list.push(ORPHAN.to_owned());
+            }
+            return list;
+        }
     };
-    list.retain(|name| name != FOREGROUND && name != ORPHAN);
+    list.retain(|name| !is_garbage(name));
     list.extend(wanted.map(str::to_owned));
     list
 }
@@ -139,7 +154,7 @@ fn finalizers(options: &DeleteOptions, live: &Object) -> Vec<String> {
 /// Decides, without doing anything.
 fn plan(resource: &ResourceInfo, options: &DeleteOptions, live: &Object, now: Timestamp) -> Plan {
     let mut object = live.clone();
-    object.set_finalizers(finalizers(options, live));
+    object.set_finalizers(finalizers(resource, options, live));
     let held = object.finalizers().next().is_some() || strategy::is_held_by_spec(resource, &object);
     if let Some(until) = live.deletion_timestamp() {
         let left = live.deletion_grace_period_seconds().unwrap_or(0);
@@ -264,6 +279,19 @@ mod tests {
         assert_eq!(object.deletion_grace_period_seconds(), Some(5));
         let now = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
         assert!(matches!(decide(&ending, &now), Plan::Remove(_)));
+    }
+
+    #[test]
+    fn the_pods_of_a_job_stay_unless_its_deletion_says_otherwise() {
+        let catalog = Catalog::builtin();
+        let jobs = catalog.find("batch", "v1", "jobs").unwrap();
+        let decide = |policy: Option<&str>| {
+            let options = DeleteOptions { propagation_policy: policy.map(str::to_owned), ..DeleteOptions::default() };
+            plan(jobs, &options, &pod(json!({})), "2026-01-01T00:00:00Z".parse().unwrap())
+        };
+        let Plan::Mark(object) = decide(None) else { panic!() };
+        assert_eq!(object.finalizers().collect::<Vec<_>>(), [ORPHAN]);
+        assert!(matches!(decide(Some("Background")), Plan::Remove(_)));
     }
 
     #[test]

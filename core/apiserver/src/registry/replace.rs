@@ -14,7 +14,7 @@ const CREATED: [(&str, &str); 12] = [
     ("", "services"),
     ("coordination.k8s.io", "leases"),
     ("events.k8s.io", "events"),
-    ("policy", "poddisruptionbudgets"),
+    ("node.k8s.io", "runtimeclasses"),
     ("rbac.authorization.k8s.io", "clusterrolebindings"),
     ("rbac.authorization.k8s.io", "clusterroles"),
     ("rbac.authorization.k8s.io", "rolebindings"),
@@ -22,7 +22,7 @@ const CREATED: [(&str, &str); 12] = [
 ];
 
 /// Kinds whose objects are replaced at a revision only; so are all custom resources.
-const CONDITIONAL: [(&str, &str); 13] = [
+const CONDITIONAL: [(&str, &str); 16] = [
     ("", "serviceaccounts"),
     ("admissionregistration.k8s.io", "mutatingadmissionpolicies"),
     ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"),
@@ -33,9 +33,12 @@ const CONDITIONAL: [(&str, &str); 13] = [
     ("apiextensions.k8s.io", "customresourcedefinitions"),
     ("apiregistration.k8s.io", "apiservices"),
     ("coordination.k8s.io", "leases"),
+    ("node.k8s.io", "runtimeclasses"),
     ("policy", "poddisruptionbudgets"),
     ("storage.k8s.io", "csidrivers"),
     ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "csistoragecapacities"),
+    ("storage.k8s.io", "volumeattachments"),
 ];
 
 fn is_in(list: &[(&str, &str)], resource: &ResourceInfo) -> bool {
@@ -51,7 +54,7 @@ pub fn creates(target: &Target) -> bool {
 pub fn check_revision(target: &Target, object: &Object) -> Result<(), Status> {
     let is_conditional = target.resource.custom.is_some() || is_in(&CONDITIONAL, &target.resource);
     let names_one = object.resource_version().is_some_and(|version| !version.is_empty());
-    if names_one || !is_conditional || !target.subresource.is_empty() {
+    if names_one || !is_conditional || !matches!(target.subresource.as_str(), "" | "status") {
         return Ok(());
     }
     let fault = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");

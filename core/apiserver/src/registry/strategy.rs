@@ -9,10 +9,13 @@ use self::generation::Counts;
 use super::Target;
 use crate::custom_resources;
 
+mod gated;
 mod generation;
 mod job;
 pub(crate) mod pod;
 mod service;
+mod status;
+mod storage;
 
 /// The finalizer of foreground deletion.
 pub const FOREGROUND: &str = "foregroundDeletion";
@@ -122,10 +125,18 @@ fn has_status(resource: &ResourceInfo) -> bool {
 pub(crate) fn before_create(resource: &ResourceInfo, object: &mut Object) {
     // A kubelet registers its node with its status.
     if has_status(resource) && !is(resource, "", "nodes") {
-        object.remove(&["status"]);
+        match status::initial(resource) {
+            Some(initial) => object.set(&["status"], initial),
+            None => drop(object.remove(&["status"])),
+        }
     }
-    if is(resource, "batch", "jobs") {
-        job::before_create(object);
+    gated::drop_fields(resource, object, None);
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("batch", "jobs") => job::before_create(object),
+        ("", "namespaces") => keep_finalizer(object),
+        ("", "serviceaccounts") => name_secrets(object),
+        ("", "persistentvolumeclaims") => storage::settle_claim(object, None),
+        _ => {}
     }
     if custom_resources::is_definitions(resource) {
         names::begin(object);
@@ -141,8 +152,44 @@ pub(crate) fn before_create(resource: &ResourceInfo, object: &mut Object) {
 
 /// What the server says about a new object, once its spec is final.
 pub(super) fn finish_create(resource: &ResourceInfo, object: &mut Object, now: jiff::Timestamp) {
-    if is(resource, "", "pods") {
-        pod::finish(object, now);
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "pods") => pod::finish(object, now),
+        ("", "persistentvolumes") => storage::date_phase(object, None, now),
+        ("resource.k8s.io", "resourceslices") => date_taints(object, now),
+        _ => {}
+    }
+}
+
+/// A namespace is held until its content is gone, whatever else its creator says.
+fn keep_finalizer(namespace: &mut Object) {
+    const OWN: &str = "kubernetes";
+    let list = namespace.0.get_mut("spec").and_then(|spec| spec.get_mut("finalizers"));
+    if let Some(Value::Array(list)) = list.filter(|list| !list.as_array().is_some_and(Vec::is_empty))
+        && !list.iter().any(|it| it == OWN)
+    {
+        list.push(OWN.into());
+    }
+}
+
+/// Of an account's Secrets the names are kept alone.
+fn name_secrets(account: &mut Object) {
+    let Some(Value::Array(secrets)) = account.0.get_mut("secrets") else { return };
+    for secret in secrets.iter_mut().filter_map(Value::as_object_mut) {
+        secret.retain(|field, _| field == "name");
+    }
+}
+
+/// A device's taint says since when it is there.
+fn date_taints(slice: &mut Object, now: jiff::Timestamp) {
+    let now = keelson_api::object::format_time(now);
+    let devices = slice.0.get_mut("spec").and_then(|spec| spec.get_mut("devices"));
+    for device in devices.and_then(Value::as_array_mut).into_iter().flatten() {
+        let taints = device.get_mut("taints").and_then(Value::as_array_mut);
+        for taint in taints.into_iter().flatten().filter_map(Value::as_object_mut) {
+            if taint.get("timeAdded").is_none_or(Value::is_null) {
+                taint.insert("timeAdded".to_owned(), now.as_str().into());
+            }
+        }
     }
 }
 
@@ -161,8 +208,13 @@ pub(crate) fn before_update(target: &Target, object: &mut Object, live: &Object)
             if is(&target.resource, "", "namespaces") {
                 keep(object, live, "spec");
             }
-            if is(&target.resource, "", "services") {
-                service::before_update(object, live);
+            gated::drop_fields(&target.resource, object, Some(live));
+            match (target.resource.group.as_str(), target.resource.plural.as_str()) {
+                ("", "services") => service::before_update(object, live),
+                ("", "serviceaccounts") => name_secrets(object),
+                ("", "persistentvolumeclaims") => storage::settle_claim(object, Some(live)),
+                ("resource.k8s.io", "resourceslices") => date_taints(object, jiff::Timestamp::now()),
+                _ => {}
             }
         }
         "ephemeralcontainers" => {
@@ -176,35 +228,29 @@ pub(crate) fn before_update(target: &Target, object: &mut Object, live: &Object)
             }
         }
         "resize" => pod::resize(object, live),
-        // Of a certificate's request this writes its conditions, and nothing else.
+        // Of a certificate's request this writes its conditions, and what a status is written with.
         "approval" => {
-            let conditions = object.remove(&["status", "conditions"]);
-            let version = object.resource_version().map(str::to_owned);
-            *object = live.clone();
-            object.set_resource_version(version.as_deref());
+            let said = std::mem::replace(object, live.clone());
+            let conditions = said.get(&["status", "conditions"]).cloned();
+            status::write_metadata(&target.resource, object, &said);
+            object.set_resource_version(said.resource_version());
             match conditions {
                 Some(conditions) => object.set(&["status", "conditions"], conditions),
                 None => drop(object.remove(&["status", "conditions"])),
             }
         }
         "status" => {
-            let status = object.remove(&["status"]);
-            let metadata = object.metadata().cloned();
-            *object = live.clone();
-            match status {
+            let mut said = std::mem::replace(object, live.clone());
+            match said.remove(&["status"]) {
                 Some(status) => object.set(&["status"], status),
                 None => drop(object.remove(&["status"])),
             }
-            // Conditions' writers also set annotations and labels of nodes by this path.
-            if let Some(metadata) = metadata.filter(|_| target.resource.custom.is_none()) {
-                for field in ["labels", "annotations"] {
-                    if let Some(value) = metadata.get(field) {
-                        object.set(&["metadata", field], value.clone());
-                    }
-                }
-            }
+            status::write_metadata(&target.resource, object, &said);
+            gated::drop_fields(&target.resource, object, Some(live));
             if is(&target.resource, "", "pods") {
                 pod::keep(object, live);
+            } else if is(&target.resource, "", "persistentvolumes") {
+                storage::date_phase(object, Some(live), jiff::Timestamp::now());
             }
             if is(&target.resource, "resource.k8s.io", "resourceclaims") {
                 crate::devices::forget(object, live);

@@ -17,7 +17,7 @@ const NAMESPACE: &str = "default";
 
 /// The address that is told: the one that was given, the one that is listened on, or, when that is every address, the
 /// one that packets leave from.
-fn advertised(config: &Config, bound: SocketAddr) -> IpAddr {
+pub(super) fn advertised(config: &Config, bound: SocketAddr) -> IpAddr {
     if let Some(address) = config.advertise {
         return address;
     }

@@ -17,6 +17,7 @@ mod conversion;
 mod custom_resources;
 mod definition_ends;
 mod devices;
+mod discovery;
 mod events;
 mod field_validation;
 mod flow_control;

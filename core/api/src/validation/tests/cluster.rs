@@ -35,7 +35,7 @@ fn each_fault_of_an_ingress_has_its_path() {
             (
                 "/spec/rules",
                 json!([]),
-                "spec: Invalid value: {\"rules\":[]}: either `defaultBackend` or `rules` must be specified",
+                "spec: Invalid value: {}: either `defaultBackend` or `rules` must be specified",
             ),
             (
                 "/spec/rules/0/host",
