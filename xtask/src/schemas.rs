@@ -42,7 +42,8 @@ pub(crate) fn generate() -> Result<()> {
             .into_iter()
             .flatten()
             .filter(|(field, property)| {
-                let is_scalar = property["type"].as_str().is_some_and(|kind| kind != "object" && kind != "array");
+                let is_scalar =
+                    property["type"].as_str().is_some_and(|kind| kind != "object" && kind != "array");
                 is_scalar && super::protobuf::keeps_zero(&found.name, field)
             })
             .map(|(field, _)| field)
@@ -55,7 +56,10 @@ pub(crate) fn generate() -> Result<()> {
     }
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/api/data");
     std::fs::create_dir_all(&data).context("create the data folder")?;
-    write(&data.join("schemas.json.gz"), &json!({"kinds": kinds, "definitions": definitions, "pointers": pointers}))?;
+    write(
+        &data.join("schemas.json.gz"),
+        &json!({"kinds": kinds, "definitions": definitions, "pointers": pointers}),
+    )?;
     write(&data.join("descriptions.json.gz"), &Value::Object(descriptions))
 }
 

@@ -1,7 +1,7 @@
 //! What the server fills in before an object is stored.
 
-mod flow_control;
 mod device;
+mod flow_control;
 mod pod;
 mod volume;
 pub(crate) mod webhook;

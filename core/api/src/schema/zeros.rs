@@ -67,35 +67,43 @@ mod tests {
 
     #[test]
     fn what_says_nothing_is_left_out_and_a_said_zero_is_not() {
-        let pod = settled("", "Pod", json!({
-            "metadata": {"name": "p", "creationTimestamp": null, "labels": {}, "annotations": {"a": ""}, "finalizers": []},
-            "spec": {
-                "hostNetwork": false, "hostIPC": true, "nodeName": "", "tolerations": [], "terminationGracePeriodSeconds": 0,
-                "automountServiceAccountToken": false, "securityContext": {}, "nodeSelector": {}, "priority": 0,
-                "volumes": [{"name": "v", "emptyDir": {"medium": "", "sizeLimit": 0}}],
-                "containers": [{"name": "c", "stdin": false, "env": [{"name": "A", "value": ""}],
-                    "securityContext": {"runAsUser": 0, "privileged": false, "procMount": ""},
-                    "livenessProbe": {"initialDelaySeconds": 0, "httpGet": {"port": 0, "host": ""}}}],
-            },
-            "status": {"conditions": [{"type": "Ready", "status": "", "lastProbeTime": null, "message": ""}]},
-        }));
-        assert_eq!(pod, json!({
-            "metadata": {"name": "p", "annotations": {"a": ""}},
-            "spec": {
-                "hostIPC": true, "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
-                "securityContext": {}, "priority": 0,
-                "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "0"}}],
-                "containers": [{"name": "c", "env": [{"name": "A"}],
-                    "securityContext": {"runAsUser": 0, "privileged": false},
-                    "livenessProbe": {"httpGet": {"port": 0}}}],
-            },
-            "status": {"conditions": [{"type": "Ready", "status": "", "lastProbeTime": null}]},
-        }));
+        let pod = settled(
+            "",
+            "Pod",
+            json!({
+                "metadata": {"name": "p", "creationTimestamp": null, "labels": {}, "annotations": {"a": ""}, "finalizers": []},
+                "spec": {
+                    "hostNetwork": false, "hostIPC": true, "nodeName": "", "tolerations": [], "terminationGracePeriodSeconds": 0,
+                    "automountServiceAccountToken": false, "securityContext": {}, "nodeSelector": {}, "priority": 0,
+                    "volumes": [{"name": "v", "emptyDir": {"medium": "", "sizeLimit": 0}}],
+                    "containers": [{"name": "c", "stdin": false, "env": [{"name": "A", "value": ""}],
+                        "securityContext": {"runAsUser": 0, "privileged": false, "procMount": ""},
+                        "livenessProbe": {"initialDelaySeconds": 0, "httpGet": {"port": 0, "host": ""}}}],
+                },
+                "status": {"conditions": [{"type": "Ready", "status": "", "lastProbeTime": null, "message": ""}]},
+            }),
+        );
+        assert_eq!(
+            pod,
+            json!({
+                "metadata": {"name": "p", "annotations": {"a": ""}},
+                "spec": {
+                    "hostIPC": true, "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
+                    "securityContext": {}, "priority": 0,
+                    "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "0"}}],
+                    "containers": [{"name": "c", "env": [{"name": "A"}],
+                        "securityContext": {"runAsUser": 0, "privileged": false},
+                        "livenessProbe": {"httpGet": {"port": 0}}}],
+                },
+                "status": {"conditions": [{"type": "Ready", "status": "", "lastProbeTime": null}]},
+            })
+        );
     }
 
     #[test]
     fn free_documents_and_maps_stay_as_they_are() {
-        let revision = json!({"metadata": {"name": "r"}, "data": {"a": null, "b": [], "c": 0}, "revision": 0});
+        let revision =
+            json!({"metadata": {"name": "r"}, "data": {"a": null, "b": [], "c": 0}, "revision": 0});
         assert_eq!(settled("apps", "ControllerRevision", revision.clone()), revision);
         let map = json!({"data": {"a": ""}, "binaryData": {}});
         assert_eq!(settled("", "ConfigMap", map), json!({"data": {"a": ""}}));

@@ -71,7 +71,8 @@ pub(super) fn endpoints(row: &Row<'_>) -> Vec<Value> {
             all.extend(addresses.map(str::to_owned));
         }
     }
-    let shown = if row.count(&["subsets"]) > 0 && all.is_empty() { String::new() } else { shortened(&all, 3) };
+    let shown =
+        if row.count(&["subsets"]) > 0 && all.is_empty() { String::new() } else { shortened(&all, 3) };
     vec![row.name(), json!(shown), row.age()]
 }
 

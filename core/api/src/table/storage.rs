@@ -118,7 +118,11 @@ pub(super) fn driver(row: &Row<'_>) -> Vec<Value> {
         flag("attachRequired", true),
         flag("podInfoOnMount", false),
         flag("storageCapacity", false),
-        json!(if row.get(&["spec", "tokenRequests"]).is_none() { "<unset>".to_owned() } else { audiences.join(",") }),
+        json!(if row.get(&["spec", "tokenRequests"]).is_none() {
+            "<unset>".to_owned()
+        } else {
+            audiences.join(",")
+        }),
         flag("requiresRepublish", false),
         json!(if modes.is_empty() { "<none>".to_owned() } else { modes.join(",") }),
         row.age(),

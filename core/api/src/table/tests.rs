@@ -38,8 +38,12 @@ fn a_service_shows_how_it_is_reached_from_outside() {
     let given = balancer(json!([{"ip": "2.2.2.2"}, {"hostname": "b.example.com"}, {"ip": "1.1.1.1"}]));
     assert_eq!(service(both, given), "1.1.1.1,2.2.2.2,b.example.com,5.5.5.5");
     assert_eq!(service(json!({"type": "ExternalName", "externalName": "x.example"}), json!({})), "x.example");
-    let ports = row("v1", "Service", json!({"spec": {"type": "NodePort", "clusterIP": "10.0.0.1",
-        "ports": [{"port": 80, "nodePort": 30000, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]}}));
+    let ports = row(
+        "v1",
+        "Service",
+        json!({"spec": {"type": "NodePort", "clusterIP": "10.0.0.1",
+        "ports": [{"port": 80, "nodePort": 30000, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]}}),
+    );
     assert_eq!(ports, json!(["NodePort", "10.0.0.1", "<none>", "80:30000/TCP,53/UDP", UNKNOWN, "<none>"]));
 }
 
@@ -47,8 +51,12 @@ fn a_service_shows_how_it_is_reached_from_outside() {
 fn an_ingress_shows_three_hosts_and_its_whole_address() {
     let ingress = |rules: Value| {
         let address = json!([{"hostname": "a-name-of-more-than-sixteen-letters.example.com"}]);
-        row("networking.k8s.io/v1", "Ingress", json!({"spec": {"rules": rules},
-            "status": {"loadBalancer": {"ingress": address}}}))
+        row(
+            "networking.k8s.io/v1",
+            "Ingress",
+            json!({"spec": {"rules": rules},
+            "status": {"loadBalancer": {"ingress": address}}}),
+        )
     };
     let long = "a-name-of-more-than-sixteen-letters.example.com";
     assert_eq!(ingress(json!([{}])), json!(["<none>", "*", long, "80", UNKNOWN]));
@@ -60,8 +68,12 @@ fn an_ingress_shows_three_hosts_and_its_whole_address() {
 #[test]
 fn endpoints_show_three_addresses_or_ports() {
     let slice = |ports: Value, addresses: Value| {
-        row("discovery.k8s.io/v1", "EndpointSlice", json!({"addressType": "IPv4", "ports": ports,
-            "endpoints": [{"addresses": addresses}]}))
+        row(
+            "discovery.k8s.io/v1",
+            "EndpointSlice",
+            json!({"addressType": "IPv4", "ports": ports,
+            "endpoints": [{"addresses": addresses}]}),
+        )
     };
     assert_eq!(
         slice(json!([{"name": "http"}, {}, {"port": 80}]), json!(["1.1.1.1", "2.2.2.2"])),
@@ -71,15 +83,23 @@ fn endpoints_show_three_addresses_or_ports() {
     let endpoints = |subsets: Value| row("v1", "Endpoints", json!({"subsets": subsets}))[0].clone();
     assert_eq!(endpoints(json!([])), "<none>");
     assert_eq!(endpoints(json!([{"ports": [{"port": 8001}], "notReadyAddresses": [{"ip": "1.2.3.4"}]}])), "");
-    assert_eq!(endpoints(json!([{"ports": [{"port": 1}, {"port": 2}], "addresses": [{"ip": "1.1.1.1"}, {"ip": "::1"}]}])),
-        "1.1.1.1:1,[::1]:1,1.1.1.1:2 + 1 more...");
+    assert_eq!(
+        endpoints(
+            json!([{"ports": [{"port": 1}, {"port": 2}], "addresses": [{"ip": "1.1.1.1"}, {"ip": "::1"}]}])
+        ),
+        "1.1.1.1:1,[::1]:1,1.1.1.1:2 + 1 more..."
+    );
 }
 
 #[test]
 fn an_autoscaler_names_the_resources_that_it_aims_at() {
     let targets = |metrics: Value, current: Value| {
-        let cells = row("autoscaling/v2", "HorizontalPodAutoscaler", json!({"spec": {"metrics": metrics, "maxReplicas": 10},
-            "status": {"currentMetrics": current}}));
+        let cells = row(
+            "autoscaling/v2",
+            "HorizontalPodAutoscaler",
+            json!({"spec": {"metrics": metrics, "maxReplicas": 10},
+            "status": {"currentMetrics": current}}),
+        );
         cells[1].as_str().unwrap().to_owned()
     };
     let of = |kind: &str, target: Value| {
@@ -116,7 +136,8 @@ fn an_autoscaler_names_the_resources_that_it_aims_at() {
 #[test]
 fn policies_show_their_parameters() {
     const GROUP: &str = "admissionregistration.k8s.io/v1";
-    let policy = json!({"spec": {"mutations": [{}, {}], "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}}});
+    let policy =
+        json!({"spec": {"mutations": [{}, {}], "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}}});
     assert_eq!(row(GROUP, "MutatingAdmissionPolicy", policy), json!([2, "v1/ConfigMap", UNKNOWN]));
     let binding = |reference: Value| {
         let spec = json!({"spec": {"policyName": "p", "paramRef": reference}});
@@ -134,13 +155,12 @@ fn policies_show_their_parameters() {
 #[test]
 fn an_event_says_who_reports_it() {
     let event = |document: Value| row("v1", "Event", document);
-    let cells = event(json!({"involvedObject": {"kind": "Pod", "name": "p"}, "source": {"component": "kubelet"},
-        "reportingComponent": "other", "reportingInstance": "node-1", "firstTimestamp": "2026-01-01T00:00:00Z", "message": " a\n"}));
-    // The name, which is cut off, is the last cell; the first is when it was seen last.
-    assert_eq!(
-        cells,
-        json!(["", "", "pod/p", "", "kubelet, node-1", "a", "10m", 1, ""])
+    let cells = event(
+        json!({"involvedObject": {"kind": "Pod", "name": "p"}, "source": {"component": "kubelet"},
+        "reportingComponent": "other", "reportingInstance": "node-1", "firstTimestamp": "2026-01-01T00:00:00Z", "message": " a\n"}),
     );
+    // The name, which is cut off, is the last cell; the first is when it was seen last.
+    assert_eq!(cells, json!(["", "", "pod/p", "", "kubelet, node-1", "a", "10m", 1, ""]));
     let series = event(json!({"series": {"count": 0, "lastObservedTime": "2026-01-01T00:09:00Z"}}));
     assert_eq!(series[7], 0);
 }
@@ -152,24 +172,42 @@ fn claims_quotas_and_drivers_show_what_is_known_of_them() {
     assert_eq!(claim(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})), "deleted");
     assert_eq!(claim(json!({"status": {"allocation": {}, "reservedFor": [{}]}})), "allocated,reserved");
     let hard = json!({"pods": "5", "limits.cpu": "1", "limitsy": "3"});
-    let quota = row("v1", "ResourceQuota", json!({"spec": {"hard": hard}, "status": {"hard": hard, "used": {"pods": "2"}}}));
+    let quota = row(
+        "v1",
+        "ResourceQuota",
+        json!({"spec": {"hard": hard}, "status": {"hard": hard, "used": {"pods": "2"}}}),
+    );
     assert_eq!(quota, json!(["limitsy: 0/3, pods: 2/5", "limits.cpu: 0/1", UNKNOWN]));
     assert_eq!(row("v1", "ResourceQuota", json!({"spec": {"hard": {"pods": "5"}}}))[0], "");
     let driver = row("storage.k8s.io/v1", "CSIDriver", json!({"spec": {}}));
     assert_eq!(driver, json!([true, false, false, "<unset>", false, "<none>", UNKNOWN]));
     let capacity = row("storage.k8s.io/v1", "CSIStorageCapacity", json!({"storageClassName": "fast"}));
     assert_eq!(capacity, json!(["fast", "<unset>"]));
-    let level = row("flowcontrol.apiserver.k8s.io/v1", "PriorityLevelConfiguration", json!({"spec": {"type": "Limited",
-        "limited": {"nominalConcurrencyShares": 30, "limitResponse": {"queuing": {"queues": 64, "handSize": 8, "queueLengthLimit": 50}}}}}));
+    let level = row(
+        "flowcontrol.apiserver.k8s.io/v1",
+        "PriorityLevelConfiguration",
+        json!({"spec": {"type": "Limited",
+        "limited": {"nominalConcurrencyShares": 30, "limitResponse": {"queuing": {"queues": 64, "handSize": 8, "queueLengthLimit": 50}}}}}),
+    );
     assert_eq!(level, json!(["Limited", 30, 64, 8, 50, UNKNOWN]));
-    let address = row("networking.k8s.io/v1", "IPAddress", json!({"spec": {"parentRef": {"group": "example.com", "resource": "Things", "name": "t"}}}));
+    let address = row(
+        "networking.k8s.io/v1",
+        "IPAddress",
+        json!({"spec": {"parentRef": {"group": "example.com", "resource": "Things", "name": "t"}}}),
+    );
     assert_eq!(address, json!(["things.example.com/t"]));
 }
 
 #[test]
 fn a_component_is_healthy_or_says_why_not() {
     let of = |conditions: Value| row("v1", "ComponentStatus", json!({"conditions": conditions}));
-    assert_eq!(of(json!([{"type": "Healthy", "status": "True", "message": "ok"}])), json!(["Healthy", "ok", ""]));
-    assert_eq!(of(json!([{"type": "Healthy", "status": "False", "error": "gone"}])), json!(["Unhealthy", "", "gone"]));
+    assert_eq!(
+        of(json!([{"type": "Healthy", "status": "True", "message": "ok"}])),
+        json!(["Healthy", "ok", ""])
+    );
+    assert_eq!(
+        of(json!([{"type": "Healthy", "status": "False", "error": "gone"}])),
+        json!(["Unhealthy", "", "gone"])
+    );
     assert_eq!(of(json!([])), json!(["Unknown", "", ""]));
 }

@@ -54,7 +54,8 @@ pub fn row(info: &RequestInfo, resource: &ResourceInfo, object: Object, now: Tim
 pub fn of_scale(scale: Value) -> Value {
     let object = Object::from_value(scale).unwrap_or_default();
     let kind = object.gvk();
-    let row = json!({"cells": table::cells(&kind, &object, Timestamp::now()), "object": metadata_of(&object)});
+    let row =
+        json!({"cells": table::cells(&kind, &object, Timestamp::now()), "object": metadata_of(&object)});
     let columns: Vec<Value> = table::columns(&kind).iter().map(table::Column::to_value).collect();
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1",

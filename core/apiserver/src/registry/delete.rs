@@ -286,7 +286,8 @@ mod tests {
         let catalog = Catalog::builtin();
         let jobs = catalog.find("batch", "v1", "jobs").unwrap();
         let decide = |policy: Option<&str>| {
-            let options = DeleteOptions { propagation_policy: policy.map(str::to_owned), ..DeleteOptions::default() };
+            let options =
+                DeleteOptions { propagation_policy: policy.map(str::to_owned), ..DeleteOptions::default() };
             plan(jobs, &options, &pod(json!({})), "2026-01-01T00:00:00Z".parse().unwrap())
         };
         let Plan::Mark(object) = decide(None) else { panic!() };

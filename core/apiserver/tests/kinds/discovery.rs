@@ -42,7 +42,8 @@ async fn the_root_tells_where_everything_is() {
     assert_eq!(address["serverAddress"], server.api.address().to_string());
     let root = server.get("/").await.ok();
     let paths: Vec<&str> = root["paths"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    for path in ["/api/v1", "/apis/apps", "/apis/apps/v1", "/apis/autoscaling/v1", "/openapi/v3", "/version"] {
+    for path in ["/api/v1", "/apis/apps", "/apis/apps/v1", "/apis/autoscaling/v1", "/openapi/v3", "/version"]
+    {
         assert!(paths.contains(&path), "{path} of {paths:?}");
     }
 }
@@ -73,10 +74,14 @@ async fn components_tell_how_they_are() {
 #[tokio::test]
 async fn tables_tell_of_scales_of_pods_that_ended_and_of_precedence() {
     let server = Server::start().await;
-    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     server
-        .post("/apis/apps/v1/namespaces/default/deployments", json!({"metadata": {"name": "d"},
-            "spec": {"replicas": 3, "selector": {"matchLabels": {"a": "b"}}, "template": template}}))
+        .post(
+            "/apis/apps/v1/namespaces/default/deployments",
+            json!({"metadata": {"name": "d"},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"a": "b"}}, "template": template}}),
+        )
         .await
         .ok();
     let scale = table(&server, "/apis/apps/v1/namespaces/default/deployments/d/scale").await;
@@ -86,10 +91,16 @@ async fn tables_tell_of_scales_of_pods_that_ended_and_of_precedence() {
         .post("/api/v1/namespaces/default/pods", json!({"metadata": {"name": "p"}, "spec": template["spec"]}))
         .await
         .ok();
-    server.merge("/api/v1/namespaces/default/pods/p/status", json!({"status": {"phase": "Failed"}})).await.ok();
+    server
+        .merge("/api/v1/namespaces/default/pods/p/status", json!({"status": {"phase": "Failed"}}))
+        .await
+        .ok();
     let pods = table(&server, "/api/v1/namespaces/default/pods").await;
-    assert_eq!(pods["rows"][0]["conditions"], json!([
-        {"type": "Completed", "status": "True", "reason": "Failed", "message": "The pod failed."}]));
+    assert_eq!(
+        pods["rows"][0]["conditions"],
+        json!([
+        {"type": "Completed", "status": "True", "reason": "Failed", "message": "The pod failed."}])
+    );
     let schemas = table(&server, "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas").await;
     let precedence: Vec<i64> = cells(&schemas).iter().map(|cells| cells[2].as_i64().unwrap()).collect();
     assert!(precedence.len() > 5 && precedence.is_sorted(), "{precedence:?}");

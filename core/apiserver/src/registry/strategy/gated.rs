@@ -39,7 +39,8 @@ pub(super) fn drop_fields(resource: &ResourceInfo, object: &mut Object, live: Op
     if resource.custom.is_some() {
         return;
     }
-    let cron: (&str, &str, &[&str]) = ("batch", "cronjobs", &["spec", "jobTemplate", "spec", "template", "spec"]);
+    let cron: (&str, &str, &[&str]) =
+        ("batch", "cronjobs", &["spec", "jobTemplate", "spec", "template", "spec"]);
     for (group, plural, spec) in PODS.iter().chain([&cron]) {
         if is(resource, group, plural) {
             OF_PODS.iter().for_each(|field| drop_field(object, live, &[spec, *field].concat()));
@@ -108,7 +109,8 @@ mod tests {
     fn a_field_that_is_not_taken_yet_is_dropped_unless_it_is_in_use() {
         let spec = json!({"schedulingGroup": {"podGroupName": "g"}, "volumes": [{"name": "v", "projected": {"sources": [
             {"clusterTrustBundle": {"path": "a"}}, {"configMap": {"name": "m"}}]}}]});
-        let kept = json!({"volumes": [{"name": "v", "projected": {"sources": [{}, {"configMap": {"name": "m"}}]}}]});
+        let kept =
+            json!({"volumes": [{"name": "v", "projected": {"sources": [{}, {"configMap": {"name": "m"}}]}}]});
         let pod = json!({"spec": spec});
         assert_eq!(dropped("", "pods", pod.clone(), None), json!({"spec": kept}));
         assert_eq!(dropped("", "pods", pod.clone(), Some(pod.clone())), pod);
@@ -119,7 +121,8 @@ mod tests {
 
     #[test]
     fn attributes_of_devices_are_no_lists_yet() {
-        let slice = |attribute: Value| json!({"spec": {"devices": [{"name": "d", "attributes": {"a": attribute}}]}});
+        let slice =
+            |attribute: Value| json!({"spec": {"devices": [{"name": "d", "attributes": {"a": attribute}}]}});
         let both = slice(json!({"ints": [1], "int": 2}));
         assert_eq!(dropped("resource.k8s.io", "resourceslices", both, None), slice(json!({"int": 2})));
     }

@@ -10,7 +10,11 @@ const COUNTS: [(&str, &str, &[&str]); 16] = [
     ("", "replicationcontrollers", &["replicas"]),
     ("", "resourcequotas", &[]),
     ("admissionregistration.k8s.io", "validatingadmissionpolicies", &[]),
-    ("apps", "daemonsets", &["currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"]),
+    (
+        "apps",
+        "daemonsets",
+        &["currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"],
+    ),
     ("apps", "deployments", &[]),
     ("apps", "replicasets", &["replicas"]),
     ("apps", "statefulsets", &["replicas"]),
@@ -21,7 +25,11 @@ const COUNTS: [(&str, &str, &[&str]); 16] = [
     ("flowcontrol.apiserver.k8s.io", "flowschemas", &[]),
     ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", &[]),
     ("networking.k8s.io", "servicecidrs", &[]),
-    ("policy", "poddisruptionbudgets", &["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"]),
+    (
+        "policy",
+        "poddisruptionbudgets",
+        &["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"],
+    ),
     ("resource.k8s.io", "resourceclaims", &[]),
 ];
 
