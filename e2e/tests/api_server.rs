@@ -69,6 +69,42 @@ fn kubectl_explains_the_fields_of_a_kind() {
 }
 
 #[test]
+fn kubectl_shows_components_resources_scales_and_rows_of_every_kind() {
+    let server = Server::start().unwrap();
+    let rows = |text: &str| -> Vec<Vec<String>> {
+        text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+    };
+    let components = rows(&server.kubectl(&["get", "componentstatuses"]).unwrap());
+    assert_eq!(components[0], ["NAME", "STATUS", "MESSAGE", "ERROR"]);
+    assert!(components.contains(&vec!["scheduler".into(), "Healthy".into(), "ok".into()]), "{components:?}");
+    assert!(components.contains(&vec!["etcd-0".into(), "Healthy".into(), "ok".into()]), "{components:?}");
+    let served = rows(&server.kubectl(&["api-resources", "-o", "wide", "--no-headers"]).unwrap());
+    let deployments = [
+        "deployments",
+        "deploy",
+        "apps/v1",
+        "true",
+        "Deployment",
+        "create,delete,deletecollection,get,list,patch,update,watch",
+        "all",
+    ];
+    assert!(served.iter().any(|row| *row == deployments), "{served:?}");
+    let components = ["componentstatuses", "cs", "v1", "false", "ComponentStatus", "get,list"];
+    assert!(served.iter().any(|row| *row == components), "{served:?}");
+    server.kubectl_with(&["apply", "-f", "-"], WEB).unwrap();
+    let scale = rows(&server.kubectl(&["get", "deploy", "web", "--subresource=scale"]).unwrap());
+    assert_eq!(
+        (&scale[0][..3], &scale[1][..2]),
+        (&["NAME", "DESIRED", "AVAILABLE"].map(String::from)[..], &["web", "3"].map(String::from)[..])
+    );
+    let schemas = rows(&server.kubectl(&["get", "flowschemas", "--no-headers"]).unwrap());
+    let precedence: Vec<u32> = schemas.iter().map(|row| row[2].parse().unwrap()).collect();
+    assert!(precedence.len() > 5 && precedence.is_sorted(), "{precedence:?}");
+    server.kubectl(&["create", "job", "once", "--image=example/once:1"]).unwrap();
+    server.kubectl(&["delete", "job", "once"]).unwrap();
+}
+
+#[test]
 fn kubectl_creates_in_its_binary_encoding() {
     let server = Server::start().unwrap();
     server.kubectl(&["create", "namespace", "shop"]).unwrap();

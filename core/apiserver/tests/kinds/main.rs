@@ -36,6 +36,7 @@ mod protocol;
 mod proxying;
 mod roles;
 mod services;
+mod strategies;
 mod validation_rules;
 mod watches;
 mod webhooks;

@@ -91,7 +91,7 @@ async fn the_clusters_own_range_is_ready_and_an_address_belongs_to_its_service()
     let noted = server.get(&format!("{ADDRESSES}/{address}")).await.ok();
     assert_eq!(
         noted["spec"]["parentRef"],
-        json!({"group": "", "resource": "services", "namespace": "default", "name": "s"})
+        json!({"resource": "services", "namespace": "default", "name": "s"})
     );
     assert_eq!(noted["metadata"]["labels"]["ipaddress.kubernetes.io/ip-family"], "IPv4");
     server.get(&format!("{ADDRESSES}/10.96.0.1")).await.ok();

@@ -64,7 +64,7 @@ pub(super) fn document(address: &str, namespace: &str, name: &str) -> Value {
         "metadata": {"name": address, "labels": {
             "ipaddress.kubernetes.io/ip-family": Family::of(address).to_string(), LABEL: MANAGER,
         }},
-        "spec": {"parentRef": {"group": "", "resource": "services", "namespace": namespace, "name": name}},
+        "spec": {"parentRef": {"resource": "services", "namespace": namespace, "name": name}},
     })
 }
 
