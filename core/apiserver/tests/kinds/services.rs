@@ -179,6 +179,10 @@ async fn until(server: &Server, name: &str, is_so: impl Fn(Option<&Value>) -> bo
     let path = format!("{RANGES}?watch=true&fieldSelector=metadata.name%3D{name}");
     let request = http::Request::get(path).body(kube::client::Body::empty()).unwrap();
     let mut events = server.api.administrator().send(request).await.unwrap().into_body().into_data_stream();
+    // What was gone before the watch began is told by none of its events.
+    if server.get(&format!("{RANGES}/{name}")).await.0 == 404 && is_so(None) {
+        return None;
+    }
     let mut text = Vec::new();
     while let Some(chunk) = events.next().await {
         text.extend_from_slice(&chunk.unwrap());

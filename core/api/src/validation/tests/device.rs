@@ -262,7 +262,7 @@ fn each_fault_of_a_slice_has_its_path() {
             ),
             (
                 "/spec/sharedCounters",
-                json!([]),
+                json!([{"name": "c", "counters": {"n": {"value": "1"}}}]),
                 "spec: Invalid value: \"\": only one of `sharedCounters` or `devices` is allowed",
             ),
             (

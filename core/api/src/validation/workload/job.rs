@@ -59,7 +59,10 @@ fn job_spec(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
     let mode = spec.field("completionMode");
     let indexed = mode.text() == "Indexed";
-    mode.one_of(&["Indexed", "NonIndexed"], errors);
+    // That of a CronJob's template is filled in when the Job is made.
+    if mode.is_set() {
+        mode.one_of(&["Indexed", "NonIndexed"], errors);
+    }
     let (completions, parallelism) = (spec.field("completions"), spec.field("parallelism"));
     if indexed && !completions.is_set() {
         errors.push(completions.required("when completion mode is Indexed"));
