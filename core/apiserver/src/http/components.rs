@@ -83,7 +83,7 @@ fn select(info: &RequestInfo, all: &mut Vec<Value>) -> Result<(), Status> {
     let name = |it: &Value| it["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     all.retain(|it| {
         let name = name(it);
-        labels.matches(None)
+        labels.matches(None::<&serde_json::Map<String, Value>>)
             && fields.matches(|field| if field == "metadata.name" { name.as_str() } else { "" })
     });
     Ok(())
