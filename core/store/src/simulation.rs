@@ -22,6 +22,7 @@ mod faults;
 pub mod history;
 mod network;
 mod truth;
+pub(crate) mod watch;
 mod world;
 
 /// What happened in a run that went well.

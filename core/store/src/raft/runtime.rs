@@ -76,7 +76,10 @@ impl AsyncRuntime for Runtime {
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <Tokio as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = SmallRng;
     type Mpsc = <Tokio as AsyncRuntime>::Mpsc;
+    #[cfg(not(feature = "simulation"))]
     type Watch = <Tokio as AsyncRuntime>::Watch;
+    #[cfg(feature = "simulation")]
+    type Watch = crate::simulation::watch::OrderedWatch;
     type Oneshot = <Tokio as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <Tokio as AsyncRuntime>::Mutex<T>;
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -194,10 +195,14 @@ impl Peer for Way {
             let (to_there, there) = mpsc::channel(4);
             let (to_here, here) = mpsc::channel(64);
             let (network, from) = (self.network.clone(), self.from);
-            // In order, as over one connection; what is lost breaks it.
+            // In order, as over one connection; what is lost breaks it. One that ends by itself is whole.
+            let whole = Arc::new(AtomicBool::new(false));
+            let lost = Arc::new(AtomicBool::new(false));
+            let (broken, ended) = (Arc::clone(&lost), Arc::clone(&whole));
             let sending = spawn(async move {
                 while let Some(entries) = input.recv().await {
                     if !network.pass(from, place).await || to_there.send(entries).await.is_err() {
+                        broken.store(true, Ordering::Relaxed);
                         return;
                     }
                 }
@@ -206,21 +211,25 @@ impl Peer for Way {
             TASKS.sync_scope(tasks, || {
                 spawn(async move {
                     let Ok(mut answers) = core.append(sender, ReceiverStream::new(there)) else { return };
-                    while let Some(Ok(answer)) = answers.next().await {
+                    while let Some(answer) = answers.next().await {
+                        let Ok(answer) = answer else { return };
                         if !network.pass(place, from).await || to_here.send(Ok(answer)).await.is_err() {
                             return;
                         }
                     }
+                    ended.store(true, Ordering::Relaxed);
                 })
             });
             let guards = (guard, AbortOnDropHandle::new(sending));
-            let answers = ReceiverStream::new(here).chain(futures::stream::once({
-                let broken = self.no_answer();
-                async move {
-                    tokio::time::sleep(GIVEN_UP / 4).await;
-                    Err(broken)
+            let no_answer = self.no_answer();
+            let end = futures::stream::once(async move {
+                if whole.load(Ordering::Relaxed) && !lost.load(Ordering::Relaxed) {
+                    return None;
                 }
-            }));
+                tokio::time::sleep(GIVEN_UP / 4).await;
+                Some(Err(no_answer))
+            });
+            let answers = ReceiverStream::new(here).chain(end.filter_map(std::future::ready));
             let answers = answers.map(move |answer| {
                 let _ = &guards;
                 answer
