@@ -79,7 +79,7 @@ fn a_deployment_does_nothing_until_its_operators_are_applied_and_outlives_them()
     })
     .unwrap();
     assert_eq!(cluster.pods("app=late").unwrap(), Vec::<String>::new());
-    assert_eq!(cluster.field(&["deploy", "late"], ".status").unwrap(), "");
+    assert_eq!(cluster.field(&["deploy", "late"], ".status").unwrap(), "{}");
 
     cluster.kubectl(&["apply", "-f", &deployments]).unwrap();
     cluster.kubectl(&["wait", "deploy/late", "--for=condition=Available", PATIENCE]).unwrap();

@@ -249,3 +249,61 @@ fn binding(object: &mut Object) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_filled_in_stays_when_a_document_is_settled_again() {
+        let container = json!({"name": "c", "image": "i", "ports": [{"containerPort": 80}],
+            "livenessProbe": {"grpc": {"port": 1}}, "readinessProbe": {"httpGet": {"port": 1}},
+            "env": [{"name": "a", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]});
+        let volumes = json!([{"name": "a", "hostPath": {"path": "/"}}, {"name": "b"},
+            {"name": "c", "configMap": {"name": "x"}}, {"name": "d", "projected": {"sources":
+                [{"serviceAccountToken": {"path": "t"}}, {"downwardAPI": {"items":
+                    [{"path": "p", "fieldRef": {"fieldPath": "metadata.name"}}]}}]}},
+            {"name": "e", "iscsi": {"targetPortal": "p", "iqn": "q", "lun": 0}},
+            {"name": "f", "rbd": {"monitors": ["m"], "image": "i"}},
+            {"name": "g", "scaleIO": {"gateway": "g", "system": "s", "secretRef": {}}},
+            {"name": "h", "azureDisk": {"diskName": "d", "diskURI": "u"}},
+            {"name": "i", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]);
+        let pod = json!({"containers": [container], "volumes": volumes});
+        let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": pod});
+        let job = json!({"template": template});
+        for (group, version, kind, spec) in [
+            ("", "v1", "Pod", pod.clone()),
+            ("", "v1", "Service", json!({"ports": [{"port": 1}], "sessionAffinity": "ClientIP"})),
+            ("", "v1", "PersistentVolume", json!({"hostPath": {"path": "/"}})),
+            ("", "v1", "PersistentVolumeClaim", json!({})),
+            ("", "v1", "ReplicationController", json!({"template": template})),
+            ("apps", "v1", "Deployment", json!({"template": template})),
+            ("apps", "v1", "ReplicaSet", json!({"template": template})),
+            ("apps", "v1", "DaemonSet", json!({"template": template})),
+            ("apps", "v1", "StatefulSet", json!({"template": template, "volumeClaimTemplates": [{}]})),
+            ("batch", "v1", "Job", job.clone()),
+            ("batch", "v1", "CronJob", json!({"schedule": "* * * * *", "jobTemplate": {"spec": job}})),
+            (
+                "autoscaling",
+                "v2",
+                "HorizontalPodAutoscaler",
+                json!({"maxReplicas": 3, "behavior": {"scaleUp": {}}}),
+            ),
+            ("networking.k8s.io", "v1", "NetworkPolicy", json!({"podSelector": {}, "egress": []})),
+            ("networking.k8s.io", "v1", "Ingress", json!({"rules": [{}]})),
+            ("policy", "v1", "PodDisruptionBudget", json!({"minAvailable": 0})),
+            ("storage.k8s.io", "v1", "CSIDriver", json!({})),
+        ] {
+            let gvk = GroupVersionKind::new(group, version, kind);
+            let document = json!({"apiVersion": gvk.api_version(), "kind": kind, "metadata": {"name": "x"}, "spec": spec});
+            let mut filled = Object::from_value(document).unwrap();
+            apply_defaults(&gvk, &mut filled);
+            let mut settled = filled.clone();
+            settle(&gvk, &mut settled);
+            assert_eq!(settled, filled, "{kind}");
+        }
+    }
+}

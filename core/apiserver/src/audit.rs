@@ -174,6 +174,12 @@ impl Audit {
 
     /// Brings an event everywhere after its request has ended: nobody is left to wait.
     fn emit_afterwards(self: &Arc<Self>, event: Event) {
+        self.metrics.events.inc();
+        let event = Arc::new(event);
+        self.sinks.iter().filter_map(Sink::queue).for_each(|queue| queue.push(Arc::clone(&event)));
+        if self.sinks.iter().all(|sink| sink.queue().is_some()) {
+            return;
+        }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return self.lost.add(1, &"the server has ended");
         };
@@ -183,7 +189,9 @@ impl Audit {
         let audit = Arc::clone(self);
         self.tasks.spawn_on(
             async move {
-                audit.emit(event).await;
+                for sink in audit.sinks.iter().filter(|sink| sink.queue().is_none()) {
+                    sink.take(&event).await;
+                }
             },
             &runtime,
         );

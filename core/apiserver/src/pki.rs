@@ -203,7 +203,11 @@ impl Pki {
         if let (Some(certificate), Some(key)) = (read(&certificate_path)?, read(&key_path)?)
             && is_current(&certificate, names, addresses)
         {
-            return Ok(Credential { certificate, key });
+            let found = Credential { certificate, key };
+            // A renewal that was cut short has left the new key beside the old certificate.
+            if renewal::certified(file, &found).is_ok() {
+                return Ok(found);
+            }
         }
         self.new_serving(file, names, addresses)
     }

@@ -145,6 +145,10 @@ impl Proxy {
         let segments = if info.namespace.is_some() { 7 } else { 5 };
         let whole = request.uri().path().to_owned();
         let (prefix, rest) = location::split(&whole, segments);
+        // What was authorized and admitted was read from the decoded path: it must be the same one.
+        if !location::is_plain(prefix, segments) {
+            return Err(Status::bad_request(format!("invalid proxy path {prefix:?}")));
+        }
         let query = request.uri().query().map(str::to_owned);
         let kind = info.resource.trim_end_matches('s');
         let segment = info.name.as_deref();

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
 
 /// What a file looks like from outside: a file whose mark is the same holds the same.
-type Mark = (u64, u64, i64, i64, u64);
+type Mark = (u64, u64, i64, i64, i64, u64);
 
 /// A file that may change.
 #[derive(Debug)]
@@ -60,14 +60,19 @@ impl WatchedFile {
 
     fn look(&mut self) -> Option<io::Result<String>> {
         let found = std::fs::metadata(&self.path)
-            .map(|it| (it.dev(), it.ino(), it.mtime(), it.mtime_nsec(), it.size()));
+            .map(|it| (it.dev(), it.ino(), it.mtime(), it.mtime_nsec(), it.ctime_nsec(), it.size()));
         let read = match found {
             Ok(mark) if self.mark == Some(mark) => return None,
             Ok(mark) => {
-                self.mark = Some(mark);
-                std::fs::read_to_string(&self.path)
+                let read = std::fs::read_to_string(&self.path);
+                // What could not be read is tried again, though the file stays as it is.
+                self.mark = read.is_ok().then_some(mark);
+                read
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                self.mark = None;
+                Err(error)
+            }
         };
         let digest = read.as_ref().ok().map(|text| digest_of(text.as_bytes()));
         if digest == self.digest {

@@ -44,30 +44,48 @@ fn is_text(args: &[Value<'_>]) -> bool {
     matches!(args.first(), Some(Value::String(_) | Value::Bytes(_)))
 }
 
-/// A walk over a value and all that is in it.
-fn traversal(value: &Value<'_>) -> u64 {
+/// A walk over a value and all that is in it, which ends where it costs more than there is left to pay.
+fn traversal(value: &Value<'_>, left: u64) -> u64 {
+    let walk = |sum: u64, item: &Value<'_>| {
+        let more = if sum > left { 0 } else { traversal(item, left - sum).max(1) };
+        sum.saturating_add(more)
+    };
     match value {
-        Value::String(_) | Value::Bytes(_) => value.size() / 10,
-        Value::List(list) => list.iter().fold(0, |sum: u64, item| sum.saturating_add(traversal(&item))),
+        // Even an empty text is looked at.
+        Value::String(_) | Value::Bytes(_) => (value.size() / 10).max(1),
+        Value::List(list) => {
+            let mut sum = 0;
+            for item in list.iter() {
+                sum = walk(sum, &item);
+                if sum > left {
+                    break;
+                }
+            }
+            sum
+        }
         Value::Map(map) => {
-            let entries = map.entries().unwrap_or_default();
-            entries.iter().fold(0, |sum: u64, (key, value)| {
-                sum.saturating_add(traversal(&key.value())).saturating_add(traversal(value))
-            })
+            let mut sum = 0;
+            for (key, value) in map.entries().unwrap_or_default() {
+                sum = walk(walk(sum, &key.value()), &value);
+                if sum > left {
+                    break;
+                }
+            }
+            sum
         }
         _ => 1,
     }
 }
 
 impl Cost {
-    /// What is paid before the function is called.
-    pub(crate) fn before(self, args: &[Value<'_>]) -> u64 {
+    /// What is paid before the function is called, by who has so much `left`.
+    pub(crate) fn before(self, args: &[Value<'_>], left: u64) -> u64 {
         let (first, second) = (size(args, 0), size(args, 1));
         match self {
             Cost::Fixed(cost) => cost,
             Cost::Text(times) => tenth(first.saturating_mul(times)).max(1),
             Cost::Second => tenth(second),
-            Cost::Traverse => args.first().map_or(0, traversal),
+            Cost::Traverse => args.first().map_or(0, |value| traversal(value, left)),
             Cost::Compare => tenth(first.min(second)).max(1),
             Cost::Join if is_text(args) => tenth(first.saturating_add(second)),
             Cost::Join => 1,

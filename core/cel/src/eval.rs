@@ -222,7 +222,7 @@ impl<'a> Evaluation<'a, '_> {
             values.push(self.node(arg)?);
         }
         // What is costly by the size of what it is given is paid before it is done.
-        let cost = function.cost.before(&values);
+        let cost = function.cost.before(&values, self.limit.saturating_sub(self.spent));
         self.charge(cost)?;
         let result = (function.run)(&values)?;
         self.charge(function.cost.after(&result))?;

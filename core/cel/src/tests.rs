@@ -283,7 +283,8 @@ fn a_walk_over_a_list_costs_as_much_as_what_is_in_it() {
         cost("object.list.indexOf('a')", &json!({"list": ["x".repeat(100), "y".repeat(59)]})),
         2 + 10 + 5
     );
-    assert_eq!(cost("object.list.isSorted()", &json!({"list": ["a", "b"]})), 2);
+    assert_eq!(cost("object.list.isSorted()", &json!({"list": ["a", "b"]})), 2 + 2);
+    assert_eq!(cost("object.list.indexOf('a')", &json!({"list": ["", "", ""]})), 2 + 3);
     assert_eq!(cost("object.text.indexOf('a')", &json!({"text": "x".repeat(59)})), 2 + 5);
 }
 

@@ -211,12 +211,18 @@ impl Event {
         }
     }
 
-    /// About how many bytes the event takes.
+    /// About how many bytes the event takes: all of it that a client may choose the size of.
     pub fn weight(&self) -> usize {
         let object = |object: &Option<Arc<RawValue>>| object.as_ref().map_or(0, |object| object.get().len());
-        let notes: usize = self.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let notes: usize = self.annotations.iter().map(|(key, value)| PART + key.len() + value.len()).sum();
         let texts = self.request_uri.len() + self.user_agent.len();
-        1024 + texts + notes + object(&self.request_object) + object(&self.response_object)
+        let about =
+            self.object_ref.as_ref().map_or(0, |it| it.namespace.len() + it.name.len() + it.uid.len());
+        let answer = self.response_status.as_ref().map_or(0, ResponseStatus::weight);
+        let users = self.user.weight() + self.impersonated_user.as_ref().map_or(0, User::weight);
+        let whence = parts(&self.source_ips);
+        let objects = object(&self.request_object) + object(&self.response_object);
+        1024 + texts + notes + about + answer + users + whence + objects
     }
 
     /// The event as one line for people (the format `legacy`).
@@ -248,7 +254,26 @@ impl Event {
     }
 }
 
+/// What a text in a list takes beside its letters.
+const PART: usize = 64;
+
+fn parts(list: &[String]) -> usize {
+    list.iter().map(|text| PART + text.len()).sum()
+}
+
+impl User {
+    fn weight(&self) -> usize {
+        let extra: usize = self.extra.iter().map(|(key, values)| PART + key.len() + parts(values)).sum();
+        self.username.len() + self.uid.len() + parts(&self.groups) + extra
+    }
+}
+
 impl ResponseStatus {
+    fn weight(&self) -> usize {
+        let details = if self.details.is_null() { 0 } else { 4 * self.details.to_string().len() };
+        self.message.len() + self.reason.len() + details
+    }
+
     /// The answer of a code that is no Status.
     pub fn of_code(code: u16) -> Self {
         ResponseStatus { code, ..ResponseStatus::default() }

@@ -295,7 +295,7 @@ impl Rule {
             None => named == of.resource && of.subresource.is_empty(),
             Some((resource, subresource)) => resource == of.resource && subresource == of.subresource,
         };
-        self.resources.iter().any(|it| it.group == of.group && it.resources.iter().any(is_it))
+        self.resources.iter().any(|it| it.fit(of) && it.resources.iter().any(is_it))
     }
 
     fn validate(&self, path: &str, errors: &mut Vec<FieldError>) {

@@ -133,6 +133,14 @@ impl Sink {
         }
     }
 
+    /// Where events wait, if nobody waits for them.
+    pub(super) fn queue(&self) -> Option<&Queue> {
+        match self {
+            Sink::Batch(queue) => Some(queue),
+            Sink::Blocking(_) | Sink::BlockingStrict(_) => None,
+        }
+    }
+
     /// Takes an event; whether its request may go on.
     pub(super) async fn take(&self, event: &Arc<Event>) -> bool {
         match self {

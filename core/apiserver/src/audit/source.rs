@@ -4,12 +4,15 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, header};
 
+/// Addresses of proxies that are recorded. Further ones are left out: the list is the sender's choice.
+const MOST: usize = 32;
+
 /// The addresses that a request has passed: those that proxies tell, and at last the other end of the connection. All but
 /// the last are what the client says.
 pub(super) fn ips(headers: &HeaderMap, remote: Option<IpAddr>) -> Vec<String> {
     let parse = |text: &str| text.trim().parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let mut found: Vec<IpAddr> = text("x-forwarded-for").split(',').filter_map(parse).collect();
+    let mut found: Vec<IpAddr> = text("x-forwarded-for").split(',').filter_map(parse).take(MOST).collect();
     if let Some(ip) = parse(text("x-real-ip")).filter(|ip| !found.contains(ip)) {
         found.push(ip);
     }

@@ -28,6 +28,8 @@ pub struct Acting {
 
 const PREFIX: &str = "impersonate-";
 const EXTRA: &str = "impersonate-extra-";
+/// Characters of a fault that repeats what was sent.
+const MOST_TOLD: usize = 1024;
 const UNAUTHENTICATED: &str = "system:unauthenticated";
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Status> {
@@ -62,10 +64,10 @@ fn wanted(headers: &mut HeaderMap) -> Result<Option<Identity>, Status> {
             return Ok(None);
         }
         let Identity { uid, groups, extra, .. } = &wanted;
-        let text = format!(
-            "requested uid {:?}, groups {groups:?}, extra {extra:?} without impersonating a user name",
-            uid.as_deref().unwrap_or_default()
-        );
+        let uid = uid.as_deref().unwrap_or_default();
+        let whom = format!("uid {uid:?}, groups {groups:?}, extra {extra:?}");
+        let whom: String = whom.chars().take(MOST_TOLD).collect();
+        let text = format!("requested {whom} without impersonating a user name");
         return Err(Status::bad_request(text));
     }
     let own: Vec<HeaderName> = headers.keys().filter(|it| it.as_str().starts_with(PREFIX)).cloned().collect();

@@ -36,6 +36,10 @@ pub(super) async fn serve(
     resource: &Arc<ResourceInfo>,
     request: Request<Body>,
 ) -> Result<Response, Status> {
+    // The older way to ask for a watch leads to no subresource.
+    if info.verb == "watch" {
+        return Err(Status::path_not_found());
+    }
     let method = request.method();
     let is_served = match info.subresource.as_str() {
         "log" => method == Method::GET,

@@ -65,6 +65,13 @@ pub(crate) fn split(path: &str, segments: usize) -> (&str, &str) {
     (path, "")
 }
 
+/// Whether a path up to its subresource has so many segments, and no more when it is decoded.
+pub(crate) fn is_plain(prefix: &str, segments: usize) -> bool {
+    let decoded = percent_encoding::percent_decode_str(prefix).decode_utf8_lossy();
+    let mut parts = decoded.split('/').filter(|part| !part.is_empty());
+    parts.by_ref().take(segments).last() == Some("proxy") && parts.next().is_none()
+}
+
 /// Whether the proxy may go to an address: none of this machine, of its link, or of a group.
 pub(crate) fn is_proxyable(address: IpAddr) -> bool {
     let is_link_local = match address {
@@ -164,6 +171,14 @@ mod tests {
         assert_eq!(split(path, 5), ("/api/v1/nodes/n/proxy", "//a/%2e%2e/b/"));
         assert_eq!(split("/api/v1/nodes/n/proxy", 5), ("/api/v1/nodes/n/proxy", ""));
         assert_eq!(split("/api/v1/nodes/n/proxy/", 5), ("/api/v1/nodes/n/proxy", "/"));
+    }
+
+    #[test]
+    fn an_encoded_slash_makes_no_other_path() {
+        assert!(is_plain("/api/v1/nodes/n/proxy", 5));
+        assert!(is_plain("/api/v1/nodes/https:n%3A10/proxy", 5));
+        assert!(!is_plain("/api/v1/nodes%2Fn/proxy/x", 5));
+        assert!(!is_plain("/api/v1/watch%2Fnodes/n/proxy", 5));
     }
 
     #[test]

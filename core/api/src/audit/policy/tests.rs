@@ -129,3 +129,13 @@ fn the_content_of_credentials_is_recorded_by_a_rule_alone_that_names_them() {
         assert_eq!((verdict.level, verdict.is_guarded), (level, false), "{subject:?}");
     }
 }
+
+#[test]
+fn a_rule_for_one_secret_names_no_other() {
+    let rules = "rules: [{level: RequestResponse, resources: [\
+        {group: '', resources: [secrets], resourceNames: [a]}, {group: '', resources: ['*']}]}]";
+    let policy = policy(rules).unwrap();
+    let secret = |name| Subject { name, ..get("secrets", "") };
+    assert_eq!(policy.verdict(&secret("a")).level, Level::RequestResponse);
+    assert_eq!(policy.verdict(&secret("b")).level, Level::Metadata);
+}
