@@ -409,7 +409,6 @@ impl Observer for WatchCache {
             found.entry(resource).or_default().insert(name.into(), Arc::new(object));
         }
         let revision = snapshot.revision().get();
-        self.revision.store(revision, Ordering::Release);
         let known: Vec<GroupResource> = self.resources.read().keys().cloned().collect();
         for resource in known {
             found.entry(resource).or_default();
@@ -417,6 +416,8 @@ impl Observer for WatchCache {
         for (resource, objects) in found {
             self.resource(&resource).restore(objects, revision);
         }
+        // Last: nobody may be told of this revision while a resource is still as it was before.
+        self.revision.store(revision, Ordering::Release);
     }
 
     fn applied(&self, events: &[Event]) {
