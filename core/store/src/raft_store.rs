@@ -278,11 +278,15 @@ async fn snapshot(core: &Core, keep: u64) -> Result<(), StoreError> {
     let raft = &core.raft;
     let Some(applied) = raft.metrics().borrow_watched().last_applied else { return Ok(()) };
     let began = std::time::Instant::now();
+    let mut failures = core.log.failed_saves();
     raft.trigger().snapshot().await.map_err(|error| unavailable(error.to_string()))?;
-    raft.wait(Some(Duration::from_secs(600)))
-        .metrics(|m| m.snapshot >= Some(applied), "the state is saved")
-        .await
-        .map_err(|error| unavailable(error.to_string()))?;
+    let wait = raft.wait(Some(Duration::from_secs(600)));
+    tokio::select! {
+        saved = wait.metrics(|m| m.snapshot >= Some(applied), "the state is saved") => {
+            saved.map_err(|error| unavailable(error.to_string()))?;
+        }
+        _ = failures.changed() => return Err(unavailable("the state could not be saved".to_owned())),
+    }
     if let Some(metrics) = &core.metrics {
         metrics.save.observe(began.elapsed().as_secs_f64());
     }

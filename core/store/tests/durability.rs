@@ -307,6 +307,8 @@ async fn a_full_disk_turns_writes_away_keeps_reads_and_heals_when_there_is_room(
     };
     assert!(matches!(refused, StoreError::NoSpace), "{refused}");
     assert_eq!(store.snapshot().len(), made);
+    // Nor is there room to save the state, which costs the member nothing.
+    assert!(matches!(store.checkpoint().await, Err(StoreError::Unavailable { .. })));
     let delete = Write {
         key: Key::new("/k0").unwrap(),
         precondition: Precondition::Any,
@@ -324,5 +326,6 @@ async fn a_full_disk_turns_writes_away_keeps_reads_and_heals_when_there_is_room(
     .unwrap();
     store.write(put("more", Precondition::Any, &value)).await.unwrap();
     assert_eq!(store.snapshot().len(), made);
+    store.checkpoint().await.unwrap();
     store.close().await;
 }

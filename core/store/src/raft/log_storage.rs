@@ -13,7 +13,7 @@ use bytes::Bytes;
 use keelson_metrics::Histogram;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{LogEntry, LogId, TypeConfig, Vote};
 use crate::disk::Disk;
@@ -50,6 +50,8 @@ struct Shared {
     since_purge: AtomicU64,
     /// Bytes on the disk.
     retained: AtomicU64,
+    /// How many saves of the state behind the log have failed.
+    failed_saves: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -99,7 +101,12 @@ impl LogStorage {
         let held = contents.entries.values().map(|bytes| bytes.len() as u64).sum();
         let retained = AtomicU64::new(log.retained_bytes());
         let since_purge = AtomicU64::new(held);
-        let shared = Arc::new(Shared { state: Mutex::new(state), since_purge, retained });
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            since_purge,
+            retained,
+            failed_saves: watch::Sender::new(0),
+        });
         let (jobs, receiver) = mpsc::channel(QUEUE);
         let seen = Arc::clone(&shared);
         #[cfg(feature = "simulation")]
@@ -122,6 +129,16 @@ impl LogStorage {
     /// The state has been saved: what was logged before need not be counted any more.
     pub(crate) fn saved(&self) {
         self.shared.since_purge.store(0, Ordering::Relaxed);
+    }
+
+    /// The state could not be saved: who waits for it is told.
+    pub(crate) fn save_failed(&self) {
+        self.shared.failed_saves.send_modify(|count| *count += 1);
+    }
+
+    /// Tells of saves that fail from now on.
+    pub(crate) fn failed_saves(&self) -> watch::Receiver<u64> {
+        self.shared.failed_saves.subscribe()
     }
 
     /// Bytes on the disk, entries included that are cut off but not released.

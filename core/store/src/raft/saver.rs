@@ -55,8 +55,11 @@ impl Saver {
     /// Saves a state. When it returns, the log may be cut behind it.
     pub(crate) async fn save(self: &Arc<Self>, meta: SnapshotMeta, state: Snapshot) -> Result<(), io::Error> {
         let saver = Arc::clone(self);
-        let included = run(move || saver.save_changes(&meta, &state)).await?;
-        release(&self.log, included).await;
+        let included = run(move || saver.save_changes(&meta, &state)).await;
+        if included.is_err() {
+            self.log.save_failed();
+        }
+        release(&self.log, included?).await;
         Ok(())
     }
 

@@ -94,7 +94,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = Image;
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Image>, io::Error> {
-        self.saver.save(self.meta.clone(), self.state.clone()).await?;
+        if let Err(error) = self.saver.save(self.meta.clone(), self.state.clone()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the state could not be saved");
+            // An error would end the member, which has lost nothing: its log is whole. A state from before everything
+            // is older than any that is saved, and is passed over.
+            let none = SnapshotMeta { last_log_id: None, ..self.meta.clone() };
+            return Ok(SnapshotOf::<TypeConfig, Image> { meta: none, snapshot: self.state.clone().into() });
+        }
         let snapshot =
             SnapshotOf::<TypeConfig, Image> { meta: self.meta.clone(), snapshot: self.state.clone().into() };
         *self.saved.lock() = Some(snapshot.clone());
