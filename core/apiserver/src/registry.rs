@@ -218,10 +218,7 @@ impl Registry {
         object.set_deletion_timestamp(None);
         object.set_deletion_grace_period_seconds(None);
         strategy::before_create(&target.resource, &mut object);
-        match &target.resource.custom {
-            Some(custom) => custom.apply_defaults(&mut object),
-            None => defaults::apply_defaults(&gvk, &mut object),
-        }
+        strategy::settle(&target.resource, "", &mut object);
         // What the server adds from here on belongs to nobody.
         track(None, &mut object, &target, options, now);
         self.mutate(Operation::Create, &target, None, &mut object, options).await?;
@@ -317,12 +314,7 @@ impl Registry {
         let gvk = convert::storage_kind(&target.resource);
         object.set_gvk(&gvk);
         strategy::before_update(target, object, live);
-        let has_defaults = matches!(target.subresource.as_str(), "" | "ephemeralcontainers" | "resize");
-        match &target.resource.custom {
-            Some(custom) => custom.apply_defaults(object),
-            None if has_defaults => defaults::apply_defaults(&gvk, object),
-            None => defaults::settle(&gvk, object),
-        }
+        strategy::settle(&target.resource, &target.subresource, object);
         track(Some(live), object, target, options, Timestamp::now());
         self.mutate(Operation::Update, target, Some(live), object, options).await?;
         if target.subresource.is_empty() {

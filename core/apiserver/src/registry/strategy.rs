@@ -2,7 +2,7 @@
 
 use keelson_api::custom_resource::names;
 use keelson_api::validation::FieldError;
-use keelson_api::{Object, ResourceInfo, Status};
+use keelson_api::{Object, ResourceInfo, Status, convert, defaults};
 use serde_json::Value;
 
 use self::generation::Counts;
@@ -119,6 +119,18 @@ pub(super) fn name_collision(target: &Target) -> Status {
 /// Whether a resource's status is written through its own path alone.
 fn has_status(resource: &ResourceInfo) -> bool {
     resource.subresource("status").is_some()
+}
+
+/// Brings an object into the form in which it is stored: with its defaults, where the path writes what has some.
+pub fn settle(resource: &ResourceInfo, subresource: &str, object: &mut Object) {
+    let gvk = convert::storage_kind(resource);
+    match &resource.custom {
+        Some(custom) => custom.apply_defaults(object),
+        None if matches!(subresource, "" | "ephemeralcontainers" | "resize") => {
+            defaults::apply_defaults(&gvk, object);
+        }
+        None => defaults::settle(&gvk, object),
+    }
 }
 
 /// What a creator may not set.

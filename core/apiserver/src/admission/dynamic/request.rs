@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use keelson_api::admission::{Asked, MatchResources, Operation, Request, Subject};
-use keelson_api::{
-    Catalog, GroupResource, GroupVersionKind, Object, ResourceInfo, Status, convert, defaults,
-};
+use keelson_api::{Catalog, GroupResource, GroupVersionKind, Object, ResourceInfo, Status, convert};
 use serde_json::{Map, Value, json};
 
 use keelson_api::selector::Labels;
@@ -228,7 +226,6 @@ impl<'a> Seen<'a> {
     /// Brings a new state into the form in which plugins find it.
     fn settle(&self, new: &mut Object, before: &Object) -> Result<(), Status> {
         let attributes = self.attributes;
-        let stored = convert::storage_kind(attributes.resource);
         if new.namespace().filter(|own| !own.is_empty()) != attributes.namespace {
             return Err(Status::bad_request(
                 "the namespace of the provided object does not match the namespace sent on the request",
@@ -255,10 +252,8 @@ impl<'a> Seen<'a> {
                 strategy::before_create(attributes.resource, new);
             }
         }
-        if attributes.resource.custom.is_none()
-            && matches!(attributes.subresource, "" | "ephemeralcontainers")
-        {
-            defaults::apply_defaults(&stored, new);
+        if attributes.resource.custom.is_none() {
+            strategy::settle(attributes.resource, attributes.subresource, new);
         }
         Ok(())
     }
