@@ -26,6 +26,14 @@ struct View {
     status: BTreeMap<u64, MemberStatus>,
 }
 
+/// Those whose votes count by themselves: in the middle of a change, majorities of the old and of the new voters are
+/// needed, so that one who comes is no voter yet, and the change must be driven on.
+pub(crate) fn settled_voters(membership: &openraft::Membership<u64, Member>) -> BTreeSet<u64> {
+    let mut configs = membership.get_joint_config().iter();
+    let first = configs.next().cloned().unwrap_or_default();
+    configs.fold(first, |settled, config| &settled & config)
+}
+
 impl View {
     /// `None` if this member does not lead.
     fn of(core: &Core) -> Option<View> {
@@ -37,6 +45,7 @@ impl View {
         }
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let settled = settled_voters(metrics.committed_membership_config.membership());
         let nodes: BTreeMap<u64, Member> = membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
         let last = metrics.last_log_index;
         let heard = |id: &u64| {
@@ -54,7 +63,7 @@ impl View {
                 id: MemberId(*id),
                 name: member.name.clone(),
                 addresses: member.addresses.clone(),
-                role: if voters.contains(id) { Role::Voter } else { Role::Learner },
+                role: if settled.contains(id) { Role::Voter } else { Role::Learner },
                 leader,
                 matched,
                 lag: count(last).saturating_sub(count(matched)),
@@ -167,7 +176,8 @@ fn plan(view: &View, request: MembersRequest) -> Result<Plan, MembersError> {
             Ok(Plan::Change(ChangeMembers::AddVoterIds([id].into())))
         }
         MembersRequest::Remove { id } => {
-            if known(id)?.role == Role::Learner {
+            known(id)?;
+            if !view.voters.contains(&id) {
                 return Ok(Plan::Change(ChangeMembers::RemoveNodes([id].into())));
             }
             let mut voters = view.voters.clone();
@@ -234,6 +244,18 @@ mod tests {
 
     fn member(name: &str) -> Member {
         Member::new(name, &["127.0.0.1:1".to_owned()]).unwrap()
+    }
+
+    #[test]
+    fn in_the_middle_of_a_change_only_those_vote_who_did_before_and_will() {
+        let membership = |configs: Vec<BTreeSet<u64>>| {
+            let nodes: BTreeMap<u64, Member> = (1..=3).map(|id| (id, member(&format!("m{id}")))).collect();
+            openraft::Membership::new(configs, nodes).unwrap()
+        };
+        let (two, three) = (BTreeSet::from([1, 2]), BTreeSet::from([1, 2, 3]));
+        assert_eq!(settled_voters(&membership(vec![two.clone(), three.clone()])), two);
+        assert_eq!(settled_voters(&membership(vec![three.clone(), two.clone()])), two);
+        assert_eq!(settled_voters(&membership(vec![three.clone()])), three);
     }
 
     /// Members 1, 2, 3 vote, 4 learns; those named are healthy.

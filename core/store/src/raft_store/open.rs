@@ -16,6 +16,7 @@ use crate::engine;
 use crate::log::{self, Contents, Log};
 use crate::members::{Members, MembersError, Missed, take};
 use crate::metrics::Metrics;
+use crate::raft::changes::settled_voters;
 use crate::raft::core::{Core, Hearsay};
 use crate::raft::log_storage::LogStorage;
 use crate::raft::member::{Identity, Member};
@@ -364,7 +365,8 @@ async fn settle(core: &Arc<Core>, promote: bool) -> bool {
         let server = core.raft.server_metrics();
         let server = server.borrow_watched();
         let membership = server.membership_config.membership();
-        (membership.get_node(&core.id()).cloned(), membership.voter_ids().any(|id| id == core.id()))
+        let settled = settled_voters(server.committed_membership_config.membership());
+        (membership.get_node(&core.id()).cloned(), settled.contains(&core.id()))
     };
     let Some(known) = known else { return core.removed().is_some() };
     let members = Members::new(Arc::clone(core));
