@@ -192,6 +192,20 @@ const GRADUATED: &[(&str, &str)] = &[
     ("io.k8s.api.admissionregistration.v1.Mutation", "io.k8s.api.admissionregistration.v1beta1.Mutation"),
 ];
 
+/// Fields of 1.36 that the crate does not have yet: definition, tag, name, type, message.
+const NEWER: &[(&str, &str, &str, &str, Option<&str>)] = &[
+    ("io.k8s.api.core.v1.ImageVolumeStatus", "1", "imageRef", "s", None),
+    ("io.k8s.api.core.v1.ResourceHealth", "6", "message", "s", None),
+    (
+        "io.k8s.api.core.v1.VolumeMountStatus",
+        "5",
+        "volumeStatus",
+        "m",
+        Some("io.k8s.api.core.v1.VolumeStatus"),
+    ),
+    ("io.k8s.api.core.v1.VolumeStatus", "1", "image", "m", Some("io.k8s.api.core.v1.ImageVolumeStatus")),
+];
+
 /// Whether a zero in a field of a definition was said, and so is kept, although the field is not required.
 pub(crate) fn keeps_zero(definition: &str, field: &str) -> bool {
     let place = format!("{definition}.{field}");
@@ -274,6 +288,13 @@ pub(crate) fn generate() -> Result<()> {
     for (name, before) in GRADUATED {
         let table = out.get(*before).with_context(|| format!("{before} is not published"))?.clone();
         out.entry(*name).or_insert(table);
+    }
+    for (name, tag, field, kind, message) in NEWER {
+        let required = definitions.get(*name).and_then(|it| it["required"].as_array());
+        let keeps = required.is_some_and(|required| required.iter().any(|it| it == field));
+        let table = out.entry(*name).or_insert_with(|| Map::new().into());
+        let table = table.as_object_mut().context("a table is an object")?;
+        table.entry(*tag).or_insert_with(|| json!([field, kind, message, keeps]));
     }
     super::schemas::write(&data.join("protobuf.json.gz"), &out.into())
 }

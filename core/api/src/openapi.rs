@@ -3,10 +3,11 @@
 //! Both are made from the catalog, the generated definitions of built-in kinds and the schemas of custom ones, when they
 //! are asked for. Version 2 is version 3 in other words ([`v2`]); clients in Go read it in a binary form ([`gnostic`]).
 //!
-//! - [`definition`]: the fields of kinds. [`operation`]: paths, verbs and parameters.
+//! - [`definition`]: the fields of kinds. [`operation`]: paths, verbs and parameters. [`merge`]: other servers' documents.
 
 pub mod definition;
 pub mod gnostic;
+pub mod merge;
 pub mod operation;
 pub mod v2;
 

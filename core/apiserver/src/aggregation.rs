@@ -2,6 +2,7 @@
 //!
 //! - [`registration`]: an APIService for each group and version that this server serves itself
 //! - [`availability`]: whether the others can be reached, and what they serve
+//! - [`openapi`]: what they say of their paths
 //! - [`identity`]: how they learn who asks, and whom to believe that
 //!
 //! One task follows the APIServices and has a further one for each that leads elsewhere. Without such, nothing is done
@@ -13,13 +14,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::body::Body;
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{Request, Uri, header};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use keelson_api::{Catalog, GroupResource, Object, ResourceInfo, Status};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +36,7 @@ use crate::remote::{ClientCertificate, Credentials, Remote, RemoteConfig, Servic
 
 pub mod availability;
 pub mod identity;
+pub mod openapi;
 pub mod registration;
 
 pub use availability::Seen;
@@ -63,6 +66,8 @@ pub struct Extension {
     pub service: (String, String, u16),
     /// What was seen of the server last.
     pub seen: ArcSwap<Seen>,
+    /// What it said of its paths last.
+    pub swagger: ArcSwapOption<openapi::Swagger>,
     uid: String,
     spec: Value,
     /// The connections to it, or why there are none.
@@ -194,6 +199,7 @@ impl Aggregation {
             remote: self.remote(&spec, &service),
             service,
             seen: ArcSwap::from_pointee(Seen::of_status(object)),
+            swagger: ArcSwapOption::empty(),
             uid: object.uid().unwrap_or_default().to_owned(),
             spec,
             _watched: watched.clone().drop_guard(),
@@ -254,20 +260,33 @@ impl Extension {
 
     /// A document of the server, asked for in this server's own name, and read up to `limit` bytes.
     async fn document(&self, path: &str, limit: usize) -> Result<Value, String> {
+        let response = self.ask(path, None).await?;
+        if !response.status().is_success() {
+            let code = response.status().as_u16();
+            let url = self.remote.as_ref().map_or("", |remote| remote.url());
+            return Err(format!("bad status from {url}{path}: {code}"));
+        }
+        read(response, limit).await
+    }
+
+    /// Asks the server for a document in this server's own name, unless it is still the one of this tag.
+    async fn ask(&self, path: &str, known: Option<&str>) -> Result<Response<Incoming>, String> {
         let remote = self.remote.as_ref().map_err(Clone::clone)?;
         let mut request = Request::new(Full::default());
         *request.uri_mut() = path.parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
         let json = http::HeaderValue::from_static("application/json");
         request.headers_mut().insert(header::ACCEPT, json);
+        if let Some(known) = known.and_then(|known| known.parse().ok()) {
+            request.headers_mut().insert(header::IF_NONE_MATCH, known);
+        }
         let own = Identity::user("system:kube-aggregator", &[crate::identity::MASTERS]);
         identity::tell(request.headers_mut(), &own).map_err(|status| status.message)?;
-        let response = remote.send(request).await.map_err(|error| crate::proxy::chain(&error))?;
-        if !response.status().is_success() {
-            let code = response.status().as_u16();
-            return Err(format!("bad status from {}{path}: {code}", remote.url()));
-        }
-        let body = http_body_util::Limited::new(response.into_body(), limit);
-        let bytes = http_body_util::BodyExt::collect(body).await.map_err(|error| error.to_string())?;
-        serde_json::from_slice(&bytes.to_bytes()).map_err(|error| error.to_string())
+        remote.send(request).await.map_err(|error| crate::proxy::chain(&error))
     }
+}
+
+async fn read(response: Response<Incoming>, limit: usize) -> Result<Value, String> {
+    let body = http_body_util::Limited::new(response.into_body(), limit);
+    let bytes = http_body_util::BodyExt::collect(body).await.map_err(|error| error.to_string())?;
+    serde_json::from_slice(&bytes.to_bytes()).map_err(|error| error.to_string())
 }

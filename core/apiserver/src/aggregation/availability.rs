@@ -10,7 +10,7 @@ use keelson_api::{GroupResource, Object};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Extension, api_services, registration};
+use super::{Extension, api_services, openapi, registration};
 use crate::cache;
 use crate::registry::Registry;
 
@@ -136,6 +136,12 @@ pub(super) async fn watch(extension: Weak<Extension>, registry: Arc<Registry>, s
         wait = if verdict.available { RETRY } else { (wait * 2).min(AGAIN) };
         if let Err(error) = tell(&registry, &strong.name, &verdict).await {
             tracing::warn!(%error, object = strong.name, "the condition of an APIService could not be written");
+        }
+        if verdict.available {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = openapi::refresh(&strong) => {}
+            }
         }
         let (service, again) = (strong.service.clone(), if verdict.available { AGAIN } else { wait });
         // Whoever waits does not hold it.

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, header};
 use keelson_api::custom_resource::{CustomKind, GROUP, PLURAL, definition};
-use keelson_api::openapi::{Definitions, Served, gnostic, path, v2, v3};
+use keelson_api::openapi::{Definitions, Served, gnostic, merge, path, v2, v3};
 use keelson_api::{Catalog, GroupResource, GroupVersion, ResourceInfo, Status};
 use ring::digest;
 use serde_json::{Value, json};
@@ -46,7 +46,6 @@ pub(super) async fn serve(
 fn document(state: &ApiState, info: &RequestInfo, headers: &HeaderMap) -> Result<Response, Status> {
     let catalog = state.registry.catalog();
     let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
-    // Version 2 leaves out what other servers serve.
     let own = || index(&state.registry, &catalog, &state.openapi_index);
     let index = || {
         let mut index = own();
@@ -101,13 +100,19 @@ fn swagger(
     index: &Value,
 ) -> Result<Response, Status> {
     let media = media(headers, &[JSON, BINARY[0], BINARY[1]])?;
-    let hash = hex::encode_upper(digest::digest(&digest::SHA256, index.to_string().as_bytes()));
+    let elsewhere: Vec<_> =
+        state.aggregation.extensions().iter().filter_map(|it| it.swagger.load_full()).collect();
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(index.to_string().as_bytes());
+    elsewhere.iter().for_each(|it| context.update(&it.hash));
+    let hash = hex::encode_upper(context.finish());
     let tag = format!("\"{hash}\"");
     let mut response = if is_known(headers, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let resources: Vec<&Arc<ResourceInfo>> = catalog.resources().iter().collect();
-        let document = build(&state.registry, &resources, &Definitions::read(), v2::v2);
+        let mut document = build(&state.registry, &resources, &Definitions::read(), v2::v2);
+        elsewhere.iter().for_each(|it| merge::merge(&mut document, &it.part));
         let bytes = if media == JSON { document.to_string().into() } else { gnostic::encode(&document) };
         // The old spelling is no media type to who checks.
         let media = if media == JSON { JSON } else { BINARY[0] };

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use axum::body::Body;
 use http::{Method, Request, Response};
@@ -17,6 +18,34 @@ use crate::harness::Server;
 
 const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const GROUP: &str = "/apis/things.example.com/v1";
+/// Which OpenAPI document the extension has; none with 0.
+static DOCUMENT: AtomicU32 = AtomicU32::new(1);
+
+/// What the extension says in version 2 of OpenAPI, to who does not know it yet.
+fn swagger(known: Option<&str>) -> Response<Body> {
+    let number = DOCUMENT.load(Ordering::SeqCst);
+    let tag = format!("\"{number}\"");
+    let (code, document) = match number {
+        0 => (500, json!({})),
+        _ if known == Some(&tag) => (304, json!({})),
+        _ => {
+            let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+            let reference = |name: &str| json!({"$ref": format!("#/definitions/{name}")});
+            let answer = json!({"200": {"description": "OK", "schema": reference("Thing")}});
+            let get = json!({"get": {"operationId": "readThing", "responses": answer}});
+            let paths = json!({format!("{GROUP}/namespaces/{{namespace}}/things/{{name}}"): get, "/api/v1/pods": {}, "/version/": {}});
+            let thing = json!({"type": "object", "description": format!("thing {number}"), "properties": {"metadata": reference(meta)}});
+            (
+                200,
+                json!({"swagger": "2.0", "paths": paths,
+                "definitions": {"Thing": thing, meta: {"type": "object", "description": "another"}, "Unused": {}}}),
+            )
+        }
+    };
+    let response =
+        Response::builder().status(code).header("etag", tag).header("content-type", "application/json");
+    response.body(Body::from(document.to_string())).unwrap()
+}
 
 /// Answers who asked, and for what.
 async fn answer(request: Request<hyper::body::Incoming>) -> Response<Body> {
@@ -25,6 +54,9 @@ async fn answer(request: Request<hyper::body::Incoming>) -> Response<Body> {
         headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
     };
     let path = request.uri().path().to_owned();
+    if path == "/openapi/v2" {
+        return swagger(all("if-none-match").first().map(String::as_str));
+    }
     let query = request.uri().query().unwrap_or_default();
     let document = match path.as_str() {
         GROUP => {
@@ -149,9 +181,35 @@ async fn an_extension_is_reached_in_the_callers_name_and_gone_with_its_api_servi
     let groups = server.get("/apis").await.ok();
     assert!(groups["groups"].to_string().contains("things.example.com"));
 
+    let is = |number: u32| {
+        move |it: &Value| it["definitions"]["Thing"]["description"] == format!("thing {number}")
+    };
+    let merged = until(&server, "/openapi/v2", is(1)).await;
+    let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    let theirs = &merged["definitions"][format!("{meta}_v2")];
+    assert_eq!(theirs["description"], "another");
+    assert_ne!(merged["definitions"][meta]["description"], "another");
+    let reference = &merged["definitions"]["Thing"]["properties"]["metadata"]["$ref"];
+    assert_eq!(*reference, format!("#/definitions/{meta}_v2"));
+    assert!(
+        merged["paths"]["/apis/things.example.com/v1/namespaces/{namespace}/things/{name}"]["get"]
+            .is_object()
+    );
+    assert!(merged["paths"]["/api/v1/pods"]["get"].is_object() && merged["paths"]["/version/"].is_null());
+    assert!(merged["definitions"]["Unused"].is_null());
+    // Another document is taken over when the server is looked at again; none leaves the one before.
+    for (number, mark) in [(2, "one"), (0, "two")] {
+        DOCUMENT.store(number, Ordering::SeqCst);
+        let mark = json!({"metadata": {"annotations": {"mark": mark}}});
+        let path = "/api/v1/namespaces/default/services/things";
+        server.merge(path, mark).await.ok();
+        until(&server, "/openapi/v2", is(2)).await;
+    }
+
     server.delete(&own, json!({})).await.ok();
     server.get(&format!("{GROUP}/namespaces/n/things/a")).await.fails(404);
     server.get("/apis/things.example.com").await.fails(404);
+    assert!(server.get("/openapi/v2").await.ok()["definitions"]["Thing"].is_null());
 }
 
 #[tokio::test]
