@@ -204,11 +204,11 @@ impl ApiServer {
         let pki = Arc::new(Pki::open(config.data_dir.join("pki"))?);
         let encryption = Arc::new(Encryption::open(&config.encryption)?);
         let cache = Arc::new(WatchCache::new(Arc::clone(&encryption)));
-        let store = RaftStore::open(
-            keelson_store::raft_store::Config::new(config.data_dir.join("store")),
-            cache.clone(),
-        )
-        .await?;
+        let store = keelson_store::raft_store::Config {
+            metrics: config.store.metrics.clone().or_else(|| Some(config.metrics.clone())),
+            ..config.store.clone()
+        };
+        let store = RaftStore::open(store, cache.clone()).await?;
         // What was acknowledged before is there from here on.
         store.barrier().await.map_err(|error| StartError::Behind(error.to_string()))?;
         let unreadable = encryption.check(&store.snapshot());
@@ -242,7 +242,7 @@ impl ApiServer {
         let (drain, ending) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
         let insight = Insight::new(config.metrics.clone(), &config.git_version, drain.clone())?;
         objects::register(&config.metrics, &cache)?;
-        objects::register_size(&config.metrics, config.data_dir.join("store"))?;
+        objects::register_size(&config.metrics, config.store.dir.clone())?;
         let measured: Arc<dyn Store> = Arc::new(Measured::new(store.clone(), &config.metrics)?);
         let hooks = checks::register(&insight.health, &measured, &cache, &ending);
         let admission = admission.measured(&config.metrics)?;

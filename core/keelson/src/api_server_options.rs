@@ -8,6 +8,8 @@ use clap::Args;
 use jiff::SignedDuration;
 use keelson_apiserver::server::Config;
 
+use crate::store_options::StoreOptions;
+
 mod audit;
 mod authentication;
 mod authorization;
@@ -40,6 +42,8 @@ pub(crate) struct ApiServerOptions {
     #[command(flatten)]
     pub(crate) limits: limits::LimitOptions,
     #[command(flatten)]
+    pub(crate) store: StoreOptions,
+    #[command(flatten)]
     pub(crate) audit: audit::AuditFlags,
     #[command(flatten)]
     pub(crate) authentication: authentication::AuthenticationFlags,
@@ -64,6 +68,7 @@ impl ApiServerOptions {
         config.audit = self.audit.options()?;
         config.authentication = self.authentication.options()?;
         config.authorization = self.authorization.options()?;
+        self.store.apply(&mut config.store)?;
         self.limits.apply(config)
     }
 }

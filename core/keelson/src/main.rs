@@ -19,6 +19,7 @@ mod memory;
 mod pod_network;
 mod progress;
 mod server;
+mod store_options;
 mod up;
 
 /// What Keelson serves, as `/version` tells it.

@@ -15,6 +15,8 @@ use crate::authorization::options::AuthorizationOptions;
 pub struct Config {
     /// The folder below which certificates and the store lie.
     pub data_dir: PathBuf,
+    /// How the store is kept; where it counts is `metrics`, unless it has a place of its own.
+    pub store: keelson_store::raft_store::Config,
     /// Where to listen.
     pub bind: SocketAddr,
     /// The address at which pods and nodes reach this server; that of `bind` if none is given.
@@ -51,6 +53,7 @@ impl Config {
     /// A server with everything below `data_dir` that listens on `bind`; Services get addresses of 10.96.0.0/16.
     pub fn new(data_dir: PathBuf, bind: SocketAddr) -> Self {
         Config {
+            store: keelson_store::raft_store::Config::new(data_dir.join("store")),
             data_dir,
             bind,
             advertise: None,

@@ -1,0 +1,69 @@
+//! Flags of the store, the same for every command that opens one; named as etcd's.
+
+use std::time::Duration;
+
+use clap::Args;
+use keelson_store::raft_store::{Config, Timing};
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Store")]
+pub(crate) struct StoreOptions {
+    /// How often the leader shows the other members that it is there, in milliseconds. A store with one member needs no
+    /// such sign.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+    pub(crate) heartbeat_interval: u64,
+    /// After how many milliseconds without a sign of the leader the others elect another; at least five heartbeats.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 700, value_parser = clap::value_parser!(u64).range(50..=50_000))]
+    pub(crate) election_timeout: u64,
+}
+
+impl StoreOptions {
+    /// Sets what the flags say.
+    pub(crate) fn apply(&self, store: &mut Config) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.election_timeout >= self.heartbeat_interval.saturating_mul(5),
+            "--election-timeout is {} ms: give at least five times --heartbeat-interval, which is {} ms",
+            self.election_timeout,
+            self.heartbeat_interval
+        );
+        store.timing = Timing {
+            heartbeat: Duration::from_millis(self.heartbeat_interval),
+            election_timeout: Duration::from_millis(self.election_timeout),
+            ..store.timing.clone()
+        };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        store: StoreOptions,
+    }
+
+    fn applied(flags: &[&str]) -> anyhow::Result<Config> {
+        let flags = Flags::try_parse_from([&["keelson"], flags].concat())?;
+        let mut config = Config::new("/nowhere");
+        flags.store.apply(&mut config)?;
+        Ok(config)
+    }
+
+    #[test]
+    fn without_flags_the_store_is_kept_as_by_default() {
+        assert_eq!(applied(&[]).unwrap().timing, Timing::default());
+    }
+
+    #[test]
+    fn an_election_takes_at_least_five_heartbeats() {
+        let error = applied(&["--heartbeat-interval=200"]).unwrap_err();
+        assert!(error.to_string().starts_with("--election-timeout is 700 ms"), "{error}");
+        let config = applied(&["--heartbeat-interval=200", "--election-timeout=1000"]).unwrap();
+        assert_eq!(config.timing.heartbeat, Duration::from_millis(200));
+    }
+}
