@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use imbl::OrdMap;
 use keelson_api::{GroupResource, Object};
-use keelson_store::{Event, EventKind, Observer, Revision, Snapshot};
+use keelson_store::{Event, EventKind};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -29,6 +29,7 @@ use horizon::Horizon;
 mod cached;
 mod followers;
 mod horizon;
+mod intake;
 
 /// Events that are kept for each resource.
 pub(crate) const RING: usize = 4096;
@@ -146,6 +147,27 @@ impl State {
             };
         }
         objects
+    }
+
+    /// Takes up a change.
+    fn push(&mut self, revision: u64, kind: EventKind, object: Arc<Cached>, key: &str) -> Arc<WatchEvent> {
+        let previous = match kind {
+            EventKind::Created | EventKind::Updated => self.objects.insert(key.into(), Arc::clone(&object)),
+            EventKind::Deleted => self.objects.remove(key),
+        };
+        self.newest = revision;
+        self.received += 1;
+        let event = Arc::new(WatchEvent::new(revision, kind, object, previous));
+        self.ring.push_back(Arc::clone(&event));
+        if let Some(cold) = self.ring.len().checked_sub(WARM + 1).and_then(|at| self.ring.get(at)) {
+            cold.cool();
+        }
+        if self.ring.len() > RING
+            && let Some(oldest) = self.ring.pop_front()
+        {
+            self.floor = oldest.revision;
+        }
+        event
     }
 }
 
@@ -328,14 +350,19 @@ impl ResourceCache {
         Err(Expired { asked: revision, oldest })
     }
 
-    /// The events after a revision, at most `limit` of them.
+    /// The events after a revision, about `limit` of them at most: those of one revision come together.
     pub fn events_after(&self, revision: u64, limit: usize) -> Result<Vec<Arc<WatchEvent>>, Expired> {
         let state = self.state.read();
         if revision < state.floor {
             return Err(Expired { asked: revision, oldest: state.floor });
         }
         let start = state.ring.partition_point(|event| event.revision <= revision);
-        Ok(state.ring.range(start..).take(limit).cloned().collect())
+        let mut end = state.ring.len().min(start.saturating_add(limit));
+        let at = |place: usize| state.ring.get(place).map(|event| event.revision);
+        while end > start && at(end).is_some() && at(end) == at(end - 1) {
+            end += 1;
+        }
+        Ok(state.ring.range(start..end).cloned().collect())
     }
 
     /// Tells when there are newer events.
@@ -373,78 +400,21 @@ impl ResourceCache {
 
     fn apply(&self, event: &Event, bytes: Bytes, key: &str) -> Arc<WatchEvent> {
         let object = Arc::new(Cached::read(bytes, event.revision.get(), key, self.are_pods));
-        let mut state = self.state.write();
-        let previous = match event.kind {
-            EventKind::Created | EventKind::Updated => state.objects.insert(key.into(), Arc::clone(&object)),
-            EventKind::Deleted => state.objects.remove(key),
+        self.state.write().push(event.revision.get(), event.kind, object, key)
+    }
+
+    /// Takes up changes of one revision, each with its key: who reads sees all of them or none.
+    fn apply_together(&self, changes: &[(&Event, Bytes, &str)]) -> Vec<Arc<WatchEvent>> {
+        let read = |(event, bytes, key): &(&Event, Bytes, &str)| {
+            Arc::new(Cached::read(bytes.clone(), event.revision.get(), key, self.are_pods))
         };
-        state.newest = event.revision.get();
-        state.received += 1;
-        let event = Arc::new(WatchEvent::new(event.revision.get(), event.kind, object, previous));
-        state.ring.push_back(Arc::clone(&event));
-        if let Some(cold) = state.ring.len().checked_sub(WARM + 1).and_then(|at| state.ring.get(at)) {
-            cold.cool();
-        }
-        if state.ring.len() > RING
-            && let Some(oldest) = state.ring.pop_front()
-        {
-            state.floor = oldest.revision;
-        }
-        event
+        let objects: Vec<_> = changes.iter().map(read).collect();
+        let mut state = self.state.write();
+        let pairs = changes.iter().zip(objects);
+        pairs
+            .map(|((event, _, key), object)| state.push(event.revision.get(), event.kind, object, key))
+            .collect()
     }
-}
-
-/// A resource with its new events, each with the key of its object.
-type Touched<'a> = (Arc<ResourceCache>, Vec<(&'a str, Arc<WatchEvent>)>);
-
-impl Observer for WatchCache {
-    fn restored(&self, snapshot: &Snapshot) {
-        let mut found: HashMap<GroupResource, Objects> = HashMap::new();
-        for (key, entry) in snapshot.range("/registry/", None) {
-            let Some((resource, name)) = split(key.as_str()) else { continue };
-            let are_pods = resource == GroupResource::new("", "pods");
-            let revision = entry.modified.get();
-            let Some(bytes) = self.open(key.as_str(), &entry.value, revision) else { continue };
-            let object = Cached::read(bytes, revision, name, are_pods);
-            found.entry(resource).or_default().insert(name.into(), Arc::new(object));
-        }
-        let revision = snapshot.revision().get();
-        let known: Vec<GroupResource> = self.resources.read().keys().cloned().collect();
-        for resource in known {
-            found.entry(resource).or_default();
-        }
-        for (resource, objects) in found {
-            self.resource(&resource).restore(objects, revision);
-        }
-        // Last: nobody may be told of this revision while a resource is still as it was before.
-        self.revision.store(revision, Ordering::Release);
-    }
-
-    fn applied(&self, events: &[Event]) {
-        let mut touched: Vec<Touched<'_>> = Vec::new();
-        for event in events {
-            let Some((resource, name)) = split(event.key.as_str()) else { continue };
-            let cache = self.resource(&resource);
-            let Some(bytes) = self.open(event.key.as_str(), &event.value, event.revision.get()) else {
-                cache.skip(name, event.revision.get());
-                continue;
-            };
-            let seen = (name, cache.apply(event, bytes, name));
-            match touched.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &cache)) {
-                Some((_, events)) => events.push(seen),
-                None => touched.push((cache, vec![seen])),
-            }
-        }
-        if let Some(last) = events.last() {
-            self.revision.store(last.revision.get(), Ordering::Release);
-        }
-        for (cache, events) in touched {
-            let events: Vec<(&str, &WatchEvent)> = events.iter().map(|(key, it)| (*key, &**it)).collect();
-            cache.followers.wake(&events);
-        }
-    }
-
-    fn compacted(&self, _revision: Revision) {}
 }
 
 /// Reads a document that this server has written.

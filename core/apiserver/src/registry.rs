@@ -449,6 +449,9 @@ impl Registry {
                 "InsufficientStorage",
                 "the store has no space left: free some on its disk, or delete objects",
             ))),
+            Err(StoreError::TooLarge { reason }) => {
+                Err(WriteFailure::Status(Status::too_large(format!("Request entity too large: {reason}"))))
+            }
             Err(error @ (StoreError::Unavailable { .. } | StoreError::Closed)) => {
                 Err(WriteFailure::Status(Status::unavailable(error.to_string())))
             }

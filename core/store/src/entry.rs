@@ -26,12 +26,12 @@ impl Value {
     }
 
     /// Whether the stamp lies within the value.
-    pub(crate) fn is_well_formed(&self) -> bool {
+    pub fn is_well_formed(&self) -> bool {
         self.stamp.is_none_or(|at| at as usize <= self.bytes.len())
     }
 
     /// The final bytes at `revision`. A stamp beyond the end is taken as the end; writes with one are refused.
-    pub(crate) fn finish(&self, revision: Revision) -> Bytes {
+    pub fn finish(&self, revision: Revision) -> Bytes {
         let Some(at) = self.stamp else { return self.bytes.clone() };
         let number = revision.to_string();
         let (head, tail) = self.bytes.split_at((at as usize).min(self.bytes.len()));

@@ -14,11 +14,14 @@
 //! | [`raft_store`] | the durable store: the engine behind a Raft log, with snapshots |
 //! | [`members`] | the members of a store, and changes of them |
 //! | [`memory`] | the engine without a log, for embedding and for tests |
+//! | [`mirror`] | a copy of a store elsewhere that orders its changes itself |
 //!
 //! **Invariant:** a write is answered only after the observer has seen its event, so a reader that was told of
 //! a revision can always find it.
 
 mod checkpoint;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod disk;
 pub mod engine;
 pub mod entry;
@@ -28,6 +31,7 @@ pub mod log;
 pub mod members;
 pub mod memory;
 mod metrics;
+pub mod mirror;
 mod raft;
 pub mod raft_store;
 pub mod revision;
@@ -44,6 +48,7 @@ pub use event::{Event, EventKind, Observer};
 pub use key::{InvalidKey, Key};
 pub use members::{MemberId, MemberStatus, Members, MembersError, Role};
 pub use memory::MemoryStore;
+pub use mirror::Mirror;
 pub use raft::member::InvalidMember;
 pub use raft::snapshot_file::SnapshotError;
 pub use raft_store::{OpenError, RaftStore};

@@ -33,6 +33,12 @@ pub enum StoreError {
     /// There is no room for the write on the disk; nothing has changed.
     #[error("no space is left on the disk that holds the store")]
     NoSpace,
+    /// The value is larger than the store takes; nothing has changed.
+    #[error("the value is larger than the store takes: {reason}")]
+    TooLarge {
+        /// What it says.
+        reason: String,
+    },
     /// The write was not made, or nothing could be read: a majority of the members cannot be reached, say.
     #[error("the store cannot answer now: {reason}")]
     Unavailable {

@@ -218,6 +218,10 @@ impl Registry {
     /// Waits until a revision has been reached, for a while.
     pub async fn reach(&self, revision: u64) -> Result<(), Status> {
         let end = tokio::time::Instant::now() + PATIENCE;
+        // Another server may have told of a point that has brought nothing new, and of which this one has not heard.
+        if self.revision() < revision {
+            let _ = tokio::time::timeout_at(end, self.store().barrier()).await;
+        }
         while self.revision() < revision {
             if tokio::time::Instant::now() >= end {
                 return Err(Status::too_large_resource_version(revision, self.revision()));

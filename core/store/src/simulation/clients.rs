@@ -84,6 +84,8 @@ async fn write(
             truth.saw_nothing(&key, begun, action, value);
             truth.count(|report| report.unknown += 1);
         }
-        Err(error @ StoreError::Refused(Refusal::Malformed)) => truth.violate(error.to_string()),
+        Err(error @ (StoreError::Refused(Refusal::Malformed) | StoreError::TooLarge { .. })) => {
+            truth.violate(error.to_string());
+        }
     }
 }
