@@ -29,6 +29,9 @@ pub(crate) enum Command {
     Reset(DataDir),
     /// Run a control-plane member: the API server on its durable store.
     Server(ServerOptions),
+    /// Make, list and delete the tokens that machines join the cluster with.
+    #[command(subcommand)]
+    Token(crate::token::TokenCommand),
     /// Look after the container images below a data folder.
     #[command(subcommand)]
     Image(ImageCommand),

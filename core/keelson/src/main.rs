@@ -11,15 +11,18 @@ mod api_server_options;
 mod cli;
 mod cluster;
 mod components;
+mod connection;
 mod demo_web;
 mod down;
 mod image;
+mod join_token;
 mod machine;
 mod memory;
 mod pod_network;
 mod progress;
 mod server;
 mod store_options;
+mod token;
 mod up;
 
 /// What Keelson serves, as `/version` tells it.
@@ -71,6 +74,7 @@ fn run(command: cli::Cli) -> anyhow::Result<()> {
         cli::Command::Reset(options) => down::reset(&options),
         cli::Command::DemoWeb(options) => runtime()?.block_on(demo_web::run(options.port)),
         cli::Command::Server(options) => runtime()?.block_on(server::run(options)),
+        cli::Command::Token(command) => runtime()?.block_on(token::run(command)),
         cli::Command::Image(command) => image::run(command),
         cli::Command::Version => {
             println!("keelson {} (Kubernetes {GIT_VERSION})", env!("CARGO_PKG_VERSION"));
