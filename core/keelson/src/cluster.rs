@@ -16,6 +16,8 @@ use ipnet::Ipv4Net;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::facts::Facts;
+
 /// Where clusters of this machine leave their notes.
 const NOTES: &str = "/run/keelson";
 /// A process that was killed has let go of its files by then.
@@ -67,9 +69,9 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// The Service address of the cluster's name server: the tenth of the range, as is usual.
-    pub(crate) fn dns(&self) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::from(u32::from(self.service_cidr.network()) + 10))
+    /// What machines that join are told.
+    pub(crate) fn facts(&self) -> Facts {
+        Facts::new(&self.id, self.cluster_cidr, self.service_cidr)
     }
 
     /// The address of the bridge that the pods hang on.
@@ -356,8 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_derive_from_the_ranges() {
-        assert_eq!(cluster().dns().to_string(), "10.96.0.10");
+    fn the_gateway_has_the_first_address() {
         assert_eq!(cluster().gateway().to_string(), "10.42.0.1");
     }
 }

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use keelson_apiserver::ApiServer;
 use keelson_apiserver::identity::Identity;
 use keelson_apiserver::pki::Renewed;
-use keelson_operator_kit::{ClusterFacts, SYSTEM_NAMESPACE};
+use keelson_operator_kit::SYSTEM_NAMESPACE;
 use keelson_runtime::image::{Registries, SelfImage};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -209,7 +209,8 @@ impl Components {
             }
         });
 
-        let host = keelson_operator_catalog::Config { address: node.address, cluster: facts(node) };
+        let facts = node.cluster.facts().for_operators(node.server.pki().authority());
+        let host = keelson_operator_catalog::Config { address: node.address, cluster: facts };
         let client = node.server.client(Identity::user("system:keelson:operator-host", &[]));
         let clients = node.server.clients();
         let of_operators: Arc<dyn Fn(&str) -> kube::Client + Send + Sync> =
@@ -229,16 +230,6 @@ impl Components {
     }
 }
 
-fn facts(node: &Node<'_>) -> ClusterFacts {
-    ClusterFacts {
-        service_cidr: IpNet::V4(node.cluster.service_cidr),
-        pod_cidr: IpNet::V4(node.cluster.cluster_cidr),
-        cluster_dns: node.cluster.dns(),
-        cluster_domain: "cluster.local".to_owned(),
-        ca_bundle: node.server.pki().authority().to_owned(),
-    }
-}
-
 fn kubelet_config(node: &Node<'_>, serving: Arc<Renewed>) -> keelson_kubelet::Config {
     let cluster = node.cluster;
     keelson_kubelet::Config {
@@ -249,8 +240,8 @@ fn kubelet_config(node: &Node<'_>, serving: Arc<Renewed>) -> keelson_kubelet::Co
         log_dir: node.folder.join("logs/pods"),
         cri_socket: socket(node.folder),
         pod_cidr: IpNet::V4(cluster.pod_cidr),
-        cluster_dns: vec![cluster.dns()],
-        cluster_domain: "cluster.local".to_owned(),
+        cluster_dns: vec![cluster.facts().cluster_dns],
+        cluster_domain: cluster.facts().cluster_domain,
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
         cgroup_root: cluster.cgroup(),
         max_pods: 110,

@@ -1,11 +1,12 @@
 //! The way to a cluster's API server: from a kubeconfig, or, for a machine that joins, from a token.
 
-use std::net::ToSocketAddrs as _;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -15,6 +16,8 @@ use tokio::net::TcpStream;
 
 use crate::join_token::{JoinToken, KeyDigest};
 
+/// The EndpointSlice of the servers: its namespace, and its name.
+pub(crate) const SERVERS: (&str, &str) = ("default", "kubernetes");
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -147,6 +150,27 @@ pub(crate) async fn with_token(url: &str, token: &JoinToken) -> anyhow::Result<k
     Ok(config)
 }
 
+/// The URLs of the servers in a slice of the Service `kubernetes`, in the order of their addresses.
+pub(crate) fn urls(slice: &EndpointSlice) -> Vec<String> {
+    let Some(port) = slice.ports.iter().flatten().find_map(|port| port.port) else { return Vec::new() };
+    let port = u16::try_from(port).unwrap_or(443);
+    let ready = slice.endpoints.iter().flatten().filter(|endpoint| {
+        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false)
+    });
+    let addresses = ready.flat_map(|endpoint| &endpoint.addresses);
+    let mut found: Vec<IpAddr> = addresses.filter_map(|address| address.parse().ok()).collect();
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().map(|address| format!("https://{}", SocketAddr::new(address, port))).collect()
+}
+
+/// Where the cluster's servers are, as they tell it themselves.
+pub(crate) async fn servers(client: &kube::Client) -> anyhow::Result<Vec<String>> {
+    let api: kube::Api<EndpointSlice> = kube::Api::namespaced(client.clone(), SERVERS.0);
+    let slice = api.get_opt(SERVERS.1).await.context("ask where the servers are")?;
+    Ok(slice.as_ref().map(urls).unwrap_or_default())
+}
+
 /// Reads the first certificate of a file or text in PEM.
 pub(crate) fn first_certificate(pem: &[u8]) -> anyhow::Result<CertificateDer<'static>> {
     use rustls::pki_types::pem::PemObject as _;
@@ -167,6 +191,25 @@ pub(crate) fn token_of(text: &str) -> anyhow::Result<JoinToken> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_are_told_by_their_addresses_and_those_that_are_not_ready_are_not() {
+        let slice = |port: serde_json::Value| -> EndpointSlice {
+            serde_json::from_value(serde_json::json!({
+                "addressType": "IPv4", "ports": port,
+                "endpoints": [
+                    {"addresses": ["10.0.0.2"], "conditions": {"ready": true}},
+                    {"addresses": ["10.0.0.1"]},
+                    {"addresses": ["10.0.0.3"], "conditions": {"ready": false}},
+                    {"addresses": ["fd00::1"]},
+                ],
+            }))
+            .unwrap()
+        };
+        let found = urls(&slice(serde_json::json!([{"name": "https", "port": 6443}])));
+        assert_eq!(found, ["https://10.0.0.1:6443", "https://10.0.0.2:6443", "https://[fd00::1]:6443"]);
+        assert!(urls(&slice(serde_json::json!([]))).is_empty());
+    }
 
     #[test]
     fn the_address_of_a_server_is_https_with_host_and_port() {

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client};
 
-use crate::connection::{ClusterOptions, first_certificate};
+use crate::connection::{ClusterOptions, first_certificate, servers};
 use crate::join_token::{BootstrapToken, JoinToken, KeyDigest, NAMESPACE, SECRET_TYPE};
 
 const GROUPS: &str = "auth-extra-groups";
@@ -128,10 +128,12 @@ async fn create(options: &CreateOptions) -> anyhow::Result<()> {
     let authority = config.root_cert.as_ref().and_then(|certificates| certificates.first());
     let authority = authority.context("the kubeconfig has no certificate-authority-data")?;
     let authority = KeyDigest::of(&first_certificate_of(authority)?)?;
-    let url = config.cluster_url.to_string();
+    let asked = config.cluster_url.to_string();
     let bootstrap = BootstrapToken::random()?;
     let secret = secret(&bootstrap, options, Timestamp::now())?;
-    secrets(config)?
+    let client = Client::try_from(config)?;
+    let url = servers(&client).await?.into_iter().next().unwrap_or(asked);
+    Api::<Secret>::namespaced(client, NAMESPACE)
         .create(&PostParams::default(), &secret)
         .await
         .context("keep the token in the cluster")?;

@@ -405,7 +405,8 @@ async fn become_ready(
         progress.done("Node", format_args!("{} is Ready{address}", cluster.node_name), since);
         anyhow::Ok(())
     };
-    tokio::try_join!(node, operators)?;
+    let facts = cluster.facts();
+    tokio::try_join!(node, operators, facts.write(&client))?;
     Ok(profile)
 }
 

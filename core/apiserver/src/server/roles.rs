@@ -19,6 +19,9 @@ struct Table {
 struct NamespacedRole {
     namespace: String,
     name: String,
+    /// Groups.
+    #[serde(default)]
+    bind: Vec<String>,
     #[serde(default)]
     bind_users: Vec<String>,
     /// Accounts in `kube-system`.
@@ -83,12 +86,13 @@ impl NamespacedRole {
     fn documents(&self) -> [Value; 2] {
         let mut metadata = metadata(&self.name, &[]);
         metadata["namespace"] = self.namespace.as_str().into();
-        let users = self.bind_users.iter();
-        let users = users.map(|name| json!({"apiGroup": GROUP, "kind": "User", "name": name}));
+        let subject = |kind: &str, name: &String| json!({"apiGroup": GROUP, "kind": kind, "name": name});
+        let groups = self.bind.iter().map(|name| subject("Group", name));
+        let users = self.bind_users.iter().map(|name| subject("User", name));
         let accounts = self.bind_accounts.iter();
         let accounts =
             accounts.map(|name| json!({"kind": "ServiceAccount", "namespace": "kube-system", "name": name}));
-        let subjects: Vec<Value> = users.chain(accounts).collect();
+        let subjects: Vec<Value> = groups.chain(users).chain(accounts).collect();
         let version = format!("{GROUP}/v1");
         [
             json!({"apiVersion": version, "kind": "Role", "metadata": metadata, "rules": self.rules}),
