@@ -444,10 +444,12 @@ impl Registry {
                 opened.map(|it| it.bytes).map_err(|error| WriteFailure::Status(Status::internal(error)))
             }
             Err(StoreError::Refused(Refusal::Conflict { .. })) => Err(WriteFailure::Conflict),
-            Err(StoreError::NoSpace) => Err(WriteFailure::Status(Status::new(
-                507,
-                "InsufficientStorage",
-                "the store has no space left: free some on its disk, or delete objects",
+            // In the words that upstream's store has for it, which tools know.
+            Err(StoreError::Refused(refusal @ Refusal::NoSpace { .. })) => {
+                Err(WriteFailure::Status(no_space(&format!("{refusal}: delete objects, or raise the quota"))))
+            }
+            Err(StoreError::NoSpace) => Err(WriteFailure::Status(no_space(
+                "no space is left on the disk that holds the store: free some, or delete objects",
             ))),
             Err(StoreError::TooLarge { reason }) => {
                 Err(WriteFailure::Status(Status::too_large(format!("Request entity too large: {reason}"))))
@@ -468,6 +470,10 @@ impl Registry {
 enum WriteFailure {
     Conflict,
     Status(Status),
+}
+
+fn no_space(why: &str) -> Status {
+    Status::new(500, "InternalError", format!("etcdserver: mvcc: database space exceeded: {why}"))
 }
 
 fn value(object: &Object) -> Result<Value, WriteFailure> {

@@ -15,7 +15,23 @@ pub(crate) struct StoreOptions {
     /// After how many milliseconds without a sign of the leader the others elect another; at least five heartbeats.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 700, value_parser = clap::value_parser!(u64).range(50..=50_000))]
     pub(crate) election_timeout: u64,
+    /// How many bytes all objects may have together. Beyond it what would add to them is refused, until objects are
+    /// deleted or this is raised; 0 stands for 2 GiB, and less for no limit. Of several members the leader's setting holds.
+    #[arg(long, value_name = "BYTES", default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) quota_backend_bytes: i64,
+    /// The largest object that is stored, in bytes; the API server takes none of more than 3 MiB anyway.
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20, value_parser = clap::value_parser!(u64).range(1024..=16 << 20))]
+    pub(crate) max_request_bytes: u64,
+    /// After how many entries of its log the state is saved, so that a start need not read them.
+    #[arg(long, value_name = "ENTRIES", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) snapshot_count: u64,
+    /// After how many bytes of its log the state is saved, if that comes first.
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u64).range(1 << 16..))]
+    pub(crate) snapshot_log_bytes: u64,
 }
+
+/// The quota that 0 stands for, as in etcd.
+const QUOTA: u64 = 2 << 30;
 
 impl StoreOptions {
     /// Sets what the flags say.
@@ -31,6 +47,13 @@ impl StoreOptions {
             election_timeout: Duration::from_millis(self.election_timeout),
             ..store.timing.clone()
         };
+        store.quota_bytes = match self.quota_backend_bytes {
+            0 => Some(QUOTA),
+            bytes => u64::try_from(bytes).ok(),
+        };
+        store.max_value_bytes = self.max_request_bytes;
+        store.checkpoint_after_entries = self.snapshot_count;
+        store.checkpoint_after_bytes = self.snapshot_log_bytes;
         Ok(())
     }
 }
@@ -57,6 +80,13 @@ mod tests {
     #[test]
     fn without_flags_the_store_is_kept_as_by_default() {
         assert_eq!(applied(&[]).unwrap().timing, Timing::default());
+    }
+
+    #[test]
+    fn the_quota_is_two_gibibytes_and_a_negative_number_is_none() {
+        assert_eq!(applied(&[]).unwrap().quota_bytes, Some(2 << 30));
+        assert_eq!(applied(&["--quota-backend-bytes", "4096"]).unwrap().quota_bytes, Some(4096));
+        assert_eq!(applied(&["--quota-backend-bytes", "-1"]).unwrap().quota_bytes, None);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::snapshot::Root;
 use crate::{Change, Entry, Event, EventKind, Key, Precondition, Refusal, Revision, Snapshot, Write};
 
@@ -12,14 +14,40 @@ mod tests;
 /// How much history an engine keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// How many recent states can be read by [`Engine::snapshot_at`]. Each costs the map nodes that were
-    /// replaced after it, a few KiB.
+    /// How many recent states can be read by [`Engine::snapshot_at`]. Each costs what was replaced after it: a value,
+    /// and a few KiB of map nodes.
     pub history: usize,
+    /// How many bytes they may cost together, roughly; the oldest are dropped first.
+    pub history_bytes: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { history: 256 }
+        Config { history: 256, history_bytes: 16 << 20 }
+    }
+}
+
+/// What a past state costs beside the value that was replaced after it: the nodes on the way to it.
+const NODES: u64 = 4 << 10;
+
+/// How large the state may become: the bytes of keys and values together.
+///
+/// A put that would make the state grow beyond it is refused. Deletions go on, and so do puts that do not make it
+/// grow; small changes of what is there, such as the mark that an object is to be deleted, may use a sixteenth more,
+/// because else nothing that is deleted step by step could be deleted. Who proposes writes says by which quota they
+/// are judged, so that every member decides the same, also when it applies its log again under another setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Quota(pub u64);
+
+impl Quota {
+    /// The most bytes that a change may add for being small.
+    pub const SMALL: u64 = 1 << 10;
+
+    /// Whether a state of `bytes` may grow by `growth`.
+    fn allows(self, bytes: u64, growth: u64, of_present: bool) -> bool {
+        let reserve = if of_present && growth <= Quota::SMALL { self.0 / 16 } else { 0 };
+        growth == 0 || bytes.saturating_add(growth) <= self.0.saturating_add(reserve)
     }
 }
 
@@ -33,8 +61,21 @@ pub struct Engine {
     config: Config,
     root: Root,
     revision: Revision,
-    history: VecDeque<Snapshot>,
+    /// The bytes of all keys and values.
+    bytes: u64,
+    history: VecDeque<Past>,
+    /// What they cost together.
+    history_bytes: u64,
     compacted: Revision,
+    /// The growth that was last refused, and by which quota.
+    refused: Option<(u64, Quota)>,
+}
+
+/// A state that was, and what it costs to keep.
+#[derive(Clone, Debug)]
+struct Past {
+    state: Snapshot,
+    bytes: u64,
 }
 
 /// What became of a batch of writes.
@@ -75,14 +116,28 @@ impl Engine {
         revision: Revision,
         entries: impl IntoIterator<Item = (Key, Entry)>,
     ) -> Self {
-        let root = entries.into_iter().map(|(key, entry)| (key, Arc::new(entry))).collect();
-        Engine { config, root, revision, history: VecDeque::new(), compacted: revision }
+        let mut bytes = 0;
+        let counted = |(key, entry): (Key, Entry)| {
+            bytes += entry.counts(&key);
+            (key, Arc::new(entry))
+        };
+        let root = entries.into_iter().map(counted).collect();
+        Engine::adopt(config, Snapshot::counted(root, revision, bytes))
     }
 
     /// A store that goes on from a snapshot.
     pub fn adopt(config: Config, snapshot: Snapshot) -> Self {
-        let revision = snapshot.revision();
-        Engine { config, root: snapshot.into_root(), revision, history: VecDeque::new(), compacted: revision }
+        let (revision, bytes) = (snapshot.revision(), snapshot.bytes());
+        Engine {
+            config,
+            root: snapshot.into_root(),
+            revision,
+            bytes,
+            history: VecDeque::new(),
+            history_bytes: 0,
+            compacted: revision,
+            refused: None,
+        }
     }
 
     /// The revision of the last change.
@@ -95,9 +150,19 @@ impl Engine {
         self.compacted
     }
 
+    /// The bytes of all keys and values: what a [`Quota`] limits.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether a put was refused by its quota and would still be.
+    pub fn lacks_space(&self) -> bool {
+        self.refused.is_some_and(|(growth, quota)| !quota.allows(self.bytes, growth, false))
+    }
+
     /// The newest state.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(self.root.clone(), self.revision)
+        Snapshot::counted(self.root.clone(), self.revision, self.bytes)
     }
 
     /// The state at an earlier revision.
@@ -108,17 +173,26 @@ impl Engine {
         if revision > self.revision {
             return Err(HistoryError::Future { newest: self.revision });
         }
-        match self.history.binary_search_by_key(&revision, Snapshot::revision) {
-            Ok(at) => Ok(self.history[at].clone()),
+        match self.history.binary_search_by_key(&revision, |past| past.state.revision()) {
+            Ok(at) => Ok(self.history[at].state.clone()),
             Err(_) => Err(HistoryError::Compacted { oldest: self.compacted }),
         }
     }
 
     /// Applies writes one after the other; each sees the effect of those before it.
     pub fn apply<'a>(&mut self, writes: impl IntoIterator<Item = &'a Write>) -> Applied {
+        self.apply_within(None, writes)
+    }
+
+    /// Applies writes as [`Engine::apply`] does, and refuses those for which the quota has no room.
+    pub fn apply_within<'a>(
+        &mut self,
+        quota: Option<Quota>,
+        writes: impl IntoIterator<Item = &'a Write>,
+    ) -> Applied {
         let mut applied = Applied::default();
         for write in writes {
-            let outcome = self.apply_one(write).map(|(entry, event)| {
+            let outcome = self.apply_one(write, quota).map(|(entry, event)| {
                 applied.events.push(event);
                 entry
             });
@@ -129,14 +203,14 @@ impl Engine {
 
     /// Forgets the states before `revision`. Returns the oldest revision that can be read from now on.
     pub fn compact(&mut self, revision: Revision) -> Revision {
-        while self.history.front().is_some_and(|oldest| oldest.revision() < revision) {
-            self.history.pop_front();
+        while self.history.front().is_some_and(|oldest| oldest.state.revision() < revision) {
+            self.forget();
         }
-        self.compacted = self.history.front().map_or(self.revision, Snapshot::revision);
+        self.compacted = self.history.front().map_or(self.revision, |past| past.state.revision());
         self.compacted
     }
 
-    fn apply_one(&mut self, write: &Write) -> Result<(Entry, Event), Refusal> {
+    fn apply_one(&mut self, write: &Write, quota: Option<Quota>) -> Result<(Entry, Event), Refusal> {
         let previous = self.root.get(&write.key).map(|entry| Entry::clone(entry));
         let holds = match (write.precondition, &write.change, &previous) {
             (Precondition::Absent, Change::Put(_), previous) => previous.is_none(),
@@ -157,7 +231,21 @@ impl Engine {
             created: previous.as_ref().map_or(revision, |entry| entry.created),
             modified: revision,
         };
-        self.remember();
+        let held = previous.as_ref().map_or(0, |entry| entry.counts(&write.key));
+        let holds = match write.change {
+            Change::Put(_) => entry.counts(&write.key),
+            Change::Delete(_) => 0,
+        };
+        let growth = holds.saturating_sub(held);
+        if let Some(quota) = quota.filter(|quota| !quota.allows(self.bytes, growth, previous.is_some())) {
+            self.refused = Some((growth, quota));
+            return Err(Refusal::NoSpace { bytes: self.bytes, quota: quota.0 });
+        }
+        self.remember(held);
+        self.bytes = self.bytes + holds - held;
+        if !self.lacks_space() || self.refused.is_some_and(|(refused, _)| growth >= refused) {
+            self.refused = None;
+        }
         let kind = match write.change {
             Change::Put(_) => {
                 self.root.insert(write.key.clone(), Arc::new(entry.clone()));
@@ -173,17 +261,25 @@ impl Engine {
         Ok((entry, event))
     }
 
-    fn remember(&mut self) {
+    /// Keeps the state as it is, before `replaced` bytes of it are.
+    fn remember(&mut self, replaced: u64) {
         if self.config.history == 0 {
             self.compacted = self.revision.next();
             return;
         }
-        self.history.push_back(self.snapshot());
-        while self.history.len() > self.config.history {
-            self.history.pop_front();
+        let bytes = replaced + NODES;
+        self.history.push_back(Past { state: self.snapshot(), bytes });
+        self.history_bytes += bytes;
+        while self.history.len() > self.config.history || self.history_bytes > self.config.history_bytes {
+            self.forget();
         }
-        if let Some(oldest) = self.history.front() {
-            self.compacted = oldest.revision();
+        self.compacted = self.history.front().map_or(self.revision.next(), |past| past.state.revision());
+    }
+
+    /// Drops the oldest state.
+    fn forget(&mut self) {
+        if let Some(past) = self.history.pop_front() {
+            self.history_bytes -= past.bytes;
         }
     }
 }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::Revision;
+use crate::{Key, Revision};
 
 /// A value to write. Its revision is not known before it is applied, so the value may leave a place for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,13 @@ pub struct Entry {
     pub created: Revision,
     /// The revision of its last change.
     pub modified: Revision,
+}
+
+impl Entry {
+    /// What it counts, under its key, in the size of a state: the bytes of both.
+    pub(crate) fn counts(&self, key: &Key) -> u64 {
+        (key.as_str().len() + self.value.len()) as u64
+    }
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub mod store;
 pub mod write;
 
 pub use checkpoint::CheckpointError;
-pub use engine::Engine;
+pub use engine::{Engine, Quota};
 pub use entry::{Entry, Value};
 pub use event::{Event, EventKind, Observer};
 pub use key::{InvalidKey, Key};
@@ -54,5 +54,5 @@ pub use raft::snapshot_file::SnapshotError;
 pub use raft_store::{OpenError, RaftStore};
 pub use revision::Revision;
 pub use snapshot::Snapshot;
-pub use store::{Store, StoreError};
+pub use store::{Alarm, Store, StoreError};
 pub use write::{Change, Precondition, Refusal, Write};

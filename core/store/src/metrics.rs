@@ -108,9 +108,30 @@ impl Metrics {
         value("etcd_server_proposals_applied_total", "The entries of the log that are applied.", |core| {
             data(core, |it| it.last_applied.map_or(0.0, |id| id.index as f64))
         })?;
-        value("etcd_mvcc_db_total_size_in_bytes", "The bytes of the log on the disk.", |core| {
+        value("keelson_store_log_bytes", "The bytes of the log on the disk.", |core| {
             core.log.retained_bytes() as f64
         })?;
+        let size = "The bytes of all keys and values, which the quota limits.";
+        for name in ["etcd_mvcc_db_total_size_in_bytes", "etcd_mvcc_db_total_size_in_use_in_bytes"] {
+            value(name, size, |core| core.engine.read().bytes() as f64)?;
+        }
+        value(
+            "etcd_server_quota_backend_bytes",
+            "How many bytes keys and values may have together; 0 where there is no limit.",
+            |core| core.space.quota.map_or(0.0, |quota| quota.0 as f64),
+        )?;
+        let alarmed = Arc::downgrade(core);
+        let alarm = move || {
+            let core = alarmed.upgrade();
+            let labels = |core: &Core| vec![format!("{:016x}", core.id()), "NOSPACE".to_owned()];
+            core.map(|core| (labels(&core), f64::from(u8::from(core.lacks_space())))).into_iter().collect()
+        };
+        self.registry.add(Source::gauge(
+            "etcd_debugging_server_alarms",
+            "Alarms of this member: 1 while it is raised.",
+            &["server_id", "alarm_type"],
+            alarm,
+        )?)?;
         value("etcd_debugging_store_keys", "The keys that the store holds.", |core| {
             core.engine.read().snapshot().len() as f64
         })?;

@@ -155,7 +155,7 @@ mod tests {
     }
 
     fn mirror(history: usize) -> Mirror {
-        let mut mirror = Mirror::new(Config { history }, Revision::new(10), []);
+        let mut mirror = Mirror::new(Config { history, ..Config::default() }, Revision::new(10), []);
         mirror.apply(Revision::new(12), [(key("a"), present("1", 12, 12))]);
         mirror.apply(
             Revision::new(20),

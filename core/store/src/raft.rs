@@ -10,6 +10,7 @@
 //! | [`member`] | names, addresses and identities of members |
 //! | [`message`] | what members ask each other, and the way to another member as a trait |
 //! | [`peer`] | that way over gRPC and mutual TLS: client, listener, certificates |
+//! | [`space`] | whether there is room for more |
 //! | [`sequencer`] | one task that makes one log entry of the writes that wait |
 //! | [`log_storage`] | one thread that owns the [`crate::log::Log`] |
 //! | [`state_machine`] | applies committed entries to the engine, tells the observer, answers |
@@ -27,7 +28,7 @@ use std::fmt;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Entry, Refusal, Write};
+use crate::{Entry, Quota, Refusal, Write};
 
 pub(crate) mod changes;
 pub(crate) mod core;
@@ -44,6 +45,7 @@ pub(crate) mod runtime;
 pub(crate) mod saver;
 pub(crate) mod sequencer;
 pub(crate) mod snapshot_file;
+pub(crate) mod space;
 pub(crate) mod state_machine;
 
 use member::Member;
@@ -92,6 +94,8 @@ pub(crate) struct Batch {
     pub(crate) writes: Vec<Write>,
     /// Which member gathered them; a member without peers does not say so.
     pub(crate) origin: Option<Origin>,
+    /// By which quota they are judged, as the leader that proposes them says.
+    pub(crate) quota: Option<Quota>,
 }
 
 impl<'de> Deserialize<'de> for Batch {
@@ -108,14 +112,15 @@ impl<'de> Deserialize<'de> for Batch {
             fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<Batch, A::Error> {
                 let missing = || serde::de::Error::invalid_length(0, &"writes");
                 let writes = fields.next_element()?.ok_or_else(missing)?;
-                // Entries were once written without an origin. Their bytes are checksummed, so that an end here
-                // can only be theirs.
+                // Entries were once written without an origin, and then without a quota. Their bytes are checksummed,
+                // so that an end here can only be theirs.
                 let origin = fields.next_element().ok().flatten().flatten();
-                Ok(Batch { writes, origin })
+                let quota = fields.next_element().ok().flatten().flatten();
+                Ok(Batch { writes, origin, quota })
             }
         }
 
-        deserializer.deserialize_struct("Batch", &["writes", "origin"], Fields)
+        deserializer.deserialize_struct("Batch", &["writes", "origin", "quota"], Fields)
     }
 }
 
@@ -135,18 +140,20 @@ mod tests {
     use crate::{Change, Key, Precondition, Value};
 
     #[test]
-    fn a_batch_that_was_written_without_an_origin_is_still_read() {
+    fn a_batch_that_was_written_without_an_origin_or_a_quota_is_still_read() {
         let write = Write {
             key: Key::new("/a").unwrap(),
             precondition: Precondition::Any,
             change: Change::Put(Value::plain("x")),
         };
         let old = postcard::to_allocvec(&vec![write.clone()]).unwrap();
-        let origin = None;
-        let batch = Batch { writes: vec![write], origin };
+        let batch = Batch { writes: vec![write.clone()], origin: None, quota: None };
         assert_eq!(postcard::from_bytes::<Batch>(&old).unwrap(), batch);
         let origin = Some(Origin { member: u64::MAX, run: 2, number: 3, decided: 1 });
+        let old = postcard::to_allocvec(&(vec![write], origin)).unwrap();
         let batch = Batch { origin, ..batch };
+        assert_eq!(postcard::from_bytes::<Batch>(&old).unwrap(), batch);
+        let batch = Batch { quota: Some(Quota(7)), ..batch };
         assert_eq!(postcard::from_bytes::<Batch>(&postcard::to_allocvec(&batch).unwrap()).unwrap(), batch);
     }
 }

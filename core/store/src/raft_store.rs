@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::{self, HistoryError};
 use crate::log::LogError;
 use crate::members::Members;
+use crate::raft::LogId;
 use crate::raft::core::Core;
 use crate::raft::member::InvalidMember;
 pub use crate::raft::peer::tls::{MEMBER_DNS_NAME, PeerTls};
@@ -23,7 +24,7 @@ use crate::raft::reader::{self, Ask};
 use crate::raft::runtime::spawn;
 use crate::raft::sequencer::{self, Proposal};
 use crate::raft::snapshot_file::SnapshotError;
-use crate::{Entry, Observer, Revision, Snapshot, Store, StoreError, Write};
+use crate::{Alarm, Entry, Observer, Revision, Snapshot, Store, StoreError, Write};
 
 pub(crate) mod open;
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub history: usize,
     /// After how many bytes of log the changes are saved and the log is cut.
     pub checkpoint_after_bytes: u64,
+    /// After how many entries of the log it is done, however small they are.
+    pub checkpoint_after_entries: u64,
     /// The least number of bytes of log that are kept behind the last whole snapshot, from which the state can be
     /// made again should the saved changes be damaged. With a state larger than this, as many bytes as that.
     pub snapshot_after_bytes: u64,
@@ -44,6 +47,11 @@ pub struct Config {
     /// How many bytes of the newest entries a member with peers keeps in memory, so that one that was away for a
     /// while is sent what it lacks and not the whole state.
     pub catch_up_bytes: u64,
+    /// How many bytes keys and values may have together; `None` sets no limit. What would make them more is refused,
+    /// as [`crate::Quota`] says. Of several members the leader's setting holds.
+    pub quota_bytes: Option<u64>,
+    /// The largest value that is taken, in bytes.
+    pub max_value_bytes: u64,
     /// The other members and the way to them; `None` for a store that has this one member.
     pub peers: Option<Peers>,
     /// How fast a member with peers beats, notices and gives up.
@@ -59,9 +67,12 @@ impl Config {
             dir: dir.into(),
             history: engine::Config::default().history,
             checkpoint_after_bytes: 16 << 20,
+            checkpoint_after_entries: 100_000,
             snapshot_after_bytes: 64 << 20,
             segment_bytes: 16 << 20,
             catch_up_bytes: 8 << 20,
+            quota_bytes: None,
+            max_value_bytes: 16 << 20,
             peers: None,
             timing: Timing::default(),
             metrics: None,
@@ -214,6 +225,7 @@ pub struct RaftStore {
     /// Those of a member with peers ask here before they read.
     reads: Option<mpsc::Sender<Ask>>,
     catch_up_bytes: u64,
+    max_value_bytes: u64,
     ended: CancellationToken,
     _lock: Option<nix::fcntl::Flock<std::fs::File>>,
 }
@@ -236,17 +248,18 @@ impl RaftStore {
             let reads = reader::start(Arc::clone(&core));
             (sequencer::start_with_peers(Arc::clone(&core)), Some(reads))
         } else {
-            (sequencer::start(core.raft.clone(), core.log.clone()), None)
+            (sequencer::start(Arc::clone(&core)), None)
         };
         let catch_up_bytes = if config.peers.is_some() { config.catch_up_bytes } else { 0 };
         let proposals = Mutex::new(Some(proposals));
         spawn(keep_log_short(
             Arc::clone(&core),
             catch_up_bytes,
-            config.checkpoint_after_bytes,
+            (config.checkpoint_after_bytes, config.checkpoint_after_entries),
             ended.clone(),
         ));
-        Arc::new(RaftStore { core, proposals, reads, catch_up_bytes, ended, _lock: lock })
+        let max_value_bytes = config.max_value_bytes;
+        Arc::new(RaftStore { core, proposals, reads, catch_up_bytes, max_value_bytes, ended, _lock: lock })
     }
 
     /// Saves the state and cuts the log behind it.
@@ -296,9 +309,9 @@ async fn snapshot(core: &Core, keep: u64) -> Result<(), StoreError> {
     raft.trigger().purge_log(upto).await.map_err(|error| unavailable(error.to_string()))
 }
 
-/// Saves the state and cuts the log each time that it has grown by `after` bytes. If that fails, it is tried again
-/// when the log has grown by as much once more.
-async fn keep_log_short(core: Arc<Core>, keep: u64, after: u64, ended: CancellationToken) {
+/// Saves the state and cuts the log each time that it has grown by `after` bytes or entries. If that fails, it is
+/// tried again when the log has grown by as much once more.
+async fn keep_log_short(core: Arc<Core>, keep: u64, after: (u64, u64), ended: CancellationToken) {
     let mut progress = core.raft.metrics();
     let mut next = after;
     loop {
@@ -311,15 +324,20 @@ async fn keep_log_short(core: Arc<Core>, keep: u64, after: u64, ended: Cancellat
                 }
             }
         }
-        let grown = core.log.bytes_since_purge();
-        if grown < next {
+        let entries = {
+            let metrics = progress.borrow_watched();
+            let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+            index(metrics.last_applied).saturating_sub(index(metrics.snapshot))
+        };
+        let grown = (core.log.bytes_since_purge(), entries);
+        if grown.0 < next.0 && grown.1 < next.1 {
             continue;
         }
         match snapshot(&core, keep).await {
             Ok(()) => next = after,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the state could not be saved");
-                next = grown.saturating_add(after);
+                next = (grown.0.saturating_add(after.0), grown.1.saturating_add(after.1));
             }
         }
     }
@@ -328,6 +346,11 @@ async fn keep_log_short(core: Arc<Core>, keep: u64, after: u64, ended: Cancellat
 #[async_trait]
 impl Store for RaftStore {
     async fn write(&self, write: Write) -> Result<Entry, StoreError> {
+        let bytes = write.change.value().bytes.len() as u64;
+        if bytes > self.max_value_bytes {
+            let reason = format!("it has {bytes} bytes, and the limit is {}", self.max_value_bytes);
+            return Err(StoreError::TooLarge { reason });
+        }
         let proposals = self.proposals.lock().clone().ok_or(StoreError::Closed)?;
         if self.reads.is_some()
             && let Some(removed) = self.core.removed()
@@ -360,6 +383,10 @@ impl Store for RaftStore {
 
     fn snapshot_at(&self, revision: Revision) -> Result<Snapshot, HistoryError> {
         self.core.engine.read().snapshot_at(revision)
+    }
+
+    async fn alarms(&self) -> Vec<Alarm> {
+        self.core.alarms().await
     }
 
     async fn close(&self) {

@@ -15,11 +15,17 @@ pub(crate) type Root = OrdMap<Key, Arc<Entry>>;
 pub struct Snapshot {
     root: Root,
     revision: Revision,
+    /// The bytes of all keys and values, where they have been counted.
+    bytes: Option<u64>,
 }
 
 impl Snapshot {
     pub(crate) fn new(root: Root, revision: Revision) -> Self {
-        Snapshot { root, revision }
+        Snapshot { root, revision, bytes: None }
+    }
+
+    pub(crate) fn counted(root: Root, revision: Revision, bytes: u64) -> Self {
+        Snapshot { root, revision, bytes: Some(bytes) }
     }
 
     pub(crate) fn root(&self) -> &Root {
@@ -38,6 +44,12 @@ impl Snapshot {
     /// How many keys it holds.
     pub fn len(&self) -> usize {
         self.root.len()
+    }
+
+    /// The bytes of all keys and values.
+    pub fn bytes(&self) -> u64 {
+        let count = || self.range("/", None).map(|(key, entry)| entry.counts(key)).sum();
+        self.bytes.unwrap_or_else(count)
     }
 
     /// Whether it holds nothing.

@@ -20,6 +20,11 @@ pub trait Store: Send + Sync + 'static {
     /// The state at an earlier revision.
     fn snapshot_at(&self, revision: Revision) -> Result<Snapshot, HistoryError>;
 
+    /// What keeps it from taking all writes, if anything does: it is told to people, and ends by itself.
+    async fn alarms(&self) -> Vec<Alarm> {
+        Vec::new()
+    }
+
     /// Ends the store: later writes get [`StoreError::Closed`], and what was acknowledged is on disk.
     async fn close(&self);
 }
@@ -54,4 +59,22 @@ pub enum StoreError {
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
+}
+
+/// What keeps a store from taking all writes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Alarm {
+    /// The state has grown to its quota: what would make it grow is refused.
+    #[error(
+        "NOSPACE: the store holds {bytes} bytes of its quota of {quota}; delete objects, or raise the quota"
+    )]
+    Quota {
+        /// How many bytes the keys and values have.
+        bytes: u64,
+        /// How many they may have.
+        quota: u64,
+    },
+    /// The disk is full: only deletions find room.
+    #[error("NOSPACE: no space is left on the disk that holds the store; free some, or delete objects")]
+    Disk,
 }

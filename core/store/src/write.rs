@@ -55,4 +55,12 @@ pub enum Refusal {
     /// The value's stamp lies outside of it.
     #[error("the stamp lies outside of the value")]
     Malformed,
+    /// The state would grow beyond its quota.
+    #[error("the store holds {bytes} bytes and may not grow beyond its quota of {quota}")]
+    NoSpace {
+        /// How many bytes the keys and values have.
+        bytes: u64,
+        /// How many they may have.
+        quota: u64,
+    },
 }

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use keelson_store::raft_store::Config;
 use keelson_store::{
-    Change, Event, Key, Observer, Precondition, RaftStore, Refusal, Revision, Snapshot, Store, StoreError,
-    Value, Write,
+    Alarm, Change, Event, Key, Observer, Precondition, RaftStore, Refusal, Revision, Snapshot, Store,
+    StoreError, Value, Write,
 };
 
 /// What an observer has seen: the state it would build.
@@ -192,6 +192,47 @@ async fn of_two_who_write_the_same_revision_one_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn beyond_its_quota_a_store_takes_deletions_alone_until_there_is_room_and_another_quota_changes_nothing_past()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |quota_bytes| {
+        let config = Config { quota_bytes: Some(quota_bytes), ..Config::new(dir.path()) };
+        async { RaftStore::open(config, Arc::new(Follower::default())).await.unwrap() }
+    };
+    let store = with(10_000).await;
+    store.write(put("a", Precondition::Absent, &[0; 6_000])).await.unwrap();
+    assert_eq!(store.alarms().await, []);
+    let refused = store.write(put("b", Precondition::Absent, &[0; 6_000])).await;
+    assert!(matches!(refused, Err(StoreError::Refused(Refusal::NoSpace { .. }))), "{refused:?}");
+    assert_eq!(store.alarms().await, [Alarm::Quota { bytes: 6_002, quota: 10_000 }]);
+    let before = state(&store.snapshot());
+    store.close().await;
+    drop(store);
+    // What was refused stays so although its entry of the log is applied again, with more room.
+    let store = with(20_000).await;
+    assert_eq!(state(&store.snapshot()), before);
+    store.write(put("b", Precondition::Absent, &[0; 6_000])).await.unwrap();
+    store.close().await;
+    drop(store);
+    let store = with(10_000).await;
+    assert_eq!(store.alarms().await, [Alarm::Quota { bytes: 12_004, quota: 10_000 }]);
+    let delete = Write { change: Change::Delete(Value::plain("x")), ..put("a", Precondition::Any, b"") };
+    store.write(delete).await.unwrap();
+    assert_eq!(store.alarms().await, []);
+    store.write(put("c", Precondition::Absent, b"c")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_is_too_large_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { max_value_bytes: 10, ..Config::new(dir.path()) };
+    let store = RaftStore::open(config, Arc::new(Follower::default())).await.unwrap();
+    store.write(put("a", Precondition::Absent, &[0; 10])).await.unwrap();
+    let refused = store.write(put("a", Precondition::Any, &[0; 11])).await;
+    assert!(matches!(refused, Err(StoreError::TooLarge { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_is_opened_by_one_process_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let (_store, follower) = open(dir.path()).await;
@@ -307,6 +348,7 @@ async fn a_full_disk_turns_writes_away_keeps_reads_and_heals_when_there_is_room(
     };
     assert!(matches!(refused, StoreError::NoSpace), "{refused}");
     assert_eq!(store.snapshot().len(), made);
+    assert_eq!(store.alarms().await, [Alarm::Disk]);
     // Nor is there room to save the state, which costs the member nothing.
     assert!(matches!(store.checkpoint().await, Err(StoreError::Unavailable { .. })));
     let delete = Write {
@@ -324,6 +366,7 @@ async fn a_full_disk_turns_writes_away_keeps_reads_and_heals_when_there_is_room(
         Some("size=64m"),
     )
     .unwrap();
+    assert_eq!(store.alarms().await, []);
     store.write(put("more", Precondition::Any, &value)).await.unwrap();
     assert_eq!(store.snapshot().len(), made);
     store.checkpoint().await.unwrap();

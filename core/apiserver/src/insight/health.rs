@@ -22,6 +22,8 @@ pub enum Concerns {
     Everything,
     /// Whether requests may come.
     Readiness,
+    /// None of them for their answer: it is shown among the others, and asked by its name.
+    Notice,
 }
 
 #[derive(Clone)]
@@ -131,7 +133,7 @@ impl Health {
         let checks: Vec<Check> = {
             let all = self.checks.read();
             let concerned =
-                |check: &&Check| check.concerns == Concerns::Everything || asked.endpoint == "readyz";
+                |check: &&Check| check.concerns != Concerns::Readiness || asked.endpoint == "readyz";
             all.iter().filter(concerned).cloned().collect()
         };
         if let Some(name) = below.filter(|name| !name.is_empty()) {
@@ -150,8 +152,14 @@ impl Health {
                 lines += &format!("[+]{} excluded: ok\n", check.name);
                 continue;
             }
+            if check.concerns == Concerns::Notice && !asked.verbose {
+                continue;
+            }
             match self.run(check, asked.endpoint).await {
                 Ok(()) => lines += &format!("[+]{} ok\n", check.name),
+                Err(_) if check.concerns == Concerns::Notice => {
+                    lines += &format!("[!]{} raised: ask for it by its name\n", check.name);
+                }
                 Err(error) => {
                     lines += &format!("[-]{} failed: reason withheld\n", check.name);
                     failed.push(format!("{}: {error}", check.name));

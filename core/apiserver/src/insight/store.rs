@@ -6,7 +6,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use keelson_metrics::{Histogram, RegistryError};
 use keelson_store::engine::HistoryError;
-use keelson_store::{Change, Entry, Precondition, Revision, Snapshot, Store, StoreError, Write};
+use keelson_store::{Alarm, Change, Entry, Precondition, Revision, Snapshot, Store, StoreError, Write};
 
 const DURATIONS: [f64; 24] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
@@ -64,6 +64,10 @@ impl Store for Measured {
 
     fn snapshot_at(&self, revision: Revision) -> Result<Snapshot, HistoryError> {
         self.inner.snapshot_at(revision)
+    }
+
+    async fn alarms(&self) -> Vec<Alarm> {
+        self.inner.alarms().await
     }
 
     async fn close(&self) {

@@ -47,6 +47,15 @@ pub(super) fn register(
         let store = Arc::clone(store);
         health.add(name, concerns, move || barrier(Arc::clone(&store)));
     }
+    let alarmed = Arc::clone(store);
+    health.add("store-alarms", Concerns::Notice, move || {
+        let store = Arc::clone(&alarmed);
+        async move {
+            let alarms = store.alarms().await;
+            let texts: Vec<String> = alarms.iter().map(ToString::to_string).collect();
+            if texts.is_empty() { Ok(()) } else { Err(texts.join("; ")) }
+        }
+    });
     let (store, cache) = (Arc::clone(store), Arc::clone(cache));
     health.add("informer-sync", Concerns::Readiness, move || {
         // Read first: the cache may only be ahead.

@@ -72,7 +72,7 @@ fn a_stamp_outside_of_the_value_is_refused() {
 
 #[test]
 fn an_old_state_is_readable_until_it_falls_out_of_history() {
-    let mut engine = Engine::new(Config { history: 2 });
+    let mut engine = Engine::new(Config { history: 2, ..Config::default() });
     for value in ["1", "2", "3", "4"] {
         engine.apply(&[put("a", Precondition::Any, value)]);
     }
@@ -115,7 +115,7 @@ fn a_range_stays_within_its_prefix_and_goes_on_after_a_key() {
 proptest! {
     #[test]
     fn the_engine_equals_a_plain_map(steps in proptest::collection::vec((0u8..4, 0u8..4, 0u64..12), 0..60)) {
-        let mut engine = Engine::new(Config { history: 1000 });
+        let mut engine = Engine::new(Config { history: 1000, ..Config::default() });
         let mut model: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         let mut states = vec![model.clone()];
         for (name, action, at) in steps {
@@ -140,6 +140,10 @@ proptest! {
                 states.push(model.clone());
             }
         }
+        let counted = |state: &Snapshot| {
+            state.range("/", None).map(|(key, entry)| entry.counts(key)).sum::<u64>()
+        };
+        prop_assert_eq!(engine.bytes(), counted(&engine.snapshot()));
         for (revision, state) in states.iter().enumerate() {
             let snapshot = engine.snapshot_at(Revision::new(revision as u64)).unwrap();
             let seen: BTreeMap<String, (u64, u64)> = snapshot
@@ -149,4 +153,63 @@ proptest! {
             prop_assert_eq!(&seen, state);
         }
     }
+}
+
+fn sized(name: &str, bytes: usize) -> Write {
+    put(name, Precondition::Any, &"x".repeat(bytes))
+}
+
+#[test]
+fn beyond_its_quota_the_state_does_not_grow_and_what_is_deleted_makes_room_again() {
+    let quota = Some(Quota(10_000));
+    let mut engine = Engine::new(Config::default());
+    let mut apply = |write: Write| {
+        let outcome = engine.apply_within(quota, &[write]).outcomes.remove(0).map(drop);
+        (outcome, engine.bytes(), engine.lacks_space())
+    };
+    assert_eq!(apply(sized("a", 5_998)), (Ok(()), 6_000, false));
+    let refused = Err(Refusal::NoSpace { bytes: 6_000, quota: 10_000 });
+    assert_eq!(apply(sized("b", 4_000)), (refused, 6_000, true));
+    // Smaller ones find room, but the one that was refused would not.
+    assert_eq!(apply(sized("c", 1_998)), (Ok(()), 8_000, true));
+    assert_eq!(apply(sized("a", 3_998)), (Ok(()), 6_000, true));
+    assert_eq!(apply(delete("c", Precondition::Any)), (Ok(()), 4_000, false));
+    assert_eq!(apply(sized("b", 4_000)), (Ok(()), 8_002, false));
+}
+
+#[test]
+fn small_changes_of_what_is_there_have_a_reserve() {
+    let quota = Some(Quota(16_000));
+    let mut engine = Engine::new(Config::default());
+    let mut is_let = |write: Write| engine.apply_within(quota, &[write]).outcomes.remove(0).is_ok();
+    assert!(is_let(sized("a", 15_998)));
+    assert!(is_let(sized("a", 16_500)));
+    assert!(!is_let(sized("b", 1)));
+    assert!(!is_let(sized("a", 17_000)));
+    assert!(is_let(sized("a", 16_400)));
+    assert!(is_let(delete("a", Precondition::Any)));
+}
+
+#[test]
+fn a_write_is_judged_by_the_quota_that_it_came_with() {
+    let writes =
+        [(Some(Quota(10)), sized("a", 20)), (None, sized("b", 20)), (Some(Quota(50)), sized("c", 20))];
+    let outcomes = || {
+        let mut engine = Engine::new(Config::default());
+        writes.clone().map(|(quota, write)| engine.apply_within(quota, &[write]).outcomes.remove(0).is_ok())
+    };
+    assert_eq!(outcomes(), [false, true, true]);
+    assert_eq!(outcomes(), outcomes());
+}
+
+#[test]
+fn past_states_are_dropped_when_they_cost_too_many_bytes() {
+    let config = Config { history: 100, history_bytes: 3 * (NODES + 10_002) };
+    let mut engine = Engine::new(config);
+    for _ in 0..10 {
+        engine.apply(&[sized("a", 10_000)]);
+    }
+    assert_eq!(engine.compacted(), Revision::new(7));
+    assert_eq!(engine.snapshot_at(Revision::new(7)).unwrap().len(), 1);
+    assert!(engine.snapshot_at(Revision::new(6)).is_err());
 }

@@ -17,6 +17,7 @@ use super::log_storage::LogStorage;
 use super::member::Identity;
 use super::message::{Dial, Origin, Peer, PeerError, Refused, Request, Response, Sender};
 use super::origin::{Pending, Seen};
+use super::space::Space;
 use super::state_machine::Image;
 use super::{Batch, LeaderId, LogId, Member, Raft, SnapshotMeta, TypeConfig, Vote, sequencer};
 use crate::raft_store::Timing;
@@ -66,6 +67,7 @@ pub(crate) struct Core {
     pub(crate) dial: Arc<dyn Dial>,
     pub(crate) hearsay: Arc<Hearsay>,
     pub(crate) timing: Timing,
+    pub(crate) space: Arc<Space>,
     pub(crate) metrics: Option<crate::metrics::Metrics>,
 }
 
@@ -226,13 +228,14 @@ impl Core {
             let reason = "the batch has come before".to_owned();
             return Response::Refused(Refused::OutcomeUnknown { reason });
         }
-        if let Err(error) = sequencer::reserve(&self.log, &batch).await {
+        if let Err(error) = sequencer::reserve(&self.log, &self.space, &batch).await {
             return Response::Refused(if error.is_no_space() {
                 Refused::NoSpace
             } else {
                 unavailable(error)
             });
         }
+        let batch = Batch { quota: self.space.quota, ..batch };
         let unknown = |error: &dyn std::fmt::Display| Refused::OutcomeUnknown { reason: error.to_string() };
         match self.client_write(leader, batch).await {
             Ok(Ok(response)) => Response::Proposed(response.log_id),

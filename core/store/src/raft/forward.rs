@@ -37,7 +37,7 @@ pub(crate) async fn write(core: &Arc<Core>, writes: Vec<Write>) -> Result<Outcom
     let mut pause = PAUSE.0;
     loop {
         let (origin, mut applied) = core.pending.register();
-        let batch = Batch { writes: writes.clone(), origin: Some(origin) };
+        let batch = Batch { writes: writes.clone(), origin: Some(origin), quota: None };
         let error = match attempt(core, batch, origin, &mut applied, deadline).await {
             Attempt::Made(outcomes) => return Ok(outcomes),
             Attempt::Refused(error) => {

@@ -103,7 +103,7 @@ fn rebuild(
         let entry: LogEntry = decode(bytes).map_err(OpenError::Start)?;
         match entry.payload {
             EntryPayload::Blank => {}
-            EntryPayload::Normal(batch) => drop(recovered.engine.apply(&batch.writes)),
+            EntryPayload::Normal(batch) => drop(recovered.engine.apply_within(batch.quota, &batch.writes)),
             EntryPayload::Membership(membership) => {
                 recovered.meta.last_membership = StoredMembership::new(Some(entry.log_id), membership);
             }

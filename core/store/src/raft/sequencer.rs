@@ -8,7 +8,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::core::Core;
 use super::log_storage::LogStorage;
 use super::runtime::spawn;
-use super::{Batch, Raft, forward};
+use super::space::Space;
+use super::{Batch, forward};
 use crate::log::LogError;
 use crate::{Change, Entry, StoreError, Write};
 
@@ -34,12 +35,12 @@ fn size(write: &Write) -> usize {
 }
 
 /// Starts the task of a member without peers, which ends when the last sender is dropped.
-pub(crate) fn start(raft: Raft, log: LogStorage) -> mpsc::Sender<Proposal> {
+pub(crate) fn start(core: Arc<Core>) -> mpsc::Sender<Proposal> {
     let (sender, mut waiting) = mpsc::channel(QUEUE);
     spawn(async move {
         let mut next = None;
         while let Some((batch, bytes)) = gather(&mut waiting, &mut next).await {
-            propose(&raft, &log, batch, bytes).await;
+            propose(&core, batch, bytes).await;
         }
     });
     sender
@@ -116,17 +117,22 @@ async fn gather(
 }
 
 /// Makes sure that there is room for a batch. One that only deletes may use the reserve.
-pub(crate) async fn reserve(log: &LogStorage, batch: &Batch) -> Result<(), LogError> {
+pub(crate) async fn reserve(log: &LogStorage, space: &Space, batch: &Batch) -> Result<(), LogError> {
     let bytes = batch.writes.iter().map(size).sum::<usize>() as u64;
     let deletes = batch.writes.iter().all(|write| matches!(write.change, Change::Delete(_)));
-    match log.reserve(bytes + DELETE_RESERVE).await {
+    let reserved = log.reserve(bytes + DELETE_RESERVE).await;
+    space.reserved(bytes + DELETE_RESERVE, &reserved);
+    match reserved {
         Err(_) if deletes => log.reserve(bytes).await,
         result => result,
     }
 }
 
-async fn propose(raft: &Raft, log: &LogStorage, mut batch: Vec<Proposal>, bytes: u64) {
-    if let Err(error) = log.reserve(bytes + DELETE_RESERVE).await {
+async fn propose(core: &Core, mut batch: Vec<Proposal>, bytes: u64) {
+    let log = &core.log;
+    let reserved = log.reserve(bytes + DELETE_RESERVE).await;
+    core.space.reserved(bytes + DELETE_RESERVE, &reserved);
+    if let Err(error) = reserved {
         tracing::warn!(error = &error as &dyn std::error::Error, "the log has no room for writes");
         let (deletes, puts): (Vec<_>, Vec<_>) =
             batch.into_iter().partition(|p| matches!(p.write.change, Change::Delete(_)));
@@ -150,7 +156,8 @@ async fn propose(raft: &Raft, log: &LogStorage, mut batch: Vec<Proposal>, bytes:
         batch = deletes;
     }
     let (writes, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.write, p.answer)).unzip();
-    let outcomes = raft.client_write(Batch { writes, origin: None }).await;
+    let batch = Batch { writes, origin: None, quota: core.space.quota };
+    let outcomes = core.raft.client_write(batch).await;
     answer(
         answers,
         outcomes.map(|response| response.data.0).map_err(|error| match error {

@@ -130,7 +130,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     Outcomes::default()
                 }
                 EntryPayload::Normal(batch) => {
-                    let applied = self.engine.write().apply(&batch.writes);
+                    let applied = self.engine.write().apply_within(batch.quota, &batch.writes);
                     if !applied.events.is_empty() {
                         self.observer.applied(&applied.events);
                     }

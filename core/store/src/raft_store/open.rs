@@ -10,7 +10,6 @@ use openraft::async_runtime::WatchReceiver;
 use tokio_util::sync::CancellationToken;
 
 use super::{Config, OpenError, Peers, RaftStore, Timing};
-use crate::Observer;
 use crate::disk::{Disk, RealDisk};
 use crate::engine;
 use crate::log::{self, Contents, Log};
@@ -29,8 +28,10 @@ use crate::raft::peer::{client::Dialer, listener, tls};
 use crate::raft::recovery;
 use crate::raft::runtime::{random, spawn};
 use crate::raft::saver::Saver;
+use crate::raft::space::Space;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::{Raft, snapshot_file};
+use crate::{Observer, Quota};
 
 /// The number of the one member of a store that was made when members had no numbers.
 const FIRST: u64 = 1;
@@ -248,7 +249,7 @@ impl Start {
         observer: Arc<dyn Observer>,
     ) -> Result<Arc<Core>, OpenError> {
         let metrics = config.metrics.as_ref().map(Metrics::new).transpose()?;
-        let history = engine::Config { history: config.history };
+        let history = engine::Config { history: config.history, ..engine::Config::default() };
         snapshot_file::sweep(&*self.disk, &config.dir)?;
         let (recovered, places) = recovery::recover(&*self.disk, &config.dir, history, &log, &contents)?;
         let fsync = metrics.as_ref().map(|metrics| metrics.fsync.clone());
@@ -275,6 +276,7 @@ impl Start {
             dial: Arc::clone(&self.dial),
             hearsay,
             timing: config.timing.clone(),
+            space: Arc::new(Space::new(config.quota_bytes.map(Quota))),
             metrics: metrics.clone(),
         });
         if core.is_lone().await? {

@@ -76,7 +76,12 @@ async fn write(
             truth.refuse(value);
             truth.count(|report| report.not_written += 1);
         }
-        Err(StoreError::Unavailable { .. } | StoreError::NoSpace | StoreError::Closed) => {
+        Err(
+            StoreError::Unavailable { .. }
+            | StoreError::NoSpace
+            | StoreError::Closed
+            | StoreError::Refused(Refusal::NoSpace { .. }),
+        ) => {
             truth.refuse(value);
             truth.count(|report| report.not_written += 1);
         }

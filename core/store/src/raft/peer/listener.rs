@@ -152,7 +152,8 @@ impl Answerer {
                     return Err(malformed("the snapshot is not the one that was announced"));
                 }
                 let state =
-                    Engine::restore(Config { history: 0 }, loaded.revision, loaded.entries).snapshot();
+                    Engine::restore(Config { history: 0, history_bytes: 0 }, loaded.revision, loaded.entries)
+                        .snapshot();
                 return Ok((vote, meta, Image { state, received: Some(Arc::new(received)) }));
             }
             next = pieces.message().await?;
