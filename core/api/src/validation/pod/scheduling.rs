@@ -124,17 +124,7 @@ fn pod_term(term: &At<'_>, errors: &mut Vec<FieldError>) {
         let path = format!("{}.namespace", term.path);
         errors.extend(faults.map(|fault| FieldError::invalid(path.as_str(), name.text(), fault)));
     }
-    let (same, other) = (term.field("matchLabelKeys"), term.field("mismatchLabelKeys"));
-    for list in [&same, &other] {
-        if !list.is_empty() && !selector.is_set() {
-            errors.push(list.forbidden("must not be specified when labelSelector is not set"));
-            continue;
-        }
-        list.items().for_each(|key| key.invalid_for(names::qualified_name(key.text()), errors));
-    }
-    for key in same.items().filter(|key| other.items().any(|other| other.text() == key.text())) {
-        errors.push(key.invalid("exists in both matchLabelKeys and mismatchLabelKeys"));
-    }
+    label_keys(term, errors);
     let topology = term.field("topologyKey");
     if topology.is_empty() {
         errors.push(topology.required("can not be empty"));
@@ -179,27 +169,35 @@ pub(super) fn spread(at: &At<'_>, errors: &mut Vec<FieldError>) {
                 errors.push(FieldError::not_supported(policy.path, policy.value.clone(), &known));
             }
         }
-        spread_keys(&constraint, errors);
+        label_keys(&constraint, errors);
         label_selector(&constraint.field("labelSelector"), errors);
     }
 }
 
-fn spread_keys(constraint: &At<'_>, errors: &mut Vec<FieldError>) {
-    let (keys, selector) = (constraint.field("matchLabelKeys"), constraint.field("labelSelector"));
-    if keys.is_empty() {
-        return;
-    }
-    if !selector.is_set() {
-        errors.push(keys.forbidden("must not be specified when labelSelector is not set"));
-    }
-    for key in keys.items() {
-        key.invalid_for(names::qualified_name(key.text()), errors);
-        let expressions = selector.field("matchExpressions");
-        let taken = selector.field("matchLabels").value.get(key.text()).is_some()
-            || expressions.items().any(|it| it.field("key").text() == key.text());
-        if taken {
-            errors.push(key.invalid(TWICE));
+/// Labels of the pod itself that a term or constraint names by their keys. A new pod's are in the selector already.
+fn label_keys(term: &At<'_>, errors: &mut Vec<FieldError>) {
+    let selector = term.field("labelSelector");
+    let (same, other) = (term.field("matchLabelKeys"), term.field("mismatchLabelKeys"));
+    for list in [&same, &other] {
+        if !list.is_empty() && !selector.is_set() {
+            errors.push(list.forbidden("must not be specified when labelSelector is not set"));
+            continue;
         }
+        list.items().for_each(|key| key.invalid_for(names::qualified_name(key.text()), errors));
+    }
+    let labels = selector.field("matchLabels");
+    let mut seen: Vec<&str> = labels.entries().map(|(key, _)| key).collect();
+    for expression in selector.field("matchExpressions").items() {
+        let key = expression.field("key").text();
+        if let Some(place) = same.items().position(|it| it.text() == key)
+            && seen.contains(&key)
+        {
+            errors.push(FieldError::invalid(format!("{}[{place}]", term.path), key, TWICE));
+        }
+        seen.push(key);
+    }
+    for key in same.items().filter(|key| other.items().any(|other| other.text() == key.text())) {
+        errors.push(key.invalid("exists in both matchLabelKeys and mismatchLabelKeys"));
     }
 }
 

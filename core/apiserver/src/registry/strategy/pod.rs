@@ -5,8 +5,9 @@ use keelson_api::object::format_time;
 use keelson_api::quality_of_service::quality_of_service;
 use serde_json::{Value, json};
 
-/// The status of a new pod, once its spec is final.
+/// A new pod with what follows from the rest of it, once that is final: selectors with its own labels, its status.
 pub(super) fn finish(pod: &mut Object, now: jiff::Timestamp) {
+    merge_label_keys(pod);
     let class = quality_of_service(pod);
     pod.set(&["status", "qosClass"], class.into());
     let gated = pod.get(&["spec", "schedulingGates"]).and_then(Value::as_array);
@@ -19,6 +20,37 @@ pub(super) fn finish(pod: &mut Object, now: jiff::Timestamp) {
                 "lastProbeTime": null, "lastTransitionTime": format_time(now),
             }]),
         );
+    }
+}
+
+/// Adds to selectors the labels of the pod itself that terms and constraints name by their keys.
+fn merge_label_keys(pod: &mut Object) {
+    let labels = pod.get(&["metadata", "labels"]).and_then(Value::as_object).cloned().unwrap_or_default();
+    let Some(spec) = pod.0.get_mut("spec") else { return };
+    let lists = ["podAffinity", "podAntiAffinity"].into_iter().flat_map(|kind| {
+        [
+            (format!("/affinity/{kind}/requiredDuringSchedulingIgnoredDuringExecution"), ""),
+            (format!("/affinity/{kind}/preferredDuringSchedulingIgnoredDuringExecution"), "/podAffinityTerm"),
+        ]
+    });
+    for (list, term) in lists.chain([("/topologySpreadConstraints".to_owned(), "")]) {
+        let items = spec.pointer_mut(&list).and_then(Value::as_array_mut);
+        for item in items.into_iter().flatten().filter_map(|item| item.pointer_mut(term)) {
+            for (field, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+                let keys = item.get(field).and_then(Value::as_array).into_iter().flatten();
+                let known = keys.filter_map(|key| Some((key, labels.get(key.as_str()?)?)));
+                let new: Vec<Value> = known
+                    .map(|(key, value)| json!({"key": key, "operator": operator, "values": [value]}))
+                    .collect();
+                // No selector selects nothing, and goes on to do so.
+                let selector = item.get_mut("labelSelector").and_then(Value::as_object_mut);
+                if let Some(selector) = selector.filter(|_| !new.is_empty())
+                    && let Value::Array(all) = selector.entry("matchExpressions").or_insert_with(|| json!([]))
+                {
+                    all.extend(new);
+                }
+            }
+        }
     }
 }
 
@@ -52,4 +84,29 @@ pub(super) fn resize(pod: &mut Object, live: &Object) {
     }
     resized.set_resource_version(pod.resource_version());
     *pod = resized;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_get_the_pods_own_labels_whose_keys_are_named() {
+        let pod = json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {
+            "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm":
+                {"topologyKey": "t", "labelSelector": {}, "matchLabelKeys": ["a", "none"], "mismatchLabelKeys": ["b"]}}]}},
+            "topologySpreadConstraints": [
+                {"matchLabelKeys": ["a"], "labelSelector": {"matchLabels": {"x": "y"}}}, {"matchLabelKeys": ["a"]}],
+        }});
+        let mut pod = Object::from_value(pod).unwrap();
+        merge_label_keys(&mut pod);
+        let spec = pod.get(&["spec"]).unwrap();
+        let list = &spec["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"];
+        let is = |key: &str, operator: &str, value: &str| json!({"key": key, "operator": operator, "values": [value]});
+        let expected = json!([is("a", "In", "1"), is("b", "NotIn", "2")]);
+        assert_eq!(list[0]["podAffinityTerm"]["labelSelector"]["matchExpressions"], expected);
+        let constraints = &spec["topologySpreadConstraints"];
+        assert_eq!(constraints[0]["labelSelector"]["matchExpressions"], json!([is("a", "In", "1")]));
+        assert!(constraints[1]["labelSelector"].is_null());
+    }
 }
