@@ -34,6 +34,15 @@ pub fn settle(gvk: &GroupVersionKind, object: &mut Object) {
     }
 }
 
+/// Brings the metadata of any object into the form in which they are stored.
+pub fn settle_metadata(object: &mut Object) {
+    let kind = GroupVersionKind::new("", "v1", "ConfigMap");
+    let schema = Schema::builtin(&kind).and_then(|schema| schema.field("metadata").cloned());
+    if let (Some(schema), Some(Value::Object(metadata))) = (schema, object.0.get_mut("metadata")) {
+        schema.settle(metadata);
+    }
+}
+
 /// Fills in the defaults of a built-in kind.
 pub fn apply_defaults(gvk: &GroupVersionKind, object: &mut Object) {
     settle(gvk, object);

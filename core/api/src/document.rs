@@ -7,6 +7,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+pub mod json_text;
+
 /// The deepest document that is taken. A list and a watch nest deeper still, and readers stop at 128.
 pub const MAX_DEPTH: usize = 100;
 /// The most that a document may be, in bytes: those of its texts, and a few for each value.

@@ -4,7 +4,7 @@ pub mod json;
 pub mod merge;
 pub mod strategic;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Why a patch cannot be applied.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,29 @@ pub enum PatchError {
         "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
     )]
     UnsupportedMediaType,
+}
+
+/// What the type of a value is called when it is refused.
+pub(crate) fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Refuses a merge patch that is no object.
+pub fn check_map(patch: &Value) -> Result<(), PatchError> {
+    match patch {
+        Value::Object(_) | Value::Null => Ok(()),
+        other => Err(PatchError::Malformed(format!(
+            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            kind_of(other)
+        ))),
+    }
 }
 
 impl PatchError {

@@ -3,6 +3,7 @@
 mod builtin;
 mod constraints;
 mod crd;
+mod decoding;
 mod faults;
 mod format;
 mod format_numbers;
@@ -87,6 +88,8 @@ pub struct Schema {
     pub required: Vec<String>,
     /// Fields of a built-in kind that need not be set, and may be set to nothing: a zero in them is kept.
     pub pointers: Vec<String>,
+    /// What the type of a built-in kind is called in Go, such as `v1.PodSpec`.
+    pub go_name: Option<Arc<str>>,
     /// Null is a value.
     pub nullable: bool,
     /// Format such as `int32` or `date-time`.
@@ -147,7 +150,12 @@ impl Schema {
 
     /// The first fault in types, as the decoder of a built-in kind words it.
     pub fn decode_error(&self, value: &Value) -> Option<String> {
-        structural::decode_error(self, value, "")
+        decoding::decode_error(self, value)
+    }
+
+    /// The first such fault among the fields of a document.
+    pub fn fields_error(&self, fields: &serde_json::Map<String, Value>) -> Option<String> {
+        decoding::fields_error(self, fields)
     }
 
     /// Whether a value is a quantity, which may be written as a number.

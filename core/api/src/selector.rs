@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::names;
-
 mod labels;
+mod query;
 
 pub use labels::{LabelSet, Labels};
 
@@ -12,7 +11,7 @@ pub use labels::{LabelSet, Labels};
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SelectorError {
     /// The text is no label selector.
-    #[error("unable to parse requirement: {0}")]
+    #[error("{0}")]
     Label(String),
     /// The text is no field selector.
     #[error("invalid selector: '{selector}'; can't understand '{part}'")]
@@ -93,17 +92,7 @@ pub struct LabelSelector {
 impl LabelSelector {
     /// Reads the query syntax: `a=b,c!=d,e in (f,g),h notin (i),j,!k`. The empty text matches all.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let mut requirements = Vec::new();
-        for part in split_outside_parentheses(text) {
-            let part = part.trim();
-            if part.is_empty() {
-                if text.trim().is_empty() {
-                    continue;
-                }
-                return Err(SelectorError::Label("found '', expected: identifier after ','".into()));
-            }
-            requirements.push(requirement(part)?);
-        }
+        let requirements = query::parse(text).map_err(SelectorError::Label)?;
         Ok(Self { requirements, nothing: false })
     }
 
@@ -163,73 +152,6 @@ impl LabelSelector {
     }
 }
 
-fn split_outside_parentheses(text: &str) -> Vec<&str> {
-    let (mut parts, mut depth, mut start) = (Vec::new(), 0_i32, 0);
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            b'(' => depth += 1,
-            b')' => depth -= 1,
-            b',' if depth == 0 => {
-                parts.push(&text[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
-    }
-    parts.push(&text[start..]);
-    parts
-}
-
-fn requirement(part: &str) -> Result<Requirement, SelectorError> {
-    let make = |key: &str, operator: Operator, values: Vec<String>| {
-        let key = key.trim();
-        if let Some(fault) = names::qualified_name(key).into_iter().next() {
-            return Err(SelectorError::Label(format!("key: Invalid value: {key:?}: {fault}")));
-        }
-        if matches!(operator, Operator::In | Operator::NotIn) {
-            for value in &values {
-                if let Some(fault) = names::label_value(value).into_iter().next() {
-                    let text = format!("values[0][{key}]: Invalid value: {value:?}: {fault}");
-                    return Err(SelectorError::Label(text));
-                }
-            }
-        }
-        Ok(Requirement { key: key.to_owned(), operator, values })
-    };
-    if let Some(open) = part.find('(') {
-        let inside = part[open + 1..]
-            .trim_end()
-            .strip_suffix(')')
-            .ok_or_else(|| SelectorError::Label("found '', expected: ',' or ')'".to_owned()))?;
-        let values: Vec<String> = inside.split(',').map(|value| value.trim().to_owned()).collect();
-        let mut words = part[..open].split_whitespace();
-        return match (words.next(), words.next(), words.next()) {
-            (Some(key), Some("in"), None) => make(key, Operator::In, values),
-            (Some(key), Some("notin"), None) => make(key, Operator::NotIn, values),
-            _ => Err(SelectorError::Label(format!("found '{part}', expected: in, notin, =, ==, !=, gt, lt"))),
-        };
-    }
-    for (sign, operator) in [
-        ("!=", Operator::NotIn),
-        ("==", Operator::In),
-        ("=", Operator::In),
-        (">", Operator::GreaterThan),
-        ("<", Operator::LessThan),
-    ] {
-        if let Some((key, value)) = part.split_once(sign) {
-            return make(key, operator, vec![value.trim().to_owned()]);
-        }
-    }
-    if let Some(key) = part.strip_prefix('!') {
-        return make(key, Operator::DoesNotExist, Vec::new());
-    }
-    if part.contains(char::is_whitespace) {
-        let word = part.split_whitespace().nth(1).unwrap_or("");
-        return Err(SelectorError::Label(format!("found '{word}', expected: in, notin, =, ==, !=, gt, lt")));
-    }
-    make(part, Operator::Exists, Vec::new())
-}
-
 /// One comparison of a field selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldRequirement {
@@ -256,13 +178,13 @@ impl FieldSelector {
             if part.is_empty() {
                 continue;
             }
-            let (field, equal, value) = if let Some((field, value)) = part.split_once("!=") {
-                (field, false, value)
-            } else if let Some((field, value)) = part.split_once("==") {
-                (field, true, value)
-            } else if let Some((field, value)) = part.split_once('=') {
-                (field, true, value)
-            } else {
+            // The first sign counts, whatever stands in the value.
+            let signs = [("!=", false), ("==", true), ("=", true)];
+            let found = part.char_indices().find_map(|(at, _)| {
+                let (field, rest) = part.split_at(at);
+                signs.iter().find_map(|(sign, equal)| Some((field, *equal, rest.strip_prefix(sign)?)))
+            });
+            let Some((field, equal, value)) = found else {
                 return Err(SelectorError::Field { selector: text.to_owned(), part: part.to_owned() });
             };
             requirements.push(FieldRequirement { field: field.to_owned(), equal, value: unescape(value) });

@@ -48,20 +48,19 @@ pub(super) fn apply(kind: &str, spec: &mut Map<String, Value>) {
             fill(spec, "successfulJobsHistoryLimit", 3);
             fill(spec, "failedJobsHistoryLimit", 1);
             // What a Job's own defaults are is said when it is made.
-            if let Some(Value::Object(template)) = spec.get_mut("jobTemplate") {
-                let spec = child_map(template, "spec");
-                pod_conditions(spec);
-                if let Some(Value::Object(template)) = spec.get_mut("template") {
-                    pod::spec(child_map(template, "spec"));
-                }
-            }
+            let spec = child_map(child_map(spec, "jobTemplate"), "spec");
+            pod_conditions(spec);
+            pod_template(spec);
             return;
         }
         _ => return,
     }
-    if let Some(Value::Object(template)) = spec.get_mut("template") {
-        pod::spec(child_map(template, "spec"));
-    }
+    pod_template(spec);
+}
+
+/// The template of pods, which is there whether anybody spoke of it.
+fn pod_template(spec: &mut Map<String, Value>) {
+    pod::spec(child_map(child_map(spec, "template"), "spec"));
 }
 
 fn rolling(strategy: &mut Map<String, Value>, unavailable: Value, surge: Value) {
@@ -86,9 +85,6 @@ fn job(spec: &mut Map<String, Value>) {
     let has_policy = spec.get("podFailurePolicy").is_some_and(|policy| !policy.is_null());
     fill(spec, "podReplacementPolicy", if has_policy { "Failed" } else { "TerminatingOrFailed" });
     pod_conditions(spec);
-    if let Some(Value::Object(template)) = spec.get_mut("template") {
-        pod::spec(child_map(template, "spec"));
-    }
 }
 
 fn pod_conditions(job: &mut Map<String, Value>) {

@@ -20,8 +20,15 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if got > MAX_OPERATIONS {
         return Err(PatchError::TooManyOperations { limit: MAX_OPERATIONS, got });
     }
-    let patch: Patch =
-        serde::Deserialize::deserialize(patch).map_err(|error| PatchError::Malformed(error.to_string()))?;
+    let fault = |have: &str, what: &str| {
+        PatchError::Malformed(format!("json: cannot unmarshal {have} into Go value of type jsonpatch.{what}"))
+    };
+    let operations = patch.as_array().ok_or_else(|| fault(super::kind_of(patch), "Patch"))?;
+    if let Some(other) = operations.iter().find(|it| !it.is_object()) {
+        return Err(fault(super::kind_of(other), "Operation"));
+    }
+    let patch: Patch = serde::Deserialize::deserialize(patch)
+        .map_err(|error| PatchError::Unprocessable(error.to_string()))?;
     let (mut copied, mut visits) = (0, 0);
     for operation in &patch.0 {
         bound(target, operation, &mut copied, &mut visits)?;

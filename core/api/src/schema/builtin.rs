@@ -105,6 +105,7 @@ impl Reader<'_> {
         }
         let pointers = self.pointers.get(name).and_then(Value::as_array).into_iter().flatten();
         schema.pointers = pointers.filter_map(Value::as_str).map(str::to_owned).collect();
+        schema.go_name = go_name(name);
         let schema = Arc::new(schema);
         self.done.insert(name.to_owned(), schema.clone());
         schema
@@ -157,6 +158,13 @@ impl Reader<'_> {
         schema.required.extend(required.filter_map(Value::as_str).map(str::to_owned));
         schema
     }
+}
+
+/// The last two parts of a definition's name: package and type.
+fn go_name(definition: &str) -> Option<Arc<str>> {
+    let (rest, _) = definition.rsplit_once('.')?;
+    let package = rest.rfind('.').map_or(0, |at| at + 1);
+    definition.get(package..).map(Arc::from)
 }
 
 pub(super) fn schema_type(name: &str) -> SchemaType {

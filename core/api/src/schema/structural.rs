@@ -252,39 +252,6 @@ fn duplicates(list: &ListType, items: &[Value], path: &str, errors: &mut Vec<Fie
     }
 }
 
-/// Built-in kinds take null for any field, as an absent one.
-pub(super) fn decode_error(schema: &Schema, value: &Value, path: &str) -> Option<String> {
-    let number = value.is_number() && super::quantities::is_quantity(schema);
-    if !value.is_null() && !number && !fits(schema, value) {
-        let go = match schema.kind {
-            SchemaType::Integer if schema.format.as_deref() == Some("int32") => "int32",
-            SchemaType::Integer => "int64",
-            SchemaType::Boolean => "bool",
-            SchemaType::Number => "float64",
-            SchemaType::Array => "[]",
-            SchemaType::Object => "map",
-            SchemaType::String | SchemaType::IntOrString | SchemaType::Any => "string",
-        };
-        let have = match value {
-            Value::Number(_) => "number",
-            Value::Bool(_) => "bool",
-            other => type_name(other),
-        };
-        return Some(format!("json: cannot unmarshal {have} into Go struct field {path} of type {go}"));
-    }
-    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-    match value {
-        Value::Object(fields) => {
-            fields.iter().find_map(|(name, child)| decode_error(schema.field(name)?, child, &below(name)))
-        }
-        Value::Array(items) => {
-            let item_schema = schema.items.as_ref()?;
-            items.iter().find_map(|item| decode_error(item_schema, item, path))
-        }
-        _ => None,
-    }
-}
-
 pub(super) fn apply_defaults(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(fields) => {

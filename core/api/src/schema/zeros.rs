@@ -1,6 +1,9 @@
 //! What a document of a built-in kind says without saying anything: optional fields that are null, empty or zero. They
 //! are not kept, so that a document is the same whoever wrote it, in whichever encoding.
 
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
 use super::{Schema, SchemaType, quantities};
@@ -20,15 +23,63 @@ fn settle(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(fields) if schema.properties.is_empty() => {
             let Some(of_all) = &schema.additional else { return };
-            fields.iter_mut().for_each(|(_, child)| settle(of_all, child));
+            fields.iter_mut().for_each(|(_, child)| settle_one(of_all, child));
         }
         Value::Object(fields) => settle_fields(schema, fields),
         Value::Array(items) => {
             let Some(of_all) = &schema.items else { return };
-            items.iter_mut().for_each(|item| settle(of_all, item));
+            items.iter_mut().for_each(|item| settle_one(of_all, item));
         }
-        Value::String(_) | Value::Number(_) => quantities::settle(schema, value),
+        Value::String(text) => match schema.format.as_deref() {
+            Some("byte") => settle_bytes(text),
+            Some("date-time") => settle_time(text, schema.go_name.as_deref() == Some("v1.MicroTime")),
+            Some(_) | None => quantities::settle(schema, value),
+        },
+        Value::Number(_) => quantities::settle(schema, value),
         Value::Bool(_) | Value::Null => {}
+    }
+}
+
+/// A value of a map or list. Null is the zero of its type there, since nothing cannot be one of many.
+fn settle_one(schema: &Schema, value: &mut Value) {
+    if value.is_null() {
+        *value = match schema.kind {
+            SchemaType::String if quantities::is_quantity(schema) => "0".into(),
+            SchemaType::String => "".into(),
+            SchemaType::Integer | SchemaType::IntOrString | SchemaType::Number => 0.into(),
+            SchemaType::Boolean => false.into(),
+            SchemaType::Object => Map::new().into(),
+            SchemaType::Array => Vec::<Value>::new().into(),
+            SchemaType::Any => return,
+        };
+    }
+    settle(schema, value);
+}
+
+/// Base64 may be broken into lines, and its last bits may be any.
+fn settle_bytes(text: &mut String) {
+    const LENIENT: GeneralPurpose =
+        GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+    if text.contains(['\r', '\n']) {
+        text.retain(|letter| !matches!(letter, '\r' | '\n'));
+    }
+    // Without padding there are no bits that could be any.
+    if text.ends_with('=')
+        && let Ok(bytes) = LENIENT.decode(text.as_bytes())
+    {
+        *text = LENIENT.encode(bytes);
+    }
+}
+
+/// Times are in UTC, to the second or to the microsecond. What is no time stays as it is.
+fn settle_time(text: &mut String, micro: bool) {
+    let length = if micro { "2006-01-02T15:04:05.000000Z".len() } else { "2006-01-02T15:04:05Z".len() };
+    if text.len() == length && text.ends_with('Z') {
+        return;
+    }
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        let form = if micro { "%Y-%m-%dT%H:%M:%S.%6fZ" } else { "%Y-%m-%dT%H:%M:%SZ" };
+        *text = time.strftime(form).to_string();
     }
 }
 
@@ -63,6 +114,33 @@ mod tests {
         let schema = Schema::builtin(&GroupVersionKind::new(group, "v1", kind)).unwrap();
         settle_fields(&schema, document.as_object_mut().unwrap());
         document
+    }
+
+    #[test]
+    fn bytes_and_times_have_one_form() {
+        let secret = settled("", "Secret", json!({"data": {"a": "YWJ\nj\n", "b": "YR==", "c": "####"}}));
+        assert_eq!(secret, json!({"data": {"a": "YWJj", "b": "YQ==", "c": "####"}}));
+        let pod = settled("", "Pod", json!({"status": {"startTime": "2026-01-02T03:04:05.9+01:00"}}));
+        assert_eq!(pod["status"]["startTime"], "2026-01-02T02:04:05Z");
+        let lease = settled(
+            "coordination.k8s.io",
+            "Lease",
+            json!({"spec": {"renewTime": "2026-01-02T03:04:05.1234567Z"}}),
+        );
+        assert_eq!(lease["spec"]["renewTime"], "2026-01-02T03:04:05.123456Z");
+    }
+
+    #[test]
+    fn null_is_a_zero_in_lists_and_maps() {
+        let pod = json!({
+            "metadata": {"labels": {"a": null}, "finalizers": [null]},
+            "spec": {"containers": [null, {"args": [null], "resources": {"limits": {"cpu": null}}}]},
+        });
+        let expected = json!({
+            "metadata": {"labels": {"a": ""}, "finalizers": [""]},
+            "spec": {"containers": [{}, {"args": [""], "resources": {"limits": {"cpu": "0"}}}]},
+        });
+        assert_eq!(settled("", "Pod", pod), expected);
     }
 
     #[test]

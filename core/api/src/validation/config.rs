@@ -1,7 +1,12 @@
 //! ConfigMaps and Secrets.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
 use super::at::At;
 use super::{ErrorKind, FieldError};
+use crate::document::json_text;
 use crate::names;
 use crate::object::Object;
 
@@ -27,9 +32,8 @@ fn too_long(path: &str, errors: &mut Vec<FieldError>) {
 }
 
 fn base64(map: &At<'_>, errors: &mut Vec<FieldError>) {
-    use base64::Engine as _;
     for (_, at) in map.entries() {
-        if base64::engine::general_purpose::STANDARD.decode(at.text()).is_err() {
+        if STANDARD.decode(at.text()).is_err() {
             errors.push(at.invalid("illegal base64 data"));
         }
     }
@@ -65,8 +69,14 @@ pub(super) fn secret(object: &Object, errors: &mut Vec<FieldError>) {
         }
     };
     match object.get_str(&["type"]).unwrap_or("") {
-        "kubernetes.io/dockerconfigjson" => needs(".dockerconfigjson", ""),
-        "kubernetes.io/dockercfg" => needs(".dockercfg", ""),
+        "kubernetes.io/dockerconfigjson" => {
+            needs(".dockerconfigjson", "");
+            json_within(&data, ".dockerconfigjson", errors);
+        }
+        "kubernetes.io/dockercfg" => {
+            needs(".dockercfg", "");
+            json_within(&data, ".dockercfg", errors);
+        }
         "kubernetes.io/ssh-auth" => needs("ssh-privatekey", ""),
         "kubernetes.io/tls" => {
             needs("tls.crt", "");
@@ -81,6 +91,21 @@ pub(super) fn secret(object: &Object, errors: &mut Vec<FieldError>) {
         }
         _ => {}
     }
+}
+
+/// Refuses what is no JSON object under a key; its content is not told.
+fn json_within(data: &At<'_>, key: &str, errors: &mut Vec<FieldError>) {
+    let Some(text) = data.value.get(key).and_then(Value::as_str) else { return };
+    let Ok(bytes) = STANDARD.decode(text) else { return };
+    let fault = match serde_json::from_slice::<Value>(&bytes) {
+        Ok(Value::Object(_) | Value::Null) => return,
+        Ok(other) => {
+            let have = crate::patch::kind_of(&other);
+            format!("json: cannot unmarshal {have} into Go value of type map[string]interface {{}}")
+        }
+        Err(error) => json_text::fault(&bytes, &error),
+    };
+    errors.push(FieldError::invalid(format!("data[{key}]"), "<secret contents redacted>", fault));
 }
 
 const SEALED: &str = "field is immutable when `immutable` is set";

@@ -239,6 +239,20 @@ fn peer(at: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// The first address of the range that an address is in.
+fn first_of(address: IpAddr, length: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(it) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+            std::net::Ipv4Addr::from_bits(it.to_bits() & mask).into()
+        }
+        IpAddr::V6(it) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+            std::net::Ipv6Addr::from_bits(it.to_bits() & mask).into()
+        }
+    }
+}
+
 /// A range of addresses, by its first address and its length.
 pub(super) fn range(text: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = text.split_once('/')?;
@@ -433,7 +447,15 @@ pub(super) fn service_cidr(object: &Object, errors: &mut Vec<FieldError>) {
     for cidr in cidrs.items() {
         match range(cidr.text()) {
             None => errors.push(cidr.invalid(CIDR)),
-            Some((address, _)) => {
+            Some((address, length)) => {
+                let first = first_of(address, length);
+                if first != address {
+                    errors.push(cidr.invalid("must not have bits set beyond the prefix length"));
+                }
+                let canonical = format!("{first}/{length}");
+                if canonical != cidr.text() {
+                    errors.push(cidr.invalid(format!("must be in canonical form ({canonical:?})")));
+                }
                 sixes += usize::from(address.is_ipv6());
                 good += 1;
             }

@@ -1,6 +1,6 @@
 //! What makes pods: Deployments, ReplicaSets, DaemonSets, StatefulSets, Jobs, CronJobs; and what guards them.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::FieldError;
 use super::at::At;
@@ -77,8 +77,14 @@ fn lasting(at: &At<'_>, owner: &str, errors: &mut Vec<FieldError>) {
 /// A selector that selects something, and the template's labels among it.
 fn selected(spec: &At<'_>, owner: &str, errors: &mut Vec<FieldError>) {
     let selector = spec.field("selector");
+    let labels = spec.field("template").field("metadata").field("labels");
+    let differs = FieldError::invalid(
+        labels.path.as_str(),
+        labels.value.clone(),
+        "`selector` does not match template `labels`",
+    );
     if !selector.is_set() {
-        errors.push(selector.required(""));
+        errors.extend([selector.required(""), differs]);
         return;
     }
     let before = errors.len();
@@ -89,12 +95,10 @@ fn selected(spec: &At<'_>, owner: &str, errors: &mut Vec<FieldError>) {
     if errors.len() > before {
         return;
     }
-    let labels = spec.field("template").field("metadata").field("labels");
     if let Ok(parsed) = LabelSelector::from_value(selector.value)
         && !parsed.matches(labels.value.as_object())
     {
-        let value = labels.value.as_object().cloned().unwrap_or_else(Map::new);
-        errors.push(FieldError::invalid(labels.path, value, "`selector` does not match template `labels`"));
+        errors.push(differs);
     }
 }
 
@@ -195,9 +199,7 @@ pub(super) fn replication_controller(object: &Object, errors: &mut Vec<FieldErro
     }
     let labels = inside.field("metadata").field("labels");
     if selector.entries().any(|(key, value)| labels.value.get(key) != Some(value.value)) {
-        let value = labels.value.as_object().cloned().unwrap_or_else(Map::new);
-        let detail = "`selector` does not match template `labels`";
-        errors.push(FieldError::invalid(labels.path, value, detail));
+        errors.push(labels.invalid("`selector` does not match template `labels`"));
     }
     lasting(&inside, "ReplicationController", errors);
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use super::{Authorizer, Decision};
+use super::{Authorizer, Decision, Opinion};
 use crate::identity::Identity;
 use crate::request_info::RequestInfo;
 
@@ -103,6 +103,13 @@ impl Authorizer for Abac {
         let allowed = self.0.iter().any(|policy| policy.is_about(who) && policy.allows(info));
         if allowed { Decision::Allow } else { Decision::NoOpinion }
     }
+
+    async fn explain(&self, who: &Identity, info: &RequestInfo) -> Opinion {
+        match self.authorize(who, info).await {
+            Decision::NoOpinion => Opinion::new(Decision::NoOpinion, "No policy matched."),
+            decided => decided.into(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -123,6 +130,8 @@ mod tests {
         assert!(!asks(ann(), Method::POST, "/api/v1/namespaces/shop/pods").await);
         assert!(!asks(ann(), Method::GET, "/api/v1/namespaces/other/pods").await);
         assert!(!asks(ann(), Method::GET, "/metrics").await);
+        let told = abac.explain(&ann(), &RequestInfo::parse(&Method::GET, "/metrics", None)).await;
+        assert_eq!(told.reason, "No policy matched.");
         assert!(asks(Identity::user("bob", &["ops"]), Method::GET, "/metrics/slis").await);
     }
 

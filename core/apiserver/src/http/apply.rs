@@ -45,6 +45,7 @@ pub(super) async fn serve(
     let gvk = resource.gvk();
     let stored = convert::storage_kind(&target.resource);
     let find = |gvk: &GroupVersionKind| registry::schema(&target.resource, gvk);
+    let is_custom = target.resource.custom.is_some();
     let merged = |live: Option<&Object>| {
         let mut live = live.cloned();
         if let Some(live) = &mut live {
@@ -62,6 +63,11 @@ pub(super) async fn serve(
             apply::apply(live.as_ref(), &config, force, &write).map_err(|error| error.to_status())?;
         // Without a revision of its own an apply is tried again on the newest state.
         object.set_resource_version(config.resource_version());
+        if let Some(why) =
+            find(&gvk).and_then(|schema| field_validation::fields_error(&schema, &object, is_custom))
+        {
+            return Err(Status::bad_request(why));
+        }
         convert::convert(&mut object, &stored);
         Ok(object)
     };

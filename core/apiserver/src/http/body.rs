@@ -4,7 +4,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
-use keelson_api::document::MAX_DEPTH;
+use keelson_api::document::{MAX_DEPTH, json_text};
 use keelson_api::{GroupVersionKind, Object, Schema, Status};
 use serde_json::Value;
 
@@ -31,28 +31,28 @@ pub fn media_type(headers: &HeaderMap) -> String {
     text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Decodes JSON or YAML.
+/// Decodes JSON or YAML, a document with the fields of an object.
 pub fn value(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Status> {
-    match media_type(headers).as_str() {
-        "" | "application/json" | "*/*" if bytes.iter().all(u8::is_ascii_whitespace) => Err(
-            Status::bad_request("couldn't get version/kind; json parse error: unexpected end of JSON input"),
-        ),
-        "" | "application/json" | "*/*" => json(bytes).map_err(|error| {
-            Status::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
-        }),
-        "application/yaml" => yaml(bytes),
+    let unreadable =
+        |why: String| Status::bad_request(format!("couldn't get version/kind; json parse error: {why}"));
+    let value = match media_type(headers).as_str() {
+        "" | "application/json" | "*/*" => json(bytes).map_err(unreadable)?,
+        "application/yaml" => yaml(bytes)?,
         PROTOBUF => {
-            keelson_api::protobuf::decode(bytes).map_err(|error| Status::bad_request(error.to_string()))
+            return keelson_api::protobuf::decode(bytes)
+                .map_err(|error| Status::bad_request(error.to_string()));
         }
-        _ => Err(Status::unsupported_media_type(&ACCEPTED)),
-    }
+        _ => return Err(Status::unsupported_media_type(&ACCEPTED)),
+    };
+    json_text::check_kind(&value).map_err(unreadable)?;
+    Ok(value)
 }
 
-/// Decodes JSON, a whole text.
-pub fn json(bytes: &[u8]) -> Result<Value, serde_json::Error> {
+/// Decodes JSON, a whole text; an error is in upstream's words.
+pub fn json(bytes: &[u8]) -> Result<Value, String> {
     let mut text = serde_json::Deserializer::from_slice(bytes);
-    let value = keelson_api::document::read(&mut text)?;
-    text.end().map(|()| value)
+    let value = keelson_api::document::read(&mut text).and_then(|value| text.end().map(|()| value));
+    value.map_err(|error| json_text::fault(bytes, &error))
 }
 
 /// Decodes YAML.

@@ -92,6 +92,14 @@ fn decode_error(schema: &Schema, document: &Value, is_custom: bool) -> Option<St
     schema.field("metadata")?.decode_error(document.get("metadata")?)
 }
 
+/// The same fault of an object.
+pub(super) fn fields_error(schema: &Schema, object: &Object, is_custom: bool) -> Option<String> {
+    if !is_custom {
+        return schema.fields_error(&object.0);
+    }
+    schema.field("metadata")?.decode_error(object.0.get("metadata")?)
+}
+
 fn strict(faults: &[String]) -> String {
     format!("strict decoding error: {}", faults.join(", "))
 }

@@ -48,7 +48,7 @@ pub(super) async fn serve(
         return apply::serve(state, info, resource, target, raw, options).await;
     }
     let document: Value =
-        body::json(raw).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        body::json(raw).map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))?;
     let said = field_validation::patch_faults(info, &format, raw)?;
     // A strategic patch is decoded without a text in between: then it is the patch that a refusal shows.
     let shown = |patched: &Value| match format.as_str() {
@@ -105,6 +105,9 @@ fn names_revision(patch: &Value) -> bool {
 }
 
 fn change(format: &str, value: &mut Value, document: &Value, schema: Option<&Schema>) -> Result<(), Status> {
+    if format != "application/json-patch+json" {
+        patch::check_map(document).map_err(|error| error.to_status())?;
+    }
     let outcome = match (format, schema) {
         ("application/json-patch+json", _) => patch::json::apply(value, document),
         ("application/strategic-merge-patch+json", Some(schema)) => {

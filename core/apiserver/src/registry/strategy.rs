@@ -125,7 +125,10 @@ fn has_status(resource: &ResourceInfo) -> bool {
 pub fn settle(resource: &ResourceInfo, subresource: &str, object: &mut Object) {
     let gvk = convert::storage_kind(resource);
     match &resource.custom {
-        Some(custom) => custom.apply_defaults(object),
+        Some(custom) => {
+            custom.apply_defaults(object);
+            defaults::settle_metadata(object);
+        }
         None if matches!(subresource, "" | "ephemeralcontainers" | "resize") => {
             defaults::apply_defaults(&gvk, object);
         }

@@ -220,7 +220,7 @@ async fn a_watch_is_recorded_when_it_starts_and_when_it_ends() {
 #[tokio::test]
 async fn what_admission_and_discovery_remark_is_annotated() {
     let hooks = HookServer::start(|_, review| {
-        patched(review, json!([{"op": "add", "path": "/data", "value": {"added": "yes"}}]))
+        patched(review, json!([{"op": "add", "path": "/data", "value": {"added": "eWVz"}}]))
     })
     .await;
     let server = start("{level: Request, omitStages: [RequestReceived]}").await;

@@ -161,3 +161,38 @@ async fn a_method_that_a_path_does_not_have_is_refused_as_such() {
         "{refused}"
     );
 }
+
+#[tokio::test]
+async fn what_other_readers_could_not_read_is_never_stored() {
+    let server = Server::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let made =
+        server.post(maps, json!({"metadata": {"name": "a", "labels": {"x": null}}, "data": {"y": null}}));
+    let made = made.await.ok();
+    assert_eq!((&made["metadata"]["labels"]["x"], &made["data"]["y"]), (&json!(""), &json!("")));
+    let patch = json!([{"op": "add", "path": "/metadata/labels/z", "value": null}]);
+    let patched = server.json_patch(&format!("{maps}/a"), patch).await.ok();
+    assert_eq!(patched["metadata"]["labels"]["z"], "");
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let lease = json!({"metadata": {"name": "l"}, "spec": {"renewTime": "soon"}});
+    let told = server.post(leases, lease).await.fails(400);
+    assert!(told.contains("parsing time \"soon\" as \"2006-01-02T15:04:05.000000Z07:00\""), "{told}");
+    let config = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"},
+        "spec": {"renewTime": "soon"}});
+    let told = server.apply(&format!("{leases}/l"), "fieldManager=m", config).await.fails(400);
+    assert!(told.contains("parsing time \"soon\""), "{told}");
+    let pod = |cpu: &str| {
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [
+        {"name": "c", "image": "i", "resources": {"limits": {"cpu": cpu}}}]}})
+    };
+    let told = server.post("/api/v1/namespaces/default/pods", pod("much")).await.fails(400);
+    assert!(
+        told.starts_with("Pod in version \"v1\" cannot be handled as a Pod: quantities must match"),
+        "{told}"
+    );
+    let secret = json!({"metadata": {"name": "s"}, "data": {"a": "####"}});
+    let told = server.post("/api/v1/namespaces/default/secrets", secret).await.fails(400);
+    assert!(told.ends_with("illegal base64 data at input byte 0"), "{told}");
+    let secret = json!({"metadata": {"name": "s"}, "data": {"a": "YWJ\nj\n"}});
+    assert_eq!(server.post("/api/v1/namespaces/default/secrets", secret).await.ok()["data"]["a"], "YWJj");
+}

@@ -206,7 +206,9 @@ impl<'a> Seen<'a> {
             let mut document = Value::Object(std::mem::take(&mut new.0));
             let fault = match seen.custom {
                 None => schema.decode_error(&document),
-                Some(_) => None,
+                Some(_) => schema
+                    .field("metadata")
+                    .and_then(|metadata| metadata.decode_error(document.get("metadata")?)),
             };
             if let Some(fault) = fault {
                 return Err(Status::internal(fault));
@@ -254,6 +256,8 @@ impl<'a> Seen<'a> {
         }
         if attributes.resource.custom.is_none() {
             strategy::settle(attributes.resource, attributes.subresource, new);
+        } else {
+            keelson_api::defaults::settle_metadata(new);
         }
         Ok(())
     }

@@ -139,6 +139,7 @@ impl ListOptions {
     /// Reads those of a list.
     pub fn of(info: &RequestInfo, resource: &ResourceInfo) -> Result<Self, Status> {
         let limit = number(info, "limit")?;
+        number(info, "timeoutSeconds")?;
         let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0);
         let rule = info.parameter(MATCH).unwrap_or_default();
         let text = info.parameter("resourceVersion").unwrap_or_default();
