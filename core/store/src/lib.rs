@@ -12,6 +12,7 @@
 //! | [`log`] | the durable point: checksummed frames in preallocated segments |
 //! | [`store`] | the [`Store`] trait that the API server is written against |
 //! | [`raft_store`] | the durable store: the engine behind a Raft log, with snapshots |
+//! | [`archive`] | the whole state as a file that people keep, and a store made of it |
 //! | [`members`] | the members of a store, and changes of them |
 //! | [`memory`] | the engine without a log, for embedding and for tests |
 //! | [`mirror`] | a copy of a store elsewhere that orders its changes itself |
@@ -19,6 +20,7 @@
 //! **Invariant:** a write is answered only after the observer has seen its event, so a reader that was told of
 //! a revision can always find it.
 
+pub mod archive;
 mod checkpoint;
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use keelson_store::raft_store::Config;
 use keelson_store::{
     Alarm, Change, Event, Key, Observer, Precondition, RaftStore, Refusal, Revision, Snapshot, Store,
-    StoreError, Value, Write,
+    StoreError, Value, Write, archive,
 };
 
 /// What an observer has seen: the state it would build.
@@ -220,6 +220,47 @@ async fn beyond_its_quota_a_store_takes_deletions_alone_until_there_is_room_and_
     store.write(delete).await.unwrap();
     assert_eq!(store.alarms().await, []);
     store.write(put("c", Precondition::Absent, b"c")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_restored_has_the_same_entries_under_another_identity_and_goes_on_behind_the_old_revisions()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(&dir.path().join("old")).await;
+    for number in 0..10 {
+        store.write(put(&format!("k{number}"), Precondition::Absent, b"x")).await.unwrap();
+    }
+    let before = state(&store.snapshot());
+    let file = dir.path().join("file");
+    let head = archive::Head {
+        cluster: store.members().cluster().map(|id| id.0),
+        member: Some(store.members().me().0),
+        revision: Revision::ZERO,
+        taken: 0,
+        version: String::new(),
+    };
+    archive::write(std::fs::File::create(&file).unwrap(), &head, &store.snapshot()).unwrap();
+    store.write(put("later", Precondition::Absent, b"x")).await.unwrap();
+    let restored =
+        archive::restore(&file, &dir.path().join("new"), archive::RestoreOptions { bump_revision: 100 });
+    assert_eq!(restored.unwrap().revision, Revision::new(110));
+    for round in 0..3 {
+        let (new, follower) = open(&dir.path().join("new")).await;
+        assert_eq!(new.barrier().await.unwrap(), Revision::new(110 + round));
+        assert_ne!(new.members().cluster(), store.members().cluster());
+        assert_ne!(new.members().me(), store.members().me());
+        if round == 0 {
+            assert_eq!(state(&new.snapshot()), before);
+        }
+        let entry = new.write(put("k0", Precondition::Any, b"y")).await.unwrap();
+        assert_eq!(entry.modified, Revision::new(111 + round));
+        assert_eq!(entry.created, Revision::new(1));
+        assert_eq!(*follower.0.lock().unwrap(), state(&new.snapshot()));
+        if round == 1 {
+            new.checkpoint().await.unwrap();
+        }
+        new.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
