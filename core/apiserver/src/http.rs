@@ -23,6 +23,7 @@ use crate::kubelet_proxy::KubeletProxy;
 use crate::proxy::Proxy;
 use crate::registry::{self, Registry, Target, WriteOptions};
 use crate::request_info::RequestInfo;
+use crate::snapshots::{self, Snapshots};
 use negotiation::Endpoint;
 use sent::Sent;
 
@@ -52,6 +53,8 @@ pub struct ApiState {
     pub insight: Insight,
     /// Records requests, if that is configured.
     pub audit: Option<Arc<Audit>>,
+    /// Snapshots of the store.
+    pub snapshots: Arc<Snapshots>,
     /// Whose turn it is.
     pub flow_control: Arc<FlowControl>,
     /// How long a request may take that is no watch or stream.
@@ -225,6 +228,9 @@ async fn serve_in_turn(
     if !info.is_resource {
         if info.path == flow_control::DUMP && request.method() == Method::GET {
             return Ok(state.flow_control.dump_levels().into_response());
+        }
+        if info.path == snapshots::PATH && request.method() == Method::GET {
+            return state.snapshots.serve().await;
         }
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
         if let Some(answer) = state.insight.serve(&info, method, uri, headers, &state.git_version).await {

@@ -10,6 +10,7 @@
 //! | [`audit`] | who has asked for what, and how it was answered |
 //! | [`insight`] | metrics, health, and the trace of a request |
 //! | [`conversion`] | between versions of custom resources, by webhooks |
+//! | [`snapshots`] | of the store, for people to keep |
 //! | [`encryption`] | seals what the store keeps |
 //! | [`registry`] | reads and writes objects of every resource by the same rules |
 
@@ -38,6 +39,7 @@ mod reload;
 pub mod remote;
 pub mod request_info;
 pub mod server;
+pub mod snapshots;
 
 pub use identity::Identity;
 pub use registry::Registry;

@@ -40,6 +40,7 @@ use crate::proxy::Proxy;
 use crate::registry::Registry;
 use crate::reload::ReloadMetrics;
 use crate::remote::ServiceResolver;
+use crate::snapshots::{Snapshots, schedule};
 
 mod aggregated_roles;
 mod background;
@@ -244,6 +245,9 @@ impl ApiServer {
         objects::register(&config.metrics, &cache)?;
         objects::register_size(&config.metrics, config.store.dir.clone())?;
         let measured: Arc<dyn Store> = Arc::new(Measured::new(store.clone(), &config.metrics)?);
+        let (cluster, me) = (store.members().cluster(), store.members().me());
+        let snapshots = Snapshots::new(Arc::clone(&measured), cluster, Some(me), &config.git_version);
+        let snapshots = Arc::new(snapshots);
         let hooks = checks::register(&insight.health, &measured, &cache, &ending);
         let admission = admission.measured(&config.metrics)?;
         let registry = Arc::new(Registry::new(measured, Arc::clone(&cache), served(), admission));
@@ -270,6 +274,7 @@ impl ApiServer {
             aggregation: Arc::clone(&aggregation),
             insight,
             audit,
+            snapshots: Arc::clone(&snapshots),
             flow_control,
             request_timeout: config.limits.request_timeout,
             registry,
@@ -299,6 +304,11 @@ impl ApiServer {
             authorizer: Arc::clone(&state.authorizer),
             pki: Arc::clone(&pki),
         };
+        if let Some(options) = config.snapshots.clone() {
+            let counts = schedule::Counts::new(&config.metrics)?;
+            let kept = schedule::keep(snapshots, options, counts, stop.clone());
+            background.spawn("scheduled-snapshots", kept);
+        }
         background.spawn("certificates", certificates.run(stop.clone()));
         background.spawn("token-uses", ledger.keep(Arc::clone(&state.registry), stop.clone()));
         background.spawn("aggregation", aggregation.run(Arc::clone(&state.registry), stop.clone()));

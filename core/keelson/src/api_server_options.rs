@@ -68,7 +68,7 @@ impl ApiServerOptions {
         config.audit = self.audit.options()?;
         config.authentication = self.authentication.options()?;
         config.authorization = self.authorization.options()?;
-        self.store.apply(&mut config.store)?;
+        self.store.apply(config)?;
         self.limits.apply(config)
     }
 }

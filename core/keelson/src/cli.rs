@@ -32,6 +32,9 @@ pub(crate) enum Command {
     /// Make, list and delete the tokens that machines join the cluster with.
     #[command(subcommand)]
     Token(crate::token::TokenCommand),
+    /// Save the store's state as a file, look at such a file, and make a new cluster of one.
+    #[command(subcommand)]
+    Snapshot(crate::snapshot::SnapshotCommand),
     /// Look after the container images below a data folder.
     #[command(subcommand)]
     Image(ImageCommand),

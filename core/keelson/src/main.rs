@@ -25,6 +25,7 @@ mod memory;
 mod pod_network;
 mod progress;
 mod server;
+mod snapshot;
 mod store_options;
 mod token;
 mod up;
@@ -79,6 +80,7 @@ fn run(command: cli::Cli) -> anyhow::Result<()> {
         cli::Command::DemoWeb(options) => runtime()?.block_on(demo_web::run(options.port)),
         cli::Command::Server(options) => runtime()?.block_on(server::run(options)),
         cli::Command::Token(command) => runtime()?.block_on(token::run(command)),
+        cli::Command::Snapshot(command) => snapshot::run(command),
         cli::Command::Image(command) => image::run(command),
         cli::Command::Version => {
             println!("keelson {} (Kubernetes {GIT_VERSION})", env!("CARGO_PKG_VERSION"));

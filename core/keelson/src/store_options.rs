@@ -1,9 +1,12 @@
 //! Flags of the store, the same for every command that opens one; named as etcd's.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use keelson_store::raft_store::{Config, Timing};
+use keelson_apiserver::server::Config;
+use keelson_apiserver::snapshots::schedule::{self, Schedule};
+use keelson_store::raft_store::Timing;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Store")]
@@ -28,6 +31,16 @@ pub(crate) struct StoreOptions {
     /// After how many bytes of its log the state is saved, if that comes first.
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u64).range(1 << 16..))]
     pub(crate) snapshot_log_bytes: u64,
+    /// When a snapshot of the store is saved as a file, as `keelson snapshot save` does: how long after the last one,
+    /// such as `6h`, or five fields of cron, such as `0 */6 * * *`, and a time zone behind them if it is not the system's.
+    #[arg(long, value_name = "SCHEDULE")]
+    pub(crate) snapshot_schedule: Option<Schedule>,
+    /// How many of them are kept.
+    #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) snapshot_retention: u16,
+    /// The folder that they are saved in; `snapshots` in the data folder otherwise. Each server needs one of its own.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) snapshot_dir: Option<PathBuf>,
 }
 
 /// The quota that 0 stands for, as in etcd.
@@ -35,7 +48,8 @@ const QUOTA: u64 = 2 << 30;
 
 impl StoreOptions {
     /// Sets what the flags say.
-    pub(crate) fn apply(&self, store: &mut Config) -> anyhow::Result<()> {
+    pub(crate) fn apply(&self, config: &mut Config) -> anyhow::Result<()> {
+        let store = &mut config.store;
         anyhow::ensure!(
             self.election_timeout >= self.heartbeat_interval.saturating_mul(5),
             "--election-timeout is {} ms: give at least five times --heartbeat-interval, which is {} ms",
@@ -54,6 +68,13 @@ impl StoreOptions {
         store.max_value_bytes = self.max_request_bytes;
         store.checkpoint_after_entries = self.snapshot_count;
         store.checkpoint_after_bytes = self.snapshot_log_bytes;
+        // What history is served, the watch cache keeps: twice would be a waste.
+        store.history = 0;
+        config.snapshots = self.snapshot_schedule.clone().map(|schedule| schedule::Options {
+            schedule,
+            dir: self.snapshot_dir.clone().unwrap_or_else(|| config.data_dir.join("snapshots")),
+            retention: usize::from(self.snapshot_retention),
+        });
         Ok(())
     }
 }
@@ -72,21 +93,21 @@ mod tests {
 
     fn applied(flags: &[&str]) -> anyhow::Result<Config> {
         let flags = Flags::try_parse_from([&["keelson"], flags].concat())?;
-        let mut config = Config::new("/nowhere");
+        let mut config = Config::new(PathBuf::from("/nowhere"), ([127, 0, 0, 1], 0).into());
         flags.store.apply(&mut config)?;
         Ok(config)
     }
 
     #[test]
     fn without_flags_the_store_is_kept_as_by_default() {
-        assert_eq!(applied(&[]).unwrap().timing, Timing::default());
+        assert_eq!(applied(&[]).unwrap().store.timing, Timing::default());
     }
 
     #[test]
     fn the_quota_is_two_gibibytes_and_a_negative_number_is_none() {
-        assert_eq!(applied(&[]).unwrap().quota_bytes, Some(2 << 30));
-        assert_eq!(applied(&["--quota-backend-bytes", "4096"]).unwrap().quota_bytes, Some(4096));
-        assert_eq!(applied(&["--quota-backend-bytes", "-1"]).unwrap().quota_bytes, None);
+        assert_eq!(applied(&[]).unwrap().store.quota_bytes, Some(2 << 30));
+        assert_eq!(applied(&["--quota-backend-bytes", "4096"]).unwrap().store.quota_bytes, Some(4096));
+        assert_eq!(applied(&["--quota-backend-bytes", "-1"]).unwrap().store.quota_bytes, None);
     }
 
     #[test]
@@ -94,6 +115,17 @@ mod tests {
         let error = applied(&["--heartbeat-interval=200"]).unwrap_err();
         assert!(error.to_string().starts_with("--election-timeout is 700 ms"), "{error}");
         let config = applied(&["--heartbeat-interval=200", "--election-timeout=1000"]).unwrap();
-        assert_eq!(config.timing.heartbeat, Duration::from_millis(200));
+        assert_eq!(config.store.timing.heartbeat, Duration::from_millis(200));
+    }
+
+    #[test]
+    fn snapshots_are_saved_below_the_data_folder_unless_another_is_given() {
+        assert!(applied(&[]).unwrap().snapshots.is_none());
+        let options = applied(&["--snapshot-schedule=6h"]).unwrap().snapshots.unwrap();
+        assert_eq!((options.dir, options.retention), (PathBuf::from("/nowhere/snapshots"), 5));
+        let flags = ["--snapshot-schedule", "0 */6 * * *", "--snapshot-dir=/there", "--snapshot-retention=2"];
+        let options = applied(&flags).unwrap().snapshots.unwrap();
+        assert_eq!((options.dir, options.retention), (PathBuf::from("/there"), 2));
+        assert!(applied(&["--snapshot-schedule=often"]).is_err());
     }
 }

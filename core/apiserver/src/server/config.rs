@@ -17,6 +17,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How the store is kept; where it counts is `metrics`, unless it has a place of its own.
     pub store: keelson_store::raft_store::Config,
+    /// Which snapshots of the store are saved of themselves, if any.
+    pub snapshots: Option<crate::snapshots::schedule::Options>,
     /// Where to listen.
     pub bind: SocketAddr,
     /// The address at which pods and nodes reach this server; that of `bind` if none is given.
@@ -54,6 +56,7 @@ impl Config {
     pub fn new(data_dir: PathBuf, bind: SocketAddr) -> Self {
         Config {
             store: keelson_store::raft_store::Config::new(data_dir.join("store")),
+            snapshots: None,
             data_dir,
             bind,
             advertise: None,

@@ -56,6 +56,9 @@ pub enum RestoreError {
     /// There is a store.
     #[error("{} is not empty: a snapshot is restored where no store is; move the old one away first", .0.display())]
     NotEmpty(PathBuf),
+    /// A store is open there.
+    #[error("{} is in use: stop the server first", .0.display())]
+    InUse(PathBuf),
     /// Somebody else restores to the same place.
     #[error("{} is locked: another process restores a snapshot there", .0.display())]
     Busy(PathBuf),
@@ -117,12 +120,18 @@ pub fn restore(archive: &Path, dir: &Path, options: RestoreOptions) -> Result<Re
 fn vacant(dir: &Path) -> Result<(), RestoreError> {
     match fs::read_dir(dir) {
         Ok(mut entries) => match entries.next() {
+            Some(_) if is_open(dir) => Err(RestoreError::InUse(dir.to_owned())),
             Some(_) => Err(RestoreError::NotEmpty(dir.to_owned())),
             None => Ok(()),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(io_error("list the folder", dir)(error)),
     }
+}
+
+fn is_open(dir: &Path) -> bool {
+    let lock = File::open(dir.join("lock")).map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
+    matches!(lock, Ok(Err((_, nix::errno::Errno::EWOULDBLOCK))))
 }
 
 /// Removes what an earlier attempt left.
