@@ -55,7 +55,7 @@ impl Server {
     fn launch(dir: &tempfile::TempDir, bind: &str, flags: &[&str]) -> anyhow::Result<(Child, String)> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.path().join("log"))?;
         let mut child = Command::new(binary()?)
-            .args(["server", "--bind", bind, "--data-dir"])
+            .args(["server", "--profile", "minimal", "--bind", bind, "--data-dir"])
             .arg(dir.path())
             .args(flags)
             .stdout(Stdio::piped())

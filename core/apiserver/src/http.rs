@@ -15,6 +15,7 @@ use crate::authentication::Authenticator;
 use crate::authentication::impersonate;
 use crate::authorization::rbac::Rbac;
 use crate::authorization::{Authorizer, Decision};
+use crate::control_plane::{self, ControlPlane};
 use crate::custom_resources::{Settled, is_definitions};
 use crate::flow_control::{self, FlowControl};
 use crate::identity::Identity;
@@ -81,6 +82,8 @@ pub struct ApiState {
     pub git_version: String,
     /// The index of OpenAPI documents, made when it is first asked for.
     pub openapi_index: std::sync::OnceLock<serde_json::Value>,
+    /// The servers of this cluster, where its store is theirs.
+    pub control_plane: Option<ControlPlane>,
     /// Where clients elsewhere find this server, once it listens.
     pub advertised: std::sync::OnceLock<std::net::SocketAddr>,
 }
@@ -232,6 +235,9 @@ async fn serve_in_turn(
         if info.path == snapshots::PATH && request.method() == Method::GET {
             return state.snapshots.serve().await;
         }
+        if info.path.starts_with(control_plane::PREFIX) {
+            return control_plane::serve(state, &info, request).await;
+        }
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
         if let Some(answer) = state.insight.serve(&info, method, uri, headers, &state.git_version).await {
             return answer;
@@ -254,6 +260,10 @@ async fn serve_in_turn(
     }
     if let Some(record) = &record {
         request = record.listen(request);
+    }
+    if !matches!(info.verb.as_str(), "list" | "watch") && info.parameter("resourceVersion").is_none() {
+        // What another server has acknowledged is what this one shows and decides by.
+        state.registry.catch_up().await?;
     }
     let catalog = state.registry.catalog();
     let resource = catalog

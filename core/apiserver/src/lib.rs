@@ -21,6 +21,7 @@ pub mod authentication;
 pub mod authorization;
 pub mod cache;
 pub mod certificates;
+pub mod control_plane;
 pub mod conversion;
 pub mod custom_resources;
 mod devices;

@@ -22,6 +22,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 pub mod renewal;
 pub mod request;
+pub mod shared;
 
 pub use renewal::Renewed;
 
@@ -144,6 +145,12 @@ impl Pki {
         Self::open_as(self.dir.join("front-proxy"), "front-proxy-ca")
     }
 
+    /// The authority by which the servers of the cluster know each other as members of its store. It signs nothing else:
+    /// who has a certificate of it takes part in every write.
+    pub fn members(&self) -> Result<Self, PkiError> {
+        Self::open_as(self.dir.join("members"), "keelson-members-ca")
+    }
+
     fn open_as(dir: PathBuf, subject: &str) -> Result<Self, PkiError> {
         let io = |action| {
             let path = dir.clone();
@@ -198,6 +205,22 @@ impl Pki {
         names: &[String],
         addresses: &[IpAddr],
     ) -> Result<Credential, PkiError> {
+        self.kept(file, names, addresses, &[ExtendedKeyUsagePurpose::ServerAuth])
+    }
+
+    /// The certificate of one that is server and client to others of its kind, from its files or new.
+    pub fn peer(&self, file: &str, names: &[String]) -> Result<Credential, PkiError> {
+        let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.kept(file, names, &[], &both)
+    }
+
+    fn kept(
+        &self,
+        file: &str,
+        names: &[String],
+        addresses: &[IpAddr],
+        usages: &[ExtendedKeyUsagePurpose],
+    ) -> Result<Credential, PkiError> {
         let (certificate_path, key_path) =
             (self.dir.join(format!("{file}.crt")), self.dir.join(format!("{file}.key")));
         if let (Some(certificate), Some(key)) = (read(&certificate_path)?, read(&key_path)?)
@@ -209,7 +232,7 @@ impl Pki {
                 return Ok(found);
             }
         }
-        self.new_serving(file, names, addresses)
+        self.made(file, names, addresses, usages)
     }
 
     /// A new certificate of a server, which takes the place of the one in its files.
@@ -219,12 +242,22 @@ impl Pki {
         names: &[String],
         addresses: &[IpAddr],
     ) -> Result<Credential, PkiError> {
+        self.made(file, names, addresses, &[ExtendedKeyUsagePurpose::ServerAuth])
+    }
+
+    fn made(
+        &self,
+        file: &str,
+        names: &[String],
+        addresses: &[IpAddr],
+        usages: &[ExtendedKeyUsagePurpose],
+    ) -> Result<Credential, PkiError> {
         let (certificate_path, key_path) =
             (self.dir.join(format!("{file}.crt")), self.dir.join(format!("{file}.key")));
         let mut params = CertificateParams::new(names.to_vec()).map_err(made(file))?;
         params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         params.distinguished_name.push(DnType::CommonName, file);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = usages.to_vec();
         let credential = self.sign(params, file)?;
         write(&key_path, &credential.key, 0o600)?;
         write(&certificate_path, &credential.certificate, 0o644)?;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::body::Body;
 use http::{HeaderValue, Request, Response, header};
 use keelson_api::Catalog;
-use keelson_store::{RaftStore, Store};
+use keelson_store::{Members, RaftStore, Role, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::configuration::ConfigError;
@@ -22,6 +22,7 @@ use crate::authentication::options::OptionsError;
 use crate::authorization::{self, Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use crate::cache::WatchCache;
 use crate::certificates::Certificates;
+use crate::control_plane::{ControlPlane, endpoints};
 use crate::custom_resources::CustomResources;
 use crate::encryption::configuration::ConfigurationError;
 use crate::encryption::{Encryption, rewrite};
@@ -49,7 +50,7 @@ mod checks;
 mod config;
 mod connection;
 mod controller_roles;
-mod kubernetes_service;
+pub(crate) mod kubernetes_service;
 mod limits;
 pub mod listener;
 mod role_reconciliation;
@@ -59,6 +60,7 @@ mod serving;
 use background::Background;
 
 pub use config::Config;
+pub use kubernetes_service::reachable;
 pub use limits::Limits;
 pub use serving::{KeyPairFiles, ServingOptions};
 
@@ -116,6 +118,9 @@ pub enum StartError {
     #[error("make the objects that every cluster has: {0}")]
     Bootstrap(keelson_api::Status),
 }
+
+/// How long it is until the other members are asked again.
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// How long background work may take to end.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -199,6 +204,42 @@ fn served() -> Catalog {
     catalog
 }
 
+/// Waits until everything that was acknowledged before is there. A member of several asks again while there is no
+/// majority: the others may be about to start.
+async fn caught_up(store: &RaftStore) -> Result<(), StartError> {
+    let mut told = false;
+    loop {
+        match store.barrier().await {
+            Ok(_) => return Ok(()),
+            Err(StoreError::Unavailable { reason }) if !store.is_sole() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!(reason, "waiting for a majority of the members of the store");
+                }
+            }
+            Err(error) => return Err(StartError::Behind(error.to_string())),
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Lets another member lead, so that nobody has to wait for an election.
+async fn hand_over(members: &Members) {
+    if members.count() < 2 || members.leader() != Some(members.me()) {
+        return;
+    }
+    let list = match members.list().await {
+        Ok(list) => list,
+        Err(error) => return tracing::info!(%error, "the members cannot be listed: another is elected"),
+    };
+    let next =
+        list.iter().filter(|it| it.healthy && !it.leader && it.role == Role::Voter).min_by_key(|it| it.lag);
+    if let Some(next) = next
+        && let Err(error) = members.transfer_leadership(next.id).await
+    {
+        tracing::info!(%error, "the lead was not handed over: another is elected");
+    }
+}
+
 impl ApiServer {
     /// Opens the store, makes what is missing, and listens.
     pub async fn start(config: Config) -> Result<Self, StartError> {
@@ -211,7 +252,7 @@ impl ApiServer {
         };
         let store = RaftStore::open(store, cache.clone()).await?;
         // What was acknowledged before is there from here on.
-        store.barrier().await.map_err(|error| StartError::Behind(error.to_string()))?;
+        caught_up(&store).await?;
         let unreadable = encryption.check(&store.snapshot());
         if unreadable > 0 {
             store.close().await;
@@ -270,7 +311,14 @@ impl ApiServer {
             .map_err(StartError::Bootstrap)?;
         objects::register_extensions(&config.metrics, &aggregation)?;
         let registration = Registration::start(&registry).await;
+        let members = store.members();
+        let control_plane = Some(ControlPlane {
+            members: members.clone(),
+            pki: Arc::clone(&pki),
+            settings: config.settings.clone(),
+        });
         let state = Arc::new(ApiState {
+            control_plane,
             aggregation: Arc::clone(&aggregation),
             insight,
             audit,
@@ -329,8 +377,16 @@ impl ApiServer {
         let tls = listener::tls(serving, &authorities)?;
         let (address, listener) =
             listener::start(Arc::clone(&state), &config, tls, authorities, drain.clone()).await?;
-        kubernetes_service::keep(&state.registry, &config, address).await.map_err(StartError::Bootstrap)?;
+        let is_sole = store.is_sole() || members.count() < 2;
+        kubernetes_service::keep(&state.registry, &config, address, is_sole)
+            .await
+            .map_err(StartError::Bootstrap)?;
         let told = SocketAddr::new(kubernetes_service::advertised(&config, address), address.port());
+        if let Some(peers) = &config.store.peers {
+            let own = endpoints::Own { name: peers.name.clone(), address: told };
+            let kept = endpoints::keep(Arc::clone(&state.registry), members, own, stop.clone());
+            background.spawn("kubernetes-endpoints", kept);
+        }
         state.advertised.get_or_init(|| told);
         hooks.kubernetes_service.done();
         let shutdown_delay = config.limits.shutdown_delay_duration;
@@ -391,6 +447,7 @@ impl ApiServer {
     /// closes the store.
     pub async fn shutdown(self) {
         self.ending.store(true, Ordering::Release);
+        hand_over(&self.store.members()).await;
         tokio::time::sleep(self.shutdown_delay).await;
         self.drain.cancel();
         if let Err(error) = self.listener.await {

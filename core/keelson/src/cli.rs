@@ -1,6 +1,6 @@
 //! Flags and commands.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -27,8 +27,11 @@ pub(crate) enum Command {
     Down(DataDir),
     /// Remove the cluster with everything that belongs to it: pods, networks, data.
     Reset(DataDir),
-    /// Run a control-plane member: the API server on its durable store.
+    /// Run a control-plane member: API server, store, scheduler and operators. Several of them are one cluster.
     Server(ServerOptions),
+    /// Show and change which servers are members of the cluster.
+    #[command(subcommand)]
+    Members(crate::members::MembersCommand),
     /// Make, list and delete the tokens that machines join the cluster with.
     #[command(subcommand)]
     Token(crate::token::TokenCommand),
@@ -96,9 +99,32 @@ pub(crate) struct ServerOptions {
     /// A further name or address of the serving certificate; may be given several times.
     #[arg(long = "tls-san")]
     pub(crate) tls_sans: Vec<String>,
-    /// The addresses of Services.
-    #[arg(long, default_value = "10.96.0.0/16")]
-    pub(crate) service_cidr: ipnet::Ipv4Net,
+    /// The address at which pods, nodes and other servers reach this one; that of --bind otherwise.
+    #[arg(long)]
+    pub(crate) advertise_address: Option<IpAddr>,
+    /// Join the cluster of this server instead of making a new one: `https://HOST:6443`. Of no effect for one that is
+    /// a member already.
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// What to join with, as `keelson token create --role server` prints it, or `@FILE`.
+    #[arg(long, env = "KEELSON_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// The name of this server among the members of the store; the host name otherwise.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where it listens for the other members. Without it, it listens on port 2380 of the address of --bind, or not at
+    /// all where that is a loopback address.
+    #[arg(long)]
+    pub(crate) peer_listen: Option<SocketAddr>,
+    /// Which operators a new cluster begins with [default: default].
+    #[arg(long, value_enum)]
+    pub(crate) profile: Option<Profile>,
+    /// The addresses of Services, chosen when a cluster is made [default: 10.96.0.0/16].
+    #[arg(long)]
+    pub(crate) service_cidr: Option<ipnet::Ipv4Net>,
+    /// The addresses of pods, chosen when a cluster is made [default: 10.42.0.0/16].
+    #[arg(long)]
+    pub(crate) cluster_cidr: Option<ipnet::Ipv4Net>,
     #[command(flatten)]
     pub(crate) api_server: ApiServerOptions,
 }

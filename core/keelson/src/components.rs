@@ -17,14 +17,16 @@ use ipnet::IpNet;
 use keelson_apiserver::ApiServer;
 use keelson_apiserver::identity::Identity;
 use keelson_apiserver::pki::Renewed;
-use keelson_operator_kit::SYSTEM_NAMESPACE;
 use keelson_runtime::image::{Registries, SelfImage};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::control_plane::ControlPlane;
 use crate::cluster::{Cluster, Folder};
 use crate::pod_network::NodeNetwork;
+
+pub(crate) mod control_plane;
 
 /// The image that the binary carries.
 pub(crate) const SELF_IMAGE: &str = concat!("keelson.io/keelson:", env!("CARGO_PKG_VERSION"));
@@ -197,34 +199,11 @@ impl Components {
         let client = node.server.client(Identity::user("system:kube-proxy", &[]));
         self.start("proxy", move |stop| keelson_proxy::run(proxy.clone(), client.clone(), stop));
 
-        let client = node.server.client(Identity::user("system:kube-scheduler", &[]));
-        let components = node.server.components();
-        self.start("scheduler", move |stop| {
-            let running = components.begin("scheduler");
-            let scheduler =
-                keelson_scheduler::run(keelson_scheduler::Config::default(), client.clone(), stop);
-            async move {
-                let _running = running;
-                scheduler.await
-            }
-        });
-
-        let facts = node.cluster.facts().for_operators(node.server.pki().authority());
-        let host = keelson_operator_catalog::Config { address: node.address, cluster: facts };
-        let client = node.server.client(Identity::user("system:keelson:operator-host", &[]));
-        let clients = node.server.clients();
-        let of_operators: Arc<dyn Fn(&str) -> kube::Client + Send + Sync> =
-            Arc::new(move |name| clients.client(Identity::service_account(SYSTEM_NAMESPACE, name)));
-        let components = node.server.components();
-        self.start("operator host", move |stop| {
-            // It does what a controller manager does elsewhere.
-            let running = components.begin("controller-manager");
-            let host =
-                keelson_operator_catalog::run(host.clone(), client.clone(), Arc::clone(&of_operators), stop);
-            async move {
-                let _running = running;
-                host.await
-            }
+        self.start_control_plane(ControlPlane {
+            server: node.server,
+            address: node.address,
+            facts: node.cluster.facts().for_operators(node.server.pki().authority()),
+            has_others: false,
         });
         Ok(())
     }

@@ -11,16 +11,16 @@ mod api_server_options;
 mod cli;
 mod cluster;
 mod components;
-// What machines join with; the commands that do are on their way.
-#[allow(dead_code)]
 mod connection;
 mod demo_web;
 mod down;
 #[allow(dead_code)]
 mod facts;
 mod image;
+mod join;
 mod join_token;
 mod machine;
+mod members;
 mod memory;
 mod pod_network;
 mod progress;
@@ -79,6 +79,7 @@ fn run(command: cli::Cli) -> anyhow::Result<()> {
         cli::Command::Reset(options) => down::reset(&options),
         cli::Command::DemoWeb(options) => runtime()?.block_on(demo_web::run(options.port)),
         cli::Command::Server(options) => runtime()?.block_on(server::run(options)),
+        cli::Command::Members(command) => runtime()?.block_on(members::run(command)),
         cli::Command::Token(command) => runtime()?.block_on(token::run(command)),
         cli::Command::Snapshot(command) => snapshot::run(command),
         cli::Command::Image(command) => image::run(command),

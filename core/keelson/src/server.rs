@@ -4,61 +4,105 @@ use std::time::Instant;
 
 use anyhow::Context;
 use keelson_apiserver::ApiServer;
-use keelson_apiserver::identity::Identity;
 use keelson_apiserver::server::Config;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use crate::cli::ServerOptions;
+use crate::cluster::Profile;
+use crate::components::Components;
+use crate::components::control_plane::ControlPlane;
+use crate::join::Member;
 
 /// Runs until it is asked to end.
 pub(crate) async fn run(options: ServerOptions) -> anyhow::Result<()> {
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let ended = async {
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+    };
+    tokio::pin!(ended);
+    // What is waited for, other members above all, may never come.
+    let (server, mut member) = tokio::select! {
+        started = start(&options) => started?,
+        () = &mut ended => return Ok(()),
+    };
+    let (components, mut failures) = Components::new();
+    // Which components failed is in the log.
+    failures.close();
+    components.start_control_plane(ControlPlane {
+        server: &server,
+        address: member.address,
+        facts: member.settings().facts.for_operators(server.pki().authority()),
+        has_others: member.peers.is_some(),
+    });
+    let outcome = tokio::select! {
+        installed = install(&server, &mut member) => match installed {
+            Ok(()) => {
+                ended.await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        },
+        () = &mut ended => Ok(()),
+    };
+    println!("Stopping");
+    // What they have under way goes through the server, which ends after them.
+    components.stop().await;
+    server.shutdown().await;
+    outcome
+}
+
+/// Starts the API server, as a member of its cluster.
+async fn start(options: &ServerOptions) -> anyhow::Result<(ApiServer, Member)> {
     let began = Instant::now();
-    let data_dir = options.data.data_dir;
+    let data_dir = options.data.data_dir.clone();
     std::fs::create_dir_all(&data_dir).with_context(|| {
         format!("create {}: choose a folder you may write to with --data-dir", data_dir.display())
     })?;
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let mut terminated = signal(SignalKind::terminate())?;
+    let member = Member::prepare(options).await?;
+    let mut names = options.tls_sans.clone();
+    if !member.address.is_loopback() {
+        names.push(member.address.to_string());
+    }
     let mut config = Config {
-        names: options.tls_sans,
-        service_cidr: options.service_cidr,
+        names,
+        advertise: options.advertise_address,
+        service_cidr: member.settings().facts.service_cidr,
+        settings: serde_json::to_value(member.settings())?,
         git_version: crate::GIT_VERSION.to_owned(),
         ..Config::new(data_dir.clone(), options.bind)
     };
     options.api_server.apply(&mut config)?;
+    if member.settings().profile == Profile::Minimal {
+        // What they set, only an operator takes away.
+        config.admission.leave_out(&["TaintNodesByCondition", "StorageObjectInUseProtection"]);
+    }
+    config.store.peers = member.peers.clone();
     tokio::spawn(crate::memory::give_back());
     let server = ApiServer::start(config).await?;
     let kubeconfig = data_dir.join("kubeconfig");
-    let url = format!("https://{}", server.address());
+    let address = server.address();
+    let host = if address.ip().is_unspecified() { member.address } else { address.ip() };
+    let url = format!("https://{}", std::net::SocketAddr::new(host, address.port()));
     server.keep_kubeconfig(kubeconfig.clone(), &url)?;
-    let stop = CancellationToken::new();
-    let running = server.components().begin("scheduler");
-    let scheduler = keelson_scheduler::run(
-        keelson_scheduler::Config::default(),
-        server.client(Identity::user("system:kube-scheduler", &[])),
-        stop.clone(),
-    );
-    let scheduler = tokio::spawn(async move {
-        let _running = running;
-        scheduler.await
-    });
     println!("API server ready at {url} after {} ms", began.elapsed().as_millis());
     println!("  export KUBECONFIG={}", kubeconfig.display());
     println!("  kubectl get namespaces");
-    tokio::pin!(scheduler);
-    let ended = tokio::select! {
-        _ = interrupted.recv() => None,
-        _ = terminated.recv() => None,
-        ended = &mut scheduler => Some(ended),
-    };
-    println!("Stopping");
-    stop.cancel();
-    // What it has under way goes through the server, which ends after it.
-    let ended = match ended {
-        Some(ended) => ended,
-        None => scheduler.await,
-    };
-    server.shutdown().await;
-    ended.context("the scheduler failed")?.context("the scheduler ended")
+    Ok((server, member))
+}
+
+/// Says what is true of the cluster, and installs the operators that a new one begins with.
+async fn install(server: &ApiServer, member: &mut Member) -> anyhow::Result<()> {
+    let client = server.administrator();
+    if member.begins() {
+        member.settings().facts.write(&client).await?;
+    }
+    if let Some(profile) = member.to_install() {
+        keelson_operator_catalog::install(client, profile.name()).await.context("install the operators")?;
+        member.installed(profile)?;
+    }
+    Ok(())
 }

@@ -241,7 +241,7 @@ fn chosen(
 }
 
 /// The host's name as the name of a Node: lower case, and nothing but letters, digits, `-` and `.`.
-fn host_name() -> anyhow::Result<String> {
+pub(crate) fn host_name() -> anyhow::Result<String> {
     let name = nix::unistd::gethostname().context("read the host name")?;
     let name = name.to_string_lossy().to_lowercase();
     let fit: String =

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -14,9 +15,28 @@ use crate::raft::message::{MembersRequest, MembersResponse, PeerError, Request, 
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The number of a member: random, and never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u64);
+
+impl Serialize for MemberId {
+    /// As a number; for people, and where numbers may not be so large, as they read it.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for MemberId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return u64::deserialize(deserializer).map(MemberId);
+        }
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
 
 impl std::fmt::Display for MemberId {
     /// As it is shown to people: 16 hexadecimal digits.
@@ -44,6 +64,7 @@ pub enum Role {
 
 /// A member, as the leader sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct MemberStatus {
     /// Its number.
     pub id: MemberId,
@@ -160,6 +181,12 @@ impl Members {
     /// The member that leads, as far as this one knows.
     pub fn leader(&self) -> Option<MemberId> {
         self.core.leader().map(|(leader, _)| MemberId(leader.node_id))
+    }
+
+    /// How many members there are, as far as this one knows.
+    pub fn count(&self) -> usize {
+        let server = self.core.raft.server_metrics();
+        server.borrow_watched().membership_config.membership().nodes().count()
     }
 
     /// All members, as the leader sees them.

@@ -1,7 +1,7 @@
 //! The durable store: a Raft member.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::log::LogError;
 use crate::members::Members;
 use crate::raft::LogId;
 use crate::raft::core::Core;
-use crate::raft::member::InvalidMember;
+use crate::raft::member::{Identity, InvalidMember};
 pub use crate::raft::peer::tls::{MEMBER_DNS_NAME, PeerTls};
 use crate::raft::reader::{self, Ask};
 use crate::raft::runtime::spawn;
@@ -218,6 +218,11 @@ pub enum OpenError {
     },
 }
 
+/// Whether a folder has a store that is part of a cluster, be it one of its own.
+pub fn is_member(dir: &Path) -> std::io::Result<bool> {
+    Ok(Identity::read(dir)?.is_some_and(|identity| identity.cluster.is_some()))
+}
+
 /// A store whose writes survive a crash and a loss of power once they are acknowledged: one member, or one of several.
 pub struct RaftStore {
     core: Arc<Core>,
@@ -375,6 +380,10 @@ impl Store for RaftStore {
             .await
             .map_err(|error| StoreError::Unavailable { reason: error.to_string() })?;
         Ok(self.core.engine.read().revision())
+    }
+
+    fn is_sole(&self) -> bool {
+        self.reads.is_none()
     }
 
     fn snapshot(&self) -> Snapshot {

@@ -14,6 +14,12 @@ pub trait Store: Send + Sync + 'static {
     /// A point that is not before anything that was acknowledged when it was called.
     async fn barrier(&self) -> Result<Revision, StoreError>;
 
+    /// Whether nobody else can write: what was acknowledged is then always what this member has applied, and a read needs
+    /// no [`Store::barrier`].
+    fn is_sole(&self) -> bool {
+        false
+    }
+
     /// The newest state that this member has applied.
     fn snapshot(&self) -> Snapshot;
 

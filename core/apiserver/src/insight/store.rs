@@ -58,6 +58,10 @@ impl Store for Measured {
         outcome
     }
 
+    fn is_sole(&self) -> bool {
+        self.inner.is_sole()
+    }
+
     fn snapshot(&self) -> Snapshot {
         self.inner.snapshot()
     }

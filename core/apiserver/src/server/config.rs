@@ -27,6 +27,8 @@ pub struct Config {
     pub serving: ServingOptions,
     /// Names and addresses of the serving certificate, beside the usual ones.
     pub names: Vec<String>,
+    /// What every server of the cluster must be told alike; one that joins is given it.
+    pub settings: serde_json::Value,
     /// The addresses of Services.
     pub service_cidr: ipnet::Ipv4Net,
     /// How long a range of such addresses that is to go stays, so that every server has seen it.
@@ -62,6 +64,7 @@ impl Config {
             advertise: None,
             serving: ServingOptions::default(),
             names: Vec::new(),
+            settings: serde_json::Value::Null,
             service_cidr: ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
             service_cidr_grace: repair::GRACE,
             git_version: "v1.36.0".to_owned(),

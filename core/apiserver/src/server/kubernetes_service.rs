@@ -15,12 +15,14 @@ use crate::registry::{Registry, Target};
 const NAME: &str = "kubernetes";
 const NAMESPACE: &str = "default";
 
-/// The address that is told: the one that was given, the one that is listened on, or, when that is every address, the
-/// one that packets leave from.
+/// The address that is told: the one that was given, or else [`reachable`].
 pub(super) fn advertised(config: &Config, bound: SocketAddr) -> IpAddr {
-    if let Some(address) = config.advertise {
-        return address;
-    }
+    config.advertise.unwrap_or_else(|| reachable(bound))
+}
+
+/// At which address others reach one who listens here: the one that is listened on, or, when that is every address,
+/// the one that packets leave from.
+pub fn reachable(bound: SocketAddr) -> IpAddr {
     if !bound.ip().is_unspecified() {
         return bound.ip();
     }
@@ -45,32 +47,72 @@ fn service(config: &Config, port: u16) -> Value {
     })
 }
 
-fn endpoint_slice(address: IpAddr, port: u16) -> Value {
+fn endpoint_slice(addresses: &[IpAddr], port: u16) -> Value {
+    let endpoints: Vec<Value> = addresses
+        .iter()
+        .map(|address| json!({"addresses": [address.to_string()], "conditions": {"ready": true}}))
+        .collect();
+    let is_ipv4 = addresses.iter().all(IpAddr::is_ipv4);
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": NAME}},
-        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
+        "addressType": if is_ipv4 { "IPv4" } else { "IPv6" },
+        "endpoints": endpoints,
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     })
 }
 
-fn endpoints(address: IpAddr, port: u16) -> Value {
+fn endpoints(addresses: &[IpAddr], port: u16) -> Value {
+    let addresses: Vec<Value> = addresses.iter().map(|address| json!({"ip": address.to_string()})).collect();
     json!({
         "apiVersion": "v1", "kind": "Endpoints",
         "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
         "subsets": [{
-            "addresses": [{"ip": address.to_string()}],
+            "addresses": addresses,
             "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
         }],
     })
 }
 
-/// Makes what is missing and corrects what is no longer so.
-pub(super) async fn keep(registry: &Registry, config: &Config, bound: SocketAddr) -> Result<(), Status> {
+/// Makes what is missing and corrects what is no longer so. One of several servers leaves the others' addresses, which
+/// the one that leads takes care of.
+pub(super) async fn keep(
+    registry: &Registry,
+    config: &Config,
+    bound: SocketAddr,
+    is_sole: bool,
+) -> Result<(), Status> {
     let (address, port) = (advertised(config, bound), bound.port());
     correct(registry, service(config, port), &[&["spec", "ports"]]).await?;
-    let slice = endpoint_slice(address, port);
+    let mut all = vec![address];
+    if !is_sole {
+        all.extend(found(registry)?);
+        all.sort_unstable();
+        all.dedup();
+    }
+    let all: Vec<SocketAddr> = all.into_iter().map(|address| SocketAddr::new(address, port)).collect();
+    lead_to(registry, &all).await
+}
+
+/// The addresses that clients are led to now.
+fn found(registry: &Registry) -> Result<Vec<IpAddr>, Status> {
+    let Some(found) = registry.find(&target(registry, &endpoint_slice(&[], 0))?) else {
+        return Ok(Vec::new());
+    };
+    let slice = crate::cache::decode(&found.bytes)?;
+    let endpoints = slice.get(&["endpoints"]).and_then(Value::as_array).into_iter().flatten();
+    let addresses = endpoints.flat_map(|it| it["addresses"].as_array().cloned().unwrap_or_default());
+    Ok(addresses.filter_map(|address| address.as_str()?.parse().ok()).collect())
+}
+
+/// Leads clients to these servers, which listen on the same port.
+pub(crate) async fn lead_to(registry: &Registry, servers: &[SocketAddr]) -> Result<(), Status> {
+    let Some(port) = servers.first().map(SocketAddr::port) else { return Ok(()) };
+    // A slice has addresses of one kind.
+    let is_ipv4 = servers[0].is_ipv4();
+    let addresses: Vec<IpAddr> =
+        servers.iter().map(SocketAddr::ip).filter(|address| address.is_ipv4() == is_ipv4).collect();
+    let slice = endpoint_slice(&addresses, port);
     // The kind of address is fixed for the life of a slice.
     let target = target(registry, &slice)?;
     if let Some(found) = registry.find(&target) {
@@ -80,7 +122,7 @@ pub(super) async fn keep(registry: &Registry, config: &Config, bound: SocketAddr
         }
     }
     correct(registry, slice, &[&["endpoints"], &["ports"]]).await?;
-    correct(registry, endpoints(address, port), &[&["subsets"]]).await
+    correct(registry, endpoints(&addresses, port), &[&["subsets"]]).await
 }
 
 fn target(registry: &Registry, document: &Value) -> Result<Target, Status> {
