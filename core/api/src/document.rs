@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Value};
 
 pub mod json_text;
+pub mod yaml_text;
 
 /// The deepest document that is taken. A list and a watch nest deeper still, and readers stop at 128.
 pub const MAX_DEPTH: usize = 100;

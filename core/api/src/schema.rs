@@ -20,6 +20,7 @@ use serde_json::Value;
 pub use builtin::definitions;
 pub use constraints::{Constraints, Pattern, PatternError};
 pub use crd::CrdSchemaError;
+pub use decoding::time_error;
 pub use faults::{json_faults, yaml_faults};
 pub use format::is_recognized as is_recognized_format;
 

@@ -21,6 +21,8 @@ use crate::proxy::forward::Outward;
 use crate::registry::Registry;
 use crate::request_info::{RequestInfo, is_on};
 
+mod log_options;
+
 /// How long a kubelet may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Where a kubelet listens that does not say so in its node's status.
@@ -111,35 +113,13 @@ fn stream_query(query: Option<&str>) -> String {
     out.finish()
 }
 
-/// What of a log is wanted, in the words in which it was asked for.
-fn log_query(query: Option<&str>) -> String {
-    let mut out = form_urlencoded::Serializer::new(String::new());
-    for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        let is_known = matches!(
-            key.as_ref(),
-            "follow"
-                | "previous"
-                | "sinceSeconds"
-                | "sinceTime"
-                | "timestamps"
-                | "tailLines"
-                | "limitBytes"
-                | "stream"
-        );
-        if is_known && !value.is_empty() {
-            out.append_pair(&key, &value);
-        }
-    }
-    out.finish()
-}
-
 /// The kubelet's path and query for a pod's subresource.
 fn pod_path(info: &RequestInfo, pod: &Object, query: Option<&str>) -> Result<String, Status> {
     let namespace = pod.namespace().unwrap_or_default();
     let name = pod.name().unwrap_or_default();
     let container = || container(pod, info.parameter("container"));
     let (path, query) = match info.subresource.as_str() {
-        "log" => (format!("/containerLogs/{namespace}/{name}/{}", container()?), log_query(query)),
+        "log" => (format!("/containerLogs/{namespace}/{name}/{}", container()?), log_options::query(info)?),
         "exec" => (format!("/exec/{namespace}/{name}/{}", container()?), stream_query(query)),
         "attach" => (format!("/attach/{namespace}/{name}/{}", container()?), stream_query(query)),
         "portforward" => (format!("/portForward/{namespace}/{name}"), port_query(query)),
@@ -219,10 +199,17 @@ impl KubeletProxy {
         let name = info.name.as_deref().unwrap_or_default();
         let query = request.uri().query();
         let pod = read(registry, "pods", info.namespace.as_deref(), name)?;
-        let node = pod.get_str(&["spec", "nodeName"]).filter(|node| !node.is_empty());
-        let node =
-            node.ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))?;
-        let (node, path) = (node.to_owned(), pod_path(info, &pod, query)?);
+        let path = pod_path(info, &pod, query)?;
+        let node = match pod.get_str(&["spec", "nodeName"]).filter(|node| !node.is_empty()) {
+            Some(node) => node.to_owned(),
+            // Nobody has written a log yet.
+            None if info.subresource == "log" => {
+                let mut nothing = Response::new(Body::empty());
+                *nothing.status_mut() = StatusCode::NO_CONTENT;
+                return Ok(nothing);
+            }
+            None => return Err(Status::bad_request(format!("pod {name} does not have a host assigned"))),
+        };
         let found = read(registry, "nodes", None, &node)?;
         let (address, port) = endpoint(&found).ok_or_else(|| unreachable(&node, "it has no address"))?;
         let path: Uri = path.parse().map_err(|error: InvalidUri| Status::bad_request(error.to_string()))?;

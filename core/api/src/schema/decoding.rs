@@ -167,7 +167,11 @@ fn base64(text: &str) -> Option<String> {
 const RFC_3339: &str = "2006-01-02T15:04:05Z07:00";
 const MICRO: &str = "2006-01-02T15:04:05.000000Z07:00";
 
-/// Why a text is no time.
+/// Why a text is no time to the second, as of RFC 3339; in upstream's words.
+pub fn time_error(text: &str) -> Option<String> {
+    time(text, RFC_3339)
+}
+
 fn time(text: &str, layout: &str) -> Option<String> {
     let mut reader = Time { rest: text };
     let told = match reader.read(layout == MICRO) {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
+use keelson_api::document::yaml_text;
 use keelson_api::protobuf;
 use serde_json::Value;
 
@@ -64,7 +65,7 @@ fn encode(json: &Bytes, wanted: Wanted) -> Option<Vec<u8>> {
         Media::Json => Some(indent(json)),
         Media::Yaml => {
             let value: Value = serde_json::from_slice(json).ok()?;
-            serde_yaml_ng::to_string(&value).ok().map(String::into_bytes)
+            Some(yaml_text::write(&value).into_bytes())
         }
         Media::Protobuf => protobuf::document(json).ok(),
     }

@@ -186,12 +186,9 @@ impl Selection {
         namespace.map_or(Scope::All, |namespace| Scope::Namespace(namespace.to_owned()))
     }
 
-    /// Whether every object of the cluster is selected.
-    pub fn is_everything(&self) -> bool {
-        self.namespace.is_none()
-            && self.name.is_none()
-            && self.fields.is_none()
-            && self.labels.matches_everything()
+    /// Whether every object is selected, or every one of a namespace.
+    pub fn is_whole_range(&self) -> bool {
+        self.name.is_none() && self.fields.is_none() && self.labels.matches_everything()
     }
 }
 
@@ -281,7 +278,7 @@ impl Registry {
         let mut objects = Vec::new();
         let mut next = String::new();
         let mut seen = 0;
-        let whole = listing.objects.len();
+        let mut last = None;
         for (key, object) in
             listing.objects.range::<_, str>((std::ops::Bound::Included(start), std::ops::Bound::Unbounded))
         {
@@ -290,6 +287,7 @@ impl Registry {
             }
             if limit.is_some_and(|limit| objects.len() == limit) {
                 next = Token::new(Some(listing.revision), key).encode()?;
+                last = Some::<&str>(key);
                 cache.pin(listing);
                 break;
             }
@@ -298,11 +296,15 @@ impl Registry {
                 objects.push(Arc::clone(object));
             }
         }
-        let before = token.map_or(0, |token| {
-            let end = std::ops::Bound::Excluded(token.start.as_str());
-            listing.objects.range::<_, str>((std::ops::Bound::Unbounded, end)).count()
+        // The object at which the page ended is the first of those that follow.
+        let remaining = last.filter(|_| selection.is_whole_range()).map(|last| {
+            if token.is_none() && prefix.is_empty() {
+                return listing.objects.len() - seen;
+            }
+            let rest = (std::ops::Bound::Included(last), std::ops::Bound::Unbounded);
+            let rest = listing.objects.range::<_, str>(rest);
+            rest.take_while(|(key, _)| key.starts_with(&prefix)).count()
         });
-        let remaining = (!next.is_empty() && selection.is_everything()).then(|| whole - before - seen);
         cache.lists.add(seen, objects.len());
         Ok(Page { objects, revision: listing.revision, next, remaining })
     }

@@ -144,3 +144,27 @@ async fn fields_that_are_not_set_are_compared_as_their_zero() {
     let refused = server.get(&format!("{pods}?fieldSelector=spec.volumes=a")).await.fails(400);
     assert_eq!(refused, "field label not supported: spec.volumes");
 }
+
+#[tokio::test]
+async fn a_page_of_a_namespace_tells_how_many_of_it_follow() {
+    let server = Server::start().await;
+    server.post("/api/v1/namespaces", json!({"metadata": {"name": "zoo"}})).await.ok();
+    for (namespace, name) in [("default", "a"), ("default", "b"), ("default", "c"), ("zoo", "d")] {
+        let path = format!("/api/v1/namespaces/{namespace}/secrets");
+        server.post(&path, json!({"metadata": {"name": name}})).await.ok();
+    }
+    let remaining = async |query: &str| {
+        let path = format!("/api/v1/namespaces/default/secrets?{query}");
+        let list = server.get(&path).await.ok();
+        let token = list["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+        (list["metadata"]["remainingItemCount"].as_u64(), token)
+    };
+    let (first, token) = remaining("limit=1").await;
+    assert_eq!(first, Some(2));
+    let (second, token) = remaining(&format!("limit=1&continue={token}")).await;
+    assert_eq!(second, Some(1));
+    assert_eq!(remaining(&format!("limit=1&continue={token}")).await, (None, String::new()));
+    assert_eq!(remaining("limit=1&labelSelector=!x").await.0, None);
+    let all = server.get("/api/v1/secrets?limit=1").await.ok();
+    assert_eq!(all["metadata"]["remainingItemCount"], 3);
+}
