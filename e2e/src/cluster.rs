@@ -103,13 +103,18 @@ impl Cluster {
 
     /// `keelson up -d`, for the first time or again; imports [`BUSYBOX`]. Answers what it printed.
     pub fn continue_with(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let printed = self.keelson_prints(&[&["up", "-d"], arguments].concat())?;
+        self.import_busybox()?;
+        Ok(printed)
+    }
+
+    /// Imports [`BUSYBOX`].
+    pub fn import_busybox(&self) -> anyhow::Result<()> {
         let archive = self.dir.path().join("busybox.tar");
         if !archive.exists() {
             image::busybox(&archive, BUSYBOX)?;
         }
-        let printed = self.keelson_prints(&[&["up", "-d"], arguments].concat())?;
-        self.keelson_prints(&["image", "import", &archive.to_string_lossy()])?;
-        Ok(printed)
+        self.keelson_prints(&["image", "import", &archive.to_string_lossy()]).map(drop)
     }
 
     /// The process of the cluster.

@@ -2,6 +2,7 @@
 //!
 //! - [`Server`]: a control-plane member alone, as a process with a folder and a port of its own
 //! - [`Cluster`]: what `keelson up` makes, in network and mount namespaces of its own; needs root
+//! - [`Switch`]: a network with several such machines on it
 //! - [`Kubectl`]: how both are driven
 //! - [`Resolver`]: a name server outside of the cluster
 //! - [`clients`]: kubectls of other versions, helm
@@ -20,11 +21,13 @@ pub mod clients;
 mod cluster;
 pub mod image;
 mod kubectl;
+mod machines;
 mod resolver;
 mod server;
 
 pub use cluster::{BUSYBOX, Cluster, LONG, PATIENCE};
 pub use kubectl::Kubectl;
+pub use machines::Switch;
 pub use resolver::Resolver;
 pub use server::Server;
 

@@ -38,6 +38,7 @@ fn the_default_profile_has_its_operators_ready_with_version_and_age() {
         "endpointslice",
         "garbagecollector",
         "namespace",
+        "nodeipam",
         "nodelifecycle",
         "replicaset",
         "resourcequota",

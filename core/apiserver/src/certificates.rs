@@ -1,9 +1,13 @@
 //! CertificateSigningRequests: nodes' own are approved, what is approved is signed, what is old goes.
 //!
+//! A kubelet's certificate for serving is approved where [`serving`] finds nothing against it. Whoever comes with a token
+//! does not get the certificate of a node that is at work.
+//!
 //! This is a task of the server, since it signs with the cluster's key, which leaves the process in no form. It acts as
 //! upstream's controller does, `system:serviceaccount:kube-system:certificate-controller`, and asks the authorizer as
 //! anybody else would be asked about.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,18 +27,24 @@ use crate::registry::{Record, Registry, Target, WriteOptions};
 use crate::request_info::RequestInfo;
 
 pub mod request;
+pub mod serving;
 pub mod signer;
 
 use request::Request;
+use serving::Known;
 
 /// The group of the resource.
 pub const GROUP: &str = "certificates.k8s.io";
 /// The resource.
 pub const PLURAL: &str = "certificatesigningrequests";
+/// The Service of the API servers, and its slice of endpoints: namespace and name.
+const SERVERS: &str = "default/kubernetes";
 /// How often old requests are looked for.
 const CLEANING: Duration = Duration::from_secs(600);
 /// The life of a certificate whose request says nothing of it, and of any other the longest.
 const LIFETIME: i64 = 365 * 86_400;
+/// How long a node's Lease lasts that does not say so, in seconds.
+const LEASE: i64 = 40;
 
 /// The task's parts.
 pub struct Certificates {
@@ -44,6 +54,8 @@ pub struct Certificates {
     pub authorizer: Arc<dyn Authorizer>,
     /// The authority.
     pub pki: Arc<Pki>,
+    /// Names of API servers beside the usual ones: no node gets a certificate for them.
+    pub server_names: Vec<String>,
 }
 
 /// Whether the request has a condition.
@@ -61,23 +73,30 @@ fn condition(object: &mut Object, kind: &str, reason: &str, message: &str) {
     object.set(&["status", "conditions"], all.into());
 }
 
+fn strings(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 fn texts(object: &Object, path: &[&str]) -> Vec<String> {
-    let items = object.get(path).and_then(Value::as_array).into_iter().flatten();
-    items.filter_map(Value::as_str).map(str::to_owned).collect()
+    object.get(path).map(strings).unwrap_or_default()
 }
 
 /// Who made a request.
 fn requester(object: &Object) -> Identity {
     let extra = object.get(&["spec", "extra"]).and_then(Value::as_object).into_iter().flatten();
-    let list = |value: &Value| {
-        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-    };
     Identity {
         username: object.get_str(&["spec", "username"]).unwrap_or_default().to_owned(),
         uid: object.get_str(&["spec", "uid"]).filter(|uid| !uid.is_empty()).map(str::to_owned),
         groups: texts(object, &["spec", "groups"]),
-        extra: extra.map(|(key, value)| (key.clone(), list(value))).collect(),
+        extra: extra.map(|(key, value)| (key.clone(), strings(value))).collect(),
     }
+}
+
+/// Whether a node's Lease says that its kubelet is at work.
+fn is_alive(lease: &Object, now: Timestamp) -> bool {
+    let renewed = lease.get_str(&["spec", "renewTime"]).and_then(|time| time.parse::<Timestamp>().ok());
+    let lasts = lease.get(&["spec", "leaseDurationSeconds"]).and_then(Value::as_i64).unwrap_or(LEASE);
+    renewed.is_some_and(|renewed| now.as_second() - renewed.as_second() <= lasts)
 }
 
 /// Why a request has outlived its use; `None` for one that has not.
@@ -128,11 +147,14 @@ impl Certificates {
         let cache = self.registry.resource(&GroupResource::new(GROUP, PLURAL));
         let mut newest = cache.follow();
         let mut cleaning = tokio::time::interval(CLEANING);
+        // Requests that wait for somebody, of which it is told once why.
+        let mut told: BTreeSet<String> = BTreeSet::new();
         loop {
             newest.borrow_and_update();
+            told.retain(|name| cache.get(name).is_some());
             for object in cache.list().objects.values() {
                 let outcome = match cache::decode(&object.bytes) {
-                    Ok(object) => self.settle(&object).await,
+                    Ok(object) => self.settle(&object, &mut told).await,
                     Err(status) => Err(status),
                 };
                 if let Err(error) = outcome
@@ -149,7 +171,7 @@ impl Certificates {
         }
     }
 
-    async fn settle(&self, object: &Object) -> Result<(), Status> {
+    async fn settle(&self, object: &Object, told: &mut BTreeSet<String>) -> Result<(), Status> {
         let name = object.name().unwrap_or_default();
         if let Some(reason) = outlived(object, Timestamp::now()) {
             tracing::info!(object = name, reason, "a certificate signing request is removed");
@@ -164,13 +186,70 @@ impl Certificates {
         if signed || has_condition(object, "Denied") || has_condition(object, "Failed") {
             return Ok(());
         }
-        if has_condition(object, "Approved") { self.sign(object).await } else { self.approve(object).await }
+        if has_condition(object, "Approved") {
+            self.sign(object).await
+        } else {
+            self.approve(object, told).await
+        }
+    }
+
+    /// An object that is there, if it can be read.
+    fn find(&self, group: &str, resource: &str, key: &str) -> Option<Object> {
+        let found = self.registry.resource(&GroupResource::new(group, resource)).get(key)?;
+        cache::decode(&found.bytes).ok()
+    }
+
+    /// What counts for or against a node's certificate for serving.
+    fn known(&self, node: &str) -> Known {
+        let nodes = self.registry.resource(&GroupResource::new("", "nodes")).list();
+        let others = nodes.objects.values().filter(|other| &*other.name != node);
+        let others = others.filter_map(|other| cache::decode(&other.bytes).ok()).flat_map(|other| {
+            let own = serving::addresses(&other).map(|(_, address)| address.to_owned());
+            own.chain(other.name().map(str::to_owned)).collect::<Vec<_>>()
+        });
+        let slice = self.find("discovery.k8s.io", "endpointslices", SERVERS);
+        let endpoints = slice.as_ref().and_then(|slice| slice.get(&["endpoints"])?.as_array());
+        let mut servers: Vec<String> =
+            endpoints.into_iter().flatten().flat_map(|it| strings(&it["addresses"])).collect();
+        let service = self.find("", "services", SERVERS);
+        servers.extend(service.iter().flat_map(|service| texts(service, &["spec", "clusterIPs"])));
+        Known {
+            node: self.find("", "nodes", node),
+            others: others.collect(),
+            servers: servers.iter().filter_map(|address| address.parse().ok()).collect(),
+            server_names: self.server_names.clone(),
+        }
+    }
+
+    /// Approves a kubelet's request for a certificate for serving, if nothing speaks against it. Otherwise it waits for
+    /// somebody who knows better.
+    async fn approve_serving(
+        &self,
+        object: &Object,
+        request: &Request,
+        told: &mut BTreeSet<String>,
+    ) -> Result<(), Status> {
+        let who = requester(object);
+        let known = self.known(who.node().unwrap_or_default());
+        if let Some(reason) = serving::refusal(request, &who, &known) {
+            let name = object.name().unwrap_or_default();
+            if told.insert(name.to_owned()) {
+                tracing::warn!(
+                    object = name,
+                    reason,
+                    "a request for a serving certificate is not approved by itself"
+                );
+            }
+            return Ok(());
+        }
+        let message = "Auto approving kubelet serving certificate: all its names are the node's.";
+        self.write(object, "approval", |live| condition(live, "Approved", "AutoApproved", message)).await
     }
 
     /// Approves a node's own request, if whoever made it may ask for such certificates.
-    async fn approve(&self, object: &Object) -> Result<(), Status> {
+    async fn approve(&self, object: &Object, told: &mut BTreeSet<String>) -> Result<(), Status> {
         let signer = object.get_str(&["spec", "signerName"]).unwrap_or_default();
-        if signer != signer::KUBELET_CLIENT {
+        if ![signer::KUBELET_CLIENT, signer::KUBELET_SERVING].contains(&signer) {
             return Ok(());
         }
         let text = object.get_str(&["spec", "request"]).unwrap_or_default();
@@ -178,6 +257,9 @@ impl Certificates {
         let usages = texts(object, &["spec", "usages"]);
         if signer::refusal(signer, &request, &usages).is_some() {
             return Ok(());
+        }
+        if signer == signer::KUBELET_SERVING {
+            return self.approve_serving(object, &request, told).await;
         }
         let who = requester(object);
         let own =
@@ -195,12 +277,32 @@ impl Certificates {
                 ..RequestInfo::default()
             };
             if self.authorizer.authorize(&who, &asked).await == Decision::Allow {
+                if own.is_none()
+                    && let Some(message) = self.taken(&request)
+                {
+                    return self
+                        .write(object, "approval", |live| condition(live, "Denied", "NodeIsAlive", &message))
+                        .await;
+                }
                 return self
                     .write(object, "approval", |live| condition(live, "Approved", "AutoApproved", message))
                     .await;
             }
         }
         Ok(())
+    }
+
+    /// Why nobody but the node itself gets a certificate in its name: it is at work.
+    fn taken(&self, request: &Request) -> Option<String> {
+        let name = request.common_name.as_deref()?.strip_prefix("system:node:")?;
+        self.find("", "nodes", name)?;
+        let lease = self.find("coordination.k8s.io", "leases", &format!("kube-node-lease/{name}"))?;
+        is_alive(&lease, Timestamp::now()).then(|| {
+            format!(
+                "there is a node {name} that is at work: choose another name with --node-name. If this machine was that node \
+                 before, delete it first with `kubectl delete node {name}`"
+            )
+        })
     }
 
     /// Signs an approved request of one of the built-in signers.
@@ -259,6 +361,18 @@ impl Certificates {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_is_at_work_while_its_lease_lasts() {
+        let lease = |renewed: &str| {
+            let spec = json!({"renewTime": renewed, "leaseDurationSeconds": 40});
+            Object::from_value(json!({"spec": spec})).unwrap()
+        };
+        let now: Timestamp = "2026-01-03T12:00:00Z".parse().unwrap();
+        assert!(is_alive(&lease("2026-01-03T11:59:20.000001Z"), now));
+        assert!(!is_alive(&lease("2026-01-03T11:59:19Z"), now));
+        assert!(!is_alive(&Object::from_value(json!({})).unwrap(), now));
+    }
 
     #[test]
     fn a_request_goes_when_it_has_served_or_waited_long_enough() {

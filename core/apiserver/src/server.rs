@@ -351,6 +351,7 @@ impl ApiServer {
             registry: Arc::clone(&state.registry),
             authorizer: Arc::clone(&state.authorizer),
             pki: Arc::clone(&pki),
+            server_names: config.names.clone(),
         };
         if let Some(options) = config.snapshots.clone() {
             let counts = schedule::Counts::new(&config.metrics)?;

@@ -32,6 +32,8 @@ pub(crate) enum Command {
     /// Show and change which servers are members of the cluster.
     #[command(subcommand)]
     Members(crate::members::MembersCommand),
+    /// Make this machine a node of a cluster whose servers are elsewhere.
+    Agent(crate::agent::AgentOptions),
     /// Make, list and delete the tokens that machines join the cluster with.
     #[command(subcommand)]
     Token(crate::token::TokenCommand),

@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ use crate::facts::Facts;
 
 /// Where clusters of this machine leave their notes.
 const NOTES: &str = "/run/keelson";
+/// Folders of a cluster that are for root alone.
+const PRIVATE: [&str; 8] = ["kubelet", "log", "logs", "network", "pki", "run", "runtime", "store"];
 /// A process that was killed has let go of its files by then.
 const DYING: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -62,21 +64,39 @@ pub(crate) struct Cluster {
     pub(crate) service_cidr: Ipv4Net,
     /// The addresses of all pods.
     pub(crate) cluster_cidr: Ipv4Net,
-    /// The addresses of this node's pods.
-    pub(crate) pod_cidr: Ipv4Net,
+    /// The addresses of this node's pods; an agent has none until the cluster has given it some.
+    #[serde(default)]
+    pub(crate) pod_cidr: Option<Ipv4Net>,
     /// Which operators it began with; absent until they were installed.
     pub(crate) profile: Option<Profile>,
+    /// What an agent remembers; absent where the control plane is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agent: Option<Agent>,
+}
+
+/// What an agent remembers of the cluster that it has joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Agent {
+    /// The address that it joined by.
+    pub(crate) server: String,
+    /// What the cluster said when it last answered.
+    pub(crate) facts: Facts,
 }
 
 impl Cluster {
     /// What machines that join are told.
     pub(crate) fn facts(&self) -> Facts {
-        Facts::new(&self.id, self.cluster_cidr, self.service_cidr)
+        match &self.agent {
+            Some(agent) => agent.facts.clone(),
+            None => Facts::new(&self.id, self.cluster_cidr, self.service_cidr),
+        }
     }
 
     /// The address of the bridge that the pods hang on.
-    pub(crate) fn gateway(&self) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::from(u32::from(self.pod_cidr.network()) + 1))
+    pub(crate) fn gateway(&self) -> Option<IpAddr> {
+        let range = self.pod_cidr?;
+        Some(IpAddr::V4(Ipv4Addr::from(u32::from(range.network()) + 1)))
     }
 
     /// The control group above all its pods.
@@ -116,6 +136,7 @@ impl Folder {
             "logs",
             "log",
             "run",
+            "servers",
             "kubeconfig",
             "cluster.json",
             "cluster.json.new",
@@ -124,6 +145,23 @@ impl Folder {
         .iter()
         .map(|name| self.0.join(name))
         .collect()
+    }
+
+    /// Makes it, with what is in it for root alone: secrets, tokens and what pods write are nobody else's. What pods see of
+    /// it is mounted.
+    pub(crate) fn make(&self) -> anyhow::Result<()> {
+        fs::create_dir_all(&self.0).with_context(|| format!("create {}", self.0.display()))?;
+        let protect = |path: &Path, mode: u32| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))
+                .with_context(|| format!("protect {}", path.display()))
+        };
+        protect(&self.0, 0o711)?;
+        for name in PRIVATE {
+            let path = self.join(name);
+            fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+            protect(&path, 0o700)?;
+        }
+        Ok(())
     }
 
     /// The administrator's kubeconfig.
@@ -330,8 +368,9 @@ mod tests {
             kubelet_port: 10250,
             service_cidr: "10.96.0.0/16".parse().unwrap(),
             cluster_cidr: "10.42.0.0/16".parse().unwrap(),
-            pod_cidr: "10.42.0.0/24".parse().unwrap(),
+            pod_cidr: Some("10.42.0.0/24".parse().unwrap()),
             profile: None,
+            agent: None,
         }
     }
 
@@ -359,6 +398,7 @@ mod tests {
 
     #[test]
     fn the_gateway_has_the_first_address() {
-        assert_eq!(cluster().gateway().to_string(), "10.42.0.1");
+        assert_eq!(cluster().gateway(), "10.42.0.1".parse().ok());
+        assert_eq!(Cluster { pod_cidr: None, ..cluster() }.gateway(), None);
     }
 }

@@ -1,6 +1,7 @@
-//! The components of a node that is also its control plane, and what they are told.
+//! The components of a node and of a control plane, and what they are told.
 //!
-//! Each runs as a task with an identity and a client of its own; one that ends although nobody asked it to is started
+//! [`Components::start_node`] is what every node runs, [`Components::start_control_plane`] what is beside an API server.
+//! Each component runs as a task with an identity and a client of its own; one that ends although nobody asked it to is started
 //! again, after a growing pause.
 
 use std::collections::BTreeMap;
@@ -14,16 +15,17 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::FutureExt as _;
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Taint;
 use keelson_apiserver::ApiServer;
-use keelson_apiserver::identity::Identity;
 use keelson_apiserver::pki::Renewed;
 use keelson_runtime::image::{Registries, SelfImage};
+use rustls::server::ResolvesServerCert;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::control_plane::ControlPlane;
 use crate::cluster::{Cluster, Folder};
+use crate::node_routes::NodeRoutes;
 use crate::pod_network::NodeNetwork;
 
 pub(crate) mod control_plane;
@@ -56,7 +58,7 @@ impl Components {
     }
 
     /// Runs a component until [`Components::stop`].
-    fn start<F, E>(
+    pub(crate) fn start<F, E>(
         &self,
         component: &'static str,
         mut run: impl FnMut(CancellationToken) -> F + Send + 'static,
@@ -99,26 +101,32 @@ impl Components {
 
 /// The address of the node: the one from which it reaches other networks, or else the bridge's.
 pub(crate) fn node_address(cluster: &Cluster) -> IpAddr {
+    let beyond = SocketAddr::from(([192, 0, 2, 1], 9));
+    address_towards(beyond).or_else(|| cluster.gateway()).unwrap_or(IpAddr::from([127, 0, 0, 1]))
+}
+
+/// This machine's address on the way to another one, if there is a way that is not the loopback interface.
+pub(crate) fn address_towards(other: SocketAddr) -> Option<IpAddr> {
+    let own = if other.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     // Nothing is sent: connecting a datagram socket only chooses the way.
-    let asked = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
-        socket.connect("192.0.2.1:9")?;
+    let asked = UdpSocket::bind(own).and_then(|socket| {
+        socket.connect(other)?;
         socket.local_addr()
     });
-    match asked {
-        Ok(address) if !address.ip().is_unspecified() && !address.ip().is_loopback() => address.ip(),
-        Ok(_) | Err(_) => cluster.gateway(),
-    }
+    let address = asked.ok()?.ip();
+    (!address.is_unspecified() && !address.is_loopback()).then_some(address)
 }
 
 /// What the pod network is told.
 pub(crate) fn network_config(folder: &Folder, cluster: &Cluster) -> keelson_network::Config {
+    let defaults = keelson_network::Config::default();
     keelson_network::Config {
         cluster_id: cluster.id.clone(),
-        pod_cidr: IpNet::V4(cluster.pod_cidr),
+        pod_cidr: cluster.pod_cidr.map_or(defaults.pod_cidr, IpNet::V4),
         cluster_cidrs: vec![IpNet::V4(cluster.cluster_cidr)],
         service_cidr: Some(IpNet::V4(cluster.service_cidr)),
         state_dir: folder.join("network"),
-        ..keelson_network::Config::default()
+        ..defaults
     }
 }
 
@@ -162,28 +170,55 @@ fn socket(folder: &Folder) -> PathBuf {
     folder.join("run/cri.sock")
 }
 
-/// What all components are told.
+/// What the components of a node are told.
 pub(crate) struct Node<'a> {
     pub(crate) folder: &'a Folder,
     pub(crate) cluster: &'a Cluster,
-    pub(crate) server: &'a ApiServer,
     pub(crate) address: IpAddr,
     pub(crate) network: Arc<NodeNetwork>,
+    /// The API as this node.
+    pub(crate) kubelet: kube::Client,
+    /// The API as one who may see Services and their endpoints.
+    pub(crate) proxy: kube::Client,
+    /// The certificate of the kubelet's server.
+    pub(crate) serving: Arc<dyn ResolvesServerCert>,
+    /// The cluster's authority, in PEM.
+    pub(crate) authority: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) taints: Vec<Taint>,
 }
 
 impl Components {
-    /// Starts everything that a lone node has beside the API server.
-    pub(crate) fn start_all(&self, node: &Node<'_>) -> anyhow::Result<()> {
+    /// Starts what every node runs: container runtime, kubelet, proxy, and the routes to other nodes' pods.
+    pub(crate) fn start_node(&self, node: &Node<'_>) -> anyhow::Result<()> {
         let runtime = runtime_config(node.folder, node.cluster, Arc::clone(&node.network))?;
         self.start("container runtime", move |stop| keelson_runtime::run(runtime.clone(), stop));
 
-        let serving = Renewed::serving(
-            node.server.pki(),
-            "kubelet",
-            std::slice::from_ref(&node.cluster.node_name),
-            &[node.address, IpAddr::from([127, 0, 0, 1])],
-        )?;
-        let kubelet = kubelet_config(node, Arc::clone(&serving));
+        let (kubelet, client) = (kubelet_config(node), node.kubelet.clone());
+        self.start("kubelet", move |stop| keelson_kubelet::run(kubelet.clone(), client.clone(), stop));
+
+        let (proxy, client) = (proxy_config(node.cluster, node.address), node.proxy.clone());
+        self.start("proxy", move |stop| keelson_proxy::run(proxy.clone(), client.clone(), stop));
+
+        let routes = NodeRoutes {
+            client: node.kubelet.clone(),
+            network: Arc::clone(&node.network),
+            node: node.cluster.node_name.clone(),
+        };
+        self.start("routes", move |stop| routes.clone().run(stop));
+        Ok(())
+    }
+
+    /// Starts the kubelet's certificate of a node that has the cluster's authority; what is given shows it.
+    pub(crate) fn start_serving(
+        &self,
+        server: &ApiServer,
+        node_name: &str,
+        address: IpAddr,
+    ) -> anyhow::Result<Arc<dyn ResolvesServerCert>> {
+        let (names, addresses) = ([node_name.to_owned()], [address, IpAddr::from([127, 0, 0, 1])]);
+        let serving = Renewed::serving(server.pki(), "kubelet", &names, &addresses)?;
+        let shown = Arc::clone(&serving);
         self.start("kubelet's certificate", move |stop| {
             let kept = Arc::clone(&serving).keep(stop);
             async move {
@@ -191,26 +226,12 @@ impl Components {
                 anyhow::Ok(())
             }
         });
-        let name = format!("system:node:{}", node.cluster.node_name);
-        let client = node.server.client(Identity::user(name, &["system:nodes"]));
-        self.start("kubelet", move |stop| keelson_kubelet::run(kubelet.clone(), client.clone(), stop));
-
-        let proxy = proxy_config(node.cluster, node.address);
-        let client = node.server.client(Identity::user("system:kube-proxy", &[]));
-        self.start("proxy", move |stop| keelson_proxy::run(proxy.clone(), client.clone(), stop));
-
-        self.start_control_plane(ControlPlane {
-            server: node.server,
-            address: node.address,
-            facts: node.cluster.facts().for_operators(node.server.pki().authority()),
-            has_others: false,
-        });
-        Ok(())
+        Ok(shown)
     }
 }
 
-fn kubelet_config(node: &Node<'_>, serving: Arc<Renewed>) -> keelson_kubelet::Config {
-    let cluster = node.cluster;
+fn kubelet_config(node: &Node<'_>) -> keelson_kubelet::Config {
+    let (cluster, facts) = (node.cluster, node.cluster.facts());
     keelson_kubelet::Config {
         node_name: cluster.node_name.clone(),
         node_ip: node.address,
@@ -218,16 +239,18 @@ fn kubelet_config(node: &Node<'_>, serving: Arc<Renewed>) -> keelson_kubelet::Co
         data_dir: node.folder.join("kubelet"),
         log_dir: node.folder.join("logs/pods"),
         cri_socket: socket(node.folder),
-        pod_cidr: IpNet::V4(cluster.pod_cidr),
-        cluster_dns: vec![cluster.facts().cluster_dns],
-        cluster_domain: cluster.facts().cluster_domain,
+        // An agent takes what the cluster gives its Node, also when that changes.
+        pod_cidr: if cluster.agent.is_some() { None } else { cluster.pod_cidr.map(IpNet::V4) },
+        cluster_dns: vec![facts.cluster_dns],
+        cluster_domain: facts.cluster_domain,
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
         cgroup_root: cluster.cgroup(),
         max_pods: 110,
-        labels: BTreeMap::new(),
+        labels: node.labels.clone(),
+        taints: node.taints.clone(),
         version: crate::GIT_VERSION.to_owned(),
-        serving,
-        client_ca: node.server.pki().authority().to_owned(),
+        serving: Arc::clone(&node.serving),
+        client_ca: node.authority.clone(),
     }
 }
 

@@ -91,7 +91,7 @@ impl ServerCertVerifier for Look {
 }
 
 /// Host and port of `https://HOST[:PORT]`.
-fn host_and_port(url: &str) -> anyhow::Result<(String, u16)> {
+pub(crate) fn host_and_port(url: &str) -> anyhow::Result<(String, u16)> {
     let uri: http::Uri = url.parse().with_context(|| format!("{url:?} is no address of a server"))?;
     match (uri.scheme_str(), uri.host(), uri.path()) {
         (Some("https"), Some(host), "" | "/") => {

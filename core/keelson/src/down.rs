@@ -31,8 +31,9 @@ pub(crate) fn down(options: &DataDir) -> anyhow::Result<()> {
         bail!("there is no cluster in {}: choose its folder with --data-dir", folder.path().display());
     };
     let _lock = stop_all(&progress, &folder, &cluster)?;
+    let (command, what) = if cluster.agent.is_some() { ("agent", "node") } else { ("up", "cluster") };
     progress.line(format_args!(
-        "\nStopped. The data is kept; `keelson up --data-dir {}` continues the cluster.",
+        "\nStopped. The data is kept; `keelson {command} --data-dir {}` continues the {what}.",
         folder.path().display()
     ));
     Ok(())
@@ -74,7 +75,15 @@ pub(crate) fn reset(options: &DataDir) -> anyhow::Result<()> {
         }
         Err(error) => return Err(error).with_context(|| format!("remove {}", folder.path().display())),
     }
-    progress.line("\nNothing of the cluster is left.");
+    if cluster.agent.is_some() {
+        progress.line(format_args!(
+            "\nNothing of the node is left on this machine. The cluster still has its Node object; delete it with\n  \
+             kubectl delete node {}",
+            cluster.node_name
+        ));
+    } else {
+        progress.line("\nNothing of the cluster is left.");
+    }
     Ok(())
 }
 
@@ -85,12 +94,15 @@ fn stop_all(progress: &Progress, folder: &Folder, cluster: &Cluster) -> anyhow::
     }
     let since = Instant::now();
     let lock = end_process(folder)?;
-    progress.done("Control plane", "stopped", since);
+    let what = if cluster.agent.is_some() { "Agent" } else { "Control plane" };
+    progress.done(what, "stopped", since);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let since = Instant::now();
         let config = components::network_config(folder, cluster);
-        let network = NodeNetwork::start(config.clone()).await.context("open the pod network")?;
+        let kept = Box::new(|_| anyhow::Ok(()));
+        let network = NodeNetwork::given(config.clone(), cluster.pod_cidr, kept).await;
+        let network = network.context("open the pod network")?;
         let config_of_pods = components::runtime_config(folder, cluster, network)?;
         let pods = keelson_runtime::remove_all(config_of_pods, GRACE).await.context("stop the pods")?;
         progress.done("Pods", format_args!("{pods} stopped"), since);

@@ -67,7 +67,7 @@ impl Member {
         let name = match (&options.name, &recorded) {
             (Some(name), _) => name.clone(),
             (None, Some(record)) => record.name.clone(),
-            (None, None) => crate::up::host_name()?,
+            (None, None) => crate::machine::host_name()?,
         };
         let takes_part = is_member(&dir.join("store")).context("read which member of the store this is")?;
         let admitted = match (&options.server, &recorded) {

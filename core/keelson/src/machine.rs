@@ -7,7 +7,10 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, bail};
 use ipnet::Ipv4Net;
+
+use crate::progress::Progress;
 
 pub(crate) mod ports;
 
@@ -100,6 +103,12 @@ impl Machine {
             data_filesystem: data_folder(data_dir),
             routes: routes(&fs::read_to_string("/proc/net/route").unwrap_or_default()),
         }
+    }
+
+    /// The same, but for routes that are the cluster's own.
+    pub(crate) fn without(mut self, own: &[keelson_network::NodeRoute]) -> Self {
+        self.routes.retain(|(route, _)| !own.iter().any(|own| own.pods == *route));
+        self
     }
 
     /// Whether a range is used by an interface other than `own`.
@@ -252,9 +261,12 @@ fn data_folder(data_dir: &Path) -> DataFolder {
     }
     if existing == data_dir && !data_dir.join("cluster.json").exists() {
         // What a start that was interrupted leaves, and what its owner may put there before the first one.
-        let own = ["lock", "store", "pki", "log", "kubeconfig", "runtime", "run", "registries.yaml"];
-        let stranger =
-            names_in(&data_dir.to_string_lossy()).into_iter().find(|it| !own.contains(&it.as_str()));
+        let own =
+            ["lock", "store", "pki", "log", "kubeconfig", "runtime", "run", "servers", "registries.yaml"];
+        let made = ["kubelet", "logs", "network"];
+        let stranger = names_in(&data_dir.to_string_lossy())
+            .into_iter()
+            .find(|it| !own.contains(&it.as_str()) && !made.contains(&it.as_str()));
         if let Some(name) = stranger {
             return DataFolder::Refused(format!("it holds something else ({name})"));
         }
@@ -298,6 +310,38 @@ pub(crate) fn taken(address: SocketAddr) -> Option<String> {
         // A low port without the right to use it, or an address that is not the machine's.
         Err(error) => Some(format!(" or not usable ({error})")),
     }
+}
+
+/// Refuses a machine that has faults, and tells them all.
+pub(crate) fn must_give(
+    progress: &Progress,
+    machine: &Machine,
+    wish: &Wish<'_>,
+    purpose: &str,
+) -> anyhow::Result<()> {
+    let faults = faults(machine, wish, &taken);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    // Where the one in the foreground shows them.
+    progress.line(format_args!("This machine cannot {purpose} yet:"));
+    for fault in &faults {
+        progress.line(format_args!("  - {fault}"));
+    }
+    bail!("nothing was changed")
+}
+
+/// The host's name as the name of a Node: lower case, and nothing but letters, digits, `-` and `.`.
+pub(crate) fn host_name() -> anyhow::Result<String> {
+    let name = nix::unistd::gethostname().context("read the host name")?;
+    let name = name.to_string_lossy().to_lowercase();
+    let fit: String =
+        name.chars().map(|it| if it.is_ascii_alphanumeric() || it == '.' { it } else { '-' }).collect();
+    let fit = fit.trim_matches(|it: char| !it.is_ascii_alphanumeric());
+    if fit.is_empty() {
+        bail!("the host name {name:?} cannot name a Node: choose one with --node-name");
+    }
+    Ok(fit.to_owned())
 }
 
 #[cfg(test)]

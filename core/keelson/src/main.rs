@@ -7,14 +7,15 @@ use std::sync::Mutex;
 
 use clap::Parser;
 
+mod agent;
 mod api_server_options;
+mod background;
 mod cli;
 mod cluster;
 mod components;
 mod connection;
 mod demo_web;
 mod down;
-#[allow(dead_code)]
 mod facts;
 mod image;
 mod join;
@@ -22,6 +23,7 @@ mod join_token;
 mod machine;
 mod members;
 mod memory;
+mod node_routes;
 mod pod_network;
 mod progress;
 mod server;
@@ -80,6 +82,7 @@ fn run(command: cli::Cli) -> anyhow::Result<()> {
         cli::Command::DemoWeb(options) => runtime()?.block_on(demo_web::run(options.port)),
         cli::Command::Server(options) => runtime()?.block_on(server::run(options)),
         cli::Command::Members(command) => runtime()?.block_on(members::run(command)),
+        cli::Command::Agent(options) => agent::run(&options),
         cli::Command::Token(command) => runtime()?.block_on(token::run(command)),
         cli::Command::Snapshot(command) => snapshot::run(command),
         cli::Command::Image(command) => image::run(command),

@@ -5,28 +5,121 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use ipnet::{IpNet, Ipv4Net};
 use keelson_network as network;
 use keelson_runtime::network::{NetworkError, PodIdentity, PodNetwork, PortMapping, Protocol};
+use tokio::sync::{RwLock, watch};
 
-/// The pod network of this node.
-pub(crate) struct NodeNetwork {
+/// Keeps a range that the node was given, so that the next start has it at once.
+type Keep = Box<dyn Fn(Ipv4Net) -> anyhow::Result<()> + Send + Sync>;
+
+/// A network at work.
+struct Working {
+    range: IpNet,
     network: network::PodNetwork,
-    range: ipnet::IpNet,
 }
 
-/// The node's range of pod addresses is part of the cluster's record and cannot be changed by the kubelet.
+/// The pod network of this node. One whose range is not known yet begins when the kubelet learns it.
+pub(crate) struct NodeNetwork {
+    /// What the network is told; its range counts only where there is no other.
+    config: network::Config,
+    keep: Option<Keep>,
+    working: RwLock<Option<Working>>,
+    changed: watch::Sender<()>,
+}
+
+/// Why a pod cannot be connected, or a range not be taken.
 #[derive(Debug, thiserror::Error)]
-#[error("pods of this node have addresses of {has}, not of {asked}")]
-struct OtherRange {
-    has: ipnet::IpNet,
-    asked: String,
+enum RangeError {
+    #[error("cni plugin not initialized: the node has no podCIDR yet")]
+    None,
+    #[error("{0:?} is no range of IPv4 addresses")]
+    Invalid(String),
+    #[error("pods of this node have addresses of {has}, not of {asked}")]
+    Fixed { has: IpNet, asked: IpNet },
+    #[error("pods of this node still have addresses of {has}; {asked} is taken when they have gone")]
+    InUse { has: IpNet, asked: IpNet },
+    #[error("keep the node's range of addresses: {0:#}")]
+    Keep(anyhow::Error),
 }
 
 impl NodeNetwork {
-    /// Prepares the node's side.
+    /// With a range that never changes. Prepares the node's side.
     pub(crate) async fn start(config: network::Config) -> Result<Arc<Self>, network::Error> {
-        let range = config.pod_cidr;
-        Ok(Arc::new(NodeNetwork { network: network::PodNetwork::start(config).await?, range }))
+        let network = NodeNetwork::new(config.clone(), None);
+        network.begin(config.pod_cidr).await?;
+        Ok(Arc::new(network))
+    }
+
+    /// With the range that is known from earlier, if any, and then the one that the cluster gives the node.
+    pub(crate) async fn given(
+        config: network::Config,
+        known: Option<Ipv4Net>,
+        keep: Keep,
+    ) -> Result<Arc<Self>, network::Error> {
+        let network = NodeNetwork::new(config, Some(keep));
+        if let Some(range) = known {
+            network.begin(IpNet::V4(range)).await?;
+        }
+        Ok(Arc::new(network))
+    }
+
+    fn new(config: network::Config, keep: Option<Keep>) -> Self {
+        NodeNetwork { config, keep, working: RwLock::new(None), changed: watch::Sender::new(()) }
+    }
+
+    fn config(&self, range: IpNet) -> network::Config {
+        network::Config { pod_cidr: range, ..self.config.clone() }
+    }
+
+    async fn begin(&self, range: IpNet) -> Result<(), network::Error> {
+        let network = network::PodNetwork::start(self.config(range)).await?;
+        *self.working.write().await = Some(Working { range, network });
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    /// Hears when a range is taken.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Leads to other nodes' pods; answers which of them cannot be reached so. Without a range there is nothing to do.
+    pub(crate) async fn set_routes(
+        &self,
+        routes: &[network::NodeRoute],
+    ) -> Result<Vec<network::Unreachable>, network::Error> {
+        match self.working.read().await.as_ref() {
+            Some(working) => working.network.set_routes(routes).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn take(&self, asked: &str) -> Result<(), NetworkError> {
+        let range: Ipv4Net =
+            asked.parse().map_err(|_| NetworkError::new(RangeError::Invalid(asked.to_owned())))?;
+        let asked = IpNet::V4(range.trunc());
+        let mut working = self.working.write().await;
+        if let Some(working) = working.as_ref() {
+            let has = working.range;
+            if has.trunc() == asked {
+                return Ok(());
+            }
+            if self.keep.is_none() {
+                return Err(NetworkError::new(RangeError::Fixed { has, asked }));
+            }
+            if !working.network.is_unused() {
+                return Err(NetworkError::new(RangeError::InUse { has, asked }));
+            }
+            tracing::info!(%has, %asked, "the node was given another range of pod addresses");
+            network::remove_all(&self.config(has)).await.map_err(NetworkError::new)?;
+        }
+        *working = None;
+        if let Some(keep) = &self.keep {
+            keep(range.trunc()).map_err(|error| NetworkError::new(RangeError::Keep(error)))?;
+        }
+        drop(working);
+        self.begin(asked).await.map_err(NetworkError::new)
     }
 }
 
@@ -59,7 +152,9 @@ impl PodNetwork for NodeNetwork {
         };
         // A port of 0 is the API's way to say that there is none on the node.
         let ports: Vec<_> = ports.iter().filter(|port| port.host_port != 0).map(mapping).collect();
-        let added = self.network.add(netns, &whose, &ports).await.map_err(NetworkError::new)?;
+        let working = self.working.read().await;
+        let working = working.as_ref().ok_or_else(|| NetworkError::new(RangeError::None))?;
+        let added = working.network.add(netns, &whose, &ports).await.map_err(NetworkError::new)?;
         Ok(added.ips)
     }
 
@@ -69,17 +164,19 @@ impl PodNetwork for NodeNetwork {
         pod: &PodIdentity,
         _ports: &[PortMapping],
     ) -> Result<(), NetworkError> {
-        self.network.del(&pod.id).await.map_err(NetworkError::new)
+        match self.working.read().await.as_ref() {
+            Some(working) => working.network.del(&pod.id).await.map_err(NetworkError::new),
+            None => Ok(()),
+        }
     }
 
     async fn status(&self) -> Result<(), NetworkError> {
-        self.network.status().await.map_err(NetworkError::new)
+        let working = self.working.read().await;
+        let working = working.as_ref().ok_or_else(|| NetworkError::new(RangeError::None))?;
+        working.network.status().await.map_err(NetworkError::new)
     }
 
     async fn configure(&self, pod_cidr: &str) -> Result<(), NetworkError> {
-        if pod_cidr.parse::<ipnet::IpNet>().is_ok_and(|asked| asked.trunc() == self.range.trunc()) {
-            return Ok(());
-        }
-        Err(NetworkError::new(OtherRange { has: self.range, asked: pod_cidr.to_owned() }))
+        self.take(pod_cidr).await
     }
 }

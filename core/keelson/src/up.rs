@@ -1,14 +1,7 @@
 //! `keelson up`: makes or continues the cluster of a folder, and shows how.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -18,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use keelson_apiserver::ApiServer;
+use keelson_apiserver::identity::Identity;
 use keelson_apiserver::server::Config;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -26,8 +20,10 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::background;
 use crate::cli::UpOptions;
 use crate::cluster::{Cluster, Folder, Holder, Lock, Notes, Profile};
+use crate::components::control_plane::ControlPlane;
 use crate::components::{self, Components, Failure, Node};
 use crate::machine::{self, Machine, Wish};
 use crate::memory;
@@ -36,19 +32,13 @@ use crate::progress::Progress;
 
 const API_PORT: u16 = 6443;
 const KUBELET_PORT: u16 = 10250;
-const NODE_LEASES: &str = "kube-node-lease";
-/// A log that has grown larger is begun anew at the next start, the old one kept beside it.
-const LOG_LIMIT: u64 = 16 << 20;
-/// Folders of a cluster that are for root alone.
-const PRIVATE: [&str; 8] = ["kubelet", "log", "logs", "network", "pki", "run", "runtime", "store"];
-/// Ends the lines that the process in the background has for the one in the foreground.
-const READY: &str = "\u{4}";
+pub(crate) const NODE_LEASES: &str = "kube-node-lease";
 
 /// Runs the command.
 pub(crate) fn run(options: &UpOptions) -> anyhow::Result<()> {
     let folder = Folder::new(&options.data.data_dir)?;
     if options.detach && !options.in_background {
-        return detach(&folder);
+        return background::detach(&folder, "the cluster");
     }
     let progress = Progress::new();
     let outcome = begin(&progress, options, &folder);
@@ -76,7 +66,7 @@ fn begin(progress: &Progress, options: &UpOptions, folder: &Folder) -> anyhow::R
             ));
             next_steps(progress, folder);
             if options.in_background {
-                progress.line(READY);
+                background::ready(progress);
             }
             return Ok(());
         }
@@ -85,44 +75,6 @@ fn begin(progress: &Progress, options: &UpOptions, folder: &Folder) -> anyhow::R
     let outcome = runtime.block_on(serve(progress, options, folder, cluster));
     drop(lock);
     outcome
-}
-
-/// Starts the same command in the background and shows what it prints until the cluster is ready.
-fn detach(folder: &Folder) -> anyhow::Result<()> {
-    // Before a fault is known nothing is made: then the log has nowhere to go, and says nothing.
-    let log = if folder.path().exists() { Stdio::from(log_file(folder)?) } else { Stdio::inherit() };
-    let mut command = Command::new("/proc/self/exe");
-    command.args(std::env::args_os().skip(1)).arg("--in-background");
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .process_group(0)
-        .spawn()
-        .context("start the process in the background")?;
-    let output = child.stdout.take().context("the process in the background has no output")?;
-    for line in BufReader::new(output).lines() {
-        let line = line.context("read what the process in the background prints")?;
-        if line == READY {
-            return Ok(());
-        }
-        println!("{line}");
-    }
-    // It has said why.
-    let status = child.wait().context("wait for the process in the background")?;
-    bail!("the cluster did not start ({status}); the log, if it came so far, is {}", folder.log().display())
-}
-
-fn log_file(folder: &Folder) -> anyhow::Result<File> {
-    let path = folder.log();
-    let open = || {
-        fs::create_dir_all(folder.join("log"))?;
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_LIMIT) {
-            fs::rename(&path, path.with_extension("log.old"))?;
-        }
-        OpenOptions::new().create(true).append(true).open(&path)
-    };
-    open().with_context(|| format!("open {}", path.display()))
 }
 
 enum Prepared {
@@ -139,10 +91,19 @@ fn prepare(progress: &Progress, options: &UpOptions, folder: &Folder) -> anyhow:
     {
         return Ok(Prepared::Running(holder));
     }
-    let machine = Machine::look(folder.path());
+    let own = keelson_network::recorded_routes(&folder.join("network"))?;
+    let machine = Machine::look(folder.path()).without(&own);
     let others = if nix::unistd::geteuid().is_root() { Some(Notes::open()?) } else { None };
     let cluster = match known {
-        Some(cluster) => continued(cluster, options),
+        Some(cluster) => {
+            if cluster.agent.is_some() {
+                bail!(
+                    "{} is the folder of an agent: continue it with `keelson agent`, or choose another with --data-dir",
+                    folder.path().display()
+                );
+            }
+            continued(cluster, options)
+        }
         None => chosen(&machine, others.as_ref(), options, folder)?,
     };
     let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
@@ -155,27 +116,8 @@ fn prepare(progress: &Progress, options: &UpOptions, folder: &Folder) -> anyhow:
         ranges: vec![(cluster.cluster_cidr, "pods"), (cluster.service_cidr, "Services")],
         bridge: Some(keelson_network::bridge_name(&cluster.id)),
     };
-    let faults = machine::faults(&machine, &wish, &machine::taken);
-    if !faults.is_empty() {
-        // Where the one in the foreground shows them.
-        progress.line("This machine cannot run the cluster yet:");
-        for fault in &faults {
-            progress.line(format_args!("  - {fault}"));
-        }
-        bail!("nothing was changed");
-    }
-    fs::create_dir_all(folder.path()).with_context(|| format!("create {}", folder.path().display()))?;
-    let protect = |path: &Path, mode: u32| {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))
-            .with_context(|| format!("protect {}", path.display()))
-    };
-    protect(folder.path(), 0o711)?;
-    // Secrets, tokens and what pods write are nobody else's. What pods see of it is mounted.
-    for name in PRIVATE {
-        let path = folder.join(name);
-        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
-        protect(&path, 0o700)?;
-    }
+    machine::must_give(progress, &machine, &wish, "run the cluster")?;
+    folder.make()?;
     let lock = match folder.lock()? {
         Ok(lock) => lock,
         Err(holder) => return Ok(Prepared::Running(holder)),
@@ -185,8 +127,7 @@ fn prepare(progress: &Progress, options: &UpOptions, folder: &Folder) -> anyhow:
     }
     folder.write(&cluster)?;
     if options.in_background {
-        let log = log_file(folder)?;
-        nix::unistd::dup2_stderr(log.as_fd()).context("redirect the log")?;
+        background::log_to(folder)?;
     }
     progress.done("Machine", format_args!("kernel {}, {}", machine.kernel, machine.cgroups), since);
     Ok(Prepared::Ready(lock, cluster))
@@ -229,28 +170,16 @@ fn chosen(
         id: format!("{:08x}", uuid::Uuid::new_v4().as_fields().0),
         node_name: match &options.node_name {
             Some(name) => name.clone(),
-            None => host_name()?,
+            None => machine::host_name()?,
         },
         api_port: options.api_port.unwrap_or_else(|| free_port(API_PORT, &uses_port)),
         kubelet_port: options.kubelet_port.unwrap_or_else(|| free_port(KUBELET_PORT, &uses_port)),
         service_cidr: free_range(96, &|other| other.service_cidr)?,
-        pod_cidr: Ipv4Net::new_assert(cluster_cidr.network(), 24),
+        pod_cidr: Some(Ipv4Net::new_assert(cluster_cidr.network(), 24)),
         cluster_cidr,
         profile: None,
+        agent: None,
     })
-}
-
-/// The host's name as the name of a Node: lower case, and nothing but letters, digits, `-` and `.`.
-pub(crate) fn host_name() -> anyhow::Result<String> {
-    let name = nix::unistd::gethostname().context("read the host name")?;
-    let name = name.to_string_lossy().to_lowercase();
-    let fit: String =
-        name.chars().map(|it| if it.is_ascii_alphanumeric() || it == '.' { it } else { '-' }).collect();
-    let fit = fit.trim_matches(|it: char| !it.is_ascii_alphanumeric());
-    if fit.is_empty() {
-        bail!("the host name {name:?} cannot name a Node: choose one with --node-name");
-    }
-    Ok(fit.to_owned())
 }
 
 fn next_steps(progress: &Progress, folder: &Folder) {
@@ -280,14 +209,27 @@ async fn serve(
     let outcome = async {
         let network = network.context("prepare the pod network")?;
         progress.done("API server", format_args!("https://127.0.0.1:{}", cluster.api_port), since);
+        let address = components::node_address(&cluster);
+        let user = format!("system:node:{}", cluster.node_name);
         let node = Node {
             folder,
             cluster: &cluster,
-            server: &server,
-            address: components::node_address(&cluster),
+            address,
             network,
+            kubelet: server.client(Identity::user(user, &["system:nodes"])),
+            proxy: server.client(Identity::user("system:kube-proxy", &[])),
+            serving: components.start_serving(&server, &cluster.node_name, address)?,
+            authority: server.pki().authority().to_owned(),
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
         };
-        components.start_all(&node)?;
+        components.start_node(&node)?;
+        components.start_control_plane(ControlPlane {
+            server: &server,
+            address,
+            facts: cluster.facts().for_operators(server.pki().authority()),
+            has_others: false,
+        });
         let ready = become_ready(progress, options, &cluster, &server);
         let profile = tokio::select! {
             ready = ready => ready?,
@@ -329,9 +271,7 @@ fn announce(
     // From here on failures are only logged.
     failures.close();
     if options.in_background {
-        progress.line(READY);
-        let null = OpenOptions::new().write(true).open("/dev/null").context("open /dev/null")?;
-        nix::unistd::dup2_stdout(null.as_fd()).context("let go of the terminal")?;
+        background::let_go(progress)?;
     } else {
         progress.line("Ctrl-C ends the control plane; pods run on.");
     }
@@ -410,12 +350,14 @@ async fn become_ready(
     Ok(profile)
 }
 
-fn renewed_after(lease: Option<&Lease>, time: Timestamp) -> bool {
+/// Whether a Lease was renewed at that time or later.
+pub(crate) fn renewed_after(lease: Option<&Lease>, time: Timestamp) -> bool {
     let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref());
     renewed.is_some_and(|renewed| renewed.0 >= time)
 }
 
-fn is_ready(node: Option<&NodeObject>) -> bool {
+/// Whether a Node says that it is ready.
+pub(crate) fn is_ready(node: Option<&NodeObject>) -> bool {
     let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref());
     conditions
         .is_some_and(|it| it.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))

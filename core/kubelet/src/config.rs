@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Taint;
 use rustls::server::ResolvesServerCert;
 
 /// Everything that a node agent has to know.
@@ -23,8 +24,8 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// Unix socket of the container runtime.
     pub cri_socket: PathBuf,
-    /// Addresses of this node's pods; written to `spec.podCIDR`.
-    pub pod_cidr: IpNet,
+    /// Addresses of this node's pods; written to `spec.podCIDR`. Without them the node takes what the cluster writes there.
+    pub pod_cidr: Option<IpNet>,
     /// Name servers of pods with `dnsPolicy: ClusterFirst`.
     pub cluster_dns: Vec<IpAddr>,
     /// The cluster's domain, without a dot at its end.
@@ -37,6 +38,8 @@ pub struct Config {
     pub max_pods: u32,
     /// Labels of the Node object beside the usual ones.
     pub labels: BTreeMap<String, String>,
+    /// Taints that the Node object is made with.
+    pub taints: Vec<Taint>,
     /// The `kubeletVersion` of the Node, as `v1.36.0`.
     pub version: String,
     /// Says with which certificate the server answers; asked in every handshake, so that it may be another one later.

@@ -57,12 +57,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use keelson_cri::v1::{NetworkConfig, RuntimeConfig, UpdateRuntimeConfigRequest};
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 
-use crate::node::machine;
+use crate::node::{machine, range};
 
 /// Why the kubelet cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +88,12 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     if !dispatcher::wait_for_runtime(&runtime, &shutdown).await {
         return Ok(());
     }
-    configure(&runtime, &config).await;
+    if let Some(range) = config.pod_cidr {
+        let told = range::tell(&runtime, &range.to_string()).await;
+        if let Err(error) = told {
+            tracing::warn!(%error, "the runtime does not take the pods' addresses");
+        }
+    }
     let objects = objects::Objects::new(client.clone());
     let pods = Arc::new(pods::Pods::default());
     // Ends with the others when one of them fails.
@@ -98,6 +102,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let server = server::run(Arc::clone(&config), Arc::clone(&pods), runtime.clone(), shutdown.clone());
     let rotation = log_rotation::run(Arc::clone(&pods), runtime.clone(), shutdown.clone());
     let registration = node::run(Arc::clone(&config), client.clone(), runtime.clone(), shutdown.clone());
+    let given = range::follow(Arc::clone(&config), client.clone(), runtime.clone(), shutdown.clone());
     let shared = Arc::new(worker::Node {
         volumes: volume::Volumes::new(Arc::clone(&config), client.clone(), Arc::clone(&objects)),
         recorder: event::Recorder::new(client.clone(), &config.node_name),
@@ -111,7 +116,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let dispatcher = dispatcher::Dispatcher::new(shared, shutdown);
     let server = async { server.await.map_err(|error| Error::Server(Box::new(error))) };
     let others = async {
-        tokio::join!(registration, rotation, dispatcher.run());
+        tokio::join!(registration, given, rotation, dispatcher.run());
         Ok(())
     };
     tokio::try_join!(server, others).map(|((), ())| ())
@@ -122,13 +127,4 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
 fn protect(folder: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     std::fs::set_permissions(folder, Permissions::from_mode(0o700))
-}
-
-/// Hands the node's pod addresses to the runtime. One that takes its network from elsewhere need not know them.
-async fn configure(runtime: &runtime_client::RuntimeClient, config: &Config) {
-    let network_config = Some(NetworkConfig { pod_cidr: config.pod_cidr.to_string() });
-    let runtime_config = Some(RuntimeConfig { network_config });
-    if let Err(error) = runtime.update_runtime_config(UpdateRuntimeConfigRequest { runtime_config }).await {
-        tracing::warn!(%error, "the runtime does not take the pods' addresses");
-    }
 }

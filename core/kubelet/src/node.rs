@@ -2,7 +2,7 @@
 //!
 //! - `machine`: what the kernel says; `sample`: one look at machine and runtime
 //! - `pressure` and `status` (pure): what follows for pods, and for the Node's status
-//! - `registration`: the object itself; `lease`: its heartbeat
+//! - `registration`: the object itself; `lease`: its heartbeat; `range`: the addresses that its pods are given
 //!
 //! A look every ten seconds; the status is written when something changed, and every five minutes otherwise.
 
@@ -23,6 +23,7 @@ use crate::runtime_client::RuntimeClient;
 mod lease;
 pub(crate) mod machine;
 mod pressure;
+pub(crate) mod range;
 mod registration;
 mod sample;
 mod status;

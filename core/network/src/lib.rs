@@ -14,11 +14,12 @@
 //!
 //! - `config`, `pod`: what is asked; `pod_network`: the driver
 //! - `ipam`: which address; `record`: what is on disk, one file per pod, written before anything is made
+//! - `routes`: the ways to other nodes' pods
 //! - `probe`: whether this kernel can do it at all
 //! - `link`, `netns`, `sysctl`: the kernel's interfaces; `rules`: the nftables table; `forwarding`: other people's tables
 //!
 //! **Invariant**: what exists in the kernel has a record on disk, so that it can be removed after a crash.
-//! **Invariant**: every name in the kernel contains the cluster's id.
+//! **Invariant**: every name in the kernel contains the cluster's id. Routes have no names: their record says which are ours.
 
 mod cni;
 mod config;
@@ -30,6 +31,7 @@ mod pod;
 mod pod_network;
 mod probe;
 mod record;
+mod routes;
 mod rules;
 mod sysctl;
 
@@ -44,4 +46,5 @@ pub use pod::{AddResult, Pod, PortMapping, Protocol};
 pub use pod_network::{Error, PodNetwork, remove_all};
 pub use probe::{ProbeError, probe};
 pub use record::RecordError;
+pub use routes::{NodeRoute, Unreachable, read as recorded_routes};
 pub use sysctl::SysctlError;

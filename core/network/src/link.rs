@@ -32,12 +32,12 @@ pub struct LinkError {
 }
 
 impl LinkError {
-    fn is(&self, number: i32) -> bool {
+    pub(crate) fn is(&self, number: i32) -> bool {
         self.source.raw_os_error() == Some(number)
     }
 }
 
-fn failed(action: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> LinkError {
+pub(crate) fn failed(action: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> LinkError {
     let action = action.into();
     move |error| {
         let source = match &error {

@@ -20,6 +20,7 @@ use crate::link::{self, LinkError};
 use crate::netns::{Namespace, NamespaceError};
 use crate::pod::{AddResult, Pod, PortMapping, Protocol};
 use crate::record::{Attachment, Record, RecordError, Records};
+use crate::routes::{self, NodeRoute, Unreachable};
 use crate::rules::{self, HostPort, Target};
 use crate::sysctl::{self, SysctlError};
 
@@ -296,6 +297,18 @@ impl PodNetwork {
         Ok(())
     }
 
+    /// Whether no pod is connected.
+    pub fn is_unused(&self) -> bool {
+        self.state.lock().pods.is_empty()
+    }
+
+    /// Leads to other nodes' pods by exactly these routes; answers which cannot be had. Where the network is somebody else's,
+    /// theirs are the ways too.
+    pub async fn set_routes(&self, wanted: &[NodeRoute]) -> Result<Vec<Unreachable>, Error> {
+        let others = configuration::load(&self.config.cni_conf_dir)?.is_some();
+        routes::set(&self.handle, &self.config.state_dir, if others { &[] } else { wanted }).await
+    }
+
     /// Removes everything that belongs to the cluster, records included. The network cannot be used afterwards.
     pub async fn remove_all(self) -> Result<(), Error> {
         remove_all(&self.config).await
@@ -538,6 +551,7 @@ pub async fn remove_all(config: &Config) -> Result<(), Error> {
         }
     }
     let handle = connect()?;
+    routes::remove_all(&handle, &config.state_dir).await?;
     for (name, _) in link::named(&handle, &format!("k{cluster_id}")).await? {
         link::delete(&handle, &name).await?;
     }

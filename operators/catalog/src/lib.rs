@@ -109,6 +109,7 @@ pub fn all() -> Vec<Arc<dyn kit::Operator>> {
         keelson_operator_endpointslice::operator(),
         keelson_operator_garbagecollector::operator(),
         keelson_operator_namespace::operator(),
+        keelson_operator_nodeipam::operator(),
         keelson_operator_nodelifecycle::operator(),
         keelson_operator_replicaset::operator(),
         keelson_operator_resourcequota::operator(),

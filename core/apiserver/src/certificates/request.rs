@@ -1,5 +1,7 @@
 //! What a request for a certificate (PKCS#10) says.
 
+use std::net::IpAddr;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use x509_parser::certification_request::X509CertificationRequest;
@@ -18,6 +20,10 @@ pub struct Request {
     pub organizations: Vec<String>,
     /// Which kinds of alternative names it asks for.
     pub names: Names,
+    /// The names of hosts among them.
+    pub dns_names: Vec<String>,
+    /// The addresses of hosts among them.
+    pub ip_addresses: Vec<IpAddr>,
 }
 
 /// Which kinds of alternative names there are.
@@ -54,13 +60,20 @@ impl Request {
         let subject = &request.certification_request_info.subject;
         let text =
             |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().ok().map(str::to_owned);
+        let (mut dns_names, mut ip_addresses) = (Vec::new(), Vec::new());
         let mut names = Names::default();
         for extension in request.requested_extensions().into_iter().flatten() {
             let ParsedExtension::SubjectAlternativeName(alternatives) = extension else { continue };
             for name in &alternatives.general_names {
                 match name {
-                    GeneralName::DNSName(_) => names.dns = true,
-                    GeneralName::IPAddress(_) => names.ip = true,
+                    GeneralName::DNSName(name) => {
+                        names.dns = true;
+                        dns_names.push((*name).to_owned());
+                    }
+                    GeneralName::IPAddress(bytes) => {
+                        names.ip = true;
+                        ip_addresses.push(address(bytes)?);
+                    }
                     GeneralName::RFC822Name(_) => names.email = true,
                     GeneralName::URI(_) => names.uri = true,
                     _ => return Err("it asks for an alternative name of an unknown kind".to_owned()),
@@ -75,9 +88,17 @@ impl Request {
             common_name: subject.iter_common_name().last().and_then(text),
             organizations: subject.iter_organization().filter_map(text).collect(),
             names,
+            dns_names,
+            ip_addresses,
             der: der.clone(),
         })
     }
+}
+
+fn address(bytes: &[u8]) -> Result<IpAddr, String> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    let address = four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
+    address.map_err(|_| "it asks for an address of an unknown kind".to_owned())
 }
 
 /// When the certificate in the base64 of a PEM text ends, in seconds since 1970.

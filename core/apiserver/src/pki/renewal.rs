@@ -46,7 +46,7 @@ pub struct Renewed {
 
 /// When a certificate is to be replaced whose life begins and ends at these seconds since 1970; `jitter` is at least 0 and
 /// less than 1.
-fn due(begin: i64, end: i64, jitter: f64) -> i64 {
+pub fn due(begin: i64, end: i64, jitter: f64) -> i64 {
     let life = end.saturating_sub(begin).max(0);
     // In thousandths, so that no precision is lost where it counts.
     let part = 700 + (jitter.clamp(0.0, 1.0) * 200.0) as i64;
@@ -54,20 +54,23 @@ fn due(begin: i64, end: i64, jitter: f64) -> i64 {
 }
 
 /// Makes a certificate usable for TLS.
-pub(crate) fn certified(subject: &str, credential: &Credential) -> Result<CertifiedKey, PkiError> {
+pub fn certified(subject: &str, credential: &Credential) -> Result<CertifiedKey, PkiError> {
     let unusable = |source| PkiError::Unusable { subject: subject.to_owned(), source };
     let missing = || unusable(rustls::Error::General("it holds no certificate or no key".to_owned()));
     let (chain, key) = credential.to_der().filter(|(chain, _)| !chain.is_empty()).ok_or_else(missing)?;
     CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider()).map_err(unusable)
 }
 
+/// When a certificate's life begins and ends, in seconds since 1970.
+pub fn validity(key: &CertifiedKey) -> Option<(i64, i64)> {
+    let (_, leaf) = X509Certificate::from_der(key.cert.first()?).ok()?;
+    Some((leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp()))
+}
+
 impl Current {
     fn new(subject: &str, credential: &Credential, jitter: f64) -> Result<Self, PkiError> {
         let key = certified(subject, credential)?;
-        let read = key.cert.first().and_then(|leaf| X509Certificate::from_der(leaf).ok());
-        let validity = read
-            .map(|(_, leaf)| (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp()));
-        let (begin, end) = validity.ok_or_else(|| PkiError::Unusable {
+        let (begin, end) = validity(&key).ok_or_else(|| PkiError::Unusable {
             subject: subject.to_owned(),
             source: rustls::Error::General("its validity cannot be read".to_owned()),
         })?;

@@ -115,3 +115,75 @@ async fn nobody_approves_or_asks_for_what_is_not_theirs() {
     // Through the status nobody approves.
     server.merge(&format!("{REQUESTS}/x/status"), approved()).await.fails(422);
 }
+
+/// A request for a certificate for serving, in base64.
+fn serving_request(node: &str, names: &[&str], addresses: &[&str]) -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(|it| (*it).to_owned()).collect();
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    let addresses = addresses.iter().map(|it| rcgen::SanType::IpAddress(it.parse().unwrap()));
+    params.subject_alt_names.extend(addresses);
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, format!("system:node:{node}"));
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+    STANDARD.encode(params.serialize_request(&key).unwrap().pem().unwrap())
+}
+
+async fn node_with_address(server: &Server, name: &str, address: &str) {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    server.post("/api/v1/nodes", node).await.ok();
+    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": address}]}});
+    server.merge(&format!("/api/v1/nodes/{name}/status"), status).await.ok();
+}
+
+#[tokio::test]
+async fn a_kubelet_gets_a_certificate_for_its_own_addresses_and_for_no_others() {
+    let server = Server::start().await;
+    node_with_address(&server, "one", "192.0.2.1").await;
+    node_with_address(&server, "two", "192.0.2.2").await;
+    for (name, names, addresses) in [
+        ("foreign-address", vec!["one"], vec!["192.0.2.2"]),
+        ("foreign-name", vec!["two"], vec!["192.0.2.1"]),
+        ("server", vec!["kubernetes"], vec!["192.0.2.1"]),
+        // The last one, so that the others have been looked at when it is answered.
+        ("own", vec!["one"], vec!["192.0.2.1"]),
+    ] {
+        let wanted = json!({"metadata": {"name": name}, "spec": {
+            "request": serving_request("one", &names, &addresses), "signerName": "kubernetes.io/kubelet-serving",
+            "usages": ["digital signature", "server auth"],
+        }});
+        let node = Identity::user("system:node:one", &["system:nodes"]);
+        server.act(node, Method::POST, REQUESTS, wanted).await.ok();
+    }
+    let signed = until(&server, "own", |it| it["status"]["certificate"].is_string()).await;
+    assert_eq!(signed["status"]["conditions"][0]["reason"], "AutoApproved");
+    for name in ["foreign-address", "foreign-name", "server"] {
+        let waits = server.get(&format!("{REQUESTS}/{name}")).await.ok();
+        assert!(waits["status"]["conditions"].is_null(), "{waits}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_gets_no_certificate_of_a_node_that_is_at_work_and_one_of_a_node_that_is_not() {
+    let server = Server::start().await;
+    let lease = |name: &str, renewed: jiff::Timestamp| {
+        json!({"metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": {
+            "holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": format!("{renewed:.6}"),
+        }})
+    };
+    let now = jiff::Timestamp::now();
+    for (name, renewed) in [("alive", now), ("gone", now - jiff::SignedDuration::from_hours(1))] {
+        node_with_address(&server, name, "192.0.2.1").await;
+        let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+        server.post(path, lease(name, renewed)).await.ok();
+        let machine = Identity::user("system:bootstrap:abcdef", &["system:bootstrappers:keelson:nodes"]);
+        let (text, _) = request(&format!("system:node:{name}"), "system:nodes");
+        let wanted = document(name, &text, "kubernetes.io/kube-apiserver-client-kubelet");
+        server.act(machine, Method::POST, REQUESTS, wanted).await.ok();
+    }
+    let denied = until(&server, "alive", |it| it["status"]["conditions"].is_array()).await;
+    assert_eq!(denied["status"]["conditions"][0]["type"], "Denied");
+    let message = denied["status"]["conditions"][0]["message"].as_str().unwrap();
+    assert!(message.contains("kubectl delete node alive"), "{message}");
+    until(&server, "gone", |it| it["status"]["certificate"].is_string()).await;
+}

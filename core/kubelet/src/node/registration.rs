@@ -42,8 +42,14 @@ fn labels(config: &Config) -> BTreeMap<String, String> {
 }
 
 fn node(config: &Config) -> Node {
-    let cidr = config.pod_cidr.to_string();
-    let spec = NodeSpec { pod_cidr: Some(cidr.clone()), pod_cidrs: Some(vec![cidr]), ..NodeSpec::default() };
+    let cidr = config.pod_cidr.map(|range| range.to_string());
+    let taints = Some(config.taints.clone()).filter(|taints| !taints.is_empty());
+    let spec = NodeSpec {
+        pod_cidrs: cidr.clone().map(|it| vec![it]),
+        pod_cidr: cidr,
+        taints,
+        ..NodeSpec::default()
+    };
     Node {
         metadata: ObjectMeta {
             name: Some(config.node_name.clone()),
@@ -65,15 +71,16 @@ fn difference(config: &Config, found: &Node) -> Option<Value> {
         patch["metadata"] = json!({ "labels": wanted });
     }
     let range = found.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).unwrap_or_default();
-    let configured = config.pod_cidr.to_string();
-    if range.is_empty() {
-        patch["spec"] = json!({ "podCIDR": configured, "podCIDRs": [configured] });
-    } else if range != configured {
-        tracing::warn!(
-            range,
-            configured,
-            "the node keeps another range of pod addresses than it is configured with"
-        );
+    if let Some(configured) = config.pod_cidr.map(|range| range.to_string()) {
+        if range.is_empty() {
+            patch["spec"] = json!({ "podCIDR": configured, "podCIDRs": [configured] });
+        } else if range != configured {
+            tracing::warn!(
+                range,
+                configured,
+                "the node keeps another range of pod addresses than it is configured with"
+            );
+        }
     }
     (patch != json!({})).then_some(patch)
 }
@@ -134,5 +141,9 @@ mod tests {
             "spec": {"podCIDR": "10.42.0.0/24", "podCIDRs": ["10.42.0.0/24"]},
         });
         assert_eq!(difference(&config, &found), Some(expected));
+        config.pod_cidr = None;
+        let labels_alone = difference(&config, &found).unwrap();
+        assert_eq!(labels_alone.get("spec"), None);
+        assert_eq!(node(&config).spec, Some(NodeSpec::default()));
     }
 }

@@ -1,0 +1,198 @@
+//! Machines that join a cluster as nodes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::process::Output;
+
+use keelson_e2e::{BUSYBOX, Cluster, LONG, PATIENCE, Switch, eventually};
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A cluster whose control plane is on the first machine of a network.
+struct Site {
+    // Goes last: the machines have legs on it.
+    first: Cluster,
+    switch: Switch,
+}
+
+impl Site {
+    fn new() -> Self {
+        let switch = Switch::new().unwrap();
+        let first = switch.machine(1).unwrap();
+        first.continue_with(&["--node-name", "first"]).unwrap();
+        Site { first, switch }
+    }
+
+    /// A new token, by further arguments to `keelson token create`.
+    fn token(&self, arguments: &[&str]) -> String {
+        let output = self.first.keelson(&[&["token", "create", "--quiet"], arguments].concat()).unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn server(&self) -> String {
+        format!("https://{}:6443", Switch::address(1))
+    }
+
+    /// What an agent prints that starts for the first time.
+    fn agent(&self, machine: &Cluster, name: &str, token: &str) -> Output {
+        let server = self.server();
+        let arguments = ["agent", "--detach", "--server", &server, "--token", token, "--node-name", name];
+        machine.keelson(&arguments).unwrap()
+    }
+
+    /// A machine that has joined.
+    fn joined(&self, number: u8, name: &str) -> Cluster {
+        let machine = self.switch.machine(number).unwrap();
+        let output = self.agent(&machine, name, &self.token(&[]));
+        assert!(output.status.success(), "{}", text(&output));
+        machine.import_busybox().unwrap();
+        machine
+    }
+
+    /// A pod on a node that answers over HTTP with the node's name.
+    fn pod(&self, node: &str) {
+        let manifest = format!(
+            r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: on-{node}, labels: {{on: {node}}}}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: "{BUSYBOX}"
+    command: [sh, -c, "mkdir /www; echo {node} > /www/index.html; exec busybox httpd -f -v -p 8080 -h /www"]
+    readinessProbe: {{httpGet: {{port: 8080}}, periodSeconds: 1}}
+"#
+        );
+        self.first.apply(&manifest).unwrap();
+        self.first.wait(&format!("on-{node}"), "condition=Ready").unwrap();
+    }
+
+    fn address(&self, node: &str) -> String {
+        self.first.pod(&format!("on-{node}"), ".status.podIP").unwrap()
+    }
+
+    fn get(&self, from: &str, url: &str) -> String {
+        let pod = format!("on-{from}");
+        self.first
+            .exec(&pod, &["busybox", "wget", "-q", "-T", "10", "-O", "-", url])
+            .unwrap()
+            .trim()
+            .to_owned()
+    }
+}
+
+#[test]
+fn pods_of_joined_machines_reach_each_other_with_their_own_addresses_and_services_reach_them() {
+    let site = Site::new();
+    let (_second, _third) = (site.joined(2, "second"), site.joined(3, "third"));
+    let nodes = ["first", "second", "third"];
+    for node in nodes {
+        site.pod(node);
+    }
+    for (from, to) in [("first", "second"), ("second", "first"), ("second", "third"), ("third", "second")] {
+        let answer = site.get(from, &format!("http://{}:8080/", site.address(to)));
+        assert_eq!(answer, to, "from {from}");
+        // What passes from node to node keeps the pod's address.
+        let seen = || {
+            let log = site.first.kubectl(&["logs", &format!("on-{to}")])?;
+            Ok(log.contains(&site.address(from)).then_some(()))
+        };
+        eventually("the pod's address in the log", LONG, seen).unwrap();
+    }
+    for node in nodes {
+        site.first
+            .kubectl(&["expose", "pod", &format!("on-{node}"), "--port", "80", "--target-port", "8080"])
+            .unwrap();
+    }
+    for from in nodes {
+        for to in nodes {
+            let name = format!("http://on-{to}.default.svc.cluster.local/");
+            let answered = || {
+                let pod = format!("on-{from}");
+                let answer = site.first.exec(&pod, &["busybox", "wget", "-q", "-T", "5", "-O", "-", &name]);
+                Ok(answer.ok().filter(|answer| answer.trim() == to))
+            };
+            eventually(&format!("{from} to reach the Service of {to}"), LONG, answered).unwrap();
+        }
+    }
+    // The way of metrics, verified with the certificate that the kubelet asked for.
+    let stats = site.first.kubectl(&["get", "--raw", "/api/v1/nodes/second/proxy/stats/summary"]).unwrap();
+    assert!(stats.contains("on-second"), "{stats}");
+    let ranges = site.first.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].spec.podCIDR}"]).unwrap();
+    let mut ranges: Vec<&str> = ranges.split(' ').collect();
+    ranges.sort_unstable();
+    ranges.dedup();
+    assert_eq!(ranges.len(), 3);
+    // A node that goes takes its route along.
+    let route = site.first.field(&["node", "third"], ".spec.podCIDR").unwrap();
+    site.first.kubectl(&["delete", "node", "third"]).unwrap();
+    let gone = || {
+        let routes = site.first.on_the_host("ip", &["route"])?;
+        Ok((!routes.contains(&route)).then_some(()))
+    };
+    eventually("the route to be gone", LONG, gone).unwrap();
+}
+
+#[test]
+fn an_agent_that_is_killed_leaves_its_pods_running_and_goes_on_without_its_token() {
+    let site = Site::new();
+    let second = site.joined(2, "second");
+    site.pod("second");
+    let process = site.first.main_process("on-second").unwrap();
+    let ids = site.first.keelson_prints(&["token", "list"]).unwrap();
+    let id = ids.lines().nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    site.first.keelson_prints(&["token", "delete", &id]).unwrap();
+    second.kill().unwrap();
+    assert!(std::path::Path::new(&format!("/proc/{process}")).exists());
+    let printed = second.keelson_prints(&["agent", "--detach"]).unwrap();
+    assert!(printed.contains("second is Ready"), "{printed}");
+    assert_eq!(site.first.main_process("on-second").unwrap(), process);
+    assert_eq!(site.first.exec("on-second", &["echo", "there"]).unwrap().trim(), "there");
+    // The control plane may go and come.
+    site.first.kill().unwrap();
+    site.first.continue_with(&[]).unwrap();
+    let again = || Ok(site.first.kubectl(&["exec", "on-second", "--", "true"]).ok());
+    eventually("the node to be reached again", LONG, again).unwrap();
+    site.first.kubectl(&["delete", "pod", "on-second"]).unwrap();
+    site.pod("second");
+    let taken = second.keelson(&["up", "-d"]).unwrap();
+    assert!(text(&taken).contains("is the folder of an agent"));
+    let printed = second.keelson_prints(&["down"]).unwrap();
+    assert!(printed.contains("keelson agent --data-dir"), "{printed}");
+    let printed = second.reset().unwrap();
+    assert!(printed.contains("kubectl delete node second"), "{printed}");
+    let links = second.on_the_host("ip", &["link"]).unwrap();
+    assert!(!links.contains("keel"), "{links}");
+}
+
+#[test]
+fn a_machine_without_a_fitting_token_is_refused_and_told_why() {
+    let site = Site::new();
+    let machine = site.switch.machine(2).unwrap();
+    let refused = |token: &str, name: &str, why: &str| {
+        let output = site.agent(&machine, name, token);
+        let text = text(&output);
+        assert!(!output.status.success() && text.contains(why), "{text}");
+    };
+    let short = site.token(&["--ttl", "1s"]);
+    let id = short.split('.').next().unwrap();
+    let secret = format!("bootstrap-token-{id}");
+    site.first.kubectl(&["-n", "kube-system", "wait", "secret", &secret, "--for=delete", PATIENCE]).unwrap();
+    refused(&short, "second", "it has expired or was deleted");
+    refused(&site.token(&["--role", "server"]), "second", "is not for an agent");
+    refused(&site.token(&[]), "first", "is at work: choose another name");
+    let token = site.token(&[]);
+    let other = format!("{}@sha256:{}", token.split('@').next().unwrap(), "0".repeat(64));
+    refused(&other, "second", "is not of the cluster that the token is for");
+    refused("abc", "second", "a token to join with is ID.SECRET@sha256:DIGEST");
+    let nothing = machine.keelson(&["agent"]).unwrap();
+    assert!(text(&nothing).contains("Give --server"), "nothing to join");
+    // What was refused is in nobody's way.
+    let output = site.agent(&machine, "second", &site.token(&[]));
+    assert!(output.status.success(), "{}", text(&output));
+}

@@ -1,0 +1,42 @@
+//! Gives every node its range of pod addresses: a part of the cluster's that no other node has.
+//!
+//! - [`controller`]: the driver, one node after the other.
+//! - [`observe`]: what is kept of nodes, and what was given and has not been seen yet.
+//! - [`ranges`]: which range is free (pure).
+//! - [`act`]: writes it.
+//!
+//! A range that a node has already counts as taken, whoever gave it, and is never changed. The first range of the cluster
+//! is not given away: it belongs to the machine on which `keelson up` began the cluster, also while its Node is not there.
+
+use std::sync::{Arc, LazyLock};
+
+use keelson_operator_kit::{Context, Definition, Error, Operator, async_trait, rule};
+
+pub mod act;
+pub mod controller;
+pub mod observe;
+pub mod ranges;
+
+/// The operator.
+pub struct NodeIpamOperator;
+
+/// The operator, for the catalog.
+pub fn operator() -> Arc<dyn Operator> {
+    Arc::new(NodeIpamOperator)
+}
+
+static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
+    Definition::new("nodeipam", "Gives every node a range of pod addresses out of the cluster's.")
+        .with_rules([rule(&[""], &["nodes"], &["get", "list", "patch", "update", "watch"])])
+});
+
+#[async_trait]
+impl Operator for NodeIpamOperator {
+    fn definition(&self) -> &Definition {
+        &DEFINITION
+    }
+
+    async fn run(&self, context: Context) -> Result<(), Error> {
+        controller::run(context).await
+    }
+}
