@@ -66,7 +66,7 @@ impl Target {
         self.resource.group_resource()
     }
 
-    fn cache_key(&self) -> String {
+    pub(crate) fn cache_key(&self) -> String {
         match &self.namespace {
             Some(namespace) => format!("{namespace}/{}", self.name),
             None => self.name.clone(),

@@ -56,8 +56,10 @@ pub mod listener;
 mod role_reconciliation;
 mod roles;
 mod serving;
+mod standing;
 
 use background::Background;
+use standing::Standing;
 
 pub use config::Config;
 pub use kubernetes_service::reachable;
@@ -389,6 +391,10 @@ impl ApiServer {
             background.spawn("kubernetes-endpoints", kept);
         }
         state.advertised.get_or_init(|| told);
+        let namespaces = Standing::Namespaces { authority: pki.authority().to_owned() };
+        let service = Standing::Service(Box::new(config.clone()), address);
+        background.spawn("standing-namespaces", namespaces.keep(Arc::clone(&state.registry), stop.clone()));
+        background.spawn("standing-service", service.keep(Arc::clone(&state.registry), stop.clone()));
         hooks.kubernetes_service.done();
         let shutdown_delay = config.limits.shutdown_delay_duration;
         Ok(ApiServer {

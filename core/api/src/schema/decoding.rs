@@ -175,7 +175,9 @@ pub fn time_error(text: &str) -> Option<String> {
 fn time(text: &str, layout: &str) -> Option<String> {
     let mut reader = Time { rest: text };
     let told = match reader.read(layout == MICRO) {
-        Ok(()) if reader.rest.is_empty() => return None,
+        Ok(()) if reader.rest.is_empty() && text.parse::<jiff::Timestamp>().is_ok() => return None,
+        // Readers of typed objects know no such time.
+        Ok(()) if reader.rest.is_empty() => format!("parsing time {text:?}: time out of range"),
         Ok(()) => format!("parsing time {text:?}: extra text: {:?}", reader.rest),
         Err(TimeFault::Range(what)) => format!("parsing time {text:?}: {what} out of range"),
         Err(TimeFault::Part(part)) => {
@@ -372,6 +374,8 @@ mod tests {
             ("2026-01-02T03:04:05", Some(as_layout("", "Z07:00"))),
             ("2026-13-02T03:04:05Z", Some(": month out of range".to_owned())),
             ("2026-02-30T03:04:05Z", Some(": day out of range".to_owned())),
+            ("9999-12-31T23:59:59-23:00", Some(": time out of range".to_owned())),
+            ("2026-01-02T03:04:05+99:99", Some(": time out of range".to_owned())),
             ("2026-01-02T03:04:05Zx", Some(": extra text: \"x\"".to_owned())),
         ] {
             let told = error("", "Pod", &json!({"metadata": {"creationTimestamp": text}}));

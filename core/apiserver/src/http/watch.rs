@@ -220,8 +220,13 @@ impl Watcher {
     /// Sends the present state first.
     async fn begin(&mut self, registry: &Registry, mark_end: bool) -> Result<(), Status> {
         let listing = self.cache.list();
-        let selected = listing.objects.values().filter(|object| self.selection.matches(object)).cloned();
+        let known = self.selection.before_conversion(&self.resource);
+        let first = known.as_ref().unwrap_or(&self.selection);
+        let selected = listing.objects.values().filter(|object| first.matches(object)).cloned();
         for object in registry.served_objects(&self.resource, selected.collect()).await? {
+            if known.is_some() && !self.selection.matches(&object) {
+                continue;
+            }
             let frame = self.shape("ADDED", &object, None)?;
             self.ready.push_back(frame);
         }

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelson_api::selector::{FieldSelector, LabelSelector};
+use keelson_api::selector::{FieldRequirement, FieldSelector, LabelSelector};
 use keelson_api::{ResourceInfo, Status, convert};
 
 use super::Registry;
 use crate::cache::{Cached, Listing, Scope};
+use crate::conversion::webhook;
 use crate::request_info::RequestInfo;
 use options::{ListOptions, Match, Token};
 
@@ -152,6 +153,16 @@ impl Selection {
             })
     }
 
+    /// What can be told of objects that are converted before their fields are looked at; `None` where that is all.
+    pub fn before_conversion(&self, resource: &ResourceInfo) -> Option<Selection> {
+        webhook(resource)?;
+        let of_metadata = |it: &FieldRequirement| it.field.starts_with("metadata.");
+        let (known, later): (Vec<_>, Vec<_>) =
+            self.fields.as_ref()?.requirements.iter().cloned().partition(of_metadata);
+        let fields = Some(FieldSelector { requirements: known });
+        (!later.is_empty()).then(|| Selection { fields, ..self.clone() })
+    }
+
     /// The text that a field of an object is compared as.
     fn value<'a>(&self, object: &'a Cached, field: &str) -> Cow<'a, str> {
         if self.is_custom {
@@ -260,7 +271,14 @@ impl Registry {
                 cache.list_at(revision).map_err(too_old)?
             }
         };
-        self.page(&listing, &selection, options.token.as_ref(), options.limit, &cache)
+        let (token, limit) = (options.token.as_ref(), options.limit);
+        let Some(known) = selection.before_conversion(resource) else {
+            return self.page(&listing, &selection, token, limit, &cache);
+        };
+        let page = self.page(&listing, &known, token, limit, &cache)?;
+        let mut objects = self.served_objects(resource, page.objects).await?;
+        objects.retain(|object| selection.matches(object));
+        Ok(Page { objects, ..page })
     }
 
     fn page(

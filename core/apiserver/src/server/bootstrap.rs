@@ -109,23 +109,31 @@ fn priority_class(name: &str, value: i64, description: &str) -> Value {
     })
 }
 
+/// The namespaces that every cluster has.
+pub(super) const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// Makes these namespaces with what they hold.
+pub(super) async fn namespaces(registry: &Registry, authority: &str) -> Result<(), Status> {
+    // What does not wait for each other is written together.
+    let namespace = |name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    try_join_all(NAMESPACES.map(|name| ensure(registry, namespace(name)))).await?;
+    let contents = NAMESPACES.into_iter().flat_map(|name| namespace_contents(name, authority));
+    try_join_all(contents.map(|document| ensure(registry, document))).await.map(drop)
+}
+
 /// Makes what is missing.
 pub(super) async fn run(registry: &Registry, authority: &str) -> Result<(), Status> {
-    // What does not wait for each other is written together.
-    let names = ["default", "kube-system", "kube-public", "kube-node-lease"];
-    let namespace = |name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-    try_join_all(names.map(|name| ensure(registry, namespace(name)))).await?;
-    let contents = names.into_iter().flat_map(|name| namespace_contents(name, authority));
+    namespaces(registry, authority).await?;
     let node = "Used for system critical pods that must not be moved from their current node.";
     let cluster = "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.";
     let classes = [
         priority_class("system-node-critical", 2_000_001_000, node),
         priority_class("system-cluster-critical", 2_000_000_000, cluster),
     ];
-    let objects = contents.chain(classes).map(|document| ensure(registry, document));
+    let classes = classes.map(|document| ensure(registry, document));
     let roles = super::roles::documents().map_err(Status::internal)?;
     let roles = roles.into_iter().chain(super::controller_roles::documents());
     let roles = roles.map(|document| super::role_reconciliation::reconcile(registry, document));
-    futures::try_join!(try_join_all(objects), try_join_all(roles))?;
+    futures::try_join!(try_join_all(classes), try_join_all(roles))?;
     super::aggregated_roles::settle(registry).await
 }

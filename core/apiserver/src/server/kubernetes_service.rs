@@ -74,6 +74,12 @@ fn endpoints(addresses: &[IpAddr], port: u16) -> Value {
     })
 }
 
+/// The Service and what says where it leads.
+pub(super) fn documents(config: &Config, bound: SocketAddr) -> [Value; 3] {
+    let (address, port) = ([advertised(config, bound)], bound.port());
+    [service(config, port), endpoint_slice(&address, port), endpoints(&address, port)]
+}
+
 /// Makes what is missing and corrects what is no longer so. One of several servers leaves the others' addresses, which
 /// the one that leads takes care of.
 pub(super) async fn keep(

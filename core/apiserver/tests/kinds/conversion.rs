@@ -155,3 +155,27 @@ async fn a_webhook_that_fails_or_changes_what_it_may_not_is_told() {
     assert_eq!(server.get(&one).await.fails(500), format!("{about} {expected}"));
     assert_eq!(server.get(&format!("{}/a", path("v1"))).await.ok()["spec"]["host"], "h");
 }
+
+#[tokio::test]
+async fn fields_are_selected_by_as_they_are_in_the_version_that_is_asked_for() {
+    let hooks = webhook().await;
+    let server = Server::start().await;
+    let mut definition = definition(hooks.client_config("convert"));
+    definition["spec"]["versions"][1]["selectableFields"] = json!([{"jsonPath": ".spec.hostPort"}]);
+    server.post(DEFINITIONS, definition).await.ok();
+    for (name, port) in [("a", "1"), ("b", "2")] {
+        let site = site("v1", name, json!({"host": "h", "port": port}));
+        server.post(&path("v1"), site).await.ok();
+    }
+    let selected = format!("{}?fieldSelector=spec.hostPort%3Dh:2", path("v2"));
+    let list = server.get(&selected).await.ok();
+    let names: Vec<&Value> =
+        list["items"].as_array().unwrap().iter().map(|it| &it["metadata"]["name"]).collect();
+    assert_eq!(names, ["b"]);
+    let watched = format!("{selected}&watch=1&timeoutSeconds=1&resourceVersion=0");
+    let request = http::Request::get(watched).body(kube::client::Body::empty()).unwrap();
+    let frames =
+        server.api.administrator().send(request).await.unwrap().into_body().collect_bytes().await.unwrap();
+    let frames = String::from_utf8(frames.to_vec()).unwrap();
+    assert!(frames.contains("h:2") && !frames.contains("h:1"), "{frames}");
+}

@@ -266,3 +266,25 @@ async fn a_range_that_was_configured_otherwise_before_stays_and_an_event_says_so
     let text = "The default ServiceCIDR [10.96.0.0/16] does not match the flag configurations [10.97.0.0/16]";
     assert!(told.iter().any(|it| **it == text), "{told:?}");
 }
+
+#[tokio::test]
+async fn what_a_cluster_needs_is_made_again_when_it_was_deleted() {
+    let server = Server::start().await;
+    let gone = async |path: &str| {
+        let uid = server.get(path).await.ok()["metadata"]["uid"].clone();
+        server.delete(path, json!({})).await.ok();
+        for _ in 0..100_000 {
+            let found = server.get(path).await;
+            if found.0 == 200 && found.1["metadata"]["uid"] != uid {
+                return found.1;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("{path} is not made again");
+    };
+    let service = gone("/api/v1/namespaces/default/services/kubernetes").await;
+    assert_eq!(service["spec"]["clusterIP"], "10.96.0.1");
+    let endpoints = gone("/api/v1/namespaces/default/endpoints/kubernetes").await;
+    assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], "127.0.0.1");
+    gone("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes").await;
+}
