@@ -113,6 +113,18 @@ impl Server {
         Self::start_in(Arc::clone(&self.dir), &bind, flags)
     }
 
+    /// Asks it to end, has something done meanwhile, and starts it again on the same folder and port.
+    pub fn stopped(mut self, work: impl FnOnce()) -> Result<Self, Failed> {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            // What has ended by itself needs no signal.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let _ = self.child.wait();
+        work();
+        let bind = self.url.trim_start_matches("https://").to_owned();
+        Self::start_in(Arc::clone(&self.dir), &bind, &[])
+    }
+
     /// How kubectl is run.
     pub fn client(&self) -> Kubectl {
         Kubectl {

@@ -10,7 +10,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use imbl::OrdMap;
@@ -24,22 +23,16 @@ use crate::encryption::Encryption;
 pub use cached::{Cached, WatchEvent, frame, message_frame, word};
 pub use followers::Scope;
 
-use horizon::Horizon;
+pub(crate) use ring::RING;
+use ring::{Budget, Ring};
 
 mod cached;
 mod followers;
-mod horizon;
 mod intake;
+mod ring;
 
-/// Events that are kept for each resource.
-pub(crate) const RING: usize = 4096;
-/// How many of them, the newest, keep the frames that were built of them.
-const WARM: usize = 512;
 /// States that are kept for lists which are read page by page.
 const PINS: usize = 64;
-
-/// How long a past state can be asked for, at least; at most twice as long.
-const KEPT: Duration = Duration::from_secs(300);
 
 /// Objects in the order of their keys: `NAMESPACE/NAME`, or the name.
 pub type Objects = OrdMap<Arc<str>, Arc<Cached>>;
@@ -82,6 +75,10 @@ pub struct WatchCache {
     resources: RwLock<HashMap<GroupResource, Arc<ResourceCache>>>,
     /// Every event up to here has been taken up.
     revision: Arc<AtomicU64>,
+    /// The oldest revision whose state is given.
+    oldest: Arc<AtomicU64>,
+    /// How much room events have.
+    budget: Arc<Budget>,
     /// How stored values are opened.
     encryption: Arc<Encryption>,
 }
@@ -95,6 +92,8 @@ pub struct ResourceCache {
     are_pods: bool,
     /// The cluster-wide revision.
     global: Arc<AtomicU64>,
+    /// The oldest revision whose state is given.
+    oldest: Arc<AtomicU64>,
     /// What lists have read of it.
     pub lists: ListCounts,
 }
@@ -121,21 +120,18 @@ impl ListCounts {
 
 struct State {
     objects: Objects,
-    ring: VecDeque<Arc<WatchEvent>>,
-    /// Events after this revision are in the ring.
-    floor: u64,
+    ring: Ring,
     newest: u64,
     /// Events since the beginning.
     received: u64,
     pins: VecDeque<Listing>,
-    horizon: Horizon,
 }
 
 impl State {
     /// The objects as they were after a revision that the ring reaches back to.
     fn before(&self, revision: u64) -> Objects {
         let mut objects = self.objects.clone();
-        for event in self.ring.iter().rev().take_while(|event| event.revision > revision) {
+        for event in self.ring.events().iter().rev().take_while(|event| event.revision > revision) {
             let object = &event.object;
             let key: Arc<str> = match &object.namespace {
                 Some(namespace) => format!("{namespace}/{}", object.name).into(),
@@ -158,15 +154,7 @@ impl State {
         self.newest = revision;
         self.received += 1;
         let event = Arc::new(WatchEvent::new(revision, kind, object, previous));
-        self.ring.push_back(Arc::clone(&event));
-        if let Some(cold) = self.ring.len().checked_sub(WARM + 1).and_then(|at| self.ring.get(at)) {
-            cold.cool();
-        }
-        if self.ring.len() > RING
-            && let Some(oldest) = self.ring.pop_front()
-        {
-            self.floor = oldest.revision;
-        }
+        self.ring.push(Arc::clone(&event));
         event
     }
 }
@@ -217,9 +205,8 @@ impl WatchCache {
         }
         let mut resources = self.resources.write();
         let floor = self.revision.load(Ordering::Acquire);
-        let global = &self.revision;
         let are_pods = *resource == GroupResource::new("", "pods");
-        let made = || Arc::new(ResourceCache::new(Arc::clone(global), floor, are_pods));
+        let made = || Arc::new(ResourceCache::new(self, floor, are_pods));
         Arc::clone(resources.entry(resource.clone()).or_insert_with(made))
     }
 
@@ -249,24 +236,59 @@ impl WatchCache {
     pub fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
     }
+
+    /// Lets the events of all resources take about as many bytes.
+    pub fn limit_history(&self, bytes: u64) {
+        self.budget.set(bytes);
+        self.trim();
+    }
+
+    /// The bytes that the events of all resources take, about.
+    pub fn history_bytes(&self) -> u64 {
+        self.budget.used()
+    }
+
+    /// From now on no state before a revision is given, and the events that lead there go. Who has seen all that has
+    /// happened to a resource may go on to watch it.
+    pub fn compact(&self, oldest: u64) {
+        self.oldest.fetch_max(oldest, Ordering::AcqRel);
+        for (_, cache) in self.all() {
+            let mut state = cache.state.write();
+            state.ring.compact(oldest);
+            state.pins.retain(|pin| pin.revision >= oldest);
+        }
+    }
+
+    /// Lets old events of the resource that has the most go where all take more than they may.
+    fn trim(&self) {
+        let Some(surplus) = self.budget.surplus() else { return };
+        let mut all: Vec<_> = self.resources.read().values().cloned().collect();
+        all.sort_by_key(|cache| std::cmp::Reverse(cache.state.read().ring.bytes()));
+        let mut left = surplus;
+        for cache in all {
+            left = left.saturating_sub(cache.state.write().ring.shed(left));
+            if left == 0 {
+                return;
+            }
+        }
+    }
 }
 
 impl ResourceCache {
-    fn new(global: Arc<AtomicU64>, floor: u64, are_pods: bool) -> Self {
+    fn new(of: &WatchCache, floor: u64, are_pods: bool) -> Self {
         let state = State {
             objects: Objects::new(),
-            ring: VecDeque::new(),
-            floor,
+            ring: Ring::new(floor, Arc::clone(&of.budget)),
             newest: floor,
             received: 0,
             pins: VecDeque::new(),
-            horizon: Horizon::new(Instant::now(), KEPT),
         };
         ResourceCache {
             state: RwLock::new(state),
             followers: followers::Followers::new(floor),
             are_pods,
-            global,
+            global: Arc::clone(&of.revision),
+            oldest: Arc::clone(&of.oldest),
             lists: ListCounts::default(),
         }
     }
@@ -337,10 +359,11 @@ impl ResourceCache {
         if now.revision == revision {
             return Ok(now);
         }
-        let mut state = self.state.write();
-        let oldest = state.horizon.advance(Instant::now(), now.revision).max(state.floor);
+        let state = self.state.read();
+        let kept = self.oldest.load(Ordering::Acquire);
+        let oldest = kept.max(state.ring.floor());
         if let Some(pin) = state.pins.iter().find(|pin| pin.revision == revision) {
-            if revision >= state.horizon.oldest() {
+            if revision >= kept {
                 return Ok(pin.clone());
             }
         } else if revision >= oldest && revision < now.revision {
@@ -353,16 +376,17 @@ impl ResourceCache {
     /// The events after a revision, about `limit` of them at most: those of one revision come together.
     pub fn events_after(&self, revision: u64, limit: usize) -> Result<Vec<Arc<WatchEvent>>, Expired> {
         let state = self.state.read();
-        if revision < state.floor {
-            return Err(Expired { asked: revision, oldest: state.floor });
+        if revision < state.ring.floor() {
+            return Err(Expired { asked: revision, oldest: state.ring.floor() });
         }
-        let start = state.ring.partition_point(|event| event.revision <= revision);
-        let mut end = state.ring.len().min(start.saturating_add(limit));
-        let at = |place: usize| state.ring.get(place).map(|event| event.revision);
+        let events = state.ring.events();
+        let start = events.partition_point(|event| event.revision <= revision);
+        let mut end = events.len().min(start.saturating_add(limit));
+        let at = |place: usize| events.get(place).map(|event| event.revision);
         while end > start && at(end).is_some() && at(end) == at(end - 1) {
             end += 1;
         }
-        Ok(state.ring.range(start..end).cloned().collect())
+        Ok(events.range(start..end).cloned().collect())
     }
 
     /// Tells when there are newer events.
@@ -377,15 +401,9 @@ impl ResourceCache {
 
     fn restore(&self, objects: Objects, revision: u64) {
         let mut state = self.state.write();
-        *state = State {
-            objects,
-            ring: VecDeque::new(),
-            floor: revision,
-            newest: revision,
-            received: state.received,
-            pins: VecDeque::new(),
-            horizon: Horizon::new(Instant::now(), KEPT),
-        };
+        state.ring.clear(revision);
+        state.pins.clear();
+        (state.objects, state.newest) = (objects, revision);
         drop(state);
         self.followers.wake_everybody(revision);
     }
@@ -394,8 +412,8 @@ impl ResourceCache {
     fn skip(&self, key: &str, revision: u64) {
         let mut state = self.state.write();
         state.objects.remove(key);
-        state.ring.clear();
-        (state.floor, state.newest) = (revision, revision);
+        state.ring.clear(revision);
+        state.newest = revision;
     }
 
     fn apply(&self, event: &Event, bytes: Bytes, key: &str) -> Arc<WatchEvent> {

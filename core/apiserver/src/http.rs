@@ -235,6 +235,9 @@ async fn serve_in_turn(
         if info.path == snapshots::PATH && request.method() == Method::GET {
             return state.snapshots.serve().await;
         }
+        if info.path == snapshots::DEFRAGMENT && request.method() == Method::POST {
+            return state.snapshots.defragment().await;
+        }
         if info.path.starts_with(control_plane::PREFIX) {
             return control_plane::serve(state, &info, request).await;
         }

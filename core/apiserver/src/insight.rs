@@ -350,7 +350,7 @@ fn user_class(name: &str) -> &'static str {
 /// Whether a request lasts as long as its client wants: it has no time limit, and no place among those that have.
 pub fn is_long_running(info: &RequestInfo) -> bool {
     if !info.is_resource {
-        return info.path == crate::snapshots::PATH;
+        return [crate::snapshots::PATH, crate::snapshots::DEFRAGMENT].contains(&&*info.path);
     }
     matches!(info.verb.as_str(), "watch" | "proxy")
         || matches!(info.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")

@@ -47,6 +47,7 @@ mod aggregated_roles;
 mod background;
 pub mod bootstrap;
 mod checks;
+mod compaction;
 mod config;
 mod connection;
 mod controller_roles;
@@ -248,6 +249,7 @@ impl ApiServer {
         let pki = Arc::new(Pki::open(config.data_dir.join("pki"))?);
         let encryption = Arc::new(Encryption::open(&config.encryption)?);
         let cache = Arc::new(WatchCache::new(Arc::clone(&encryption)));
+        cache.limit_history(config.history_bytes);
         let store = keelson_store::raft_store::Config {
             metrics: config.store.metrics.clone().or_else(|| Some(config.metrics.clone())),
             ..config.store.clone()
@@ -360,6 +362,8 @@ impl ApiServer {
             let kept = schedule::keep(snapshots, options, counts, stop.clone());
             background.spawn("scheduled-snapshots", kept);
         }
+        let compacted = compaction::keep(Arc::clone(&cache), config.compaction_interval, stop.clone());
+        background.spawn("compaction", compacted);
         background.spawn("certificates", certificates.run(stop.clone()));
         background.spawn("token-uses", ledger.keep(Arc::clone(&state.registry), stop.clone()));
         background.spawn("aggregation", aggregation.run(Arc::clone(&state.registry), stop.clone()));

@@ -22,6 +22,9 @@ pub mod schedule;
 /// all paths, as `cluster-admin` is.
 pub const PATH: &str = "/keelson.io/v1/store/snapshot";
 
+/// Where the store is asked, by POST, to give room back to the disk.
+pub const DEFRAGMENT: &str = "/keelson.io/v1/store/defragment";
+
 /// How many are sent at once. Each keeps in memory what is replaced meanwhile.
 const AT_ONCE: usize = 2;
 /// The size of a piece, and how many may wait for the client.
@@ -140,6 +143,13 @@ impl Snapshots {
             (header::CACHE_CONTROL, "no-store"),
         ];
         Ok((headers, Body::from_stream(ReceiverStream::new(pieces))).into_response())
+    }
+
+    /// Has the store give room back to the disk; answers when that is done.
+    pub async fn defragment(&self) -> Result<Response, Status> {
+        let done = self.store.defragment().await;
+        done.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(crate::http::json(http::StatusCode::OK, &serde_json::json!({"defragmented": true})))
     }
 
     /// Saves the newest state as a file: it has its name when all of it is on the disk.

@@ -26,6 +26,7 @@ mod memory;
 mod node_routes;
 mod pod_network;
 mod progress;
+mod rebuild;
 mod server;
 mod snapshot;
 mod store_options;

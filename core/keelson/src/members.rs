@@ -33,6 +33,9 @@ pub(crate) enum MembersCommand {
         /// Its name or id.
         member: String,
     },
+    /// Make a member whose store is damaged again from the others: its store is moved aside, and it joins anew. Its server
+    /// does not run meanwhile. It needs no cluster that answers.
+    Rebuild(crate::rebuild::RebuildOptions),
     /// Let another member lead.
     Lead {
         #[command(flatten)]
@@ -65,6 +68,7 @@ pub(crate) async fn run(command: MembersCommand) -> anyhow::Result<()> {
             println!("{} ({}) votes", member.name, member.id);
             Ok(())
         }
+        MembersCommand::Rebuild(options) => crate::rebuild::run(&options),
         MembersCommand::Lead { cluster, member } => {
             let member = change(&cluster, "POST", &member, "/lead").await?;
             println!("{} ({}) leads", member.name, member.id);

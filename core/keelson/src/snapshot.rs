@@ -34,6 +34,12 @@ pub(crate) enum SnapshotCommand {
         #[arg(long, short, value_enum, default_value = "table")]
         output: Output,
     },
+    /// Have a server write its saved state anew, so that what was deleted gives its room back to the disk. Requests are
+    /// served meanwhile. A server does so by itself when its files have grown far beyond what they hold.
+    Defrag {
+        #[command(flatten)]
+        cluster: ClusterOptions,
+    },
     /// Make a new cluster with one member of a file, in a data folder that has no store. Nothing of the old cluster can
     /// join it. Start it with `keelson server` or `keelson up`.
     Restore {
@@ -61,6 +67,7 @@ pub(crate) enum Output {
 pub(crate) fn run(command: SnapshotCommand) -> anyhow::Result<()> {
     match command {
         SnapshotCommand::Save { cluster, file } => crate::runtime()?.block_on(save(&cluster, &file)),
+        SnapshotCommand::Defrag { cluster } => crate::runtime()?.block_on(defragment(&cluster)),
         SnapshotCommand::Status { file, output } => status(&file, output),
         SnapshotCommand::Restore { file, data, bump_revision } => restore(&file, &data, bump_revision),
     }
@@ -114,6 +121,14 @@ async fn receive(cluster: &ClusterOptions, path: &Path) -> anyhow::Result<()> {
         file.write_all(&piece[..read]).with_context(|| format!("write {}", path.display()))?;
     }
     file.sync_all().with_context(|| format!("flush {}", path.display()))
+}
+
+async fn defragment(cluster: &ClusterOptions) -> anyhow::Result<()> {
+    let client = kube::Client::try_from(cluster.config().await?)?;
+    let request = http::Request::post(snapshots::DEFRAGMENT).body(Vec::new())?;
+    client.request_text(request).await.context("ask the server to defragment its store")?;
+    println!("The store has been written anew.");
+    Ok(())
 }
 
 fn status(path: &Path, output: Output) -> anyhow::Result<()> {

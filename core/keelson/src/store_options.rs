@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
+use jiff::SignedDuration;
 use keelson_apiserver::server::Config;
 use keelson_apiserver::snapshots::schedule::{self, Schedule};
 use keelson_store::raft_store::Timing;
@@ -31,6 +33,14 @@ pub(crate) struct StoreOptions {
     /// After how many bytes of its log the state is saved, if that comes first.
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u64).range(1 << 16..))]
     pub(crate) snapshot_log_bytes: u64,
+    /// How long past states can be read, at least, and at most twice as long: pages of a list that was begun, and lists
+    /// at an exact revision. `0s` lets age count for nothing.
+    #[arg(long, value_name = "DURATION", default_value = "5m", visible_alias = "auto-compaction-retention")]
+    pub(crate) etcd_compaction_interval: SignedDuration,
+    /// How many bytes the changes that are kept for those who watch may take, about; the oldest are dropped first, and
+    /// with them those beyond 4096 of a resource.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(1 << 20..))]
+    pub(crate) watch_history_bytes: u64,
     /// When a snapshot of the store is saved as a file, as `keelson snapshot save` does: how long after the last one,
     /// such as `6h`, or five fields of cron, such as `0 */6 * * *`, and a time zone behind them if it is not the system's.
     #[arg(long, value_name = "SCHEDULE")]
@@ -70,6 +80,9 @@ impl StoreOptions {
         store.checkpoint_after_bytes = self.snapshot_log_bytes;
         // What history is served, the watch cache keeps: twice would be a waste.
         store.history = 0;
+        config.compaction_interval = Duration::try_from(self.etcd_compaction_interval)
+            .context("--etcd-compaction-interval is negative: give a duration such as 5m")?;
+        config.history_bytes = self.watch_history_bytes;
         config.snapshots = self.snapshot_schedule.clone().map(|schedule| schedule::Options {
             schedule,
             dir: self.snapshot_dir.clone().unwrap_or_else(|| config.data_dir.join("snapshots")),

@@ -12,6 +12,8 @@
 //! - Each save has a generation, and writes versions beside those of the one before. Only when they are flushed,
 //!   and every file and folder is synced, a small file of our own ([`current`]) names the new generation; only then
 //!   are the older versions removed.
+//! - sled gives nothing of what it has taken back to the disk. A database that has grown far beyond what it holds is
+//!   therefore written anew, as another beside it, and the same small file names which one counts.
 //! - That file also holds the number of entries and a fingerprint of them all, so that a lost one is noticed.
 //! - Every call is guarded against panics, and sled is open only while it is used.
 //!
@@ -37,8 +39,12 @@ use crate::{Entry, Key, Revision, Snapshot};
 use current::Current;
 use version::{Chunk, Version};
 
-/// The folder of sled's files.
+/// The folder of sled's files; a number follows but for the first.
 const DATABASE: &str = "sled";
+/// A database this many times as large as its contents, and this many bytes larger, is written anew.
+const BLOAT: (u64, u64) = (3, 64 << 20);
+/// What an entry takes beside its bytes, roughly.
+const OVERHEAD: u64 = 128;
 /// sled's cache, in bytes: it is read once at the start and then only written.
 const CACHE: u64 = 4 << 20;
 /// Roughly how many bytes are written at once.
@@ -123,11 +129,40 @@ fn database(action: &'static str) -> impl FnOnce(sled::Error) -> CheckpointError
     move |source| CheckpointError::Database { action, source }
 }
 
+/// The name of a database's folder.
+fn folder(number: u32) -> String {
+    if number == 0 { DATABASE.to_owned() } else { format!("{DATABASE}-{number}") }
+}
+
+/// The bytes that a folder's files take on the disk.
+fn allocated(dir: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut sum = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        sum += if metadata.is_dir() { allocated(&entry.path())? } else { metadata.blocks() * 512 };
+    }
+    Ok(sum)
+}
+
+fn remove_folder(dir: &Path) -> Result<(), CheckpointError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", dir)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// What the save that counts says of its place in the log, if there is one.
+pub(crate) fn meta(dir: &Path) -> Result<Option<SnapshotMeta>, CheckpointError> {
+    Ok(Current::read(dir)?.map(|current| current.meta))
+}
+
 /// Opens sled. Of a database that was closed, its threads may hold the lock for a moment longer; nobody else can,
 /// because the folder of the store has a lock of its own.
-fn open_database(dir: &Path) -> Result<sled::Db, CheckpointError> {
+fn open_database(dir: &Path, number: u32) -> Result<sled::Db, CheckpointError> {
     let config = sled::Config::new()
-        .path(dir.join(DATABASE))
+        .path(dir.join(folder(number)))
         .cache_capacity(CACHE)
         .mode(sled::Mode::LowSpace)
         .flush_every_ms(None);
@@ -152,7 +187,8 @@ impl Checkpoint {
     /// Reads back what was saved, if anything was.
     pub(crate) fn open(dir: PathBuf) -> Result<(Self, Option<Loaded>), CheckpointError> {
         let Some(current) = Current::read(&dir)? else { return Ok((Checkpoint::fresh(dir), None)) };
-        let (entries, unswept) = guarded("read", || read(&open_database(&dir)?, &current))?;
+        let (entries, unswept) = guarded("read", || read(&open_database(&dir, current.database)?, &current))?;
+        remove_other_databases(&dir, current.database);
         let root: Root = entries.iter().map(|(key, entry)| (key.clone(), Arc::new(entry.clone()))).collect();
         let loaded = Loaded { revision: current.revision, meta: current.meta.clone(), entries };
         Ok((Checkpoint { dir, saved: Some((current, root)), unswept }, Some(loaded)))
@@ -168,23 +204,58 @@ impl Checkpoint {
     /// Moves a damaged checkpoint away, for whoever wants to look at it. The one moved away before is removed.
     pub(crate) fn set_aside(dir: &Path) -> Result<(), CheckpointError> {
         let aside = dir.with_extension("damaged");
-        match fs::remove_dir_all(&aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(io_error("remove", &aside)(error));
-            }
-            Ok(()) | Err(_) => {}
-        }
+        remove_folder(&aside)?;
         match fs::rename(dir, &aside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("move away", dir)(error)),
             Ok(()) | Err(_) => Ok(()),
         }
     }
 
+    /// The bytes that the database takes on the disk.
+    pub(crate) fn allocated(&self) -> u64 {
+        let number = self.saved.as_ref().map_or(0, |(current, _)| current.database);
+        allocated(&self.dir.join(folder(number))).unwrap_or_default()
+    }
+
     /// Saves a state: when this returns, it survives a loss of power. May take long; call it where that is fine.
     pub(crate) fn save(&mut self, meta: &SnapshotMeta, state: &Snapshot) -> Result<(), CheckpointError> {
+        let content = state.bytes() + OVERHEAD * state.len() as u64;
+        if self.saved.is_some() && self.allocated() > content * BLOAT.0 + BLOAT.1 {
+            return self.rebuild(meta, state);
+        }
         let unswept = std::mem::replace(&mut self.unswept, true);
         guarded("write", || self.save_in_database(meta, state, unswept))?;
         self.unswept = false;
+        Ok(())
+    }
+
+    /// Saves a state in a database of its own, and removes the one before, which gives its room back to the disk.
+    pub(crate) fn rebuild(&mut self, meta: &SnapshotMeta, state: &Snapshot) -> Result<(), CheckpointError> {
+        let Some((before, _)) = self.saved.clone() else { return self.save(meta, state) };
+        guarded("write", || self.save_anew(&before, meta, state))?;
+        self.unswept = false;
+        remove_folder(&self.dir.join(folder(before.database)))
+    }
+
+    fn save_anew(
+        &mut self,
+        before: &Current,
+        meta: &SnapshotMeta,
+        state: &Snapshot,
+    ) -> Result<(), CheckpointError> {
+        let mut next = Current {
+            generation: before.generation + 1,
+            database: before.database.wrapping_add(1),
+            revision: state.revision(),
+            meta: meta.clone(),
+            ..Current::default()
+        };
+        remove_folder(&self.dir.join(folder(next.database)))?;
+        let db = open_database(&self.dir, next.database)?;
+        write_changes(&db, &Root::new(), state.root(), &mut next)?;
+        sync(&db, &self.dir)?;
+        next.write(&self.dir)?;
+        self.saved = Some((next, state.root().clone()));
         Ok(())
     }
 
@@ -202,7 +273,7 @@ impl Checkpoint {
                 (Current::default(), &nothing)
             }
         };
-        let db = open_database(&self.dir)?;
+        let db = open_database(&self.dir, before.database)?;
         if unswept && self.saved.is_some() {
             sweep(&db, before.generation)?;
             sync(&db, &self.dir)?;
@@ -227,13 +298,20 @@ impl Checkpoint {
     }
 
     fn start_over(&self) -> Result<(), CheckpointError> {
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(io_error("remove", &self.dir)(error));
-            }
-            Ok(()) | Err(_) => {}
-        }
+        remove_folder(&self.dir)?;
         fs::create_dir_all(&self.dir).map_err(io_error("create the folder", &self.dir))
+    }
+}
+
+/// Removes what a crash has left of databases that do not count.
+fn remove_other_databases(dir: &Path, number: u32) {
+    let counts = folder(number);
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_database = name.to_str().is_some_and(|name| name.starts_with(DATABASE) && name != counts);
+        if is_database && let Err(error) = fs::remove_dir_all(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), %error, "an old database could not be removed");
+        }
     }
 }
 

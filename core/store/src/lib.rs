@@ -13,6 +13,7 @@
 //! | [`store`] | the [`Store`] trait that the API server is written against |
 //! | [`raft_store`] | the durable store: the engine behind a Raft log, with snapshots |
 //! | [`archive`] | the whole state as a file that people keep, and a store made of it |
+//! | [`rebuild`] | what becomes of a damaged store that others can make again |
 //! | [`members`] | the members of a store, and changes of them |
 //! | [`memory`] | the engine without a log, for embedding and for tests |
 //! | [`mirror`] | a copy of a store elsewhere that orders its changes itself |
@@ -36,6 +37,7 @@ mod metrics;
 pub mod mirror;
 mod raft;
 pub mod raft_store;
+pub mod rebuild;
 pub mod revision;
 #[cfg(feature = "simulation")]
 pub mod simulation;

@@ -125,7 +125,7 @@ pub enum LogError {
     },
     /// What was acknowledged cannot be read back.
     #[error(
-        "the log is damaged in {} at byte {offset}: {what}; restore a snapshot, or remove this member's data and let it join again",
+        "the log is damaged in {} at byte {offset}: {what}; run `keelson members rebuild` if there are other members, or `keelson snapshot restore` if there are none",
         path.display()
     )]
     Damaged {

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -162,7 +163,7 @@ pub enum OpenError {
     Checkpoint(#[from] crate::CheckpointError),
     /// No saved state can be read, and what is left of the log does not make it again.
     #[error(
-        "the store has neither a saved state nor the log from entry {from} on; restore a snapshot, or remove this member's data and let it join again"
+        "the store has neither a saved state nor the log from entry {from} on; run `keelson members rebuild` if there are other members, or `keelson snapshot restore` if there are none"
     )]
     Lost {
         /// The index of the first entry that is missing.
@@ -272,6 +273,22 @@ impl RaftStore {
         snapshot(&self.core, self.catch_up_bytes).await
     }
 
+    /// Writes the saved state anew and cuts the log, so that what was deleted gives its room back to the disk.
+    async fn reclaim(&self) -> Result<(), StoreError> {
+        let space = &self.core.space;
+        let mut reclaimed = space.reclaimed.subscribe();
+        let mut failures = self.core.log.failed_saves();
+        space.reclaim.store(true, Ordering::Relaxed);
+        snapshot(&self.core, self.catch_up_bytes).await?;
+        // If there was nothing new to save, it is still under way.
+        let unavailable = |reason: &str| StoreError::Unavailable { reason: reason.to_owned() };
+        tokio::select! {
+            done = reclaimed.changed() => done.map_err(|_| StoreError::Closed),
+            _ = failures.changed() => Err(unavailable("the state could not be saved")),
+            () = tokio::time::sleep(SAVE) => Err(unavailable("the state is still being saved")),
+        }
+    }
+
     /// The members of this store.
     pub fn members(&self) -> Members {
         Members::new(Arc::clone(&self.core))
@@ -291,6 +308,9 @@ impl Drop for RaftStore {
     }
 }
 
+/// The longest that a state may take to be saved.
+const SAVE: Duration = Duration::from_secs(600);
+
 async fn snapshot(core: &Core, keep: u64) -> Result<(), StoreError> {
     let unavailable = |reason: String| StoreError::Unavailable { reason };
     let raft = &core.raft;
@@ -298,7 +318,7 @@ async fn snapshot(core: &Core, keep: u64) -> Result<(), StoreError> {
     let began = std::time::Instant::now();
     let mut failures = core.log.failed_saves();
     raft.trigger().snapshot().await.map_err(|error| unavailable(error.to_string()))?;
-    let wait = raft.wait(Some(Duration::from_secs(600)));
+    let wait = raft.wait(Some(SAVE));
     tokio::select! {
         saved = wait.metrics(|m| m.snapshot >= Some(applied), "the state is saved") => {
             saved.map_err(|error| unavailable(error.to_string()))?;
@@ -396,6 +416,10 @@ impl Store for RaftStore {
 
     async fn alarms(&self) -> Vec<Alarm> {
         self.core.alarms().await
+    }
+
+    async fn defragment(&self) -> Result<(), StoreError> {
+        self.reclaim().await
     }
 
     async fn close(&self) {

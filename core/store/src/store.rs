@@ -31,6 +31,11 @@ pub trait Store: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Gives back to the disk what the store has taken and does not need. Reads and writes go on meanwhile.
+    async fn defragment(&self) -> Result<(), StoreError> {
+        Err(StoreError::Unavailable { reason: "it is kept elsewhere, and defragmented there".to_owned() })
+    }
+
     /// Ends the store: later writes get [`StoreError::Closed`], and what was acknowledged is on disk.
     async fn close(&self);
 }

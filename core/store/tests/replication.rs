@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Cluster, put, put_if, until};
+use keelson_store::rebuild::{RebuildError, set_aside};
 use keelson_store::{MembersError, OpenError, Precondition, Refusal, Role, Store, StoreError};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,6 +184,45 @@ async fn a_dead_member_is_replaced_by_a_new_one_of_the_same_name() {
     cluster.until_voter("c").await;
     assert_ne!(cluster.node("c").store().members().me(), dead);
     cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_log_is_damaged_is_made_again_from_the_others() {
+    let mut cluster = Cluster::of_three().await;
+    cluster.write_everywhere("k", 20).await;
+    let (damaged, dir) = (cluster.node("c").store().members().me(), cluster.node("c").dir().to_owned());
+    assert!(matches!(set_aside(&dir, false), Err(RebuildError::InUse(_))));
+    cluster.kill("c");
+    let file = std::fs::read_dir(dir.join("log")).unwrap().flatten().map(|file| file.path()).min().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[200..210].iter_mut().for_each(|byte| *byte ^= 0xff);
+    std::fs::write(&file, bytes).unwrap();
+    let refused = cluster.try_start("c").await.err().unwrap();
+    let said = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(said.contains("keelson members rebuild"), "{said}");
+    let aside = set_aside(&dir, false).unwrap();
+    assert!(aside.path.join("log").exists());
+    cluster.node("a").store().members().remove(damaged).await.unwrap();
+    cluster.start("c").await;
+    cluster.until_voter("c").await;
+    cluster.agree().await;
+    std::fs::remove_dir_all(aside.path).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_other_members_is_not_set_aside() {
+    let cluster = Cluster::of_one(|_| {}).await;
+    let (name, dir) = (cluster.running().remove(0), tempfile::tempdir().unwrap());
+    cluster.write_everywhere("k", 1).await;
+    cluster.node(&name).store().checkpoint().await.unwrap();
+    let to = dir.path().join("store");
+    std::fs::create_dir_all(to.join("state")).unwrap();
+    std::fs::copy(cluster.node(&name).dir().join("state/current"), to.join("state/current")).unwrap();
+    assert!(matches!(set_aside(&to, false), Err(RebuildError::Alone)));
+    std::fs::remove_file(to.join("state/current")).unwrap();
+    assert!(matches!(set_aside(&to, false), Err(RebuildError::Unknown)));
+    assert!(set_aside(&to, true).unwrap().path.exists());
+    assert!(matches!(set_aside(&dir.path().join("none"), true), Err(RebuildError::Missing(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

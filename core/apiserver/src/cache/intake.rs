@@ -101,13 +101,16 @@ impl Observer for WatchCache {
             let events: Vec<(&str, &WatchEvent)> = events.iter().map(|(key, it)| (*key, &**it)).collect();
             cache.followers.wake(&events);
         }
+        self.trim();
     }
 
     fn progressed(&self, revision: Revision) {
         self.revision.store(revision.get(), Ordering::Release);
     }
 
-    fn compacted(&self, _revision: Revision) {}
+    fn compacted(&self, revision: Revision) {
+        self.compact(revision.get());
+    }
 }
 
 #[cfg(test)]
@@ -157,5 +160,52 @@ mod tests {
         let configmaps = cache.resource(&GroupResource::new("", "configmaps"));
         assert_eq!((cache.revision(), configmaps.list().revision, configmaps.newest()), (30, 30, 5));
         assert!(configmaps.events_after(30, 10).unwrap().is_empty());
+    }
+
+    fn change(revision: u64, name: &str, bytes: usize) -> Event {
+        let value = Bytes::from(format!("{{\"x\":\"{}\"}}", "x".repeat(bytes)));
+        let kind = if revision == 1 { EventKind::Created } else { EventKind::Updated };
+        let revision = Revision::new(revision);
+        let key = Key::new(format!("/registry/core/{name}")).unwrap();
+        Event { revision, key, kind, value, previous: None }
+    }
+
+    #[test]
+    fn events_of_all_resources_together_take_no_more_bytes_than_they_may() {
+        let cache = WatchCache::default();
+        cache.limit_history(1 << 20);
+        for revision in 1..=200 {
+            let name = if revision % 20 == 0 { "secrets/default/a" } else { "configmaps/default/a" };
+            cache.applied(&[change(revision, name, 20_000)]);
+            assert!(cache.history_bytes() <= 1 << 20);
+        }
+        let configmaps = cache.resource(&GroupResource::new("", "configmaps"));
+        let expired = configmaps.events_after(1, 10).unwrap_err();
+        assert!(configmaps.events_after(expired.oldest, 1).is_ok_and(|events| !events.is_empty()));
+        assert!(configmaps.list_at(expired.oldest - 1).is_err());
+        // Who takes little keeps all of it.
+        let secrets = cache.resource(&GroupResource::new("", "secrets"));
+        assert_eq!(secrets.events_after(0, 100).unwrap().len(), 10);
+        drop((configmaps, secrets));
+        cache.restored(&keelson_store::Engine::new(keelson_store::engine::Config::default()).snapshot());
+        assert_eq!(cache.history_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_compacted_away_can_be_read_no_more_and_who_has_seen_everything_goes_on() {
+        let cache = WatchCache::default();
+        for revision in 1..=9 {
+            cache.applied(&[change(revision, "configmaps/default/a", 10)]);
+        }
+        let configmaps = cache.resource(&GroupResource::new("", "configmaps"));
+        let pinned = configmaps.list_at(3).unwrap();
+        configmaps.pin(&pinned);
+        cache.compact(5);
+        assert!(configmaps.list_at(3).is_err() && configmaps.list_at(4).is_err());
+        assert_eq!(configmaps.list_at(5).unwrap().revision, 5);
+        assert!(configmaps.events_after(4, 10).is_err());
+        assert_eq!(configmaps.events_after(5, 10).unwrap().len(), 4);
+        cache.compact(50);
+        assert!(configmaps.events_after(9, 10).unwrap().is_empty());
     }
 }

@@ -199,6 +199,8 @@ impl Watcher {
     async fn place(&mut self, registry: &Registry, options: &WatchOptions) -> Result<(), Status> {
         match (options.revision, options.initial_events) {
             (Some(asked), None | Some(false)) if asked > 0 => {
+                // Nothing of this cluster is newer than what is: one who says so has followed another.
+                registry.reach(asked).await?;
                 self.position = asked;
                 let place = self.cache.events_after(asked, 0);
                 place.map(drop).map_err(|error| Status::expired(error.to_string()))

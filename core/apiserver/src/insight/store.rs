@@ -74,6 +74,10 @@ impl Store for Measured {
         self.inner.alarms().await
     }
 
+    async fn defragment(&self) -> Result<(), StoreError> {
+        self.inner.defragment().await
+    }
+
     async fn close(&self) {
         self.inner.close().await;
     }

@@ -19,6 +19,10 @@ pub struct Config {
     pub store: keelson_store::raft_store::Config,
     /// Which snapshots of the store are saved of themselves, if any.
     pub snapshots: Option<crate::snapshots::schedule::Options>,
+    /// How long past states can be asked for, at least, and at most twice as long; zero sets no end.
+    pub compaction_interval: Duration,
+    /// How many bytes the events that are kept for watches may take, about.
+    pub history_bytes: u64,
     /// Where to listen.
     pub bind: SocketAddr,
     /// The address at which pods and nodes reach this server; that of `bind` if none is given.
@@ -59,6 +63,8 @@ impl Config {
         Config {
             store: keelson_store::raft_store::Config::new(data_dir.join("store")),
             snapshots: None,
+            compaction_interval: Duration::from_secs(300),
+            history_bytes: 64 << 20,
             data_dir,
             bind,
             advertise: None,

@@ -1,4 +1,5 @@
-//! The file that says which save counts: `magic | checksum u32 | payload`, replaced as a whole.
+//! The file that says which save counts, and in which database it is: `magic | checksum u32 | payload`, replaced as a
+//! whole.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -10,7 +11,9 @@ use super::{CheckpointError, io_error};
 use crate::Revision;
 use crate::raft::SnapshotMeta;
 
-const MAGIC: &[u8; 8] = b"KEELCHK1";
+const MAGIC: &[u8; 8] = b"KEELCHK2";
+/// Of a file that does not name the database, because there was but one.
+const MAGIC_1: &[u8; 8] = b"KEELCHK1";
 const NAME: &str = "current";
 
 /// The save that counts.
@@ -24,6 +27,31 @@ pub(super) struct Current {
     pub(super) entries: u64,
     /// The sum of their fingerprints.
     pub(super) fingerprint: u64,
+    /// The number of the database.
+    pub(super) database: u32,
+}
+
+/// What a file says that does not name the database.
+#[derive(Deserialize)]
+struct Current1 {
+    generation: u64,
+    revision: Revision,
+    meta: SnapshotMeta,
+    entries: u64,
+    fingerprint: u64,
+}
+
+impl From<Current1> for Current {
+    fn from(old: Current1) -> Self {
+        let Current1 { generation, revision, meta, entries, fingerprint } = old;
+        Current { generation, revision, meta, entries, fingerprint, database: 0 }
+    }
+}
+
+/// The payload behind a magic, if its checksum is right.
+fn payload<'a>(bytes: &'a [u8], magic: &[u8]) -> Option<&'a [u8]> {
+    let (checksum, payload) = bytes.strip_prefix(magic)?.split_first_chunk::<4>()?;
+    (crc32fast::hash(payload) == u32::from_le_bytes(*checksum)).then_some(payload)
 }
 
 impl Current {
@@ -35,12 +63,10 @@ impl Current {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io_error("read", &path)(error)),
         };
-        let payload = bytes.strip_prefix(MAGIC).and_then(|rest| {
-            let (checksum, payload) = rest.split_first_chunk::<4>()?;
-            (crc32fast::hash(payload) == u32::from_le_bytes(*checksum)).then_some(payload)
-        });
-        let current = payload.and_then(|payload| postcard::from_bytes(payload).ok());
+        let current = payload(&bytes, MAGIC).and_then(|payload| postcard::from_bytes(payload).ok());
+        let older = || -> Option<Current1> { postcard::from_bytes(payload(&bytes, MAGIC_1)?).ok() };
         current
+            .or_else(|| older().map(Current::from))
             .map(Some)
             .ok_or(CheckpointError::Damaged { what: "the file that names the save is not right" })
     }

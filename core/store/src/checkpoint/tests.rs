@@ -29,7 +29,7 @@ fn reopened(dir: &Path) -> (Checkpoint, BTreeMap<Key, Entry>) {
 }
 
 fn keys(dir: &Path) -> Vec<sled::IVec> {
-    open_database(dir).unwrap().iter().keys().map(|key| key.unwrap()).collect()
+    open_database(dir, 0).unwrap().iter().keys().map(|key| key.unwrap()).collect()
 }
 
 fn save(checkpoint: &mut Checkpoint, engine: &Engine) {
@@ -70,7 +70,7 @@ fn large_entries_are_cut_so_that_sled_makes_no_files_of_them() {
     }
     save(&mut Checkpoint::fresh(dir.clone()), &engine);
     assert_eq!(reopened(&dir).1, state(&engine.snapshot()));
-    let largest = open_database(&dir).unwrap().iter().map(|item| item.unwrap().1.len()).max();
+    let largest = open_database(&dir, 0).unwrap().iter().map(|item| item.unwrap().1.len()).max();
     assert_eq!(largest, Some(CHUNK_EDGE));
     let blobs = fs::read_dir(dir.join(DATABASE).join("blobs")).map_or(0, Iterator::count);
     assert_eq!(blobs, 0);
@@ -95,7 +95,7 @@ fn what_an_unfinished_save_left_behind_does_not_count() {
     delete(&mut lost, "b");
     let (mut current, root) = checkpoint.saved.clone().unwrap();
     current.generation += 1;
-    let db = open_database(&dir).unwrap();
+    let db = open_database(&dir, 0).unwrap();
     write_changes(&db, &root, lost.snapshot().root(), &mut current).unwrap();
     db.flush().unwrap();
     drop(db);
@@ -121,7 +121,7 @@ fn a_crash_before_old_versions_were_removed_leaves_the_new_state() {
     delete(&mut engine, "b");
     let (mut current, root) = checkpoint.saved.clone().unwrap();
     current.generation += 1;
-    let db = open_database(&dir).unwrap();
+    let db = open_database(&dir, 0).unwrap();
     write_changes(&db, &root, engine.snapshot().root(), &mut current).unwrap();
     db.flush().unwrap();
     drop(db);
@@ -129,6 +129,38 @@ fn a_crash_before_old_versions_were_removed_leaves_the_new_state() {
     let (mut checkpoint, read) = reopened(&dir);
     assert_eq!(read, state(&engine.snapshot()));
     save(&mut checkpoint, &engine);
+    assert_eq!(reopened(&dir).1, state(&engine.snapshot()));
+}
+
+#[test]
+fn a_database_that_has_grown_far_beyond_its_contents_is_written_anew_and_the_old_one_is_removed() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("state");
+    let mut engine = Engine::new(Config::default());
+    let mut checkpoint = Checkpoint::fresh(dir.clone());
+    for number in 0..3000 {
+        put(&mut engine, &format!("k{number}"), vec![7; 4000]);
+    }
+    save(&mut checkpoint, &engine);
+    for number in 1..3000 {
+        delete(&mut engine, &format!("k{number}"));
+    }
+    save(&mut checkpoint, &engine);
+    let (deleted, meta) = (checkpoint.allocated(), SnapshotMeta::default());
+    checkpoint.rebuild(&meta, &engine.snapshot()).unwrap();
+    assert!(checkpoint.allocated() < (2 << 20), "{} bytes, {deleted} before", checkpoint.allocated());
+    assert!(!dir.join("sled").exists());
+    let (mut checkpoint, read) = reopened(&dir);
+    assert_eq!(read, state(&engine.snapshot()));
+    // It goes on from there, and can be written anew again; what a crash leaves of another attempt goes.
+    put(&mut engine, "more", b"x".to_vec());
+    save(&mut checkpoint, &engine);
+    fs::create_dir(dir.join("sled-2")).unwrap();
+    fs::write(dir.join("sled-2").join("db"), "half").unwrap();
+    let (mut checkpoint, read) = reopened(&dir);
+    assert_eq!(read, state(&engine.snapshot()));
+    assert!(!dir.join("sled-2").exists());
+    checkpoint.rebuild(&meta, &engine.snapshot()).unwrap();
     assert_eq!(reopened(&dir).1, state(&engine.snapshot()));
 }
 
@@ -142,7 +174,7 @@ fn a_lost_entry_is_noticed() {
     }
     save(&mut Checkpoint::fresh(dir.clone()), &engine);
     let lost = keys(&dir).remove(2);
-    let db = open_database(&dir).unwrap();
+    let db = open_database(&dir, 0).unwrap();
     db.remove(lost).unwrap();
     db.flush().unwrap();
     drop(db);

@@ -35,7 +35,7 @@ pub(crate) struct Places {
 }
 
 /// The folder of the checkpoint.
-const CHECKPOINT: &str = "state";
+pub(crate) const CHECKPOINT: &str = "state";
 
 /// Finds the newest state in a folder that goes with the log.
 pub(crate) fn recover(

@@ -15,6 +15,7 @@ use super::log_storage::LogStorage;
 use super::recovery::Places;
 use super::runtime::blocking;
 use super::snapshot_file::{self, SnapshotError};
+use super::space::Space;
 use super::state_machine::Image;
 use super::{LogId, SnapshotMeta};
 use crate::Snapshot;
@@ -30,6 +31,7 @@ pub(crate) struct Saver {
     /// `None` on a simulated disk, on which there are only whole snapshots.
     checkpoint: Option<Mutex<Checkpoint>>,
     snapshot_is_due: AtomicBool,
+    space: Arc<Space>,
     log: LogStorage,
 }
 
@@ -40,6 +42,7 @@ impl Saver {
         config: &Config,
         places: Places,
         log: LogStorage,
+        space: Arc<Space>,
     ) -> Arc<Self> {
         release(&log, places.snapshot).await;
         Arc::new(Saver {
@@ -48,6 +51,7 @@ impl Saver {
             snapshot_after_bytes: config.snapshot_after_bytes,
             checkpoint: places.checkpoint.map(Mutex::new),
             snapshot_is_due: AtomicBool::new(places.snapshot_is_damaged),
+            space,
             log,
         })
     }
@@ -82,14 +86,23 @@ impl Saver {
     /// Says up to where a whole snapshot now reaches, if one was written.
     fn save_changes(&self, meta: &SnapshotMeta, state: &Snapshot) -> Result<Option<LogId>, SnapshotError> {
         let Some(checkpoint) = &self.checkpoint else { return self.save_snapshot(meta, state) };
-        let saved = checkpoint.lock().save(meta, state);
+        let reclaim = self.space.reclaim.swap(false, Ordering::Relaxed);
+        let saved = match reclaim {
+            true => checkpoint.lock().rebuild(meta, state),
+            false => checkpoint.lock().save(meta, state),
+        };
         if let Err(error) = &saved {
             let error = error as &dyn std::error::Error;
             tracing::warn!(error, "the checkpoint could not be written; a whole snapshot is written instead");
         }
         let least = self.snapshot_after_bytes.max(snapshot_file::size(&*self.disk, &self.dir));
-        let due = self.snapshot_is_due.load(Ordering::Relaxed) || self.log.retained_bytes() >= least;
-        if saved.is_err() || due { self.save_snapshot(meta, state) } else { Ok(None) }
+        let due =
+            reclaim || self.snapshot_is_due.load(Ordering::Relaxed) || self.log.retained_bytes() >= least;
+        let outcome = if saved.is_err() || due { self.save_snapshot(meta, state) } else { Ok(None) };
+        if reclaim && saved.is_ok() && outcome.is_ok() {
+            self.space.reclaimed.send_modify(|times| *times += 1);
+        }
+        outcome
     }
 
     fn adopt_snapshot(

@@ -33,7 +33,7 @@ pub enum SnapshotError {
         source: io::Error,
     },
     /// What was written cannot be read back.
-    #[error("the snapshot {} is damaged: {what}; restore another, or remove this member's data and let it join again", path.display())]
+    #[error("the snapshot {} is damaged: {what}; run `keelson members rebuild` if there are other members, or `keelson snapshot restore` if there are none", path.display())]
     Damaged {
         /// Which file.
         path: PathBuf,

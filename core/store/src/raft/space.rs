@@ -1,6 +1,8 @@
 //! Whether there is room for more: the quota of the state, and the disk.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::watch;
 
 use super::core::Core;
 use crate::log::LogError;
@@ -11,13 +13,17 @@ use crate::{Alarm, Quota};
 pub(crate) struct Space {
     /// By what this member, when it leads, has writes judged.
     pub(crate) quota: Option<Quota>,
+    /// Whether the next save is to give room back to the disk.
+    pub(crate) reclaim: AtomicBool,
+    /// How often that has been done.
+    pub(crate) reclaimed: watch::Sender<u64>,
     /// How many bytes last found no room on the disk; 0 where they did.
     wanted: AtomicU64,
 }
 
 impl Space {
     pub(crate) fn new(quota: Option<Quota>) -> Self {
-        Space { quota, wanted: AtomicU64::new(0) }
+        Space { quota, ..Space::default() }
     }
 
     /// Notes whether room for as many bytes could be reserved.

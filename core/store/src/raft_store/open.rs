@@ -254,7 +254,9 @@ impl Start {
         let (recovered, places) = recovery::recover(&*self.disk, &config.dir, history, &log, &contents)?;
         let fsync = metrics.as_ref().map(|metrics| metrics.fsync.clone());
         let storage = LogStorage::start(&*self.disk, log, contents, fsync).map_err(OpenError::Start)?;
-        let saver = Saver::start(Arc::clone(&self.disk), config, places, storage.clone()).await;
+        let space = Arc::new(Space::new(config.quota_bytes.map(Quota)));
+        let saver =
+            Saver::start(Arc::clone(&self.disk), config, places, storage.clone(), Arc::clone(&space)).await;
         let id = self.identity.member;
         let pending = Arc::new(Pending::new(id));
         let machine = StateMachine::new(recovered, history, saver, observer, Arc::clone(&pending));
@@ -276,7 +278,7 @@ impl Start {
             dial: Arc::clone(&self.dial),
             hearsay,
             timing: config.timing.clone(),
-            space: Arc::new(Space::new(config.quota_bytes.map(Quota))),
+            space,
             metrics: metrics.clone(),
         });
         if core.is_lone().await? {
