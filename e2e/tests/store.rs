@@ -4,8 +4,9 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use keelson_e2e::{PATIENCE, Server, binary, eventually};
+use keelson_e2e::{Server, binary, eventually};
 
 /// Runs `keelson snapshot ...`; what it prints, or on which fault it fails.
 fn snapshot(arguments: &[&str]) -> Result<String, String> {
@@ -178,7 +179,8 @@ fn snapshots_are_saved_by_a_schedule() {
         let files = std::fs::read_dir(&dir).into_iter().flatten().flatten().map(|file| file.path());
         files.filter(|file| file.extension().is_some_and(|it| it == "snapshot")).collect::<Vec<_>>()
     };
-    eventually("a snapshot to be saved", PATIENCE, || Ok((saved().len() == 1).then_some(()))).unwrap();
+    eventually("a snapshot to be saved", Duration::from_secs(60), || Ok((saved().len() == 1).then_some(())))
+        .unwrap();
     assert!(status(&saved()[0])["totalKey"].as_u64() > Some(50));
     // One that is started again goes on with the schedule, and does not begin it anew.
     let server = server.kill_and_restart_with(&["--snapshot-schedule", "1h"]).unwrap();
