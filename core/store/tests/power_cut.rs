@@ -49,6 +49,7 @@ async fn child_that_writes_until_the_power_is_cut() {
     for writer in 0..4u64 {
         let (store, acknowledged) = (Arc::clone(&store), Arc::clone(&acknowledged));
         let unsynced = Path::new(&dir).join("unsynced");
+        let unsynced = OpenOptions::new().create(true).append(true).open(unsynced).unwrap();
         writers.spawn(async move {
             for number in 0u64.. {
                 let bytes = if number % 10 == 3 { 40_000 } else { 300 };
@@ -61,7 +62,7 @@ async fn child_that_writes_until_the_power_is_cut() {
                 // One write, so that no line is torn.
                 (&*acknowledged).write_all(format!("{} {}\n", write.key, entry.modified).as_bytes()).unwrap();
                 if writer == 0 {
-                    fs::write(&unsynced, number.to_string()).unwrap();
+                    (&unsynced).write_all(format!("{number}\n").as_bytes()).unwrap();
                 }
             }
         });
