@@ -385,9 +385,10 @@ impl ApiServer {
         let (address, listener) =
             listener::start(Arc::clone(&state), &config, tls, authorities, drain.clone()).await?;
         let is_sole = store.is_sole() || members.count() < 2;
-        kubernetes_service::keep(&state.registry, &config, address, is_sole)
-            .await
-            .map_err(StartError::Bootstrap)?;
+        if let Err(error) = kubernetes_service::keep(&state.registry, &config, address, is_sole).await {
+            // Its address may be one that is not given now, which only a server that runs lets anybody change.
+            tracing::error!(%error, "the Service of the API server cannot be made yet");
+        }
         let told = SocketAddr::new(kubernetes_service::advertised(&config, address), address.port());
         if let Some(peers) = &config.store.peers {
             let own = endpoints::Own { name: peers.name.clone(), address: told };
@@ -395,10 +396,13 @@ impl ApiServer {
             background.spawn("kubernetes-endpoints", kept);
         }
         state.advertised.get_or_init(|| told);
-        let namespaces = Standing::Namespaces { authority: pki.authority().to_owned() };
-        let service = Standing::Service(Box::new(config.clone()), address);
-        background.spawn("standing-namespaces", namespaces.keep(Arc::clone(&state.registry), stop.clone()));
-        background.spawn("standing-service", service.keep(Arc::clone(&state.registry), stop.clone()));
+        for (task, standing) in [
+            ("standing-namespaces", Standing::Namespaces { authority: pki.authority().to_owned() }),
+            ("standing-range", Standing::Range(config.service_cidr)),
+            ("standing-service", Standing::Service(Box::new(config.clone()), address)),
+        ] {
+            background.spawn(task, standing.keep(Arc::clone(&state.registry), stop.clone()));
+        }
         hooks.kubernetes_service.done();
         let shutdown_delay = config.limits.shutdown_delay_duration;
         Ok(ApiServer {

@@ -54,13 +54,14 @@ pub(super) async fn serve(
 }
 
 /// What the root shows beside groups and versions.
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 12] = [
     "/.well-known/openid-configuration",
     "/api",
     "/apis",
     "/healthz",
     "/livez",
     "/metrics",
+    "/metrics/slis",
     "/openapi/v2",
     "/openapi/v3",
     "/openid/v1/jwks",

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{Config, bootstrap, kubernetes_service};
+use crate::admission::service_allocation::repair;
 use crate::cache::Scope;
 use crate::registry::{Registry, Target};
 
@@ -23,6 +24,8 @@ pub(super) enum Standing {
         /// The certificate of the cluster's authority, in PEM.
         authority: String,
     },
+    /// The range of the cluster's own that Services have their addresses from.
+    Range(ipnet::Ipv4Net),
     /// The Service `kubernetes` of a server that listens at an address.
     Service(Box<Config>, SocketAddr),
 }
@@ -32,6 +35,9 @@ impl Standing {
         let namespace = |name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         match self {
             Standing::Namespaces { .. } => bootstrap::NAMESPACES.map(namespace).into(),
+            Standing::Range(_) => vec![json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+            })],
             Standing::Service(config, bound) => kubernetes_service::documents(config, *bound).into(),
         }
     }
@@ -39,6 +45,7 @@ impl Standing {
     async fn make(&self, registry: &Registry) -> Result<(), Status> {
         match self {
             Standing::Namespaces { authority } => bootstrap::namespaces(registry, authority).await,
+            Standing::Range(range) => repair::start(registry, *range).await,
             // Other servers' addresses stay.
             Standing::Service(config, bound) => {
                 kubernetes_service::keep(registry, config, *bound, false).await

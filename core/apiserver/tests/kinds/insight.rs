@@ -77,6 +77,10 @@ async fn metrics_are_for_those_who_may_read_them_in_the_format_they_ask_for() {
     assert_eq!(ask(&server, ann.clone(), "/metrics", &[]).await.0, 403);
     let monitoring = Identity::user("prometheus", &["system:monitoring"]);
     let accept = [("accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5")];
+    assert_eq!(ask(&server, monitoring.clone(), "/readyz", &[]).await.0, 200);
+    let (code, _, slis) = ask(&server, monitoring.clone(), "/metrics/slis", &[]).await;
+    assert!(code == 200 && slis.contains("kubernetes_healthcheck{"), "{slis}");
+    assert!(!slis.contains("apiserver_request_total"), "{slis}");
     let (code, headers, text) = ask(&server, monitoring, "/metrics", &accept).await;
     assert_eq!(code, 200);
     assert!(headers["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));

@@ -288,3 +288,27 @@ async fn what_a_cluster_needs_is_made_again_when_it_was_deleted() {
     assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], "127.0.0.1");
     gone("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes").await;
 }
+
+#[tokio::test]
+async fn a_server_starts_although_its_own_service_cannot_be_made() {
+    let server = Server::start().await;
+    let range = "/apis/networking.k8s.io/v1/servicecidrs/kubernetes";
+    let other = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    server.post("/api/v1/namespaces/default/services", other).await.ok();
+    server.delete(range, json!({})).await.ok();
+    assert!(server.get(range).await.ok()["metadata"]["deletionTimestamp"].is_string());
+    let own = "/api/v1/namespaces/default/services/kubernetes";
+    server.delete(own, json!({})).await.ok();
+    let server = server.restart().await;
+    server.get(own).await.fails(404);
+    // Who takes the range away for good gets it anew, and what is in it with it.
+    server.merge(range, json!({"metadata": {"finalizers": null}})).await.ok();
+    for _ in 0..100_000 {
+        let found = server.get(range).await;
+        if found.0 == 200 && found.1["metadata"]["deletionTimestamp"].is_null() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.get(range).await.ok()["spec"]["cidrs"], json!(["10.96.0.0/16"]));
+}
