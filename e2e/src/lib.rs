@@ -1,6 +1,7 @@
 //! End-to-end tests on real clusters, driven by the real kubectl.
 //!
 //! - [`Server`]: a control-plane member alone, as a process with a folder and a port of its own
+//! - [`Servers`]: several of them that are one cluster, in namespaces of their own; needs root
 //! - [`Cluster`]: what `keelson up` makes, in network and mount namespaces of its own; needs root
 //! - [`Switch`]: a network with several such machines on it
 //! - [`Kubectl`]: how both are driven
@@ -24,12 +25,14 @@ mod kubectl;
 mod machines;
 mod resolver;
 mod server;
+mod servers;
 
 pub use cluster::{BUSYBOX, Cluster, LONG, PATIENCE};
 pub use kubectl::Kubectl;
 pub use machines::Switch;
 pub use resolver::Resolver;
 pub use server::Server;
+pub use servers::Servers;
 
 /// The binary under test, built on first use with the profile of the tests.
 pub fn binary() -> anyhow::Result<&'static Path> {
