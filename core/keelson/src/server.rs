@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use keelson_apiserver::ApiServer;
-use keelson_apiserver::server::Config;
+use keelson_apiserver::server::{Config, StartError};
+use keelson_store::OpenError;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::ServerOptions;
@@ -82,7 +83,15 @@ async fn start(options: &ServerOptions) -> anyhow::Result<(ApiServer, Member)> {
     }
     config.store.peers = member.peers.clone();
     tokio::spawn(crate::memory::give_back());
-    let server = ApiServer::start(config).await?;
+    let server = ApiServer::start(config).await.map_err(|error| match error {
+        StartError::Store(OpenError::Listen { .. }) => {
+            anyhow::Error::from(error).context("give another address for the other members with --peer-listen")
+        }
+        StartError::Store(OpenError::NotAlone) => anyhow::Error::from(error).context(
+            "this server is a member of a cluster: give --bind with an address that the other members reach",
+        ),
+        other => other.into(),
+    })?;
     let kubeconfig = data_dir.join("kubeconfig");
     let address = server.address();
     let host = if address.ip().is_unspecified() { member.address } else { address.ip() };
