@@ -84,9 +84,8 @@ async fn start(options: &ServerOptions) -> anyhow::Result<(ApiServer, Member)> {
     config.store.peers = member.peers.clone();
     tokio::spawn(crate::memory::give_back());
     let server = ApiServer::start(config).await.map_err(|error| match error {
-        StartError::Store(OpenError::Listen { .. }) => {
-            anyhow::Error::from(error).context("give another address for the other members with --peer-listen")
-        }
+        StartError::Store(OpenError::Listen { .. }) => anyhow::Error::from(error)
+            .context("give another address for the other members with --peer-listen"),
         StartError::Store(OpenError::NotAlone) => anyhow::Error::from(error).context(
             "this server is a member of a cluster: give --bind with an address that the other members reach",
         ),
