@@ -78,11 +78,7 @@ spec:
 
     fn get(&self, from: &str, url: &str) -> String {
         let pod = format!("on-{from}");
-        self.first
-            .exec(&pod, &["busybox", "wget", "-q", "-T", "10", "-O", "-", url])
-            .unwrap()
-            .trim()
-            .to_owned()
+        self.first.exec(&pod, &["wget", "-q", "-O", "-", url]).unwrap().trim().to_owned()
     }
 }
 
@@ -114,7 +110,7 @@ fn pods_of_joined_machines_reach_each_other_with_their_own_addresses_and_service
             let name = format!("http://on-{to}.default.svc.cluster.local/");
             let answered = || {
                 let pod = format!("on-{from}");
-                let answer = site.first.exec(&pod, &["busybox", "wget", "-q", "-T", "5", "-O", "-", &name]);
+                let answer = site.first.exec(&pod, &["wget", "-q", "-O", "-", &name]);
                 Ok(answer.ok().filter(|answer| answer.trim() == to))
             };
             eventually(&format!("{from} to reach the Service of {to}"), LONG, answered).unwrap();

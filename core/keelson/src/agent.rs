@@ -251,12 +251,13 @@ async fn facts(progress: &Progress, way: &Way, known: Option<&Agent>) -> anyhow:
 }
 
 /// The record of this start: what is known, with what the cluster says now.
-fn record(start: &Start, facts: Facts) -> Cluster {
+fn record(options: &AgentOptions, start: &Start, facts: Facts) -> Cluster {
     let known = start.known.as_ref();
     Cluster {
         id: known
             .map_or_else(|| format!("{:08x}", uuid::Uuid::new_v4().as_fields().0), |known| known.id.clone()),
         node_name: start.node_name.clone(),
+        node_ip: options.node_ip.or(known.and_then(|known| known.node_ip)),
         // It has none.
         api_port: 0,
         kubelet_port: start.kubelet_port,
@@ -269,8 +270,8 @@ fn record(start: &Start, facts: Facts) -> Cluster {
 }
 
 /// Where servers and other nodes reach this one.
-fn address(options: &AgentOptions, servers: &Servers) -> anyhow::Result<IpAddr> {
-    if let Some(given) = options.node_ip {
+fn address(cluster: &Cluster, servers: &Servers) -> anyhow::Result<IpAddr> {
+    if let Some(given) = cluster.node_ip {
         return Ok(given);
     }
     let towards = servers.in_order().into_iter().filter_map(|server| host_and_port(&server).ok());
@@ -306,14 +307,14 @@ async fn serve(
         joined = joined => joined?,
         () = &mut asked_to_end => return Ok(()),
     };
-    let cluster = record(&start, facts);
+    let cluster = record(options, &start, facts);
     let wish = wish(folder, start.kubelet_port, Some(&cluster));
     machine::must_give(progress, &start.machine, &wish, "be a node of this cluster")?;
     Notes::open()?.leave(folder, &cluster)?;
     folder.write(&cluster)?;
     let (components, mut failures) = Components::new();
     let outcome = async {
-        let address = address(options, &way.servers)?;
+        let address = address(&cluster, &way.servers)?;
         start_all(&components, options, folder, &cluster, &way, address).await?;
         if answers {
             let ready = become_ready(progress, &way.client, &cluster.node_name, began);

@@ -77,6 +77,10 @@ pub(crate) struct UpOptions {
     /// The name of this machine's Node, chosen once; the host name otherwise.
     #[arg(long)]
     pub(crate) node_name: Option<String>,
+    /// The address at which other machines reach this one; kept for later starts. Otherwise the one from which it reaches
+    /// other networks.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) node_ip: Option<IpAddr>,
     #[command(flatten)]
     pub(crate) api_server: ApiServerOptions,
     /// Already in the background: standard output ends when the cluster is ready.

@@ -56,6 +56,9 @@ pub(crate) struct Cluster {
     pub(crate) id: String,
     /// The name of this machine's Node.
     pub(crate) node_name: String,
+    /// Where others reach this machine, if its owner has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) node_ip: Option<IpAddr>,
     /// Where the API server listens.
     pub(crate) api_port: u16,
     /// Where the kubelet listens.
@@ -364,6 +367,7 @@ mod tests {
         Cluster {
             id: "0badcafe".to_owned(),
             node_name: "one".to_owned(),
+            node_ip: None,
             api_port: 6443,
             kubelet_port: 10250,
             service_cidr: "10.96.0.0/16".parse().unwrap(),

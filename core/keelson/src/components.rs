@@ -99,10 +99,14 @@ impl Components {
     }
 }
 
-/// The address of the node: the one from which it reaches other networks, or else the bridge's.
+/// The address of the node: the given one, the one from which it reaches other networks, or else the bridge's.
 pub(crate) fn node_address(cluster: &Cluster) -> IpAddr {
     let beyond = SocketAddr::from(([192, 0, 2, 1], 9));
-    address_towards(beyond).or_else(|| cluster.gateway()).unwrap_or(IpAddr::from([127, 0, 0, 1]))
+    cluster
+        .node_ip
+        .or_else(|| address_towards(beyond))
+        .or_else(|| cluster.gateway())
+        .unwrap_or(IpAddr::from([127, 0, 0, 1]))
 }
 
 /// This machine's address on the way to another one, if there is a way that is not the loopback interface.

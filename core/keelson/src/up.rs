@@ -86,6 +86,12 @@ enum Prepared {
 fn prepare(progress: &Progress, options: &UpOptions, folder: &Folder) -> anyhow::Result<Prepared> {
     let since = Instant::now();
     let known = folder.read()?;
+    if known.as_ref().is_some_and(|known| known.agent.is_some()) {
+        bail!(
+            "{} is the folder of an agent: continue it with `keelson agent`, or choose another with --data-dir",
+            folder.path().display()
+        );
+    }
     if known.is_some()
         && let Err(holder) = folder.lock()?
     {
@@ -95,15 +101,7 @@ fn prepare(progress: &Progress, options: &UpOptions, folder: &Folder) -> anyhow:
     let machine = Machine::look(folder.path()).without(&own);
     let others = if nix::unistd::geteuid().is_root() { Some(Notes::open()?) } else { None };
     let cluster = match known {
-        Some(cluster) => {
-            if cluster.agent.is_some() {
-                bail!(
-                    "{} is the folder of an agent: continue it with `keelson agent`, or choose another with --data-dir",
-                    folder.path().display()
-                );
-            }
-            continued(cluster, options)
-        }
+        Some(cluster) => continued(cluster, options),
         None => chosen(&machine, others.as_ref(), options, folder)?,
     };
     let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
@@ -136,6 +134,7 @@ fn prepare(progress: &Progress, options: &UpOptions, folder: &Folder) -> anyhow:
 /// A cluster that exists, with what may be changed about it.
 fn continued(cluster: Cluster, options: &UpOptions) -> Cluster {
     Cluster {
+        node_ip: options.node_ip.or(cluster.node_ip),
         api_port: options.api_port.unwrap_or(cluster.api_port),
         kubelet_port: options.kubelet_port.unwrap_or(cluster.kubelet_port),
         ..cluster
@@ -172,6 +171,7 @@ fn chosen(
             Some(name) => name.clone(),
             None => machine::host_name()?,
         },
+        node_ip: options.node_ip,
         api_port: options.api_port.unwrap_or_else(|| free_port(API_PORT, &uses_port)),
         kubelet_port: options.kubelet_port.unwrap_or_else(|| free_port(KUBELET_PORT, &uses_port)),
         service_cidr: free_range(96, &|other| other.service_cidr)?,

@@ -243,6 +243,39 @@ mod tests {
         assert!(error.contains("is damaged"), "{error}");
     }
 
+    #[tokio::test]
+    async fn a_certificate_that_is_due_is_replaced_and_who_shows_it_hears_of_it() {
+        use futures::FutureExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Arc::new(Pki::open(dir.path().join("authority")).unwrap());
+        let rotated = Rotated::open("client", dir.path().join("client.pem")).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+        // Of an hour's life, almost all of which is over.
+        let (life, hour) = (Duration::from_secs(3600), Duration::from_secs(3500));
+        let signed =
+            pki.sign_request(request.der(), &["client auth"], life, std::time::SystemTime::now() - hour);
+        rotated.store(&Credential { certificate: signed.unwrap(), key: key.serialize_pem() }).unwrap();
+        let first = rotated.shown().unwrap();
+        let mut replacements = rotated.replacements();
+        let (stop, tries) = (CancellationToken::new(), Arc::new(std::sync::atomic::AtomicU32::new(0)));
+        let ask = {
+            let pki = Arc::clone(&pki);
+            move || {
+                // The first try fails: the old one stays.
+                let failed = tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+                let made = pki.issue_client("system:node:one", &["system:nodes"]);
+                async move { if failed { bail!("not yet") } else { Ok(made?) } }.boxed()
+            }
+        };
+        let keeping = tokio::spawn(Arc::clone(&rotated).keep(ask, stop.clone()));
+        replacements.changed().await.unwrap();
+        assert_ne!(rotated.shown().unwrap().cert, first.cert);
+        assert_eq!(rotated.common_name().as_deref(), Some("system:node:one"));
+        stop.cancel();
+        keeping.await.unwrap();
+    }
+
     #[test]
     fn a_certificate_is_due_in_the_last_third_of_its_life_and_one_for_another_address_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();

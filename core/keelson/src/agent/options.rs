@@ -27,7 +27,7 @@ pub(crate) struct AgentOptions {
     /// The name of this machine's Node, chosen once; the host name otherwise.
     #[arg(long)]
     pub(crate) node_name: Option<String>,
-    /// The address at which servers and other nodes reach this one; otherwise the one from which it reaches the server.
+    /// The address at which servers and other nodes reach this one; kept for later starts. Otherwise the one from which it reaches the server.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) node_ip: Option<IpAddr>,
     /// The kubelet's port; kept for later starts. 10250 otherwise.

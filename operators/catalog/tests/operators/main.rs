@@ -8,5 +8,6 @@ mod garbagecollector;
 mod host;
 mod kubectl;
 mod namespace;
+mod nodeipam;
 mod serviceaccount;
 mod storageprotection;
