@@ -458,6 +458,11 @@ impl ApiServer {
         self.client(Identity::user("kubernetes-admin", &[MASTERS]))
     }
 
+    /// Waits until the store has failed for good: the process is then to end, and to be started again.
+    pub async fn failed(&self) -> keelson_store::Failure {
+        self.store.failed().await
+    }
+
     /// Ends it: it says that it is not ready, takes no further request, ends watches, answers what is under way, and
     /// closes the store.
     pub async fn shutdown(self) {

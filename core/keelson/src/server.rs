@@ -39,15 +39,14 @@ pub(crate) async fn run(options: ServerOptions) -> anyhow::Result<()> {
         facts: member.settings().facts.for_operators(server.pki().authority()),
         has_others: member.peers.is_some(),
     });
+    let running = async {
+        install(&server, &mut member).await?;
+        std::future::pending().await
+    };
     let outcome = tokio::select! {
-        installed = install(&server, &mut member) => match installed {
-            Ok(()) => {
-                ended.await;
-                Ok(())
-            }
-            Err(error) => Err(error),
-        },
+        outcome = running => outcome,
         () = &mut ended => Ok(()),
+        failure = server.failed() => Err(failure.into()),
     };
     println!("Stopping");
     // What they have under way goes through the server, which ends after them.

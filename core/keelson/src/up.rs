@@ -234,6 +234,7 @@ async fn serve(
         let profile = tokio::select! {
             ready = ready => ready?,
             Some(failure) = failures.recv() => return Err(failed(failure)),
+            failure = server.failed() => return Err(failure.into()),
             _ = interrupted.recv() => return Ok(()),
             _ = terminated.recv() => return Ok(()),
         };
@@ -245,6 +246,7 @@ async fn serve(
         next_steps(progress, folder);
         announce(progress, options, &mut failures)?;
         tokio::select! {
+            failure = server.failed() => return Err(failure.into()),
             _ = interrupted.recv() => {}
             _ = terminated.recv() => {}
         }

@@ -33,6 +33,9 @@ pub(crate) trait Disk: Debug + Send + Sync + 'static {
     /// The size of a file in bytes; 0 where there is none.
     fn size(&self, path: &Path) -> u64;
 
+    /// How many bytes a folder has room for.
+    fn free(&self, dir: &Path) -> io::Result<u64>;
+
     /// Whether a simulation stands in its place, with tasks and no threads.
     fn is_simulated(&self) -> bool;
 }
@@ -102,6 +105,11 @@ impl Disk for RealDisk {
 
     fn size(&self, path: &Path) -> u64 {
         fs::metadata(path).map_or(0, |meta| meta.len())
+    }
+
+    fn free(&self, dir: &Path) -> io::Result<u64> {
+        let of = nix::sys::statvfs::statvfs(dir).map_err(io::Error::from)?;
+        Ok(of.blocks_available().saturating_mul(of.fragment_size()))
     }
 
     fn is_simulated(&self) -> bool {

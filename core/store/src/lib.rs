@@ -58,5 +58,5 @@ pub use raft::snapshot_file::SnapshotError;
 pub use raft_store::{OpenError, RaftStore};
 pub use revision::Revision;
 pub use snapshot::Snapshot;
-pub use store::{Alarm, Store, StoreError};
+pub use store::{Alarm, Failure, Store, StoreError};
 pub use write::{Change, Precondition, Refusal, Write};

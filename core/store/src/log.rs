@@ -51,6 +51,8 @@ pub enum Slot {
     Committed,
     /// The last entry that was purged.
     Purged,
+    /// How often the member was started.
+    Run,
 }
 
 /// A change of the log.
@@ -220,6 +222,8 @@ impl Log {
         let mut purged = None;
         let mut sealed = VecDeque::new();
         let mut active: Option<(Segment, Option<u64>)> = None;
+        // What the newest segment says by itself.
+        let mut newest = Contents::default();
         let count = paths.len();
         // The newest segment says what was purged: entries before that need not be gathered.
         let unneeded = match paths.last() {
@@ -233,6 +237,9 @@ impl Log {
             let Some((segment, groups)) = Log::records(&*disk, &path, expected, ending)? else { continue };
             let last = last_index(groups.iter().flatten());
             purged = purged.max(last_purged(groups.iter().flatten()));
+            newest = Contents::default();
+            let small = groups.iter().flatten().filter(|record| matches!(record, Record::Set { .. }));
+            small.cloned().for_each(|record| newest.apply(record, None));
             for record in groups.into_iter().flatten() {
                 contents.apply(record, unneeded);
             }
@@ -245,7 +252,7 @@ impl Log {
             None => (Segment::create(&*disk, &config.dir, 1, config.segment_bytes)?, None),
         };
         let slots = contents.slots.clone();
-        let log = Log {
+        let mut log = Log {
             config,
             disk,
             sealed,
@@ -257,6 +264,11 @@ impl Log {
             active_last,
             poisoned: false,
         };
+        // Older segments may be removed at any time, so that what only they say is said again.
+        if newest.slots != log.slots {
+            let head = log.head()?;
+            log.write(&head)?;
+        }
         Ok((log, contents))
     }
 
@@ -292,15 +304,26 @@ impl Log {
         }
         let head = self.head_bytes()?;
         let wanted = needed.saturating_add(head).saturating_add(segment::HEADER_BYTES);
-        if let Some(spare) = &self.spare
-            && spare.capacity() >= wanted
-        {
-            return Ok(());
-        }
-        self.spare = None;
         let size = self.config.segment_bytes.max(wanted);
-        self.spare = Some(Segment::prepare(&*self.disk, &self.config.dir, size)?);
+        match &mut self.spare {
+            Some(spare) if spare.capacity() >= wanted => {}
+            // What it holds already may be counted on.
+            Some(spare) => spare.extend(size)?,
+            None => self.spare = Some(Segment::prepare(&*self.disk, &self.config.dir, size)?),
+        }
         Ok(())
+    }
+
+    /// For how many bytes of groups, their overhead included, there is room, whatever happens to the disk.
+    pub fn room(&self) -> u64 {
+        let spare = self.spare.as_ref().map_or(0, Segment::capacity);
+        let head = self.head_bytes().unwrap_or(u64::MAX).saturating_add(segment::HEADER_BYTES);
+        self.active.room().max(spare.saturating_sub(head)).saturating_sub(frame::OVERHEAD)
+    }
+
+    /// The size of a segment.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.config.segment_bytes
     }
 
     /// Appends a group of records and makes it durable.
@@ -352,9 +375,10 @@ impl Log {
             if needed {
                 break;
             }
-            // A file that cannot be removed now is found again at the next opening, where it does no harm.
+            // A file that cannot be removed is tried again; none behind it may go before, for that would leave a gap.
             if let Err(error) = self.disk.remove(&oldest.path) {
                 tracing::warn!(path = %oldest.path.display(), %error, "a purged segment could not be removed");
+                break;
             }
             self.sealed.pop_front();
         }
@@ -366,9 +390,12 @@ impl Log {
             Some(spare) => spare,
             None => Segment::prepare(&*self.disk, &self.config.dir, self.config.segment_bytes)?,
         };
-        let mut next = prepared.start(&*self.disk, &self.config.dir, self.active.next_sequence())?;
-        next.append(&head)?;
+        let sequence = self.active.next_sequence();
+        // If this fails in the middle, the disk may hold a segment of this name.
+        self.poisoned = true;
+        let next = prepared.start(&*self.disk, &self.config.dir, sequence, Some(&head))?;
         self.disk.sync_dir(&self.config.dir).map_err(LogError::io("flush the folder", &self.config.dir))?;
+        self.poisoned = false;
         let older = std::mem::replace(&mut self.active, next);
         let last = self.active_last.take();
         self.sealed.push_back(Sealed { last, bytes: older.offset, path: older.into_path() });

@@ -15,8 +15,12 @@
 //! | [`log_storage`] | one thread that owns the [`crate::log::Log`] |
 //! | [`state_machine`] | applies committed entries to the engine, tells the observer, answers |
 //! | [`saver`] | saves states: what changed in a [`crate::checkpoint`], and now and then the whole in a [`snapshot_file`] |
+//! | [`pieces`] | a whole state as it crosses the network |
 //! | [`recovery`] | finds the newest saved state at the start, or makes it again |
 //! | [`network`] | gives openraft the way to other members |
+//! | [`intake`] | takes entries of a leader, if there is room for them |
+//! | [`room`] | room on the disk for what is about to be logged |
+//! | [`retention`] | how much of the log is kept for members that lack some of it |
 //! | [`origin`] | which batches of this member wait, and which of others this leader has proposed |
 //! | [`forward`] | brings a batch to the leader, and finds out what became of it |
 //! | [`reader`] | one task that asks up to where the log must be applied before one reads |
@@ -33,14 +37,18 @@ use crate::{Entry, Quota, Refusal, Write};
 pub(crate) mod changes;
 pub(crate) mod core;
 pub(crate) mod forward;
+pub(crate) mod intake;
 pub(crate) mod log_storage;
 pub(crate) mod member;
 pub(crate) mod message;
 pub(crate) mod network;
 pub(crate) mod origin;
 pub(crate) mod peer;
+pub(crate) mod pieces;
 pub(crate) mod reader;
 pub(crate) mod recovery;
+pub(crate) mod retention;
+pub(crate) mod room;
 pub(crate) mod runtime;
 pub(crate) mod saver;
 pub(crate) mod sequencer;

@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use keelson_metrics::Registry;
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::Fatal;
+use openraft::metrics::WaitError;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -19,15 +21,22 @@ use crate::log::LogError;
 use crate::members::Members;
 use crate::raft::LogId;
 use crate::raft::core::Core;
+use crate::raft::log_storage::chain;
 use crate::raft::member::{Identity, InvalidMember};
 pub use crate::raft::peer::tls::{MEMBER_DNS_NAME, PeerTls};
 use crate::raft::reader::{self, Ask};
+use crate::raft::retention::{self, Kept};
 use crate::raft::runtime::spawn;
 use crate::raft::sequencer::{self, Proposal};
 use crate::raft::snapshot_file::SnapshotError;
-use crate::{Alarm, Entry, Observer, Revision, Snapshot, Store, StoreError, Write};
+use crate::{Alarm, Entry, Failure, Observer, Revision, Snapshot, Store, StoreError, Write};
 
 pub(crate) mod open;
+#[cfg(test)]
+mod tests;
+
+/// How long a save may take before it is asked for again.
+const SAVE_AGAIN: Duration = Duration::from_secs(2);
 
 /// How a store is kept.
 #[derive(Clone, Debug)]
@@ -46,7 +55,8 @@ pub struct Config {
     /// The size of a file of the log.
     pub segment_bytes: u64,
     /// How many bytes of the newest entries a member with peers keeps in memory, so that one that was away for a
-    /// while is sent what it lacks and not the whole state.
+    /// while is sent what it lacks and not the whole state. For members that follow and lack more, the leader keeps as
+    /// much as the whole state is worth, at least `snapshot_after_bytes`.
     pub catch_up_bytes: u64,
     /// How many bytes keys and values may have together; `None` sets no limit. What would make them more is refused,
     /// as [`crate::Quota`] says. Of several members the leader's setting holds.
@@ -125,6 +135,7 @@ pub enum Reads {
     Index,
     /// A majority has promised not to elect another for a while. This assumes that the members' clocks run equally
     /// fast; a virtual machine that is suspended for longer than the promise shows old values when it resumes.
+    /// One that is started again elects nobody for as long as such a promise may last.
     Lease,
 }
 
@@ -230,7 +241,7 @@ pub struct RaftStore {
     proposals: Mutex<Option<mpsc::Sender<Proposal>>>,
     /// Those of a member with peers ask here before they read.
     reads: Option<mpsc::Sender<Ask>>,
-    catch_up_bytes: u64,
+    kept: KeptAlways,
     max_value_bytes: u64,
     ended: CancellationToken,
     _lock: Option<nix::fcntl::Flock<std::fs::File>>,
@@ -256,21 +267,17 @@ impl RaftStore {
         } else {
             (sequencer::start(Arc::clone(&core)), None)
         };
-        let catch_up_bytes = if config.peers.is_some() { config.catch_up_bytes } else { 0 };
+        let kept = KeptAlways(if config.peers.is_some() { config.catch_up_bytes } else { 0 });
         let proposals = Mutex::new(Some(proposals));
-        spawn(keep_log_short(
-            Arc::clone(&core),
-            catch_up_bytes,
-            (config.checkpoint_after_bytes, config.checkpoint_after_entries),
-            ended.clone(),
-        ));
+        let after = (config.checkpoint_after_bytes, config.checkpoint_after_entries);
+        spawn(keep_log_short(Arc::clone(&core), kept, after, ended.clone()));
         let max_value_bytes = config.max_value_bytes;
-        Arc::new(RaftStore { core, proposals, reads, catch_up_bytes, max_value_bytes, ended, _lock: lock })
+        Arc::new(RaftStore { core, proposals, reads, kept, max_value_bytes, ended, _lock: lock })
     }
 
     /// Saves the state and cuts the log behind it.
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
-        snapshot(&self.core, self.catch_up_bytes).await
+        snapshot(&self.core, self.kept).await
     }
 
     /// Writes the saved state anew and cuts the log, so that what was deleted gives its room back to the disk.
@@ -279,7 +286,7 @@ impl RaftStore {
         let mut reclaimed = space.reclaimed.subscribe();
         let mut failures = self.core.log.failed_saves();
         space.reclaim.store(true, Ordering::Relaxed);
-        snapshot(&self.core, self.catch_up_bytes).await?;
+        snapshot(&self.core, self.kept).await?;
         // If there was nothing new to save, it is still under way.
         let unavailable = |reason: &str| StoreError::Unavailable { reason: reason.to_owned() };
         tokio::select! {
@@ -311,32 +318,44 @@ impl Drop for RaftStore {
 /// The longest that a state may take to be saved.
 const SAVE: Duration = Duration::from_secs(600);
 
-async fn snapshot(core: &Core, keep: u64) -> Result<(), StoreError> {
+/// How many bytes of the newest entries are kept whatever happens; none without peers.
+#[derive(Clone, Copy, Debug)]
+struct KeptAlways(u64);
+
+/// Saves the state and cuts the log behind it.
+async fn snapshot(core: &Core, kept: KeptAlways) -> Result<(), StoreError> {
     let unavailable = |reason: String| StoreError::Unavailable { reason };
+    // openraft passes over the wish for a save while one is under way.
+    let _saving = core.saving.lock().await;
     let raft = &core.raft;
     let Some(applied) = raft.metrics().borrow_watched().last_applied else { return Ok(()) };
     let began = std::time::Instant::now();
     let mut failures = core.log.failed_saves();
-    raft.trigger().snapshot().await.map_err(|error| unavailable(error.to_string()))?;
-    let wait = raft.wait(Some(SAVE));
-    tokio::select! {
-        saved = wait.metrics(|m| m.snapshot >= Some(applied), "the state is saved") => {
-            saved.map_err(|error| unavailable(error.to_string()))?;
+    loop {
+        raft.trigger().snapshot().await.map_err(|error| unavailable(error.to_string()))?;
+        let wait = raft.wait(Some(SAVE_AGAIN));
+        tokio::select! {
+            saved = wait.metrics(|m| m.snapshot >= Some(applied), "the state is saved") => match saved {
+                Ok(_) => break,
+                // One that was begun by somebody who did not wait for its end may have been under way.
+                Err(WaitError::Timeout(..)) => {}
+                Err(error @ WaitError::ShuttingDown) => return Err(unavailable(error.to_string())),
+            },
+            _ = failures.changed() => return Err(unavailable("the state could not be saved".to_owned())),
         }
-        _ = failures.changed() => return Err(unavailable("the state could not be saved".to_owned())),
     }
     if let Some(metrics) = &core.metrics {
         metrics.save.observe(began.elapsed().as_secs_f64());
     }
     core.log.saved();
-    let upto = if keep == 0 { Some(applied.index) } else { core.log.behind(keep) };
-    let Some(upto) = upto.map(|upto| upto.min(applied.index)) else { return Ok(()) };
+    let kept = Kept { always: kept.0, at_most: core.saver.enough() };
+    let Some(upto) = retention::cut(core, applied.index, kept) else { return Ok(()) };
     raft.trigger().purge_log(upto).await.map_err(|error| unavailable(error.to_string()))
 }
 
 /// Saves the state and cuts the log each time that it has grown by `after` bytes or entries. If that fails, it is
 /// tried again when the log has grown by as much once more.
-async fn keep_log_short(core: Arc<Core>, keep: u64, after: (u64, u64), ended: CancellationToken) {
+async fn keep_log_short(core: Arc<Core>, kept: KeptAlways, after: (u64, u64), ended: CancellationToken) {
     let mut progress = core.raft.metrics();
     let mut next = after;
     loop {
@@ -358,7 +377,7 @@ async fn keep_log_short(core: Arc<Core>, keep: u64, after: (u64, u64), ended: Ca
         if grown.0 < next.0 && grown.1 < next.1 {
             continue;
         }
-        match snapshot(&core, keep).await {
+        match snapshot(&core, kept).await {
             Ok(()) => next = after,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the state could not be saved");
@@ -420,6 +439,24 @@ impl Store for RaftStore {
 
     async fn defragment(&self) -> Result<(), StoreError> {
         self.reclaim().await
+    }
+
+    async fn failed(&self) -> Failure {
+        let mut metrics = self.core.raft.metrics();
+        loop {
+            let state = metrics.borrow_watched().running_state.clone();
+            match state {
+                Ok(()) => {}
+                Err(Fatal::Stopped) => return std::future::pending().await,
+                Err(error) => return Failure { reason: chain(&error) },
+            }
+            if metrics.changed().await.is_err() {
+                if self.ended.is_cancelled() {
+                    return std::future::pending().await;
+                }
+                return Failure { reason: "the Raft member has ended without a word".to_owned() };
+            }
+        }
     }
 
     async fn close(&self) {

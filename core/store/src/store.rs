@@ -36,8 +36,22 @@ pub trait Store: Send + Sync + 'static {
         Err(StoreError::Unavailable { reason: "it is kept elsewhere, and defragmented there".to_owned() })
     }
 
+    /// Waits until the store has failed for good: it can neither read nor write what is current any more, and is to be
+    /// opened again, which finds all that was acknowledged. One that does not fail, or was closed, waits for ever.
+    async fn failed(&self) -> Failure {
+        std::future::pending().await
+    }
+
     /// Ends the store: later writes get [`StoreError::Closed`], and what was acknowledged is on disk.
     async fn close(&self);
+}
+
+/// Why a store has failed for good.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the store has failed, and what was acknowledged is kept: {reason}")]
+pub struct Failure {
+    /// What is wrong.
+    pub reason: String,
 }
 
 /// Why a write or a barrier failed.

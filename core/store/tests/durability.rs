@@ -377,7 +377,7 @@ async fn a_full_disk_turns_writes_away_keeps_reads_and_heals_when_there_is_room(
     config.segment_bytes = 4 << 20;
     config.checkpoint_after_bytes = u64::MAX;
     let follower = Arc::new(Follower::default());
-    let store = RaftStore::open(config, follower).await.unwrap();
+    let store = RaftStore::open(config.clone(), follower).await.unwrap();
     let value = vec![b'x'; 256 << 10];
     let mut made = 0;
     let refused = loop {
@@ -399,6 +399,23 @@ async fn a_full_disk_turns_writes_away_keeps_reads_and_heals_when_there_is_room(
     };
     store.write(delete).await.unwrap();
     assert!(matches!(store.write(put("more", Precondition::Any, &value)).await, Err(StoreError::NoSpace)));
+    // Deletions may use what is kept for them, and no more: what a member needs to be one stays.
+    let mut deleted = 1;
+    let refused = loop {
+        let key = Key::new(format!("/k{deleted}")).unwrap();
+        let change = Change::Delete(Value::plain(vec![b'x'; 20 << 10]));
+        match store.write(Write { key, precondition: Precondition::Any, change }).await {
+            Ok(_) => deleted += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, StoreError::NoSpace), "{refused}");
+    assert!(deleted > 2 && deleted < made, "{deleted} of {made}");
+    let before = state(&store.snapshot());
+    store.close().await;
+    drop(store);
+    let store = RaftStore::open(config, Arc::new(Follower::default())).await.unwrap();
+    assert_eq!(state(&store.snapshot()), before);
     nix::mount::mount(
         Some("none"),
         disk.0.path(),
@@ -409,7 +426,7 @@ async fn a_full_disk_turns_writes_away_keeps_reads_and_heals_when_there_is_room(
     .unwrap();
     assert_eq!(store.alarms().await, []);
     store.write(put("more", Precondition::Any, &value)).await.unwrap();
-    assert_eq!(store.snapshot().len(), made);
+    assert_eq!(store.snapshot().len(), made - deleted + 1);
     store.checkpoint().await.unwrap();
     store.close().await;
 }

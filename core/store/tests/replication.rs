@@ -9,9 +9,12 @@ mod proxy;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{Cluster, put, put_if, until};
+use cluster::{Cluster, SmallDisk, put, put_if, until};
+use keelson_store::raft_store::Config;
 use keelson_store::rebuild::{RebuildError, set_aside};
-use keelson_store::{MembersError, OpenError, Precondition, Refusal, Role, Store, StoreError};
+use keelson_store::{
+    Change, MembersError, OpenError, Precondition, Refusal, Role, Store, StoreError, Value, Write,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_to_any_member_is_read_on_that_member_and_after_a_barrier_on_all() {
@@ -283,4 +286,129 @@ async fn a_store_without_peers_becomes_one_with_peers() {
     cluster.kill("a");
     let refused = cluster.try_without_peers("a").await.err().unwrap();
     assert!(matches!(refused, OpenError::NotAlone), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_away_is_sent_what_it_missed_and_not_the_whole_state() {
+    let mut cluster = Cluster::of_three().await;
+    cluster.kill("c");
+    cluster.write_everywhere("k", 50).await;
+    for name in ["a", "b"] {
+        cluster.node(name).store().checkpoint().await.unwrap();
+    }
+    cluster.start("c").await;
+    assert_eq!(cluster.node("c").store().barrier().await.unwrap().get(), 100);
+    assert!(!cluster.node("c").dir().join("state.snapshot").exists(), "it was sent the whole state");
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joining_ends_while_others_write() {
+    let mut cluster = Cluster::of_one(|config| {
+        config.catch_up_bytes = 1;
+        config.checkpoint_after_bytes = 32 << 10;
+    })
+    .await;
+    cluster.write_everywhere("k", 2_000).await;
+    cluster.node("a").store().checkpoint().await.unwrap();
+    let writers: Vec<_> = (0..8).map(|number| cluster.keep_writing(&format!("load{number}"))).collect();
+    cluster.add("b").await;
+    cluster.until_voter("b").await;
+    for writer in writers {
+        assert!(!writer.stop().await.is_empty());
+    }
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_whose_disk_is_full_stays_a_member_and_goes_on_when_there_is_room() {
+    let small = |config: &mut Config| {
+        config.segment_bytes = 1 << 20;
+        config.checkpoint_after_bytes = u64::MAX;
+    };
+    let mut cluster = Cluster::of_one(small).await;
+    cluster.prepare("b").await;
+    cluster.adapt("b", small);
+    cluster.start("b").await;
+    cluster.until_voter("b").await;
+    cluster.prepare("c").await;
+    cluster.adapt("c", small);
+    let Some(disk) = SmallDisk::mount(cluster.node("c").dir(), "size=8m") else { return };
+    cluster.start("c").await;
+    cluster.until_voter("c").await;
+    let leader = cluster.leader().await;
+    if leader == "c" {
+        let to = cluster.node("a").store().members().me();
+        cluster.node("c").store().members().transfer_leadership(to).await.unwrap();
+    }
+    let full = Arc::clone(cluster.node("c").store());
+    let value = vec![b'x'; 256 << 10];
+    for number in 0..64 {
+        cluster.node("a").store().write(put(&format!("k{number}"), &value)).await.unwrap();
+    }
+    let newest = cluster.node("a").store().barrier().await.unwrap();
+    assert!(full.snapshot().revision() < newest, "16 MiB went into 8");
+    // It hears the leader, and could elect one.
+    let me = full.members().me();
+    let healthy = || async {
+        let all = cluster.node("a").store().members().list().await.unwrap_or_default();
+        all.iter().any(|member| member.id == me && member.healthy && member.lag > 0)
+    };
+    assert!(until(healthy).await);
+    let failed = tokio::spawn({
+        let full = Arc::clone(&full);
+        async move { full.failed().await }
+    });
+    let before = cluster.leader().await;
+    assert!(until(|| async { cluster.leader().await == before }).await);
+    disk.resize("size=96m");
+    assert!(until(|| async { full.snapshot().revision() >= newest }).await, "it never went on");
+    assert!(!failed.is_finished());
+    failed.abort();
+    cluster.node("c").store().write(put("more", &value)).await.unwrap();
+    cluster.agree().await;
+    drop(full);
+    cluster.kill("c");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_room_for_what_is_written_there_is_for_what_is_deleted_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(_disk) = SmallDisk::mount(folder.path(), "size=6m") else { return };
+    let place = folder.path().join("store");
+    let cluster = Cluster::of_one(|config| {
+        config.dir = place.clone();
+        config.segment_bytes = 1 << 20;
+        config.checkpoint_after_bytes = u64::MAX;
+    })
+    .await;
+    let store = Arc::clone(cluster.node("a").store());
+    let value = vec![b'x'; 64 << 10];
+    let mut made = 0;
+    let refused = loop {
+        match store.write(put(&format!("k{made}"), &value)).await {
+            Ok(_) => made += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, StoreError::NoSpace), "{refused}");
+    // They wait together and so become one batch.
+    let writes = (0..8).map(|number| {
+        let delete = Write {
+            key: cluster::key(&format!("k{number}")),
+            precondition: Precondition::Any,
+            change: Change::Delete(Value::plain("")),
+        };
+        let write = if number % 2 == 0 { put(&format!("new{number}"), &value) } else { delete };
+        store.write(write)
+    });
+    for (number, made) in futures::future::join_all(writes).await.into_iter().enumerate() {
+        if number % 2 == 0 {
+            assert!(matches!(made, Err(StoreError::NoSpace)), "{made:?}");
+        } else {
+            made.unwrap();
+        }
+    }
+    cluster.agree().await;
+    store.close().await;
 }

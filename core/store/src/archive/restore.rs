@@ -104,7 +104,7 @@ pub fn restore(archive: &Path, dir: &Path, options: RestoreOptions) -> Result<Re
     let identity = Identity { member: random(), cluster: Some(random()), joins: false };
     identity.write(&aside).map_err(io_error("write who the member is to", &aside))?;
     let state = Engine::restore(Config { history: 0, history_bytes: 0 }, revision, entries).snapshot();
-    snapshot_file::save(&RealDisk, &aside, &beginning(identity.member)?, &state)?;
+    snapshot_file::save(RealDisk::shared(), &aside, &beginning(identity.member)?, &state)?;
     vacant(dir)?;
     // An empty folder is replaced, and one that has been filled meanwhile is not.
     fs::rename(&aside, dir).map_err(io_error("give its name to", dir))?;

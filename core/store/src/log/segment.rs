@@ -61,17 +61,36 @@ impl Segment {
         Ok(Segment { path, file, salt: rand_salt(), sequence: 0, offset: 0, capacity })
     }
 
-    /// Makes a prepared file the segment whose first frame has number `sequence`.
-    pub(super) fn start(mut self, disk: &dyn Disk, dir: &Path, sequence: u64) -> Result<Segment, LogError> {
-        self.file
-            .write_all_at(&header(self.salt, sequence), 0)
-            .and_then(|()| self.file.sync_all())
-            .map_err(LogError::io("write", &self.path))?;
+    /// Makes more room in a file that is not yet part of the log. If that fails it keeps the room that it has.
+    pub(super) fn extend(&mut self, capacity: u64) -> Result<(), LogError> {
+        if let Err(source) = self.file.allocate(capacity) {
+            self.file.set_len(self.capacity).map_err(LogError::io("shorten", &self.path))?;
+            let path = self.path.clone();
+            return Err(LogError::Io { action: "allocate room for", path, source });
+        }
+        self.capacity = capacity;
+        Ok(())
+    }
+
+    /// Makes a prepared file the segment whose first frame has number `sequence` and holds `head`, if there is one.
+    /// It gets its name when all of that is durable, so a segment never lacks its head.
+    pub(super) fn start(
+        mut self,
+        disk: &dyn Disk,
+        dir: &Path,
+        sequence: u64,
+        head: Option<&[u8]>,
+    ) -> Result<Segment, LogError> {
+        self.file.write_all_at(&header(self.salt, sequence), 0).map_err(LogError::io("write", &self.path))?;
+        self.sequence = sequence;
+        self.offset = HEADER_BYTES;
+        if let Some(head) = head {
+            self.append(head)?;
+        }
+        self.file.sync_all().map_err(LogError::io("flush", &self.path))?;
         let path = dir.join(format!("{sequence:020}.{SUFFIX}"));
         disk.rename(&self.path, &path).map_err(LogError::io("name", &path))?;
         self.path = path;
-        self.sequence = sequence;
-        self.offset = HEADER_BYTES;
         Ok(self)
     }
 
@@ -82,7 +101,7 @@ impl Segment {
         sequence: u64,
         capacity: u64,
     ) -> Result<Segment, LogError> {
-        let segment = Segment::prepare(disk, dir, capacity)?.start(disk, dir, sequence)?;
+        let segment = Segment::prepare(disk, dir, capacity)?.start(disk, dir, sequence, None)?;
         disk.sync_dir(dir).map_err(LogError::io("flush the folder", dir))?;
         Ok(segment)
     }

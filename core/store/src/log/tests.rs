@@ -148,3 +148,53 @@ fn a_half_made_segment_is_forgotten() {
     assert_eq!(indexes(&contents), [0]);
     assert!(!dir.path().join("prepared.tmp").exists());
 }
+
+#[test]
+fn what_only_an_older_segment_says_outlives_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(small(dir.path())).unwrap();
+    log.append(&[Record::Set { slot: Slot::Vote, value: Bytes::from("me") }]).unwrap();
+    let large = |index| Record::Append { first: index, entries: vec![Bytes::from(vec![b'x'; 3000])] };
+    log.append(&[large(0)]).unwrap();
+    log.append(&[large(1)]).unwrap();
+    drop(log);
+    // A segment that has its name and nothing else, as a crash could once leave it.
+    let newest = segment::list(&crate::disk::RealDisk, dir.path()).unwrap().pop().unwrap();
+    let mut bytes = fs::read(&newest).unwrap();
+    bytes[segment::HEADER_BYTES as usize..].fill(0);
+    fs::write(&newest, bytes).unwrap();
+    let (mut log, contents) = Log::open(small(dir.path())).unwrap();
+    assert_eq!(indexes(&contents), [0]);
+    log.append(&[Record::Purge { upto: 0 }]).unwrap();
+    log.release(0);
+    assert_eq!(segment::list(&crate::disk::RealDisk, dir.path()).unwrap(), [newest]);
+    drop(log);
+    let (_, contents) = Log::open(small(dir.path())).unwrap();
+    assert_eq!(contents.slots[&Slot::Vote], "me");
+}
+
+#[test]
+fn a_segment_has_its_head_when_it_has_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = small(dir.path());
+    let prepared = Segment::prepare(&crate::disk::RealDisk, dir.path(), 4096).unwrap();
+    let segment = prepared.start(&crate::disk::RealDisk, dir.path(), 1, Some(b"\0")).unwrap();
+    drop(segment);
+    let (log, _) = Log::open(config).unwrap();
+    assert_eq!(log.active.next_sequence(), 2, "the head is the first frame");
+}
+
+#[test]
+fn room_that_is_there_is_kept_when_more_cannot_be_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(small(dir.path())).unwrap();
+    log.reserve(8_000).unwrap();
+    let room = log.room();
+    assert!(room >= 8_000, "{room}");
+    log.reserve(20_000).unwrap();
+    assert!(log.room() >= 20_000);
+    // More than any disk has.
+    assert!(log.reserve(1 << 60).is_err());
+    assert!(log.room() >= 20_000);
+    log.append(&[Record::Append { first: 0, entries: vec![Bytes::from(vec![b'x'; 19_000])] }]).unwrap();
+}

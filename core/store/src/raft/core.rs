@@ -4,22 +4,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::Stream;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::raft::{AppendEntriesRequest, ClientWriteResult, StreamAppendResult};
 use openraft::type_config::alias::SnapshotOf;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::log_storage::LogStorage;
 use super::member::Identity;
 use super::message::{Dial, Origin, Peer, PeerError, Refused, Request, Response, Sender};
 use super::origin::{Pending, Seen};
+use super::retention::Sending;
+use super::room::{self, Purpose};
+use super::saver::Saver;
 use super::space::Space;
 use super::state_machine::Image;
-use super::{Batch, LeaderId, LogId, Member, Raft, SnapshotMeta, TypeConfig, Vote, sequencer};
+use super::{Batch, LeaderId, LogId, Member, Raft, SnapshotMeta, TypeConfig, Vote, intake};
 use crate::raft_store::Timing;
 use crate::{Engine, StoreError};
 
@@ -66,13 +70,24 @@ pub(crate) struct Core {
     pub(crate) seen: Seen,
     pub(crate) dial: Arc<dyn Dial>,
     pub(crate) hearsay: Arc<Hearsay>,
+    pub(crate) sending: Arc<Sending>,
     pub(crate) timing: Timing,
     pub(crate) space: Arc<Space>,
+    /// Whether entries of a leader were refused last, because there was no room for them.
+    pub(crate) refuses: AtomicBool,
+    /// Until when this member elects nobody, because it has forgotten whom it promised not to.
+    pub(crate) quiet_until: Option<Instant>,
+    pub(crate) saver: Arc<Saver>,
+    /// One save of the state at a time.
+    pub(crate) saving: tokio::sync::Mutex<()>,
     pub(crate) metrics: Option<crate::metrics::Metrics>,
 }
 
+/// The answer to entries of a stream.
+pub(crate) type Answer = Result<StreamAppendResult<TypeConfig>, Refused>;
+
 /// The answers to a stream of entries.
-pub(crate) type Answers = BoxStream<'static, Result<StreamAppendResult<TypeConfig>, Refused>>;
+pub(crate) type Answers = BoxStream<'static, Answer>;
 
 pub(crate) fn unavailable(reason: impl ToString) -> Refused {
     Refused::Unavailable { reason: reason.to_string() }
@@ -160,6 +175,12 @@ impl Core {
         })
     }
 
+    /// Whether this member elects nobody, itself included: it may have promised a leader not to before it was started
+    /// again, and that leader may still answer reads on the strength of it.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet_until.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Whether one who asks may; the answer if not.
     fn check(&self, from: Sender, request: &Request) -> Result<(), Refused> {
         match (from.cluster, self.identity.cluster) {
@@ -199,14 +220,20 @@ impl Core {
             return Response::Refused(refused);
         }
         match request {
-            Request::Append(entries) => or_refused(self.raft.append_entries(entries).await, Response::Append),
+            Request::Append(entries) => match intake::room(self, &entries).await {
+                Ok(_room) => or_refused(self.raft.append_entries(entries).await, Response::Append),
+                Err(refused) => Response::Refused(refused),
+            },
+            Request::Vote(_) | Request::PreVote(_) | Request::Transfer(_) if self.is_quiet() => {
+                Response::Refused(unavailable("the member was started a moment ago and elects nobody yet"))
+            }
             Request::Vote(vote) => or_refused(self.raft.vote(vote).await, Response::Vote),
             Request::PreVote(vote) => or_refused(self.raft.pre_vote(vote).await, Response::Vote),
             Request::Transfer(to) => {
                 or_refused(self.raft.handle_transfer_leader(to).await, Response::Transfer)
             }
             Request::Propose { leader, batch } => self.propose(leader, batch).await,
-            Request::Fence { origin } => self.fence(origin),
+            Request::Fence { leader, origin } => self.fence(leader, origin),
             Request::ReadIndex => self.read_index().await,
             Request::Members(request) => super::changes::answer(self, request).await,
             Request::Removed { by } => {
@@ -228,13 +255,18 @@ impl Core {
             let reason = "the batch has come before".to_owned();
             return Response::Refused(Refused::OutcomeUnknown { reason });
         }
-        if let Err(error) = sequencer::reserve(&self.log, &self.space, &batch).await {
-            return Response::Refused(if error.is_no_space() {
-                Refused::NoSpace
-            } else {
-                unavailable(error)
-            });
+        let purpose = room::purpose(&batch);
+        let bytes = room::size_of_all(&batch.writes);
+        let room = self.log.reserve(bytes, purpose).await;
+        if purpose == Purpose::Put {
+            self.space.reserved(bytes, &room);
         }
+        // It is kept until the batch is committed, and so is written.
+        let _room = match room {
+            Ok(room) => room,
+            Err(error) if error.is_no_space() => return Response::Refused(Refused::NoSpace),
+            Err(error) => return Response::Refused(unavailable(error)),
+        };
         let batch = Batch { quota: self.space.quota, ..batch };
         let unknown = |error: &dyn std::fmt::Display| Refused::OutcomeUnknown { reason: error.to_string() };
         match self.client_write(leader, batch).await {
@@ -257,10 +289,10 @@ impl Core {
         answer.await.map_err(|_| ended("the member has ended".to_owned()))
     }
 
-    /// Whether this member proposed a batch. If it did not, it never will.
-    pub(crate) fn fence(&self, origin: Origin) -> Response {
-        let server = self.raft.server_metrics();
-        if server.borrow_watched().current_leader != Some(self.id()) {
+    /// Whether this member proposed a batch as this leader. If it did not, it never will. One that was started again
+    /// leads in a later term, and does not know what it proposed before.
+    fn fence(&self, leader: LeaderId, origin: Origin) -> Response {
+        if leader.node_id != self.id() || self.leader().is_none_or(|(current, _)| current != leader) {
             return self.not_leader();
         }
         Response::Fenced { proposed: !self.seen.insert(origin) }
@@ -280,13 +312,12 @@ impl Core {
 
     /// Takes entries as they come.
     pub(crate) fn append(
-        &self,
+        self: &Arc<Self>,
         from: Sender,
         input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
     ) -> Result<Answers, Refused> {
         self.check_cluster(from)?;
-        let answers = self.raft.stream_append(input);
-        Ok(answers.map(|answer| answer.map_err(unavailable)).boxed())
+        Ok(intake::append(Arc::clone(self), input))
     }
 
     /// Takes a whole state that has been received.

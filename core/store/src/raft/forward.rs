@@ -139,7 +139,7 @@ async fn decide(
     while Instant::now() < deadline {
         match core.leader() {
             Some((leader, member)) if leader == attempted => {
-                let fence = Request::Fence { origin };
+                let fence = Request::Fence { leader, origin };
                 let asked = ask_leader(core, leader, &member, fence, deadline).await;
                 if let Ok(Response::Fenced { proposed: false }) = asked {
                     return Attempt::NotMade(unavailable(&reason));

@@ -15,6 +15,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::room::{Ledger, Margins, Purpose, Room};
 use super::{LogEntry, LogId, TypeConfig, Vote};
 use crate::disk::Disk;
 use crate::log::{Contents, Log, LogError, Record, Slot};
@@ -26,9 +27,20 @@ const MESSAGE_BYTES: u64 = 1 << 20;
 
 /// A job for the log's thread.
 enum Job {
-    Write { record: Record, done: Done },
-    Reserve { bytes: u64, done: oneshot::Sender<Result<(), LogError>> },
-    Release { upto: u64 },
+    Write {
+        record: Record,
+        done: Done,
+    },
+    Reserve {
+        bytes: u64,
+        purpose: Purpose,
+        done: oneshot::Sender<Result<Room, LogError>>,
+    },
+    /// Says that all jobs before are done.
+    Pass(oneshot::Sender<()>),
+    Release {
+        upto: u64,
+    },
 }
 
 /// Whom to tell that a record is durable.
@@ -46,6 +58,8 @@ pub(crate) struct LogStorage {
 
 struct Shared {
     state: Mutex<State>,
+    room: Ledger,
+    margins: Margins,
     /// Bytes written since the log was last cut.
     since_purge: AtomicU64,
     /// Bytes on the disk.
@@ -101,8 +115,12 @@ impl LogStorage {
         let held = contents.entries.values().map(|bytes| bytes.len() as u64).sum();
         let retained = AtomicU64::new(log.retained_bytes());
         let since_purge = AtomicU64::new(held);
+        let room = Ledger::default();
+        room.found(log.room());
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
+            room,
+            margins: Margins::of(log.segment_bytes()),
             since_purge,
             retained,
             failed_saves: watch::Sender::new(0),
@@ -117,7 +135,7 @@ impl LogStorage {
         let _ = disk;
         std::thread::Builder::new()
             .name("store-log".to_owned())
-            .spawn(move || serve(log, receiver, &seen.retained, fsync.as_ref()))?;
+            .spawn(move || serve(log, receiver, &seen, fsync.as_ref()))?;
         Ok(LogStorage { shared, jobs })
     }
 
@@ -170,11 +188,25 @@ impl LogStorage {
         None
     }
 
-    /// Makes sure that an entry of `bytes` will find room on the disk.
-    pub(crate) async fn reserve(&self, bytes: u64) -> Result<(), LogError> {
+    /// Makes sure that an entry of `bytes` will find room on the disk for as long as the answer is kept. When this
+    /// fails, nothing has changed.
+    pub(crate) async fn reserve(&self, bytes: u64, purpose: Purpose) -> Result<Room, LogError> {
+        let beside = self.shared.margins.beside(purpose);
+        if let Some(room) = self.shared.room.take(bytes, beside) {
+            return Ok(room);
+        }
         let (done, answer) = oneshot::channel();
-        self.jobs.send(Job::Reserve { bytes, done }).await.map_err(|_| LogError::Poisoned)?;
+        self.jobs.send(Job::Reserve { bytes, purpose, done }).await.map_err(|_| LogError::Poisoned)?;
         answer.await.map_err(|_| LogError::Poisoned)?
+    }
+
+    /// Waits until all that was handed over has been written.
+    pub(crate) async fn pass(&self) {
+        let (done, answer) = oneshot::channel();
+        if self.jobs.send(Job::Pass(done)).await.is_ok() {
+            // If the thread has ended, nothing will be written.
+            let _ = answer.await;
+        }
     }
 
     async fn submit(&self, record: Record, done: Done) -> io::Result<()> {
@@ -193,10 +225,11 @@ fn ended() -> io::Error {
 }
 
 /// The log's thread: all jobs that wait become one group, one flush.
-fn serve(mut log: Log, mut jobs: mpsc::Receiver<Job>, retained: &AtomicU64, fsync: Option<&Histogram>) {
+fn serve(mut log: Log, mut jobs: mpsc::Receiver<Job>, shared: &Shared, fsync: Option<&Histogram>) {
     let mut waiting = Vec::new();
+    keep_margin(&mut log, shared);
     while jobs.blocking_recv_many(&mut waiting, QUEUE) > 0 {
-        work(&mut log, &mut waiting, retained, fsync);
+        work(&mut log, &mut waiting, shared, fsync);
     }
 }
 
@@ -204,29 +237,56 @@ fn serve(mut log: Log, mut jobs: mpsc::Receiver<Job>, retained: &AtomicU64, fsyn
 #[cfg(feature = "simulation")]
 async fn serve_simulated(mut log: Log, mut jobs: mpsc::Receiver<Job>, shared: Arc<Shared>) {
     let mut waiting = Vec::new();
+    keep_margin(&mut log, &shared);
     while jobs.recv_many(&mut waiting, QUEUE).await > 0 {
         let slow = super::runtime::random().is_multiple_of(64);
         let micros = super::runtime::random() % if slow { 200_000 } else { 3_000 };
         tokio::time::sleep(std::time::Duration::from_micros(micros)).await;
-        work(&mut log, &mut waiting, &shared.retained, None);
+        work(&mut log, &mut waiting, &shared, None);
+    }
+}
+
+/// Keeps room for votes and cuts while there is any to be had.
+fn keep_margin(log: &mut Log, shared: &Shared) {
+    let needed = shared.room.needed(0, shared.margins.small);
+    if log.room() < needed
+        && let Err(error) = log.reserve(needed)
+    {
+        tracing::debug!(error = &error as &dyn std::error::Error, "the log has little room left");
+    }
+    shared.room.found(log.room());
+}
+
+/// Makes room and promises it.
+fn reserve(log: &mut Log, shared: &Shared, bytes: u64, purpose: Purpose) -> Result<Room, LogError> {
+    let beside = shared.margins.beside(purpose);
+    loop {
+        log.reserve(shared.room.needed(bytes, beside))?;
+        shared.room.found(log.room());
+        // Others may have taken some in the meantime.
+        if let Some(room) = shared.room.take(bytes, beside) {
+            return Ok(room);
+        }
     }
 }
 
 /// Does jobs, and tells those who wait for them.
-fn work(log: &mut Log, waiting: &mut Vec<Job>, retained: &AtomicU64, fsync: Option<&Histogram>) {
+fn work(log: &mut Log, waiting: &mut Vec<Job>, shared: &Shared, fsync: Option<&Histogram>) {
     let mut records = Vec::new();
     let mut done = Vec::new();
+    let mut passed = Vec::new();
     for job in waiting.drain(..) {
         match job {
             Job::Write { record, done: whom } => {
                 records.push(record);
                 done.push(whom);
             }
-            Job::Reserve { bytes, done } => {
-                // Who asked may have gone; the room stays reserved.
-                let _ = done.send(log.reserve(bytes));
+            Job::Reserve { bytes, purpose, done } => {
+                // Who asked may have gone: the promise then ends at once.
+                let _ = done.send(reserve(log, shared, bytes, purpose));
             }
             Job::Release { upto } => log.release(upto),
+            Job::Pass(done) => passed.push(done),
         }
     }
     let began = Instant::now();
@@ -234,20 +294,37 @@ fn work(log: &mut Log, waiting: &mut Vec<Job>, retained: &AtomicU64, fsync: Opti
     if let (Some(fsync), false) = (fsync, records.is_empty()) {
         fsync.observe(began.elapsed().as_secs_f64());
     }
-    retained.store(log.retained_bytes(), Ordering::Relaxed);
+    shared.retained.store(log.retained_bytes(), Ordering::Relaxed);
     if let Err(error) = &outcome {
         tracing::error!(error = error as &dyn std::error::Error, "the log could not be written");
     }
+    // Before anybody is told, for then promises end.
+    keep_margin(log, shared);
     for whom in done {
         let result = match &outcome {
             Ok(()) => Ok(()),
-            Err(error) => Err(io::Error::other(error.to_string())),
+            Err(error) => Err(io::Error::other(chain(error))),
         };
         match whom {
             Done::Flushed(callback) => callback.io_completed(result),
             Done::Reply(reply) => drop(reply.send(result)),
         }
     }
+    for passed in passed {
+        // Who asked may have gone.
+        let _ = passed.send(());
+    }
+}
+
+/// An error with what caused it, for those who can only be told a text.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
 
 impl RaftLogReader<TypeConfig> for LogStorage {

@@ -41,8 +41,10 @@ pub(crate) enum Request {
         leader: LeaderId,
         batch: Batch,
     },
-    /// Whether the batch of this origin was proposed by this leader. If not, it never will be.
+    /// Whether the batch of this origin was proposed by this leader: this member in this term, and since it was
+    /// started. If not, it never will be.
     Fence {
+        leader: LeaderId,
         origin: Origin,
     },
     /// Up to where a member must have applied the log to read what is current.
@@ -113,7 +115,7 @@ pub(crate) enum Refused {
     Unknown,
     #[error("the member was removed from the cluster")]
     Removed { by: LogId },
-    #[error("no space is left on the disk of the leader")]
+    #[error("no space is left on the disk")]
     NoSpace,
     #[error("{reason}")]
     Unavailable { reason: String },
@@ -126,7 +128,7 @@ pub(crate) enum Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Origin {
     pub(crate) member: u64,
-    /// A random number of each run, so that a member that was started again is not taken for the one before.
+    /// How often the member was started, so that it is not taken for what it was before.
     pub(crate) run: u64,
     pub(crate) number: u64,
     /// Every number below has been decided.

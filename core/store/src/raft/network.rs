@@ -17,6 +17,7 @@ use openraft::{RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 
 use super::core::Hearsay;
 use super::message::{Dial, Peer, PeerError, Refused, Request, Response};
+use super::retention::Sending;
 use super::state_machine::Image;
 use super::{Member, TypeConfig, Vote};
 
@@ -29,6 +30,8 @@ pub(crate) struct Network {
     pub(crate) dial: Arc<dyn Dial>,
     /// Told when another member says that this one was removed.
     pub(crate) hearsay: Arc<Hearsay>,
+    /// Told which whole states are being sent.
+    pub(crate) sending: Arc<Sending>,
 }
 
 /// The way to one other member.
@@ -37,6 +40,7 @@ pub(crate) struct Target {
     id: u64,
     peer: Arc<dyn Peer>,
     hearsay: Arc<Hearsay>,
+    sending: Arc<Sending>,
     /// Heartbeats are questions of their own, so that none waits behind entries.
     heartbeats: bool,
 }
@@ -44,7 +48,8 @@ pub(crate) struct Target {
 impl Network {
     fn target(&self, id: u64, member: &Member, heartbeats: bool) -> Target {
         let peer = self.dial.peer(id, member);
-        Target { me: self.me, id, peer, hearsay: Arc::clone(&self.hearsay), heartbeats }
+        let (hearsay, sending) = (Arc::clone(&self.hearsay), Arc::clone(&self.sending));
+        Target { me: self.me, id, peer, hearsay, sending, heartbeats }
     }
 }
 
@@ -167,6 +172,7 @@ impl RaftNetworkV2<TypeConfig> for Target {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let _under_way = snapshot.meta.last_log_id.map(|last| self.sending.begin(self.id, last.index));
         let sent = self.peer.snapshot(vote, snapshot.meta, snapshot.snapshot.state);
         tokio::select! {
             biased;

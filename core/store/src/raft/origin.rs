@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 
 use super::Outcomes;
 use super::message::Origin;
-use super::runtime::random;
 
 /// The batches of this member that wait to be applied here.
 #[derive(Debug)]
@@ -27,8 +26,8 @@ struct Waiting {
 }
 
 impl Pending {
-    pub(crate) fn new(member: u64) -> Self {
-        Pending { member, run: random(), waiting: Mutex::default() }
+    pub(crate) fn new(member: u64, run: u64) -> Self {
+        Pending { member, run, waiting: Mutex::default() }
     }
 
     /// A new origin, and where the outcomes of its batch will come from.
@@ -87,10 +86,11 @@ impl Seen {
     pub(crate) fn insert(&self, origin: Origin) -> bool {
         let mut members = self.0.lock();
         let seen = members.entry(origin.member).or_default();
-        if seen.run != origin.run {
+        if origin.run > seen.run {
             *seen = SeenOfMember { run: origin.run, ..SeenOfMember::default() };
         }
-        if origin.number < seen.decided {
+        // What comes late from an earlier run has nobody left who waits for it.
+        if origin.run < seen.run || origin.number < seen.decided {
             return false;
         }
         seen.decided = seen.decided.max(origin.decided);
@@ -118,12 +118,14 @@ mod tests {
         assert!(seen.insert(origin(7, 2, 2)));
         assert!(!seen.insert(origin(7, 1, 1)), "a decided number stays so");
         assert!(seen.insert(origin(8, 1, 1)), "another run counts anew");
+        assert!(!seen.insert(origin(7, 9, 1)), "an earlier run is over");
+        assert!(!seen.insert(origin(8, 1, 1)), "and what is late from it changes nothing");
         assert!(seen.insert(Origin { member: 2, ..origin(7, 1, 1) }));
     }
 
     #[test]
     fn a_batch_is_answered_when_it_is_applied_here_and_only_then() {
-        let pending = Pending::new(1);
+        let pending = Pending::new(1, 7);
         let (first, mut answer) = pending.register();
         let (second, mut lost) = pending.register();
         assert_eq!((first.number, second.number, second.decided), (1, 2, 1));

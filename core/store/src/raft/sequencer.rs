@@ -6,23 +6,20 @@ use openraft::errors::{ClientWriteError, RaftError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::core::Core;
-use super::log_storage::LogStorage;
+use super::room::{Purpose, is_delete, size, size_of_all};
 use super::runtime::spawn;
-use super::space::Space;
-use super::{Batch, forward};
+use super::{Batch, Outcomes, forward};
 use crate::log::LogError;
-use crate::{Change, Entry, StoreError, Write};
+use crate::{Entry, StoreError, Write};
 
 /// Writes that may wait; a caller beyond that waits to be taken.
 const QUEUE: usize = 1024;
 /// The most writes in one log entry.
 const BATCH: usize = 256;
 /// The most bytes in one log entry; one write may be larger.
-const BATCH_BYTES: usize = 4 << 20;
+const BATCH_BYTES: u64 = 4 << 20;
 /// Batches that a member with peers has under way at once: while one crosses the network, the next is gathered.
 const UNDER_WAY: usize = 4;
-/// Room that only deletions may use, so that a full disk can be relieved.
-const DELETE_RESERVE: u64 = 1 << 20;
 
 /// A write and whom to tell.
 pub(crate) struct Proposal {
@@ -30,17 +27,13 @@ pub(crate) struct Proposal {
     pub(crate) answer: oneshot::Sender<Result<Entry, StoreError>>,
 }
 
-fn size(write: &Write) -> usize {
-    write.key.as_str().len() + write.change.value().bytes.len() + 64
-}
-
 /// Starts the task of a member without peers, which ends when the last sender is dropped.
 pub(crate) fn start(core: Arc<Core>) -> mpsc::Sender<Proposal> {
     let (sender, mut waiting) = mpsc::channel(QUEUE);
     spawn(async move {
         let mut next = None;
-        while let Some((batch, bytes)) = gather(&mut waiting, &mut next).await {
-            propose(&core, batch, bytes).await;
+        while let Some(batch) = gather(&mut waiting, &mut next).await {
+            propose(&core, batch).await;
         }
     });
     sender
@@ -54,16 +47,10 @@ pub(crate) fn start_with_peers(core: Arc<Core>) -> mpsc::Sender<Proposal> {
         let mut next = None;
         loop {
             let Ok(permit) = Arc::clone(&under_way).acquire_owned().await else { return };
-            let Some((batch, _)) = gather(&mut waiting, &mut next).await else { return };
+            let Some(batch) = gather(&mut waiting, &mut next).await else { return };
             let core = Arc::clone(&core);
             spawn(async move {
-                let (writes, answers): (Vec<_>, Vec<_>) =
-                    batch.into_iter().map(|p| (p.write, p.answer)).unzip();
-                let outcomes = forward::write(&core, writes).await;
-                if let (Err(_), Some(metrics)) = (&outcomes, &core.metrics) {
-                    metrics.proposals_failed.inc();
-                }
-                answer(answers, outcomes.map(|outcomes| outcomes.0));
+                bring(&core, batch).await;
                 drop(permit);
             });
         }
@@ -71,14 +58,37 @@ pub(crate) fn start_with_peers(core: Arc<Core>) -> mpsc::Sender<Proposal> {
     sender
 }
 
+/// Brings a batch to the leader. Where there is no room for all of it, what deletes goes alone.
+async fn bring(core: &Arc<Core>, batch: Vec<Proposal>) {
+    let (writes, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.write, p.answer)).unzip();
+    let mixed = writes.iter().any(is_delete) && !writes.iter().all(is_delete);
+    if !mixed {
+        return answer(answers, forward(core, writes).await);
+    }
+    let outcomes = forward(core, writes.clone()).await;
+    if !matches!(outcomes, Err(StoreError::NoSpace)) {
+        return answer(answers, outcomes);
+    }
+    let (deletes, puts): (Vec<_>, Vec<_>) =
+        writes.into_iter().zip(answers).partition(|(write, _)| is_delete(write));
+    answer(puts.into_iter().map(|(_, answer)| answer).collect(), outcomes);
+    let (writes, answers): (Vec<_>, Vec<_>) = deletes.into_iter().unzip();
+    answer(answers, forward(core, writes).await);
+}
+
+async fn forward(core: &Arc<Core>, writes: Vec<Write>) -> Result<Outcomes, StoreError> {
+    let outcomes = forward::write(core, writes).await;
+    if let (Err(_), Some(metrics)) = (&outcomes, &core.metrics) {
+        metrics.proposals_failed.inc();
+    }
+    outcomes
+}
+
 /// Tells all writers of a batch.
-fn answer(
-    answers: Vec<oneshot::Sender<Result<Entry, StoreError>>>,
-    outcomes: Result<Vec<Result<Entry, crate::Refusal>>, StoreError>,
-) {
+fn answer(answers: Vec<oneshot::Sender<Result<Entry, StoreError>>>, outcomes: Result<Outcomes, StoreError>) {
     // Who asked may have gone.
     match outcomes {
-        Ok(outcomes) => {
+        Ok(Outcomes(outcomes)) => {
             for (answer, outcome) in answers.into_iter().zip(outcomes) {
                 let _ = answer.send(outcome.map_err(StoreError::from));
             }
@@ -91,11 +101,11 @@ fn answer(
     }
 }
 
-/// The writes that wait, as far as they go into one entry, and their size.
+/// The writes that wait, as far as they go into one entry.
 async fn gather(
     waiting: &mut mpsc::Receiver<Proposal>,
     next: &mut Option<Proposal>,
-) -> Option<(Vec<Proposal>, u64)> {
+) -> Option<Vec<Proposal>> {
     let first = match next.take() {
         Some(first) => first,
         None => waiting.recv().await?,
@@ -113,58 +123,49 @@ async fn gather(
         bytes += more;
         batch.push(proposal);
     }
-    Some((batch, bytes as u64))
+    Some(batch)
 }
 
-/// Makes sure that there is room for a batch. One that only deletes may use the reserve.
-pub(crate) async fn reserve(log: &LogStorage, space: &Space, batch: &Batch) -> Result<(), LogError> {
-    let bytes = batch.writes.iter().map(size).sum::<usize>() as u64;
-    let deletes = batch.writes.iter().all(|write| matches!(write.change, Change::Delete(_)));
-    let reserved = log.reserve(bytes + DELETE_RESERVE).await;
-    space.reserved(bytes + DELETE_RESERVE, &reserved);
-    match reserved {
-        Err(_) if deletes => log.reserve(bytes).await,
-        result => result,
-    }
-}
-
-async fn propose(core: &Core, mut batch: Vec<Proposal>, bytes: u64) {
+async fn propose(core: &Core, mut batch: Vec<Proposal>) {
     let log = &core.log;
-    let reserved = log.reserve(bytes + DELETE_RESERVE).await;
-    core.space.reserved(bytes + DELETE_RESERVE, &reserved);
-    if let Err(error) = reserved {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the log has no room for writes");
-        let (deletes, puts): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|p| matches!(p.write.change, Change::Delete(_)));
-        for proposal in puts {
-            let _ = proposal.answer.send(Err(if error.is_no_space() {
-                StoreError::NoSpace
-            } else {
-                StoreError::Unavailable { reason: error.to_string() }
-            }));
-        }
-        let bytes: usize = deletes.iter().map(|p| size(&p.write)).sum();
-        if deletes.is_empty() {
-            return;
-        }
-        if log.reserve(bytes as u64).await.is_err() {
-            for proposal in deletes {
-                let _ = proposal.answer.send(Err(StoreError::NoSpace));
-            }
-            return;
-        }
+    let bytes = size_of_all(batch.iter().map(|p| &p.write));
+    let mut room = log.reserve(bytes, Purpose::Put).await;
+    core.space.reserved(bytes, &room);
+    if let Err(error) = &room {
+        tracing::warn!(error = error as &dyn std::error::Error, "the log has no room for writes");
+        let (deletes, puts): (Vec<_>, Vec<_>) = batch.into_iter().partition(|p| is_delete(&p.write));
         batch = deletes;
+        for proposal in puts {
+            // Who asked may have gone.
+            let _ = proposal.answer.send(Err(no_room(error)));
+        }
+        if batch.is_empty() {
+            return;
+        }
+        room = log.reserve(size_of_all(batch.iter().map(|p| &p.write)), Purpose::Delete).await;
     }
     let (writes, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.write, p.answer)).unzip();
+    let _room = match room {
+        Ok(room) => room,
+        Err(error) => return answer(answers, Err(no_room(&error))),
+    };
     let batch = Batch { writes, origin: None, quota: core.space.quota };
     let outcomes = core.raft.client_write(batch).await;
     answer(
         answers,
-        outcomes.map(|response| response.data.0).map_err(|error| match error {
+        outcomes.map(|response| response.data).map_err(|error| match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => {
                 StoreError::Unavailable { reason: format!("this member does not lead ({to})") }
             }
             other => StoreError::OutcomeUnknown { reason: other.to_string() },
         }),
     );
+}
+
+fn no_room(error: &LogError) -> StoreError {
+    if error.is_no_space() {
+        StoreError::NoSpace
+    } else {
+        StoreError::Unavailable { reason: error.to_string() }
+    }
 }

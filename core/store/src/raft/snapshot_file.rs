@@ -8,13 +8,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::SnapshotMeta;
+use super::runtime::random;
 use crate::checkpoint::Loaded;
 use crate::disk::{Disk, Sequential};
 use crate::{Entry, Key, Revision, Snapshot};
 
 const MAGIC: &[u8; 8] = b"KEELSNP1";
 const NAME: &str = "state.snapshot";
-/// The extension of files that are being received.
+/// The extension of files aside.
 const INCOMING: &str = "incoming";
 /// Larger than any entry that is accepted; a length beyond it is damage, not a reason to allocate.
 const MAX_FRAME: u32 = 64 << 20;
@@ -42,6 +43,13 @@ pub enum SnapshotError {
     },
 }
 
+impl SnapshotError {
+    /// Whether there was no room on the disk.
+    pub(crate) fn is_no_space(&self) -> bool {
+        matches!(self, SnapshotError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Head {
     revision: Revision,
@@ -55,29 +63,28 @@ enum Frame {
     End { count: u64 },
 }
 
-/// Writes the state so that the folder holds either the old snapshot or the whole new one, and the new one once
-/// this returns.
+/// Writes a state to a file aside; when this returns, it is durable.
+pub(crate) fn write(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    meta: &SnapshotMeta,
+    state: &Snapshot,
+) -> Result<Aside, SnapshotError> {
+    let mut receiving = Receiving::start(disk, dir, random())?;
+    encode(&mut receiving.file, meta, state)
+        .map_err(|source| receiving.aside.failed("write the snapshot", source))?;
+    receiving.flush()
+}
+
+/// Writes a state so that the folder holds either the old snapshot or the whole new one, and the new one once this
+/// returns.
 pub(crate) fn save(
-    disk: &dyn Disk,
+    disk: Arc<dyn Disk>,
     dir: &Path,
     meta: &SnapshotMeta,
     state: &Snapshot,
 ) -> Result<(), SnapshotError> {
-    let path = dir.join(NAME);
-    let partial = dir.join("state.snapshot.tmp");
-    let outcome = write(disk, &partial, meta, state)
-        .and_then(|()| disk.rename(&partial, &path))
-        .and_then(|()| disk.sync_dir(dir));
-    outcome.map_err(|source| {
-        let _ = disk.remove(&partial);
-        SnapshotError::Io { action: "write the snapshot", path, source }
-    })
-}
-
-fn write(disk: &dyn Disk, path: &Path, meta: &SnapshotMeta, state: &Snapshot) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 18, Sequential::new(disk.create(path)?));
-    encode(&mut out, meta, state)?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    adopt(dir, &write(disk, dir, meta, state)?)
 }
 
 /// The bytes of a snapshot: what is in the file, and what members send each other.
@@ -90,14 +97,14 @@ pub(crate) fn encode(out: &mut impl io::Write, meta: &SnapshotMeta, state: &Snap
     put(out, &Frame::End { count: state.len() as u64 })
 }
 
-/// A snapshot that comes from another member, in a file aside. If it is not adopted, it is removed.
+/// A whole snapshot in a file aside. If it is not adopted, it is removed.
 #[derive(Debug)]
-pub(crate) struct Received {
+pub(crate) struct Aside {
     disk: Arc<dyn Disk>,
     path: PathBuf,
 }
 
-impl Drop for Received {
+impl Drop for Aside {
     fn drop(&mut self) {
         // One that was adopted has another name.
         let _ = self.disk.remove(&self.path);
@@ -107,7 +114,7 @@ impl Drop for Received {
 /// Takes the bytes of a snapshot as they come.
 pub(crate) struct Receiving {
     file: BufWriter<Sequential>,
-    received: Received,
+    aside: Aside,
 }
 
 impl Receiving {
@@ -121,35 +128,40 @@ impl Receiving {
             source,
         })?;
         let file = BufWriter::with_capacity(1 << 18, Sequential::new(file));
-        Ok(Receiving { file, received: Received { disk, path } })
+        Ok(Receiving { file, aside: Aside { disk, path } })
     }
 
     /// Takes more bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        self.file.write_all(bytes).map_err(|source| self.received.failed("receive the snapshot", source))
+        self.file.write_all(bytes).map_err(|source| self.aside.failed("receive the snapshot", source))
     }
 
     /// Makes the file durable and reads it back, checksums and all.
-    pub(crate) fn finish(self) -> Result<(Loaded, Received), SnapshotError> {
-        let Receiving { file, received } = self;
+    pub(crate) fn finish(self) -> Result<(Loaded, Aside), SnapshotError> {
+        let aside = self.flush()?;
+        let loaded = open_path(&*aside.disk, aside.path.clone(), read)?;
+        let missing = io::ErrorKind::NotFound.into();
+        let loaded = loaded.ok_or_else(|| aside.failed("read the snapshot", missing))?;
+        Ok((loaded, aside))
+    }
+
+    fn flush(self) -> Result<Aside, SnapshotError> {
+        let Receiving { file, aside } = self;
         let written =
             file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all());
-        written.map_err(|source| received.failed("flush the snapshot", source))?;
-        let loaded = open_path(&*received.disk, received.path.clone(), read)?;
-        let missing = io::ErrorKind::NotFound.into();
-        let loaded = loaded.ok_or_else(|| received.failed("read the snapshot", missing))?;
-        Ok((loaded, received))
+        written.map_err(|source| aside.failed("flush the snapshot", source))?;
+        Ok(aside)
     }
 }
 
-impl Received {
+impl Aside {
     fn failed(&self, action: &'static str, source: io::Error) -> SnapshotError {
         SnapshotError::Io { action, path: self.path.clone(), source }
     }
 }
 
-/// Makes a received file the snapshot of a folder.
-pub(crate) fn adopt(dir: &Path, file: &Received) -> Result<(), SnapshotError> {
+/// Makes a file aside the snapshot of a folder, in the place of the one that is there.
+pub(crate) fn adopt(dir: &Path, file: &Aside) -> Result<(), SnapshotError> {
     let path = dir.join(NAME);
     file.disk
         .rename(&file.path, &path)
@@ -157,12 +169,14 @@ pub(crate) fn adopt(dir: &Path, file: &Received) -> Result<(), SnapshotError> {
         .map_err(|source| SnapshotError::Io { action: "take over the snapshot", path, source })
 }
 
-/// Removes files that were not received to the end before the last run ended.
+/// Removes files aside that the last run has left over.
 pub(crate) fn sweep(disk: &dyn Disk, dir: &Path) -> Result<(), SnapshotError> {
     let failed =
         |source| SnapshotError::Io { action: "remove what was left over in", path: dir.to_owned(), source };
     for path in disk.list(dir).map_err(failed)? {
-        if path.extension().is_some_and(|extension| extension == INCOMING) {
+        // Those that were written here once had one name.
+        let old = path.file_name().is_some_and(|name| name == "state.snapshot.tmp");
+        if old || path.extension().is_some_and(|extension| extension == INCOMING) {
             disk.remove(&path).map_err(failed)?;
         }
     }
@@ -283,7 +297,7 @@ mod tests {
                 change: Change::Put(Value::plain("some value")),
             }]);
         }
-        save(&RealDisk, dir, &SnapshotMeta::default(), &engine.snapshot()).unwrap();
+        save(RealDisk::shared(), dir, &SnapshotMeta::default(), &engine.snapshot()).unwrap();
         engine.snapshot()
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::watch;
 
 use super::core::Core;
+use super::room::{Purpose, Room};
 use crate::log::LogError;
 use crate::{Alarm, Quota};
 
@@ -27,9 +28,9 @@ impl Space {
     }
 
     /// Notes whether room for as many bytes could be reserved.
-    pub(crate) fn reserved(&self, bytes: u64, outcome: &Result<(), LogError>) {
+    pub(crate) fn reserved(&self, bytes: u64, outcome: &Result<Room, LogError>) {
         match outcome {
-            Ok(()) => self.wanted.store(0, Ordering::Relaxed),
+            Ok(_) => self.wanted.store(0, Ordering::Relaxed),
             Err(error) if error.is_no_space() => self.wanted.store(bytes, Ordering::Relaxed),
             Err(_) => {}
         }
@@ -46,7 +47,7 @@ impl Core {
         let wanted = self.space.wanted.load(Ordering::Relaxed);
         if wanted > 0 {
             // Nobody may have written since there is room again.
-            self.space.reserved(wanted, &self.log.reserve(wanted).await);
+            self.space.reserved(wanted, &self.log.reserve(wanted, Purpose::Put).await);
         }
         self.quota_alarm().into_iter().chain(self.space.disk_is_full().then_some(Alarm::Disk)).collect()
     }

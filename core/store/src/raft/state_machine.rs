@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use super::origin::Pending;
 use super::recovery::Recovered;
 use super::saver::Saver;
-use super::snapshot_file::Received;
+use super::snapshot_file::Aside;
 use super::{LogId, Outcomes, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::engine::Config;
 use crate::{Engine, Observer, Snapshot};
@@ -24,7 +24,7 @@ type Saved = Arc<Mutex<Option<SnapshotOf<TypeConfig, Image>>>>;
 pub(crate) struct Image {
     pub(crate) state: Snapshot,
     /// The file in which it came from another member.
-    pub(crate) received: Option<Arc<Received>>,
+    pub(crate) received: Option<Arc<Aside>>,
 }
 
 impl From<Snapshot> for Image {
@@ -103,7 +103,11 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         }
         let snapshot =
             SnapshotOf::<TypeConfig, Image> { meta: self.meta.clone(), snapshot: self.state.clone().into() };
-        *self.saved.lock() = Some(snapshot.clone());
+        let mut saved = self.saved.lock();
+        // A newer one may have been taken over meanwhile.
+        if saved.as_ref().is_none_or(|saved| saved.meta.last_log_id <= snapshot.meta.last_log_id) {
+            *saved = Some(snapshot.clone());
+        }
         Ok(snapshot)
     }
 }

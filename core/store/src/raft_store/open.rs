@@ -3,21 +3,22 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, OpenError, Peers, RaftStore, Timing};
+use super::{Config, OpenError, Peers, RaftStore, Reads, Timing};
 use crate::disk::{Disk, RealDisk};
 use crate::engine;
-use crate::log::{self, Contents, Log};
+use crate::log::{self, Contents, Log, Record, Slot};
 use crate::members::{Members, MembersError, Missed, take};
 use crate::metrics::Metrics;
 use crate::raft::changes::settled_voters;
 use crate::raft::core::{Core, Hearsay};
-use crate::raft::log_storage::LogStorage;
+use crate::raft::log_storage::{LogStorage, decode, encode};
 use crate::raft::member::{Identity, Member};
 use crate::raft::message::{
     Absent, Dial, MembersRequest, MembersResponse, Peer, PeerError, Refused, Request, Response,
@@ -25,7 +26,9 @@ use crate::raft::message::{
 use crate::raft::network::Network;
 use crate::raft::origin::{Pending, Seen};
 use crate::raft::peer::{client::Dialer, listener, tls};
+use crate::raft::pieces::Place;
 use crate::raft::recovery;
+use crate::raft::retention::Sending;
 use crate::raft::runtime::{random, spawn};
 use crate::raft::saver::Saver;
 use crate::raft::space::Space;
@@ -55,6 +58,7 @@ fn raft_config(config: &Config) -> Result<openraft::Config, OpenError> {
         election_timeout_min: 8_000,
         election_timeout_max: 12_000,
         snapshot_policy: openraft::SnapshotPolicy::Never,
+        // A lone member needs nothing behind the saved state.
         max_in_snapshot_log_to_keep: 0,
         purge_batch_size: 1,
         ..openraft::Config::default()
@@ -82,6 +86,8 @@ fn raft_config(config: &Config) -> Result<openraft::Config, OpenError> {
         // Only one whose entries have been cut off is sent the whole state.
         replication_lag_threshold: u64::MAX / 2,
         max_payload_entries: 1_000,
+        // What is cut off is said each time, and not as soon as a state is saved.
+        max_in_snapshot_log_to_keep: u64::MAX,
         ..common
     }
     .validate()
@@ -99,7 +105,7 @@ fn lock(config: &Config) -> Result<nix::fcntl::Flock<std::fs::File>, OpenError> 
 }
 
 /// The way to nobody, for a store that has no peers.
-struct Nobody;
+pub(super) struct Nobody;
 
 impl Dial for Nobody {
     fn peer(&self, _: u64, _: &Member) -> Arc<dyn Peer> {
@@ -142,7 +148,7 @@ pub(super) async fn open(config: Config, observer: Arc<dyn Observer>) -> Result<
     let dial = Arc::new(Dialer::new(identity, &me.name, &peers));
     let member = Start { identity, me, dial, disk: Arc::clone(&disk), ended: CancellationToken::new() };
     let core = member.start(&config, log, contents, observer).await?;
-    let place = listener::Place { disk, dir: config.dir.clone() };
+    let place = Place { disk, dir: config.dir.clone() };
     let served = listener::start(Arc::clone(&core), place, listener, &peers.tls, member.ended.clone());
     served.map_err(|error| listen(error.into()))?;
     spawn(take_part(Arc::clone(&core), peers, member.ended.clone()));
@@ -230,6 +236,15 @@ async fn ask(peer: &dyn Peer, request: &Request) -> Result<Response, String> {
     }
 }
 
+/// Counts the runs of a member, so that what comes late from an earlier one is known as such.
+fn begin_run(log: &mut Log, contents: &Contents) -> Result<u64, OpenError> {
+    let last = contents.slots.get(&Slot::Run).map(|bytes| decode::<u64>(bytes)).transpose();
+    let run = last.map_err(OpenError::Start)?.unwrap_or_default() + 1;
+    let value = encode(&run).map_err(OpenError::Start)?;
+    log.append(&[Record::Set { slot: Slot::Run, value }])?;
+    Ok(run)
+}
+
 /// A member that is about to be started.
 pub(crate) struct Start {
     pub(crate) identity: Identity,
@@ -244,10 +259,11 @@ impl Start {
     pub(crate) async fn start(
         &self,
         config: &Config,
-        log: Log,
+        mut log: Log,
         contents: Contents,
         observer: Arc<dyn Observer>,
     ) -> Result<Arc<Core>, OpenError> {
+        let run = if config.peers.is_some() { begin_run(&mut log, &contents)? } else { 0 };
         let metrics = config.metrics.as_ref().map(Metrics::new).transpose()?;
         let history = engine::Config { history: config.history, ..engine::Config::default() };
         snapshot_file::sweep(&*self.disk, &config.dir)?;
@@ -258,11 +274,21 @@ impl Start {
         let saver =
             Saver::start(Arc::clone(&self.disk), config, places, storage.clone(), Arc::clone(&space)).await;
         let id = self.identity.member;
-        let pending = Arc::new(Pending::new(id));
-        let machine = StateMachine::new(recovered, history, saver, observer, Arc::clone(&pending));
+        let pending = Arc::new(Pending::new(id, run));
+        let sending = Arc::new(Sending::default());
+        let machine =
+            StateMachine::new(recovered, history, Arc::clone(&saver), observer, Arc::clone(&pending));
         let engine = machine.engine();
         let hearsay = Arc::new(Hearsay::default());
-        let network = Network { me: id, dial: Arc::clone(&self.dial), hearsay: Arc::clone(&hearsay) };
+        let network = Network {
+            me: id,
+            dial: Arc::clone(&self.dial),
+            hearsay: Arc::clone(&hearsay),
+            sending: Arc::clone(&sending),
+        };
+        // A promise to elect nobody lasts shorter than this.
+        let leases = config.peers.is_some() && config.timing.reads == Reads::Lease;
+        let quiet_until = leases.then(|| tokio::time::Instant::now() + config.timing.election_timeout);
         let raft = Raft::new(id, Arc::new(raft_config(config)?), network, storage.clone(), machine)
             .await
             .map_err(raft_error)?;
@@ -277,8 +303,13 @@ impl Start {
             seen: Seen::default(),
             dial: Arc::clone(&self.dial),
             hearsay,
+            sending,
             timing: config.timing.clone(),
             space,
+            refuses: AtomicBool::new(false),
+            quiet_until,
+            saver,
+            saving: tokio::sync::Mutex::default(),
             metrics: metrics.clone(),
         });
         if core.is_lone().await? {
@@ -333,8 +364,9 @@ pub(crate) async fn take_part(core: Arc<Core>, peers: Peers, ended: Cancellation
     let mut server = core.raft.server_metrics();
     let mut settled = false;
     loop {
+        let quiet = core.is_quiet();
+        core.raft.runtime_config().elect(core.removed().is_none() && !quiet);
         core.raft.runtime_config().tick(!core.is_only_member());
-        core.raft.runtime_config().elect(core.removed().is_none());
         if !settled && core.leader().is_some() {
             settled = tokio::select! {
                 biased;
@@ -350,9 +382,17 @@ pub(crate) async fn take_part(core: Arc<Core>, peers: Peers, ended: Cancellation
                 tokio::time::sleep(ASK_AGAIN).await;
             }
         };
+        let until = core.quiet_until.filter(|_| quiet);
+        let quiet_ends = async move {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = ended.cancelled() => return,
+            () = quiet_ends => {}
             changed = server.changed() => {
                 if changed.is_err() {
                     return;

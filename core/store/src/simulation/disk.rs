@@ -243,6 +243,10 @@ impl Disk for SimulatedDisk {
         self.find(path).map_or(0, |contents| contents.lock().bytes.len() as u64)
     }
 
+    fn free(&self, _: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     fn is_simulated(&self) -> bool {
         true
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use keelson_store::raft_store::{Config, MEMBER_DNS_NAME, PeerTls, Peers, Timing};
 use keelson_store::{
-    Change, Event, Key, Observer, OpenError, Precondition, RaftStore, Revision, Role, Snapshot, Store, Value,
-    Write,
+    Change, Event, EventKind, Key, Observer, OpenError, Precondition, RaftStore, Revision, Role, Snapshot,
+    Store, Value, Write,
 };
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
@@ -31,7 +31,12 @@ impl Observer for Follower {
         for event in events {
             assert_eq!(event.revision.get(), seen.0 + 1, "a gap");
             seen.0 += 1;
-            seen.1.insert(event.key.to_string(), event.revision.get());
+            match event.kind {
+                EventKind::Created | EventKind::Updated => {
+                    seen.1.insert(event.key.to_string(), event.revision.get());
+                }
+                EventKind::Deleted => assert!(seen.1.remove(event.key.as_str()).is_some()),
+            }
         }
     }
 
@@ -125,22 +130,32 @@ impl Cluster {
         let mut cluster =
             Cluster { authority: Authority::new(), nodes: BTreeMap::new(), certificates: BTreeMap::new() };
         cluster.prepare("a").await;
-        adapt(&mut cluster.nodes.get_mut("a").unwrap().config);
+        cluster.adapt("a", adapt);
         cluster.start("a").await;
         cluster
     }
 
     pub(crate) async fn of_three() -> Cluster {
-        let mut cluster = Cluster::of_one(|_| ()).await;
+        Cluster::of_three_with(|_| ()).await
+    }
+
+    pub(crate) async fn of_three_with(adapt: impl Fn(&mut Config)) -> Cluster {
+        let mut cluster = Cluster::of_one(&adapt).await;
         for name in ["b", "c"] {
-            cluster.add(name).await;
+            cluster.prepare(name).await;
+            cluster.adapt(name, &adapt);
+            cluster.start(name).await;
             cluster.until_voter(name).await;
         }
         cluster
     }
 
+    pub(crate) fn adapt(&mut self, name: &str, adapt: impl Fn(&mut Config)) {
+        adapt(&mut self.nodes.get_mut(name).unwrap().config);
+    }
+
     /// A folder, an address and a certificate for a member; it joins those that are there.
-    async fn prepare(&mut self, name: &str) {
+    pub(crate) async fn prepare(&mut self, name: &str) {
         // Each member has an address of its own, so that one can tell who connects.
         let number = 10 + u8::try_from(self.nodes.len()).unwrap();
         let ip = IpAddr::from([127, 0, 0, number]);
@@ -340,6 +355,30 @@ impl Cluster {
             acknowledged
         });
         Writer { stop, task }
+    }
+}
+
+/// A file system of its own, which is gone with the value.
+pub(crate) struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    /// `None` where the test may not mount.
+    pub(crate) fn mount(at: &Path, options: &str) -> Option<Self> {
+        nix::mount::mount(Some("none"), at, Some("tmpfs"), nix::mount::MsFlags::empty(), Some(options))
+            .inspect_err(|error| eprintln!("skipped: a tmpfs cannot be mounted here: {error}"))
+            .ok()
+            .map(|()| SmallDisk(at.to_owned()))
+    }
+
+    pub(crate) fn resize(&self, options: &str) {
+        let flags = nix::mount::MsFlags::MS_REMOUNT;
+        nix::mount::mount(Some("none"), &self.0, None::<&str>, flags, Some(options)).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Asks other members, and sends to them.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -29,10 +30,10 @@ use crate::raft::log_storage::{decode, encode};
 use crate::raft::member::Identity;
 use crate::raft::message::{BoxFuture, Dial, EntryAnswers, Peer, PeerError, Request, Response, pump};
 use crate::raft::runtime::spawn;
-use crate::raft::{Member, SnapshotMeta, TypeConfig, Vote, snapshot_file};
+use crate::raft::{Member, SnapshotMeta, TypeConfig, Vote, pieces};
 use crate::raft_store::Peers;
 
-/// How long a connection may take to come about.
+/// How long finding or connecting to one address may take.
 const CONNECT: Duration = Duration::from_millis(500);
 /// A connection from which nothing comes for so long is asked for a sign of life, and given up after as long again.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
@@ -72,7 +73,6 @@ impl Dialer {
     fn channel(&self, addresses: &[String], name: &str) -> Channel {
         // The address is chosen by the connector; the name is what the certificate must show.
         let endpoint = Endpoint::from_static("https://member.invalid")
-            .connect_timeout(CONNECT)
             .tcp_nodelay(true)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
@@ -103,18 +103,30 @@ impl Dialer {
     }
 }
 
-/// Connects to the first address that answers.
+/// Connects to the first address that answers. One that means nothing, or does not answer in time, is passed over.
 async fn connect(addresses: &[String], source: Option<IpAddr>) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
-        for target in tokio::net::lookup_host(address).await? {
-            match connect_to(target, source).await {
+        let targets = match in_time(tokio::net::lookup_host(address)).await {
+            Ok(targets) => targets,
+            Err(error) => {
+                last = error;
+                continue;
+            }
+        };
+        for target in targets {
+            match in_time(connect_to(target, source)).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
         }
     }
     Err(last)
+}
+
+/// One step on the way to a connection.
+async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(CONNECT, step).await.map_err(io::Error::from)?
 }
 
 async fn connect_to(target: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
@@ -267,9 +279,8 @@ impl Peer for Remote {
         meta: SnapshotMeta,
         state: Snapshot,
     ) -> BoxFuture<'_, Result<Vote, PeerError>> {
-        let request = encode(&(vote, &meta)).map(|head| self.request(pieces(head, meta, state)));
+        let request = self.request(pieces(vote, meta, state));
         Box::pin(async move {
-            let request = request.map_err(|error| self.broken(error))?;
             let answer = Self::client(&self.bulk).snapshot(request).await;
             let answer = answer.map_err(|status| self.failed(&status))?;
             decode(&answer.into_inner().body).map_err(|error| self.broken(error))
@@ -278,20 +289,20 @@ impl Peer for Remote {
 }
 
 /// A request to append, each entry in the bytes that stand in the log.
-fn entries(request: &AppendEntriesRequest<TypeConfig>) -> io::Result<Entries> {
+pub(crate) fn entries(request: &AppendEntriesRequest<TypeConfig>) -> io::Result<Entries> {
     let head = encode(&(&request.vote, &request.prev_log_id, &request.leader_commit))?;
     let entries = request.entries.iter().map(encode).collect::<io::Result<Vec<Bytes>>>()?;
     Ok(Entries { head, entries })
 }
 
-/// Cuts a snapshot into pieces, no faster than they are sent.
-fn pieces(head: Bytes, meta: SnapshotMeta, state: Snapshot) -> ReceiverStream<Piece> {
+/// Cuts a state into pieces, no faster than they are sent.
+fn pieces(vote: Vote, meta: SnapshotMeta, state: Snapshot) -> ReceiverStream<Piece> {
     let (sender, receiver) = mpsc::channel(PIECES);
     spawn(async move {
         // It waits for the network, so it must not hold up other tasks.
         let cut = tokio::task::spawn_blocking(move || {
-            let mut cutter = Cutter { sender, head, data: Vec::new(), hasher: crc32fast::Hasher::new() };
-            snapshot_file::encode(&mut cutter, &meta, &state).and_then(|()| cutter.send(true))
+            let send = |piece| sender.blocking_send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into());
+            pieces::cut(vote, &meta, &state, PIECE_BYTES, send)
         });
         match cut.await {
             Ok(Ok(())) => {}
@@ -302,33 +313,26 @@ fn pieces(head: Bytes, meta: SnapshotMeta, state: Snapshot) -> ReceiverStream<Pi
     ReceiverStream::new(receiver)
 }
 
-struct Cutter {
-    sender: mpsc::Sender<Piece>,
-    head: Bytes,
-    data: Vec<u8>,
-    hasher: crc32fast::Hasher,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Cutter {
-    fn send(&mut self, last: bool) -> io::Result<()> {
-        let data = Bytes::from(std::mem::take(&mut self.data));
-        self.hasher.update(&data);
-        let checksum = self.hasher.clone().finalize();
-        let piece = Piece { head: std::mem::take(&mut self.head), data, checksum, last };
-        self.sender.blocking_send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-impl io::Write for Cutter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.data.extend_from_slice(bytes);
-        if self.data.len() >= PIECE_BYTES {
-            self.send(false)?;
-        }
-        Ok(bytes.len())
+    #[tokio::test]
+    async fn addresses_that_do_not_lead_anywhere_are_passed_over() {
+        let here = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = here.local_addr().unwrap().to_string();
+        let nobody = gone.local_addr().unwrap().to_string();
+        drop(gone);
+        let addresses = ["no such name.invalid:1".to_owned(), nobody, good.clone()];
+        let stream = connect(&addresses, None).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap().to_string(), good);
+        assert!(connect(&addresses[..2], None).await.is_err());
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_does_not_answer_is_given_up_in_time() {
+        let silent = in_time(std::future::pending::<io::Result<()>>()).await;
+        assert_eq!(silent.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,14 +19,11 @@ use super::proto::peer_server::{Peer, PeerServer};
 use super::proto::{Entries, Message, Piece};
 use super::tls::{PeerTls, is_of};
 use super::{MESSAGE_BYTES, header};
-use crate::Engine;
-use crate::disk::Disk;
-use crate::engine::Config;
-use crate::raft::core::{Core, unavailable};
+use crate::raft::core::Core;
 use crate::raft::log_storage::{decode, encode};
 use crate::raft::message::{Refused, Sender};
-use crate::raft::runtime::{random, spawn};
-use crate::raft::snapshot_file::Receiving;
+use crate::raft::pieces::{Come, Pieces, PiecesError, Place};
+use crate::raft::runtime::spawn;
 use crate::raft::state_machine::Image;
 use crate::raft::{SnapshotMeta, TypeConfig, Vote};
 
@@ -43,14 +39,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Answers for a member.
 struct Answerer {
     core: Arc<Core>,
+    /// Where states are put together.
     place: Place,
-}
-
-/// Where snapshots are received.
-#[derive(Clone)]
-pub(crate) struct Place {
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) dir: PathBuf,
 }
 
 /// Binds the address at which a member listens.
@@ -130,54 +120,35 @@ impl Answerer {
         Ok(Sender { cluster: number(header::CLUSTER)?, member })
     }
 
-    /// Takes a snapshot into a file aside, and reads it.
-    async fn receive(&self, mut pieces: Streaming<Piece>) -> Result<(Vote, SnapshotMeta, Image), Status> {
-        let failed = |error: crate::SnapshotError| refuse(&unavailable(error_chain(&error)));
+    /// Puts together a state that comes in pieces.
+    async fn receive(
+        &self,
+        mut pieces: Streaming<Piece>,
+    ) -> Result<Box<(Vote, SnapshotMeta, Image)>, Status> {
         let first = pieces.message().await?.ok_or_else(|| malformed("there is no first piece"))?;
-        let (vote, meta): (Vote, SnapshotMeta) = decode(&first.head).map_err(malformed)?;
-        let Place { disk, dir } = self.place.clone();
-        let mut file = blocking(move || Receiving::start(disk, &dir, random())).await?.map_err(failed)?;
-        let mut hasher = crc32fast::Hasher::new();
-        let mut next = Some(first);
-        while let Some(piece) = next {
-            hasher.update(&piece.data);
-            if hasher.clone().finalize() != piece.checksum {
-                return Err(Status::data_loss("the checksum of a piece is wrong"));
-            }
-            let last = piece.last;
-            file = blocking(move || file.write(&piece.data).map(|()| file)).await?.map_err(failed)?;
-            if last {
-                let (loaded, received) = blocking(move || file.finish()).await?.map_err(failed)?;
-                if loaded.meta != meta {
-                    return Err(malformed("the snapshot is not the one that was announced"));
-                }
-                let state =
-                    Engine::restore(Config { history: 0, history_bytes: 0 }, loaded.revision, loaded.entries)
-                        .snapshot();
-                return Ok((vote, meta, Image { state, received: Some(Arc::new(received)) }));
-            }
-            next = pieces.message().await?;
+        let place = self.place.clone();
+        let mut come = blocking(move || Pieces::start(place, first)).await?;
+        loop {
+            let some = match come {
+                Come::All(all) => return Ok(all),
+                Come::Some(some) => some,
+            };
+            let next = pieces.message().await?;
+            let next = next.ok_or_else(|| malformed("the stream ends before the last piece"))?;
+            come = blocking(move || some.take(next)).await?;
         }
-        Err(malformed("the stream ends before the last piece"))
     }
 }
 
-/// Does what waits for the disk where that is fine.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
+/// Does what waits for the disk, or takes long, where that is fine.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PiecesError> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| refuse(&error.refused()))
 }
 
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
-}
-
-fn to_request(entries: &Entries) -> io::Result<AppendEntriesRequest<TypeConfig>> {
+pub(crate) fn to_request(entries: &Entries) -> io::Result<AppendEntriesRequest<TypeConfig>> {
     let (vote, prev_log_id, leader_commit) = decode(&entries.head)?;
     let entries = entries.entries.iter().map(|bytes: &Bytes| decode(bytes)).collect::<io::Result<_>>()?;
     Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
@@ -215,7 +186,7 @@ impl Peer for Answerer {
     async fn snapshot(&self, request: Request<Streaming<Piece>>) -> Result<Response<Message>, Status> {
         let from = self.sender(&request)?;
         self.core.check_cluster(from).map_err(|refused| refuse(&refused))?;
-        let (vote, meta, image) = self.receive(request.into_inner()).await?;
+        let (vote, meta, image) = *self.receive(request.into_inner()).await?;
         let taken = self.core.install(from, vote, meta, image).await;
         Ok(Response::new(message(&taken.map_err(|refused| refuse(&refused))?)?))
     }
