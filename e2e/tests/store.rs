@@ -239,3 +239,27 @@ fn a_damaged_log_is_refused_with_the_commands_that_repair_it() {
     assert!(!output.status.success() && said.contains("snapshot restore"), "{said}");
     assert!(log.exists());
 }
+
+#[test]
+fn a_list_that_was_begun_long_ago_is_told_to_begin_anew() {
+    let server = Server::start_with(&["--etcd-compaction-interval", "1s"]).unwrap();
+    for name in ["a", "b"] {
+        create(&server, name, 10).unwrap();
+    }
+    let page = "/api/v1/namespaces/default/configmaps?limit=1";
+    let list: serde_json::Value =
+        serde_json::from_str(&server.kubectl(&["get", "--raw", page]).unwrap()).unwrap();
+    let token = list["metadata"]["continue"].as_str().unwrap();
+    let revision = list["metadata"]["resourceVersion"].as_str().unwrap();
+    // What it shows is no longer the newest.
+    create(&server, "c", 10).unwrap();
+    let exact = format!("{page}&resourceVersion={revision}&resourceVersionMatch=Exact");
+    for (path, says) in [(format!("{page}&continue={token}"), "continue"), (exact, "too old")] {
+        eventually("the state to be dropped", Duration::from_secs(60), || {
+            let told = server.kubectl_fails(&["get", "--raw", &path]).unwrap_or_default();
+            Ok((told.contains("(Expired)") && told.contains(says)).then_some(()))
+        })
+        .unwrap();
+    }
+    server.kubectl(&["get", "configmaps"]).unwrap();
+}
