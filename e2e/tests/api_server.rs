@@ -206,8 +206,7 @@ fn the_scheduler_binds_a_pod_to_a_node_that_fits_and_says_why_it_cannot() {
     server.kubectl_with(&["apply", "-f", "-"], NODE).unwrap();
     let room = r#"{"status":{"capacity":{"cpu":"4","memory":"8Gi","pods":"110"},"allocatable":{"cpu":"4","memory":"8Gi","pods":"110"},"conditions":[{"type":"Ready","status":"True"}]}}"#;
     server.kubectl(&["patch", "node", "one", "--subresource=status", "--type=merge", "-p", room]).unwrap();
-    // A new node is closed until somebody has seen that it is ready; here that is nobody's task.
-    server.kubectl(&["taint", "node", "one", "node.kubernetes.io/not-ready:NoSchedule-"]).unwrap();
+    // A new node is closed until it was seen to be ready.
     server.kubectl_with(&["apply", "-f", "-"], &pod("small", "1")).unwrap();
     wait("jsonpath={.spec.nodeName}=one", "small");
     let event =
