@@ -32,7 +32,7 @@ use crate::cluster::{Agent, Cluster, Folder, Lock, Notes};
 use crate::components::{self, Components, Node};
 use crate::connection::{first_certificate, host_and_port, token_of};
 use crate::facts::Facts;
-use crate::machine::{self, Machine, Wish};
+use crate::machine::{self, Machine, UNCHANGED, Wish};
 use crate::memory;
 use crate::pod_network::NodeNetwork;
 use crate::progress::Progress;
@@ -136,7 +136,7 @@ fn prepare(progress: &Progress, options: &AgentOptions, folder: &Folder) -> anyh
     let kubelet_port = options.kubelet_port.or(kept).unwrap_or(KUBELET_PORT);
     let machine = look(folder)?;
     let wish = wish(folder, kubelet_port, known.as_ref());
-    machine::must_give(progress, &machine, &wish, "be a node")?;
+    machine::must_give(progress, &machine, &wish, "be a node", UNCHANGED)?;
     folder.make()?;
     let lock = match folder.lock()? {
         Ok(lock) => lock,
@@ -309,7 +309,8 @@ async fn serve(
     };
     let cluster = record(options, &start, facts);
     let wish = wish(folder, start.kubelet_port, Some(&cluster));
-    machine::must_give(progress, &start.machine, &wish, "be a node of this cluster")?;
+    let so_far = "the cluster has let the machine in; put that right and start again, without a token";
+    machine::must_give(progress, &start.machine, &wish, "be a node of this cluster", so_far)?;
     Notes::open()?.leave(folder, &cluster)?;
     folder.write(&cluster)?;
     let (components, mut failures) = Components::new();

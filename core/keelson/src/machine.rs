@@ -312,12 +312,16 @@ pub(crate) fn taken(address: SocketAddr) -> Option<String> {
     }
 }
 
+/// What a refusal says that comes first of all.
+pub(crate) const UNCHANGED: &str = "nothing was changed";
+
 /// Refuses a machine that has faults, and tells them all.
 pub(crate) fn must_give(
     progress: &Progress,
     machine: &Machine,
     wish: &Wish<'_>,
     purpose: &str,
+    so_far: &str,
 ) -> anyhow::Result<()> {
     let faults = faults(machine, wish, &taken);
     if faults.is_empty() {
@@ -328,7 +332,7 @@ pub(crate) fn must_give(
     for fault in &faults {
         progress.line(format_args!("  - {fault}"));
     }
-    bail!("nothing was changed")
+    bail!("{so_far}")
 }
 
 /// The host's name as the name of a Node: lower case, and nothing but letters, digits, `-` and `.`.

@@ -25,7 +25,7 @@ use crate::cli::UpOptions;
 use crate::cluster::{Cluster, Folder, Holder, Lock, Notes, Profile};
 use crate::components::control_plane::ControlPlane;
 use crate::components::{self, Components, Failure, Node};
-use crate::machine::{self, Machine, Wish};
+use crate::machine::{self, Machine, UNCHANGED, Wish};
 use crate::memory;
 use crate::pod_network::NodeNetwork;
 use crate::progress::Progress;
@@ -114,7 +114,7 @@ fn prepare(progress: &Progress, options: &UpOptions, folder: &Folder) -> anyhow:
         ranges: vec![(cluster.cluster_cidr, "pods"), (cluster.service_cidr, "Services")],
         bridge: Some(keelson_network::bridge_name(&cluster.id)),
     };
-    machine::must_give(progress, &machine, &wish, "run the cluster")?;
+    machine::must_give(progress, &machine, &wish, "run the cluster", UNCHANGED)?;
     folder.make()?;
     let lock = match folder.lock()? {
         Ok(lock) => lock,

@@ -3,6 +3,7 @@
 
 mod harness;
 mod plugins;
+mod routes;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
