@@ -45,6 +45,25 @@ impl Server {
         Self::start_in(Arc::new(tempfile::tempdir()?), "127.0.0.1:0", flags).map_err(|failed| failed.error)
     }
 
+    /// Starts another one of the same cluster, which keeps its state elsewhere: with the first one's keys, at another
+    /// address and the same port.
+    pub fn start_beside(&self, address: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let copied = Command::new("cp")
+            .arg("-r")
+            .args(["pki", "server.json"].map(|name| self.dir.path().join(name)))
+            .arg(dir.path())
+            .status()?;
+        anyhow::ensure!(copied.success(), "the keys cannot be copied");
+        for name in ["apiserver.crt", "apiserver.key"] {
+            std::fs::remove_file(dir.path().join("pki").join(name))?;
+        }
+        let name = format!("--tls-san={address}");
+        let flags = [flags, &[&name]].concat();
+        let port = self.url.rsplit(':').next().context("the address has no port")?;
+        Self::start_in(Arc::new(dir), &format!("{address}:{port}"), &flags).map_err(|failed| failed.error)
+    }
+
     fn start_in(dir: Arc<tempfile::TempDir>, bind: &str, flags: &[&str]) -> Result<Self, Failed> {
         match Self::launch(&dir, bind, flags) {
             Ok((child, url)) => Ok(Server { child, dir, url }),

@@ -27,6 +27,7 @@ use crate::pki::shared::ClusterKeys;
 use crate::request_info::RequestInfo;
 
 pub(crate) mod endpoints;
+pub(crate) mod presence;
 
 /// What the paths begin with.
 pub const PREFIX: &str = "/keelson.io/v1/";

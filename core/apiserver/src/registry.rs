@@ -449,7 +449,7 @@ impl Registry {
                 Err(WriteFailure::Status(no_space(&format!("{refusal}: delete objects, or raise the quota"))))
             }
             Err(StoreError::NoSpace) => Err(WriteFailure::Status(no_space(
-                "no space is left on the disk that holds the store: free some, or delete objects",
+                "no space is left where the store is kept: free some on its disk, or in its database, or delete objects",
             ))),
             Err(StoreError::TooLarge { reason }) => {
                 Err(WriteFailure::Status(Status::too_large(format!("Request entity too large: {reason}"))))

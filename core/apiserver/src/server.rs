@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::body::Body;
 use http::{HeaderValue, Request, Response, header};
 use keelson_api::Catalog;
-use keelson_store::{Members, RaftStore, Role, Store, StoreError};
+use keelson_store::{Members, Role, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::configuration::ConfigError;
@@ -22,7 +22,7 @@ use crate::authentication::options::OptionsError;
 use crate::authorization::{self, Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use crate::cache::WatchCache;
 use crate::certificates::Certificates;
-use crate::control_plane::{ControlPlane, endpoints};
+use crate::control_plane::ControlPlane;
 use crate::custom_resources::CustomResources;
 use crate::encryption::configuration::ConfigurationError;
 use crate::encryption::{Encryption, rewrite};
@@ -44,6 +44,7 @@ use crate::remote::ServiceResolver;
 use crate::snapshots::{Snapshots, schedule};
 
 mod aggregated_roles;
+mod backend;
 mod background;
 pub mod bootstrap;
 mod checks;
@@ -59,6 +60,7 @@ mod roles;
 mod serving;
 mod standing;
 
+use backend::Backend;
 use background::Background;
 use standing::Standing;
 
@@ -91,9 +93,22 @@ pub enum StartError {
     /// The store.
     #[error("open the store")]
     Store(#[from] keelson_store::OpenError),
+    /// The store on etcd.
+    #[error("open the store on etcd")]
+    Etcd(#[from] keelson_etcd::OpenError),
     /// The encryption configuration.
     #[error(transparent)]
     Encryption(#[from] ConfigurationError),
+    /// What etcd holds is of a cluster with another authority.
+    #[error(
+        "what etcd holds belongs to servers with another authority than this one: copy `pki` and `server.json` from the \
+         data folder of one of them to this one's, or give this cluster a prefix of its own with --etcd-prefix. If \
+         the authority is lost for good, delete {key} in etcd"
+    )]
+    OtherAuthority {
+        /// Where etcd holds the authority.
+        key: String,
+    },
     /// The store does not come up to date.
     #[error("read the store: {0}")]
     Behind(String),
@@ -131,7 +146,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// A running server.
 pub struct ApiServer {
     state: Arc<ApiState>,
-    store: Arc<RaftStore>,
+    backend: Backend,
     pki: Arc<Pki>,
     address: SocketAddr,
     stop: CancellationToken,
@@ -209,12 +224,12 @@ fn served() -> Catalog {
 
 /// Waits until everything that was acknowledged before is there. A member of several asks again while there is no
 /// majority: the others may be about to start.
-async fn caught_up(store: &RaftStore) -> Result<(), StartError> {
+async fn caught_up(store: &dyn Store, has_members: bool) -> Result<(), StartError> {
     let mut told = false;
     loop {
         match store.barrier().await {
             Ok(_) => return Ok(()),
-            Err(StoreError::Unavailable { reason }) if !store.is_sole() => {
+            Err(StoreError::Unavailable { reason }) if has_members && !store.is_sole() => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::info!(reason, "waiting for a majority of the members of the store");
                 }
@@ -250,17 +265,18 @@ impl ApiServer {
         let encryption = Arc::new(Encryption::open(&config.encryption)?);
         let cache = Arc::new(WatchCache::new(Arc::clone(&encryption)));
         cache.limit_history(config.history_bytes);
-        let store = keelson_store::raft_store::Config {
-            metrics: config.store.metrics.clone().or_else(|| Some(config.metrics.clone())),
-            ..config.store.clone()
-        };
-        let store = RaftStore::open(store, cache.clone()).await?;
+        let backend = Backend::open(&config, cache.clone()).await?;
+        let store = backend.store();
         // What was acknowledged before is there from here on.
-        caught_up(&store).await?;
+        caught_up(&*store, backend.members().is_some()).await?;
         let unreadable = encryption.check(&store.snapshot());
         if unreadable > 0 {
             store.close().await;
             return Err(StartError::Sealed(unreadable));
+        }
+        if let Err(other) = backend.is_of(&cache, pki.authority()) {
+            store.close().await;
+            return Err(other);
         }
         let signer = Arc::new(config.authentication.signer(&pki.service_account_key()?)?);
         let kubelets = KubeletProxy::new(&pki)?;
@@ -288,12 +304,12 @@ impl ApiServer {
         let (drain, ending) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
         let insight = Insight::new(config.metrics.clone(), &config.git_version, drain.clone())?;
         objects::register(&config.metrics, &cache)?;
-        objects::register_size(&config.metrics, config.store.dir.clone())?;
-        let measured: Arc<dyn Store> = Arc::new(Measured::new(store.clone(), &config.metrics)?);
-        let (cluster, me) = (store.members().cluster(), store.members().me());
-        let snapshots = Snapshots::new(Arc::clone(&measured), cluster, Some(me), &config.git_version);
+        backend.measure(&config)?;
+        let measured: Arc<dyn Store> = Arc::new(Measured::new(Arc::clone(&store), &config.metrics)?);
+        let (cluster, me) = backend.numbers();
+        let snapshots = Snapshots::new(Arc::clone(&measured), cluster, me, &config.git_version);
         let snapshots = Arc::new(snapshots);
-        let hooks = checks::register(&insight.health, &measured, &cache, &ending);
+        let hooks = checks::register(&insight.health, &measured, Backend::patience(&config), &cache, &ending);
         let admission = admission.measured(&config.metrics)?;
         let registry = Arc::new(Registry::new(measured, Arc::clone(&cache), served(), admission));
         repair::start(&registry, config.service_cidr).await.map_err(StartError::Bootstrap)?;
@@ -315,9 +331,8 @@ impl ApiServer {
             .map_err(StartError::Bootstrap)?;
         objects::register_extensions(&config.metrics, &aggregation)?;
         let registration = Registration::start(&registry).await;
-        let members = store.members();
-        let control_plane = Some(ControlPlane {
-            members: members.clone(),
+        let control_plane = backend.members().map(|members| ControlPlane {
+            members,
             pki: Arc::clone(&pki),
             settings: config.settings.clone(),
         });
@@ -384,17 +399,13 @@ impl ApiServer {
         let tls = listener::tls(serving, &authorities)?;
         let (address, listener) =
             listener::start(Arc::clone(&state), &config, tls, authorities, drain.clone()).await?;
-        let is_sole = store.is_sole() || members.count() < 2;
+        let is_sole = backend.has_one_server();
         if let Err(error) = kubernetes_service::keep(&state.registry, &config, address, is_sole).await {
             // Its address may be one that is not given now, which only a server that runs lets anybody change.
             tracing::error!(%error, "the Service of the API server cannot be made yet");
         }
         let told = SocketAddr::new(kubernetes_service::advertised(&config, address), address.port());
-        if let Some(peers) = &config.store.peers {
-            let own = endpoints::Own { name: peers.name.clone(), address: told };
-            let kept = endpoints::keep(Arc::clone(&state.registry), members, own, stop.clone());
-            background.spawn("kubernetes-endpoints", kept);
-        }
+        backend.keep_endpoints(&config, told, &state.registry, &background, &stop);
         state.advertised.get_or_init(|| told);
         for (task, standing) in [
             ("standing-namespaces", Standing::Namespaces { authority: pki.authority().to_owned() }),
@@ -407,7 +418,7 @@ impl ApiServer {
         let shutdown_delay = config.limits.shutdown_delay_duration;
         Ok(ApiServer {
             state,
-            store,
+            backend,
             pki,
             address,
             stop,
@@ -460,14 +471,16 @@ impl ApiServer {
 
     /// Waits until the store has failed for good: the process is then to end, and to be started again.
     pub async fn failed(&self) -> keelson_store::Failure {
-        self.store.failed().await
+        self.backend.store().failed().await
     }
 
     /// Ends it: it says that it is not ready, takes no further request, ends watches, answers what is under way, and
     /// closes the store.
     pub async fn shutdown(self) {
         self.ending.store(true, Ordering::Release);
-        hand_over(&self.store.members()).await;
+        if let Some(members) = self.backend.members() {
+            hand_over(&members).await;
+        }
         tokio::time::sleep(self.shutdown_delay).await;
         self.drain.cancel();
         if let Err(error) = self.listener.await {
@@ -481,7 +494,7 @@ impl ApiServer {
         if let Some(audit) = &self.state.audit {
             audit.close().await;
         }
-        self.store.close().await;
+        self.backend.store().close().await;
     }
 }
 

@@ -8,6 +8,7 @@ use clap::Args;
 use jiff::SignedDuration;
 use keelson_apiserver::server::Config;
 
+use crate::etcd_options::EtcdOptions;
 use crate::store_options::StoreOptions;
 
 mod audit;
@@ -44,6 +45,8 @@ pub(crate) struct ApiServerOptions {
     #[command(flatten)]
     pub(crate) store: StoreOptions,
     #[command(flatten)]
+    pub(crate) etcd: EtcdOptions,
+    #[command(flatten)]
     pub(crate) audit: audit::AuditFlags,
     #[command(flatten)]
     pub(crate) authentication: authentication::AuthenticationFlags,
@@ -69,10 +72,11 @@ impl ApiServerOptions {
         config.authentication = self.authentication.options()?;
         config.authorization = self.authorization.options()?;
         self.store.apply(config)?;
+        config.etcd = self.etcd.config(config.compaction_interval)?;
         self.limits.apply(config)
     }
 }
 
-fn duration(flag: &str, value: SignedDuration) -> anyhow::Result<Duration> {
+pub(crate) fn duration(flag: &str, value: SignedDuration) -> anyhow::Result<Duration> {
     Duration::try_from(value).with_context(|| format!("{flag} is negative: give a duration such as 1h"))
 }

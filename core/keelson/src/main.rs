@@ -16,6 +16,7 @@ mod components;
 mod connection;
 mod demo_web;
 mod down;
+mod etcd_options;
 mod facts;
 mod image;
 mod join;

@@ -37,7 +37,7 @@ pub(crate) async fn run(options: ServerOptions) -> anyhow::Result<()> {
         server: &server,
         address: member.address,
         facts: member.settings().facts.for_operators(server.pki().authority()),
-        has_others: member.peers.is_some(),
+        has_others: member.peers.is_some() || options.api_server.etcd.is_chosen(),
     });
     let running = async {
         install(&server, &mut member).await?;
@@ -62,6 +62,11 @@ async fn start(options: &ServerOptions) -> anyhow::Result<(ApiServer, Member)> {
     std::fs::create_dir_all(&data_dir).with_context(|| {
         format!("create {}: choose a folder you may write to with --data-dir", data_dir.display())
     })?;
+    anyhow::ensure!(
+        options.server.is_none() || !options.api_server.etcd.is_chosen(),
+        "servers that share an etcd do not join each other: copy `pki` and `server.json` from the data folder of one to \
+         that of the other, and leave --server out"
+    );
     let member = Member::prepare(options).await?;
     let mut names = options.tls_sans.clone();
     if !member.address.is_loopback() {

@@ -34,7 +34,8 @@ pub(crate) struct StoreOptions {
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u64).range(1 << 16..))]
     pub(crate) snapshot_log_bytes: u64,
     /// How long past states can be read, at least, and at most twice as long: pages of a list that was begun, and lists
-    /// at an exact revision. `0s` lets age count for nothing.
+    /// at an exact revision. An etcd that keeps the state is compacted as often, by one of all API servers that use it.
+    /// `0s` lets age count for nothing, and leaves compaction to others.
     #[arg(long, value_name = "DURATION", default_value = "5m", visible_alias = "auto-compaction-retention")]
     pub(crate) etcd_compaction_interval: SignedDuration,
     /// How many bytes the changes that are kept for those who watch may take, about; the oldest are dropped first, and

@@ -228,7 +228,7 @@ async fn serve(
             server: &server,
             address,
             facts: cluster.facts().for_operators(server.pki().authority()),
-            has_others: false,
+            has_others: options.api_server.etcd.is_chosen(),
         });
         let ready = become_ready(progress, options, &cluster, &server);
         let profile = tokio::select! {

@@ -28,7 +28,7 @@ impl Default for Config {
 }
 
 /// What a past state costs beside the value that was replaced after it: the nodes on the way to it.
-const NODES: u64 = 4 << 10;
+pub(crate) const NODES: u64 = 4 << 10;
 
 /// How large the state may become: the bytes of keys and values together.
 ///

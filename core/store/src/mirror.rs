@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::engine::{Config, HistoryError};
+use crate::engine::{Config, HistoryError, NODES};
 use crate::snapshot::Root;
 use crate::{Entry, Event, EventKind, Key, Revision, Snapshot};
 
@@ -33,8 +33,9 @@ pub struct Mirror {
     changed: Revision,
     /// Nothing has changed up to here.
     revision: Revision,
-    /// Earlier states, each with the revision at which it came about.
-    history: VecDeque<Snapshot>,
+    /// Earlier states, each with the revision at which it came about, and what it costs to keep.
+    history: VecDeque<(Snapshot, u64)>,
+    history_bytes: u64,
     compacted: Revision,
 }
 
@@ -43,7 +44,7 @@ impl Mirror {
     pub fn new(config: Config, revision: Revision, entries: impl IntoIterator<Item = (Key, Entry)>) -> Self {
         let root = entries.into_iter().map(|(key, entry)| (key, Arc::new(entry))).collect();
         let (changed, compacted) = (revision, revision);
-        Mirror { config, root, changed, revision, history: VecDeque::new(), compacted }
+        Mirror { config, root, changed, revision, history: VecDeque::new(), history_bytes: 0, compacted }
     }
 
     /// The revision up to which everything is known.
@@ -72,9 +73,9 @@ impl Mirror {
         if revision >= self.changed {
             return Ok(Snapshot::new(self.root.clone(), revision));
         }
-        let after = self.history.partition_point(|state| state.revision() <= revision);
+        let after = self.history.partition_point(|(state, _)| state.revision() <= revision);
         match after.checked_sub(1).and_then(|at| self.history.get(at)) {
-            Some(state) => Ok(Snapshot::new(state.root().clone(), revision)),
+            Some((state, _)) => Ok(Snapshot::new(state.root().clone(), revision)),
             None => Err(HistoryError::Compacted { oldest: self.compacted }),
         }
     }
@@ -87,7 +88,7 @@ impl Mirror {
         changes: impl IntoIterator<Item = (Key, Became)>,
     ) -> Vec<Event> {
         let before = Snapshot::new(self.root.clone(), self.changed);
-        let mut events = Vec::new();
+        let (mut events, mut cost) = (Vec::new(), 0);
         for (key, became) in changes {
             let previous = self.root.get(&key).map(|entry| Entry::clone(entry));
             let (kind, value) = match (became, &previous) {
@@ -103,6 +104,7 @@ impl Mirror {
                     (kind, value)
                 }
             };
+            cost += NODES + previous.as_ref().map_or(0, |entry| entry.counts(&key));
             events.push(Event { revision, key, kind, value, previous });
         }
         self.revision = self.revision.max(revision);
@@ -110,11 +112,12 @@ impl Mirror {
             return events;
         }
         self.changed = revision;
-        self.history.push_back(before);
-        while self.history.len() > self.config.history {
-            self.history.pop_front();
+        self.history.push_back((before, cost));
+        self.history_bytes += cost;
+        while self.history.len() > self.config.history || self.history_bytes > self.config.history_bytes {
+            self.forget();
         }
-        let oldest = self.history.front().map_or(self.changed, Snapshot::revision);
+        let oldest = self.since(0);
         self.compacted = self.compacted.max(oldest);
         events
     }
@@ -130,10 +133,24 @@ impl Mirror {
     pub fn compact(&mut self, revision: Revision) {
         let revision = revision.min(self.revision);
         // The state that was in force at the revision stays.
-        while self.history.get(1).map_or(self.changed, Snapshot::revision) <= revision
-            && self.history.pop_front().is_some()
-        {}
+        while !self.history.is_empty() && self.since(1) <= revision {
+            self.forget();
+        }
         self.compacted = self.compacted.max(revision);
+    }
+}
+
+impl Mirror {
+    /// Since when a state of the history was in force.
+    fn since(&self, place: usize) -> Revision {
+        self.history.get(place).map_or(self.changed, |(state, _)| state.revision())
+    }
+
+    /// Drops the oldest state.
+    fn forget(&mut self) {
+        if let Some((_, cost)) = self.history.pop_front() {
+            self.history_bytes -= cost;
+        }
     }
 }
 
@@ -207,6 +224,18 @@ mod tests {
         assert_eq!(keys(&at(12).unwrap()), ["/a"]);
         assert_eq!(at(11).unwrap_err(), HistoryError::Compacted { oldest: Revision::new(12) });
         assert!(at(20).is_ok());
+    }
+
+    #[test]
+    fn states_that_cost_too_much_are_dropped() {
+        let config = Config { history_bytes: 3 * NODES, ..Config::default() };
+        let mut mirror = Mirror::new(config, Revision::new(1), []);
+        for revision in 2..40 {
+            mirror.apply(Revision::new(revision), [(key("a"), present(&"x".repeat(100), 2, revision))]);
+        }
+        assert_eq!(mirror.history.len(), 2);
+        assert!(mirror.snapshot_at(Revision::new(37)).is_ok());
+        assert!(mirror.snapshot_at(Revision::new(36)).is_err());
     }
 
     #[test]

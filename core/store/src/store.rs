@@ -102,4 +102,7 @@ pub enum Alarm {
     /// The disk is full: only deletions find room.
     #[error("NOSPACE: no space is left on the disk that holds the store; free some, or delete objects")]
     Disk,
+    /// What keeps the state elsewhere has raised one.
+    #[error("{0}")]
+    Elsewhere(String),
 }

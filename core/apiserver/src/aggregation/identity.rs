@@ -52,11 +52,14 @@ pub(super) fn tell(headers: &mut HeaderMap, who: &Identity) -> Result<(), Status
     Ok(())
 }
 
+/// The ConfigMap in `kube-system` that tells extension API servers whom to believe.
+pub(crate) const CONFIG_MAP: &str = "extension-apiserver-authentication";
+
 /// The ConfigMap that extension API servers read, with the authorities in PEM of clients and of the front proxy.
 pub fn config_map(clients: &str, front_proxy: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "metadata": {"name": CONFIG_MAP, "namespace": "kube-system"},
         "data": {
             "client-ca-file": clients,
             "requestheader-allowed-names": json!([CLIENT]).to_string(),
@@ -82,7 +85,7 @@ pub fn readers() -> [Value; 2] {
     };
     let user = |name: &str| json!({"kind": "User", "apiGroup": GROUP, "name": name});
     let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"],
-        "resourceNames": ["extension-apiserver-authentication"]});
+        "resourceNames": [CONFIG_MAP]});
     [
         json!({"apiVersion": format!("{GROUP}/v1"), "kind": "Role", "metadata": metadata(ROLE), "rules": [rule]}),
         json!({

@@ -77,7 +77,7 @@ fn target(registry: &Registry, name: String) -> Result<Target, Status> {
 }
 
 /// Says where this server is.
-async fn say(registry: &Registry, id: MemberId, own: &Own) -> Result<(), Status> {
+pub(super) async fn say(registry: &Registry, id: MemberId, own: &Own) -> Result<(), Status> {
     let document = lease(id, own);
     ensure(registry, document.clone()).await?;
     let wanted = Object::from_value(document).map_err(Status::internal)?;
@@ -93,9 +93,17 @@ async fn say(registry: &Registry, id: MemberId, own: &Own) -> Result<(), Status>
     registry.update(&target(registry, lease_name(id))?, &options(), change).await.map(drop)
 }
 
-/// The addresses that servers have said.
-fn said(registry: &Registry) -> Result<BTreeMap<MemberId, SocketAddr>, Status> {
-    let mut all = BTreeMap::new();
+/// What a server has said.
+pub(super) struct Said {
+    pub(super) id: MemberId,
+    pub(super) address: SocketAddr,
+    /// When.
+    pub(super) renewed: Timestamp,
+}
+
+/// What servers have said.
+pub(super) fn all_said(registry: &Registry) -> Result<Vec<Said>, Status> {
+    let mut all = Vec::new();
     for object in
         registry.resource(&GroupResource::new("coordination.k8s.io", "leases")).list().objects.values()
     {
@@ -107,11 +115,26 @@ fn said(registry: &Registry) -> Result<BTreeMap<MemberId, SocketAddr>, Status> {
         }
         let id = lease.name().and_then(|name| name.strip_prefix("apiserver-")?.parse().ok());
         let address = lease.get_str(&["metadata", "annotations", ADDRESS]).and_then(|it| it.parse().ok());
+        let renewed = lease.get_str(&["spec", "renewTime"]).and_then(|it| it.parse().ok());
         if let (Some(id), Some(address)) = (id, address) {
-            all.insert(id, address);
+            all.push(Said { id, address, renewed: renewed.unwrap_or_default() });
         }
     }
     Ok(all)
+}
+
+/// The addresses that servers have said.
+fn said(registry: &Registry) -> Result<BTreeMap<MemberId, SocketAddr>, Status> {
+    Ok(all_said(registry)?.into_iter().map(|said| (said.id, said.address)).collect())
+}
+
+/// Takes back what a server has said.
+pub(super) async fn forget(registry: &Registry, id: MemberId) -> Result<(), Status> {
+    let lease = target(registry, lease_name(id))?;
+    match registry.delete(&lease, &DeleteOptions::default(), &options()).await {
+        Err(error) if error.code != 404 => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// On the leader: corrects the endpoints, and forgets servers that are members no more.
@@ -120,11 +143,7 @@ async fn correct(registry: &Registry, members: &Members) -> Result<(), Status> {
     let known = said(registry)?;
     let gone = known.keys().filter(|id| list.iter().all(|member| member.id != **id));
     for id in gone {
-        let lease = target(registry, lease_name(*id))?;
-        match registry.delete(&lease, &DeleteOptions::default(), &options()).await {
-            Err(error) if error.code != 404 => return Err(error),
-            Ok(_) | Err(_) => {}
-        }
+        forget(registry, *id).await?;
     }
     kubernetes_service::lead_to(registry, &living(&list, &known)).await
 }

@@ -102,13 +102,15 @@ async fn whole(
         }
         "get" => {
             let target = target(&info, state.registry.stored(&resource)?);
+            // Another server may have written it.
+            match options::revision(&info, &resource.group_resource())? {
+                Some(revision) => state.registry.reach(revision).await?,
+                None => state.registry.catch_up().await?,
+            }
             if info.subresource == "scale" {
                 let scale = state.registry.scale(&target).await?;
                 let scale = if wanted.form == Form::Table { table::of_scale(scale) } else { scale };
                 return Ok(json(StatusCode::OK, &scale));
-            }
-            if let Some(revision) = options::revision(&info, &resource.group_resource())? {
-                state.registry.reach(revision).await?;
             }
             let found = state.registry.get(&target)?;
             if let Some(kind) = shared_message(&resource, &found, wanted) {

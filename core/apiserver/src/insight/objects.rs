@@ -100,15 +100,27 @@ pub fn register_size(
     registry: &keelson_metrics::Registry,
     dir: std::path::PathBuf,
 ) -> Result<(), RegistryError> {
+    storage_size(registry, "keelson-0", move || allocated(&dir).ok())
+}
+
+/// Adds the same of a database elsewhere.
+pub fn register_database_size(
+    registry: &keelson_metrics::Registry,
+    read: impl Fn() -> Option<u64> + Send + Sync + 'static,
+) -> Result<(), RegistryError> {
+    storage_size(registry, "etcd-0", read)
+}
+
+fn storage_size(
+    registry: &keelson_metrics::Registry,
+    id: &'static str,
+    read: impl Fn() -> Option<u64> + Send + Sync + 'static,
+) -> Result<(), RegistryError> {
     registry.add(Source::gauge(
         "apiserver_storage_size_bytes",
         "Size of the storage database file physically allocated in bytes.",
         &["storage_cluster_id"],
-        move || {
-            allocated(&dir)
-                .map(|bytes| vec![(vec!["keelson-0".to_owned()], number(bytes))])
-                .unwrap_or_default()
-        },
+        move || read().map(|bytes| (vec![id.to_owned()], number(bytes))).into_iter().collect(),
     )?)
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use keelson_metrics::{Histogram, RegistryError};
+use keelson_metrics::{Histogram, IntCounter, RegistryError};
 use keelson_store::engine::HistoryError;
 use keelson_store::{Alarm, Change, Entry, Precondition, Revision, Snapshot, Store, StoreError, Write};
 
@@ -16,10 +16,28 @@ const DURATIONS: [f64; 24] = [
 /// A store whose work is timed. Its metric has upstream's name for requests to its own store, etcd.
 pub struct Measured {
     inner: Arc<dyn Store>,
-    create: Histogram,
-    update: Histogram,
-    delete: Histogram,
-    barrier: Histogram,
+    create: Operation,
+    update: Operation,
+    delete: Operation,
+    barrier: Operation,
+}
+
+/// What is counted of one kind of work.
+struct Operation {
+    duration: Histogram,
+    requests: IntCounter,
+    errors: IntCounter,
+}
+
+impl Operation {
+    fn count<T>(&self, began: Instant, outcome: &Result<T, StoreError>) {
+        self.duration.observe(began.elapsed().as_secs_f64());
+        self.requests.inc();
+        // To be refused is an answer.
+        if !matches!(outcome, Ok(_) | Err(StoreError::Refused(_))) {
+            self.errors.inc();
+        }
+    }
 }
 
 impl Measured {
@@ -31,7 +49,21 @@ impl Measured {
             &["operation"],
             &DURATIONS,
         )?;
-        let of = |operation: &str| durations.with_label_values(&[operation]);
+        let requests = registry.counters(
+            "etcd_requests_total",
+            "Etcd request counts for each operation and object type.",
+            &["operation"],
+        )?;
+        let errors = registry.counters(
+            "etcd_request_errors_total",
+            "Etcd failed request counts for each operation and object type.",
+            &["operation"],
+        )?;
+        let of = |operation: &str| Operation {
+            duration: durations.with_label_values(&[operation]),
+            requests: requests.with_label_values(&[operation]),
+            errors: errors.with_label_values(&[operation]),
+        };
         let (create, update, delete, barrier) = (of("create"), of("update"), of("delete"), of("barrier"));
         Ok(Measured { inner, create, update, delete, barrier })
     }
@@ -40,21 +72,21 @@ impl Measured {
 #[async_trait]
 impl Store for Measured {
     async fn write(&self, write: Write) -> Result<Entry, StoreError> {
-        let duration = match (&write.change, &write.precondition) {
+        let operation = match (&write.change, &write.precondition) {
             (Change::Put(_), Precondition::Absent) => &self.create,
             (Change::Put(_), _) => &self.update,
             (Change::Delete(_), _) => &self.delete,
         };
         let began = Instant::now();
         let outcome = self.inner.write(write).await;
-        duration.observe(began.elapsed().as_secs_f64());
+        operation.count(began, &outcome);
         outcome
     }
 
     async fn barrier(&self) -> Result<Revision, StoreError> {
         let began = Instant::now();
         let outcome = self.inner.barrier().await;
-        self.barrier.observe(began.elapsed().as_secs_f64());
+        self.barrier.count(began, &outcome);
         outcome
     }
 

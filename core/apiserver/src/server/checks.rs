@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use keelson_store::Store;
 
+use super::backend::Patience;
 use crate::cache::WatchCache;
 use crate::insight::health::{Concerns, Health, Hook};
-
-/// How long the store may take to say that it is there.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is done once after the start.
 pub(super) struct Hooks {
@@ -34,18 +32,22 @@ pub(super) struct Hooks {
 pub(super) fn register(
     health: &Health,
     store: &Arc<dyn Store>,
+    patience: Patience,
     cache: &Arc<WatchCache>,
     ending: &Arc<AtomicBool>,
 ) -> Hooks {
-    let barrier = |store: Arc<dyn Store>| async move {
-        match tokio::time::timeout(PATIENCE, store.barrier()).await {
+    let barrier = |store: Arc<dyn Store>, patience: Duration| async move {
+        match tokio::time::timeout(patience, store.barrier()).await {
             Ok(outcome) => outcome.map(drop).map_err(|error| error.to_string()),
             Err(_) => Err("the store does not answer".to_owned()),
         }
     };
-    for (name, concerns) in [("etcd", Concerns::Everything), ("etcd-readiness", Concerns::Readiness)] {
+    for (name, concerns, patience) in [
+        ("etcd", Concerns::Everything, patience.health),
+        ("etcd-readiness", Concerns::Readiness, patience.readiness),
+    ] {
         let store = Arc::clone(store);
-        health.add(name, concerns, move || barrier(Arc::clone(&store)));
+        health.add(name, concerns, move || barrier(Arc::clone(&store), patience));
     }
     let alarmed = Arc::clone(store);
     health.add("store-alarms", Concerns::Notice, move || {

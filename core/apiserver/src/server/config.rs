@@ -23,6 +23,8 @@ pub struct Config {
     pub compaction_interval: Duration,
     /// How many bytes the events that are kept for watches may take, about.
     pub history_bytes: u64,
+    /// The etcd that keeps the state instead, if one does.
+    pub etcd: Option<keelson_etcd::Config>,
     /// Where to listen.
     pub bind: SocketAddr,
     /// The address at which pods and nodes reach this server; that of `bind` if none is given.
@@ -65,6 +67,7 @@ impl Config {
             snapshots: None,
             compaction_interval: Duration::from_secs(300),
             history_bytes: 64 << 20,
+            etcd: None,
             data_dir,
             bind,
             advertise: None,
