@@ -412,3 +412,17 @@ async fn where_there_is_no_room_for_what_is_written_there_is_for_what_is_deleted
     cluster.agree().await;
     store.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_one_that_is_left_when_the_leader_is_removed_leads_itself() {
+    let mut cluster = Cluster::of_one(|_| ()).await;
+    cluster.add("b").await;
+    cluster.until_voter("b").await;
+    let leader = cluster.leader().await;
+    let left = if leader == "a" { "b" } else { "a" };
+    let id = cluster.node(&leader).store().members().me();
+    cluster.node(left).store().members().remove(id).await.unwrap();
+    cluster.kill(&leader);
+    let written = || async { cluster.node(left).store().write(put("k", b"x")).await.is_ok() };
+    assert!(until(written).await, "nobody leads");
+}

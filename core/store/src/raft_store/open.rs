@@ -105,7 +105,7 @@ fn lock(config: &Config) -> Result<nix::fcntl::Flock<std::fs::File>, OpenError> 
 }
 
 /// The way to nobody, for a store that has no peers.
-pub(super) struct Nobody;
+pub(crate) struct Nobody;
 
 impl Dial for Nobody {
     fn peer(&self, _: u64, _: &Member) -> Arc<dyn Peer> {
@@ -366,7 +366,9 @@ pub(crate) async fn take_part(core: Arc<Core>, peers: Peers, ended: Cancellation
     loop {
         let quiet = core.is_quiet();
         core.raft.runtime_config().elect(core.removed().is_none() && !quiet);
-        core.raft.runtime_config().tick(!core.is_only_member());
+        // One that is left alone because the leader was removed has still to elect itself.
+        let leads = core.leader().is_some_and(|(leader, _)| leader.node_id == core.id());
+        core.raft.runtime_config().tick(!(leads && core.is_only_member()));
         if !settled && core.leader().is_some() {
             settled = tokio::select! {
                 biased;
