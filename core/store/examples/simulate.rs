@@ -7,6 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use keelson_store::simulation;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // `RUST_LOG` shows what goes on.
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_ansi(false).init();
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let option = |name: &str, default: u64| {
         let at = arguments.iter().position(|argument| argument == name);

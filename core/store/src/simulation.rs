@@ -1,12 +1,17 @@
 //! The whole replicated store - openraft, log, state machine, sequencer, forwarding, changes of members - in one
 //! thread, under a clock, a network and disks that follow from a seed.
 //!
-//! A run starts a member, lets others join, lets clients write and read through all of them, and meanwhile lets
-//! messages be lost, doubled, delayed and overtaken, links be cut in one or both directions, processes be killed, power
-//! fail at any write (what was not synced is there, not there, or there in part), and members be added, removed,
-//! replaced and handed the lead. Each member's clock beats at a pace of its own. After every step it holds:
+//! A run starts a member - alone and without peers for a while, or not - lets others join, lets clients write, delete and
+//! read through all of them, and meanwhile lets messages be lost, doubled, delayed and overtaken, links be cut in one or
+//! both directions, processes be killed, power fail at any write (what was not synced is there, not there, or there in
+//! part), disks fill up and have room again, writes and flushes fail, states be saved at the same time, and members be
+//! added, removed, replaced and handed the lead. Messages and entries cross the network as bytes, and whole states in
+//! pieces. Each member's clock beats at a pace of its own, except in the runs in which leases are what reads rely on.
+//! Whoever watches over the members starts those again that say that they have failed; if their disk has not, that is
+//! a violation. After every step it holds:
 //!
-//! - all members show the same changes in the same order, without a gap, to those who follow them;
+//! - all members show the same changes in the same order, without a gap, to those who follow them, and who puts a state
+//!   together of what it was told has that of the member;
 //! - what was acknowledged is at the revision that was told, and what was refused is nowhere;
 //! - a read after a barrier shows all that was acknowledged before;
 //! - each key behaves as a single register ([`history`]).

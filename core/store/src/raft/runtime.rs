@@ -62,6 +62,9 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> std::io::Result<T> {
     #[cfg(feature = "simulation")]
     if TASKS.try_with(|_| ()).is_ok() {
+        // It takes its time, in which other things happen.
+        let slow = random().is_multiple_of(8);
+        tokio::time::sleep(Duration::from_micros(random() % if slow { 2_000_000 } else { 20_000 })).await;
         return Ok(work());
     }
     tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)

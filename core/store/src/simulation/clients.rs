@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::history::Action;
-use super::truth::{Truth, from_bytes, to_bytes};
+use super::truth::{Truth, from_bytes, to_value};
 use super::world::World;
 use crate::raft::runtime::random;
-use crate::{Change, Key, Precondition, RaftStore, Refusal, Store, StoreError, Value, Write};
+use crate::{Change, Key, Precondition, RaftStore, Refusal, Store, StoreError, Write};
 
 /// The keys that are fought over.
 const KEYS: u64 = 3;
@@ -22,8 +22,9 @@ pub(super) async fn client(world: Arc<World>, number: u64) {
         value += 1;
         match random() % 10 {
             0..4 => read(world.truth(), &store, &key).await,
-            4..7 => write(world.truth(), &store, key, Precondition::Any, None, value).await,
-            _ => {
+            4..6 => write(world.truth(), &store, key, Precondition::Any, Action::Write(value), value).await,
+            6 => write(world.truth(), &store, key, Precondition::Any, Action::Cleared, value).await,
+            one => {
                 // What this member shows may be old; the swap is then refused.
                 let seen = store.snapshot().get(&key).cloned();
                 let precondition = match &seen {
@@ -31,7 +32,11 @@ pub(super) async fn client(world: Arc<World>, number: u64) {
                     None => Precondition::Absent,
                 };
                 let old = seen.as_ref().and_then(|entry| from_bytes(&entry.value));
-                write(world.truth(), &store, key, precondition, old, value).await;
+                let action = match old {
+                    Some(old) if one == 7 => Action::Removed(old),
+                    old => Action::Swap(old, value),
+                };
+                write(world.truth(), &store, key, precondition, action, value).await;
             }
         }
     }
@@ -49,22 +54,21 @@ async fn read(truth: &Truth, store: &RaftStore, key: &Key) {
     truth.count(|report| report.read += 1);
 }
 
-async fn write(
+pub(super) async fn write(
     truth: &Truth,
     store: &RaftStore,
     key: Key,
     precondition: Precondition,
-    old: Option<u64>,
+    action: Action,
     value: u64,
 ) {
     let begun = truth.moment();
-    let swaps = precondition != Precondition::Any;
-    let action = if swaps { Action::Swap(old, value) } else { Action::Write(value) };
-    let change = Change::Put(Value::plain(to_bytes(value)));
+    let deletes = matches!(action, Action::Removed(_) | Action::Cleared);
+    let change = if deletes { Change::Delete(to_value(value)) } else { Change::Put(to_value(value)) };
     match store.write(Write { key: key.clone(), precondition, change }).await {
         Ok(entry) => {
             truth.saw(&key, begun, action);
-            truth.acknowledge(&key, value, entry.modified);
+            truth.acknowledge(&key, value, deletes, entry.modified);
             if store.snapshot().revision() < entry.modified {
                 truth.violate(format!("{value} was acknowledged before its member showed it"));
             }

@@ -32,6 +32,12 @@ struct State {
     /// After how many writes and syncs the power fails.
     left: Option<u64>,
     dead: bool,
+    /// How many bytes all files may have together.
+    room: Option<u64>,
+    /// After how many writes and syncs one fails.
+    flaw: Option<u64>,
+    /// Whether one has failed in this run of the member.
+    flawed: bool,
 }
 
 /// A name that stands for another file than before, or for none.
@@ -82,6 +88,10 @@ impl Change {
 }
 
 impl State {
+    fn used(&self) -> u64 {
+        self.names.values().map(|contents| contents.lock().bytes.len() as u64).sum()
+    }
+
     fn rename(&mut self, rename: Rename) {
         rename.apply(&mut self.names);
         self.unsynced.push(rename);
@@ -136,6 +146,8 @@ impl SimulatedDisk {
         state.names = state.durable.clone();
         state.left = None;
         state.dead = false;
+        state.flaw = None;
+        state.flawed = false;
     }
 
     /// The power will not fail after all.
@@ -144,6 +156,28 @@ impl SimulatedDisk {
         if !state.dead {
             state.left = None;
         }
+        state.flaw = None;
+    }
+
+    /// Lets a write or a sync fail after so many of them.
+    pub(super) fn flaw_after(&self, writes: u64) {
+        self.state.lock().flaw = Some(writes);
+    }
+
+    /// Whether one has failed since the member was started.
+    pub(super) fn is_flawed(&self) -> bool {
+        self.state.lock().flawed
+    }
+
+    /// From here on there is room for so many bytes more; with `None` for all.
+    pub(super) fn limit(&self, more: Option<u64>) {
+        let mut state = self.state.lock();
+        let used = state.used();
+        state.room = more.map(|more| used + more);
+    }
+
+    pub(super) fn is_limited(&self) -> bool {
+        self.state.lock().room.is_some()
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -155,6 +189,8 @@ impl SimulatedDisk {
         let mut state = self.state.lock();
         state.left = None;
         state.dead = false;
+        state.flaw = None;
+        state.flawed = false;
     }
 
     /// Nothing is left.
@@ -172,7 +208,29 @@ impl SimulatedDisk {
                 self.failed.notify_one();
             }
         }
-        if state.dead { Err(power()) } else { Ok(()) }
+        if state.dead {
+            return Err(power());
+        }
+        if let Some(flaw) = &mut state.flaw {
+            *flaw = flaw.saturating_sub(1);
+            if *flaw == 0 {
+                state.flaw = None;
+                state.flawed = true;
+                return Err(io::Error::other("the disk has failed"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a file may grow by so many bytes.
+    fn grow(&self, bytes: usize) -> io::Result<()> {
+        let state = self.state.lock();
+        match state.room {
+            Some(room) if bytes > 0 && state.used() + bytes as u64 > room => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn find(&self, path: &Path) -> io::Result<Arc<Mutex<Contents>>> {
@@ -244,7 +302,8 @@ impl Disk for SimulatedDisk {
     }
 
     fn free(&self, _: &Path) -> io::Result<u64> {
-        Ok(u64::MAX)
+        let state = self.state.lock();
+        Ok(state.room.map_or(u64::MAX, |room| room.saturating_sub(state.used())))
     }
 
     fn is_simulated(&self) -> bool {
@@ -260,6 +319,12 @@ struct SimulatedFile {
 
 impl SimulatedFile {
     fn change(&self, change: Change) -> io::Result<()> {
+        let length = self.contents.lock().bytes.len();
+        let grown = match &change {
+            Change::Bytes(at, bytes) => (at + bytes.len()).saturating_sub(length),
+            Change::Length(to) => to.saturating_sub(length),
+        };
+        self.disk.grow(grown)?;
         let spent = self.disk.spend();
         let mut contents = self.contents.lock();
         // The write at which the power fails may have reached the disk.
@@ -299,6 +364,7 @@ impl DiskFile for SimulatedFile {
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
-        self.change(Change::Length(length as usize))
+        let held = self.contents.lock().bytes.len();
+        self.change(Change::Length(held.max(length as usize)))
     }
 }

@@ -28,7 +28,7 @@ fn any(of: usize) -> usize {
 
 async fn fault(world: &Arc<World>) {
     let (one, other) = (any(PLACES), any(PLACES));
-    match random() % 16 {
+    match random() % 20 {
         // One is cut off.
         0 | 1 => (0..PLACES).for_each(|place| {
             world.network.cut(one, place);
@@ -77,6 +77,28 @@ async fn fault(world: &Arc<World>) {
                 tokio::spawn(async move {
                     // It may have no power for it.
                     let _ = tokio::time::timeout(Duration::from_secs(5), store.checkpoint()).await;
+                });
+            }
+        }
+        // The disk is full, or nearly so, and after a while it is not.
+        16 | 17 if world.is_used(one) => {
+            world.disk(one).limit(Some(random() % 6_000));
+            let world = Arc::clone(world);
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(random() % 6_000)).await;
+                world.disk(one).limit(None);
+            });
+        }
+        // A write or a flush fails.
+        18 if world.store(one).is_some() => world.disk(one).flaw_after(1 + random() % 30),
+        // Two states are saved at once.
+        19 => {
+            if let Some(store) = world.any_store() {
+                let twice = [Arc::clone(&store), store];
+                tokio::spawn(async move {
+                    let saves = twice.iter().map(|store| store.checkpoint());
+                    let all = futures::future::join_all(saves);
+                    let _ = tokio::time::timeout(Duration::from_millis(random() % 3_000), all).await;
                 });
             }
         }

@@ -14,8 +14,12 @@ pub enum Action {
     Write(u64),
     /// It set a value where another one was, and was told so.
     Swap(Option<u64>, u64),
-    /// It wanted to set a value where another one was, and was told what there was instead.
+    /// It wanted to set or remove a value where another one was, and was told what there was instead.
     NotSwapped(Option<u64>),
+    /// It removed this value.
+    Removed(u64),
+    /// It removed whatever was there, and something was.
+    Cleared,
 }
 
 /// One operation of a history.
@@ -36,6 +40,8 @@ impl Action {
             Action::Read(read) | Action::NotSwapped(read) => (read == value).then_some(value),
             Action::Write(new) => Some(Some(new)),
             Action::Swap(old, new) => (old == value).then_some(Some(new)),
+            Action::Removed(old) => (value == Some(old)).then_some(None),
+            Action::Cleared => value.map(|_| None),
         }
     }
 }
@@ -123,6 +129,18 @@ mod tests {
         let undone =
             [unknown, operation(10, 11, Action::Read(Some(7))), operation(20, 21, Action::Read(None))];
         assert!(!is_linearizable(&undone));
+    }
+
+    #[test]
+    fn what_was_removed_is_not_read_and_is_not_removed_twice() {
+        let write = operation(0, 1, Action::Write(1));
+        let removed = |at| operation(at, at + 1, Action::Removed(1));
+        let cleared = |at| operation(at, at + 1, Action::Cleared);
+        let read = |at, value| operation(at, at + 1, Action::Read(value));
+        assert!(is_linearizable(&[write, removed(2), read(4, None)]));
+        assert!(is_linearizable(&[write, cleared(2), operation(4, 5, Action::NotSwapped(None))]));
+        assert!(!is_linearizable(&[write, removed(2), read(4, Some(1))]));
+        assert!(!is_linearizable(&[write, removed(2), cleared(4)]));
     }
 
     #[test]

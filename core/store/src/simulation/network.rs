@@ -16,12 +16,21 @@ use tokio_util::task::AbortOnDropHandle;
 use super::world::Tasks;
 use crate::Snapshot;
 use crate::raft::core::Core;
+use crate::raft::log_storage::{decode, encode};
 use crate::raft::member::Member;
-use crate::raft::message::{BoxFuture, Dial, EntryAnswers, Peer, PeerError, Request, Response, Sender, pump};
+use crate::raft::message::{
+    BoxFuture, Dial, EntryAnswers, Peer, PeerError, Refused, Request, Response, Sender, pump,
+};
+use crate::raft::peer::client::entries;
+use crate::raft::peer::listener::to_request;
+use crate::raft::peer::proto::Piece;
+use crate::raft::pieces::{self, Come, Pieces, Place};
 use crate::raft::runtime::{TASKS, random, spawn};
 use crate::raft::state_machine::Image;
 use crate::raft::{SnapshotMeta, TypeConfig, Vote};
 
+/// The bytes of one piece of a state.
+const PIECE_BYTES: usize = 400;
 /// After how long without a sign of life a connection is given up.
 const GIVEN_UP: Duration = Duration::from_millis(1_000);
 
@@ -33,6 +42,8 @@ pub(super) struct Network(Arc<Mutex<State>>);
 struct State {
     /// Who runs, and in which tasks.
     running: BTreeMap<usize, (Arc<Core>, Tasks)>,
+    /// Where those who run put states together.
+    places: BTreeMap<usize, Place>,
     /// Directions in which nothing passes.
     cut: BTreeSet<(usize, usize)>,
     weather: Weather,
@@ -47,8 +58,15 @@ pub(super) struct Weather {
 }
 
 impl Network {
-    pub(super) fn start(&self, place: usize, core: Arc<Core>, tasks: Tasks) {
-        self.0.lock().running.insert(place, (core, tasks));
+    pub(super) fn start(&self, place: usize, core: Arc<Core>, tasks: Tasks, files: Place) {
+        let mut state = self.0.lock();
+        state.running.insert(place, (core, tasks));
+        state.places.insert(place, files);
+    }
+
+    /// Where the member of a place puts states together.
+    fn files(&self, place: usize) -> Option<Place> {
+        self.0.lock().places.get(&place).cloned()
     }
 
     pub(super) fn stop(&self, place: usize) {
@@ -156,6 +174,23 @@ fn deliver(core: Arc<Core>, tasks: Tasks, from: Sender, request: Request) -> one
     receiver
 }
 
+/// Puts a state together; `None` if pieces are missing.
+async fn put_together(
+    files: Place,
+    there: &mut mpsc::Receiver<Piece>,
+) -> Option<Result<(Vote, SnapshotMeta, Image), Refused>> {
+    let first = there.recv().await?;
+    let mut come = Pieces::start(files, first);
+    loop {
+        let some = match come {
+            Ok(Come::All(all)) => return Some(Ok(*all)),
+            Ok(Come::Some(some)) => some,
+            Err(error) => return Some(Err(error.refused())),
+        };
+        come = some.take(there.recv().await?);
+    }
+}
+
 impl Peer for Way {
     fn call(&self, request: Request) -> BoxFuture<'_, Result<Response, PeerError>> {
         Box::pin(async move {
@@ -177,10 +212,16 @@ impl Peer for Way {
                 return Err(self.lost().await);
             }
             let Ok((_, core, tasks)) = self.target() else { return Err(self.lost().await) };
+            // As over a wire, in bytes.
+            let Ok(request) = encode(&request).and_then(|bytes| decode(&bytes)) else {
+                return Err(self.no_answer());
+            };
             let answer = deliver(core, tasks, self.sender, request).await;
-            match answer {
-                Ok(answer) if self.network.pass(place, self.from).await => Ok(answer),
-                Ok(_) | Err(_) => Err(self.lost().await),
+            match answer.ok().and_then(|answer| encode(&answer).ok()) {
+                Some(bytes) if self.network.pass(place, self.from).await => {
+                    decode(&bytes).map_err(|_| self.no_answer())
+                }
+                Some(_) | None => Err(self.lost().await),
             }
         })
     }
@@ -191,7 +232,7 @@ impl Peer for Way {
     ) -> BoxFuture<'_, Result<EntryAnswers, PeerError>> {
         Box::pin(async move {
             let (place, core, tasks) = self.target()?;
-            let (mut input, guard) = pump(input, Some);
+            let (mut input, guard) = pump(input, |request| entries(&request).ok());
             let (to_there, there) = mpsc::channel(4);
             let (to_here, here) = mpsc::channel(64);
             let (network, from) = (self.network.clone(), self.from);
@@ -210,7 +251,9 @@ impl Peer for Way {
             let (network, sender) = (self.network.clone(), self.sender);
             TASKS.sync_scope(tasks, || {
                 spawn(async move {
-                    let Ok(mut answers) = core.append(sender, ReceiverStream::new(there)) else { return };
+                    let there = ReceiverStream::new(there);
+                    let there = there.filter_map(|sent| std::future::ready(to_request(&sent).ok()));
+                    let Ok(mut answers) = core.append(sender, there) else { return };
                     while let Some(answer) = answers.next().await {
                         let Ok(answer) = answer else { return };
                         if !network.pass(place, from).await || to_here.send(Ok(answer)).await.is_err() {
@@ -246,19 +289,40 @@ impl Peer for Way {
     ) -> BoxFuture<'_, Result<Vote, PeerError>> {
         Box::pin(async move {
             let (place, ..) = self.target()?;
-            tokio::time::sleep(Duration::from_millis(random() % 300)).await;
-            if !self.network.pass(self.from, place).await {
-                return Err(self.lost().await);
-            }
             let (_, core, tasks) = self.target()?;
+            let files = self.network.files(place).ok_or_else(|| self.no_answer())?;
+            let mut pieces = Vec::new();
+            let collect = |piece| {
+                pieces.push(piece);
+                Ok(())
+            };
+            if pieces::cut(vote, &meta, &state, PIECE_BYTES, collect).is_err() {
+                return Err(self.no_answer());
+            }
+            let (to_there, mut there) = mpsc::channel::<Piece>(4);
             let (sender, receiver) = oneshot::channel();
             let from = self.sender;
             TASKS.sync_scope(tasks, || {
                 spawn(async move {
-                    let taken = core.install(from, vote, meta, Image::from(state)).await;
+                    let taken = match put_together(files, &mut there).await {
+                        Some(Ok((vote, meta, image))) => core.install(from, vote, meta, image).await,
+                        Some(Err(refused)) => Err(refused),
+                        None => return,
+                    };
                     let _ = sender.send(taken);
                 })
             });
+            for piece in pieces {
+                if !self.network.pass(self.from, place).await {
+                    drop(to_there);
+                    return Err(self.lost().await);
+                }
+                // It may have refused what came before.
+                if to_there.send(piece).await.is_err() {
+                    break;
+                }
+            }
+            drop(to_there);
             match receiver.await {
                 Ok(Ok(vote)) if self.network.pass(place, self.from).await => Ok(vote),
                 Ok(Err(refused)) => Err(PeerError::Refused { peer: format!("{place}"), refused }),

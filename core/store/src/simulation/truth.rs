@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::Report;
 use super::history::{Action, Operation, is_linearizable};
-use crate::{Event, EventKind, Key, Observer, Revision, Snapshot};
+use crate::{Event, EventKind, Key, Observer, Revision, Snapshot, Value};
 
 /// The changes, what clients saw, and what was violated first.
 #[derive(Default)]
@@ -52,17 +52,29 @@ impl std::hash::Hash for Action {
             Action::Write(value) => (1, None::<u64>, *value).hash(state),
             Action::Swap(old, new) => (2, *old, *new).hash(state),
             Action::NotSwapped(value) => (3, *value, 0).hash(state),
+            Action::Removed(value) => (4, Some(*value), 0).hash(state),
+            Action::Cleared => (5, None::<u64>, 0).hash(state),
         }
     }
 }
 
-/// A value as it is stored.
-pub(super) fn to_bytes(value: u64) -> Bytes {
-    Bytes::from(value.to_string())
+/// A value as it is written: every other one wants its revision behind it.
+pub(super) fn to_value(value: u64) -> Value {
+    if value.is_multiple_of(2) {
+        return Value::plain(value.to_string());
+    }
+    let text = format!("{value}@");
+    let end = text.len() as u32;
+    Value::stamped(text, end)
+}
+
+/// The same as it is stored.
+fn to_bytes(value: u64, revision: Revision) -> Bytes {
+    to_value(value).finish(revision)
 }
 
 pub(super) fn from_bytes(bytes: &[u8]) -> Option<u64> {
-    std::str::from_utf8(bytes).ok()?.parse().ok()
+    std::str::from_utf8(bytes).ok()?.split('@').next()?.parse().ok()
 }
 
 impl Truth {
@@ -91,13 +103,14 @@ impl Truth {
         self.0.lock().acknowledged
     }
 
-    /// A client was told that its value is at a revision.
-    pub(super) fn acknowledge(&self, key: &Key, value: u64, revision: Revision) {
+    /// A client was told that its value, or the removal of its value, is at a revision.
+    pub(super) fn acknowledge(&self, key: &Key, value: u64, deleted: bool, revision: Revision) {
         let mut state = self.0.lock();
+        let bytes = to_bytes(value, revision);
         let revision = revision.get();
         state.acknowledged = state.acknowledged.max(revision);
         let change = state.changes.get(&revision).map(|(change, _)| change.clone());
-        let told = Change { key: key.clone(), deleted: false, value: to_bytes(value) };
+        let told = Change { key: key.clone(), deleted, value: bytes };
         if change.as_ref() != Some(&told) {
             let text = format!("{told:?} was acknowledged at {revision}, where {change:?} is");
             state.violated.get_or_insert(text);
@@ -159,21 +172,29 @@ impl Truth {
 pub(super) struct Watcher {
     truth: Arc<Truth>,
     place: usize,
-    last: Mutex<u64>,
+    seen: Mutex<(u64, Held)>,
 }
+
+/// A state as one who follows has put it together.
+pub(super) type Held = BTreeMap<Key, (u64, Bytes)>;
 
 impl Watcher {
     pub(super) fn new(truth: Arc<Truth>, place: usize) -> Self {
-        Watcher { truth, place, last: Mutex::new(0) }
+        Watcher { truth, place, seen: Mutex::default() }
+    }
+
+    /// The state as it was told.
+    pub(super) fn seen(&self) -> (u64, Held) {
+        self.seen.lock().clone()
     }
 }
 
 impl Observer for Watcher {
     fn restored(&self, snapshot: &Snapshot) {
         let revision = snapshot.revision().get();
-        *self.last.lock() = revision;
+        let mut seen = self.seen.lock();
         let mut state = self.truth.0.lock();
-        let mut expected: BTreeMap<Key, (u64, Bytes)> = BTreeMap::new();
+        let mut expected = Held::new();
         for (at, (change, _)) in state.changes.range(..=revision) {
             if change.deleted {
                 expected.remove(&change.key);
@@ -181,7 +202,7 @@ impl Observer for Watcher {
                 expected.insert(change.key.clone(), (*at, change.value.clone()));
             }
         }
-        let found: BTreeMap<Key, (u64, Bytes)> = snapshot
+        let found: Held = snapshot
             .range("/", None)
             .map(|(key, entry)| (key.clone(), (entry.modified.get(), entry.value.clone())))
             .collect();
@@ -189,13 +210,25 @@ impl Observer for Watcher {
             let text = format!("member {} restored {found:?} at {revision}, not {expected:?}", self.place);
             state.violated.get_or_insert(text);
         }
+        *seen = (revision, found);
     }
 
     fn applied(&self, events: &[Event]) {
-        let mut last = self.last.lock();
+        let mut seen = self.seen.lock();
+        let (last, held) = &mut *seen;
         let mut state = self.truth.0.lock();
         for event in events {
             let revision = event.revision.get();
+            let previous = event.previous.as_ref().map(|entry| (entry.modified.get(), entry.value.clone()));
+            let before = if event.kind == EventKind::Deleted {
+                held.remove(&event.key)
+            } else {
+                held.insert(event.key.clone(), (revision, event.value.clone()))
+            };
+            if before != previous || (event.kind == EventKind::Created) != before.is_none() {
+                let text = format!("member {}: {before:?} was there before {event:?}", self.place);
+                state.violated.get_or_insert(text);
+            }
             if revision != *last + 1 {
                 let text = format!("member {} showed {revision} after {last}", self.place);
                 state.violated.get_or_insert(text);

@@ -10,16 +10,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::SimulatedDisk;
+use super::history::Action;
 use super::network::{Network, Ways};
 use super::truth::{Truth, Watcher};
 use super::{Report, clients, faults};
 use crate::disk::Disk;
 use crate::raft::member::{Identity, Member};
 use crate::raft::message::Sender;
+use crate::raft::pieces::Place as Files;
 use crate::raft::runtime::{TASKS, random, spawn};
-use crate::raft_store::open::{Start, join, open_log, take_part};
+use crate::raft_store::open::{Nobody, Start, join, open_log, take_part};
 use crate::raft_store::{Config, OpenError, PeerTls, Peers, RaftStore, Reads, Timing};
-use crate::{Change, Key, Precondition, Store, Value, Write};
+use crate::{Change, Entry, Key, Observer, Precondition, Store, Value, Write};
 
 /// Where members may live.
 pub(super) const PLACES: usize = 6;
@@ -38,6 +40,8 @@ struct Place {
     disk: SimulatedDisk,
     identity: Option<Identity>,
     store: Option<Arc<RaftStore>>,
+    /// Who follows it.
+    watcher: Option<Arc<Watcher>>,
     tasks: Tasks,
     /// Whether a member is to live there.
     used: bool,
@@ -49,6 +53,8 @@ pub(super) struct World {
     pub(super) network: Network,
     truth: Arc<Truth>,
     ends: AtomicBool,
+    /// How all members read.
+    reads: Reads,
 }
 
 /// Runs a world whose dice have been seeded.
@@ -58,7 +64,11 @@ pub(super) async fn run() -> Result<Report, String> {
         network: Network::default(),
         truth: Arc::new(Truth::default()),
         ends: AtomicBool::new(false),
+        reads: if random().is_multiple_of(3) { Reads::Lease } else { Reads::Index },
     });
+    if random().is_multiple_of(2) {
+        world.begin_alone().await?;
+    }
     for place in 0..FIRST {
         world.boot(place);
         world.until("the first members run", || world.store(place).is_some()).await?;
@@ -149,6 +159,11 @@ impl World {
                     // It asks again for as long as it lives here.
                     Err(OpenError::Join { .. }) => world.places[place].lock().used = false,
                     Err(error) if world.places[place].lock().disk.is_dead() => drop(error),
+                    // What starts members tries again.
+                    Err(error) if world.disk(place).is_flawed() || world.disk(place).is_limited() => {
+                        drop(error);
+                        world.start_again(place);
+                    }
                     Err(error) => {
                         let source = std::error::Error::source(&error).map(ToString::to_string);
                         world.truth.violate(format!("member {place} does not open: {error}: {source:?}"));
@@ -169,7 +184,7 @@ impl World {
             promote: true,
         };
         let me = Member::new(&peers.name, &peers.addresses)?;
-        let config = config(place, &peers);
+        let config = self.config(place, Some(&peers));
         let disk: Arc<dyn Disk> = Arc::new(self.disk(place));
         let ways = |identity: &Identity| Ways {
             network: self.network.clone(),
@@ -184,12 +199,107 @@ impl World {
         }
         let (log, contents) = open_log(&disk, &config)?;
         let dial = Arc::new(ways(&identity));
+        let files = Files { disk: Arc::clone(&disk), dir: config.dir.clone() };
         let member = Start { identity, me, dial, disk, ended: CancellationToken::new() };
         let observer = Arc::new(Watcher::new(Arc::clone(&self.truth), place));
-        let core = member.start(&config, log, contents, observer).await?;
-        self.network.start(place, Arc::clone(&core), Arc::clone(tasks));
+        let core = member.start(&config, log, contents, Arc::clone(&observer) as Arc<dyn Observer>).await?;
+        self.places[place].lock().watcher = Some(observer);
+        self.network.start(place, Arc::clone(&core), Arc::clone(tasks), files);
         spawn(take_part(Arc::clone(&core), peers, member.ended.clone()));
-        Ok(RaftStore::run(core, &config, member.ended, None))
+        let store = RaftStore::run(core, &config, member.ended, None);
+        let (world, failing) = (Arc::clone(self), Arc::clone(&store));
+        spawn(async move {
+            let failure = failing.failed().await;
+            let disk = world.disk(place);
+            if disk.is_dead() {
+                return;
+            }
+            if !disk.is_flawed() {
+                world.truth.violate(format!("member {place}: {failure}"));
+            }
+            world.start_again(place);
+        });
+        Ok(store)
+    }
+
+    /// The process of a member has ended by itself: whatever watches over it starts it again after a while.
+    fn start_again(self: &Arc<Self>, place: usize) {
+        let world = Arc::clone(self);
+        tokio::spawn(async move {
+            world.kill(place);
+            world.disk(place).end_process();
+            tokio::time::sleep(Duration::from_millis(100 + random() % 1_000)).await;
+            if world.is_used(place) && world.store(place).is_none() {
+                world.boot(place);
+            }
+        });
+    }
+
+    /// The first member lives alone for a while, without settings for peers, and ends in one way or another.
+    async fn begin_alone(self: &Arc<Self>) -> Result<(), String> {
+        for round in 0..1 + random() % 3 {
+            let tasks = Tasks::default();
+            let alone = self.live_alone(round << 20);
+            TASKS
+                .scope(Arc::clone(&tasks), alone)
+                .await
+                .map_err(|error| format!("it does not open: {error}"))?;
+            tasks.lock().drain(..).for_each(|task| task.abort());
+            let disk = self.disk(0);
+            if random().is_multiple_of(2) { disk.lose_power() } else { disk.end_process() }
+        }
+        self.truth.check()
+    }
+
+    async fn live_alone(self: &Arc<Self>, value: u64) -> Result<(), OpenError> {
+        let config = self.config(0, None);
+        let disk: Arc<dyn Disk> = Arc::new(self.disk(0));
+        let (log, contents) = open_log(&disk, &config)?;
+        let (identity, me, dial) = (self.identity(0), Member::default(), Arc::new(Nobody));
+        let member = Start { identity, me, dial, disk, ended: CancellationToken::new() };
+        let observer = Arc::new(Watcher::new(Arc::clone(&self.truth), 0));
+        let core = member.start(&config, log, contents, observer).await?;
+        let store = RaftStore::run(core, &config, member.ended, None);
+        for number in 1..random() % 60 {
+            let Ok(key) = Key::new(format!("/register/{}", number % 3)) else { continue };
+            let value = value + number;
+            let action = if number % 7 == 6 { Action::Cleared } else { Action::Write(value) };
+            clients::write(&self.truth, &store, key, Precondition::Any, action, value).await;
+            if random().is_multiple_of(16) {
+                // It may be overtaken by the end.
+                let _ = tokio::time::timeout(Duration::from_millis(random() % 500), store.checkpoint()).await;
+            }
+        }
+        if random().is_multiple_of(2) {
+            store.close().await;
+        }
+        Ok(())
+    }
+
+    /// Small files and a short log, so that a run sees many of them end; and a clock that is a little off, if that may
+    /// be.
+    fn config(&self, place: usize, peers: Option<&Peers>) -> Config {
+        let pace = |millis: u64| Duration::from_millis(millis * (85 + 6 * place as u64) / 100);
+        // Leases hold as long as those who give them count alike.
+        let election = match self.reads {
+            Reads::Index => pace(700),
+            Reads::Lease => Duration::from_millis(700),
+        };
+        Config {
+            history: 16,
+            checkpoint_after_bytes: 6 << 10,
+            snapshot_after_bytes: 1,
+            segment_bytes: 8 << 10,
+            catch_up_bytes: 2 << 10,
+            peers: peers.cloned(),
+            timing: Timing {
+                heartbeat: pace(100),
+                election_timeout: election,
+                request_timeout: Duration::from_secs(2),
+                reads: self.reads,
+            },
+            ..Config::new("/store")
+        }
     }
 
     /// Who lives at a place; one who moves in becomes somebody.
@@ -233,6 +343,7 @@ impl World {
             let (used, runs) = {
                 let here = self.places[place].lock();
                 here.disk.spare();
+                here.disk.limit(None);
                 (here.used, here.store.is_some())
             };
             if used && !runs {
@@ -245,6 +356,7 @@ impl World {
     async fn recover(self: &Arc<Self>) -> Result<(), String> {
         let deadline = Instant::now() + HEALING;
         for place in 0..PLACES {
+            let mut why = "it does not run".to_owned();
             loop {
                 self.truth.check()?;
                 if !self.is_used(place) || self.was_removed(place).await {
@@ -254,12 +366,13 @@ impl World {
                     let Ok(key) = Key::new(format!("/healed/{place}")) else { break };
                     let change = Change::Put(Value::plain("0"));
                     let write = Write { key, precondition: Precondition::Any, change };
-                    if store.write(write).await.is_ok() {
-                        break;
+                    match store.write(write).await {
+                        Ok(_) => break,
+                        Err(error) => why = error.to_string(),
                     }
                 }
                 if Instant::now() > deadline {
-                    return Err(format!("member {place} does not write although all is well"));
+                    return Err(format!("member {place} does not write although all is well: {why}"));
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -291,6 +404,13 @@ impl World {
             let snapshot = store.snapshot();
             let state: Vec<_> =
                 snapshot.range("/", None).map(|(key, entry)| (key.clone(), entry.clone())).collect();
+            let told = self.places[place].lock().watcher.as_ref().map(|watcher| watcher.seen());
+            let held = state.iter().map(|(key, entry): &(Key, Entry)| {
+                (key.clone(), (entry.modified.get(), entry.value.clone()))
+            });
+            if told.is_none_or(|(at, told)| at == snapshot.revision().get() && !held.eq(told)) {
+                return Err(format!("who follows member {place} has put another state together"));
+            }
             states.push((snapshot.revision(), state));
         }
         self.truth.check()?;
@@ -316,24 +436,4 @@ impl World {
 
 fn address(place: usize) -> String {
     format!("place-{place}:1")
-}
-
-/// Small files and a short log, so that a run sees many of them end; and a clock that is a little off.
-fn config(place: usize, peers: &Peers) -> Config {
-    let pace = |millis: u64| Duration::from_millis(millis * (85 + 6 * place as u64) / 100);
-    Config {
-        history: 16,
-        checkpoint_after_bytes: 6 << 10,
-        snapshot_after_bytes: 1,
-        segment_bytes: 8 << 10,
-        catch_up_bytes: 2 << 10,
-        peers: Some(peers.clone()),
-        timing: Timing {
-            heartbeat: pace(100),
-            election_timeout: pace(700),
-            request_timeout: Duration::from_secs(2),
-            reads: Reads::Index,
-        },
-        ..Config::new("/store")
-    }
 }
