@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -120,6 +120,16 @@ pub(crate) struct Cluster {
     authority: Authority,
     nodes: BTreeMap<String, Node>,
     certificates: BTreeMap<String, PeerTls>,
+    /// The middle of its members' addresses.
+    network: (u8, u8),
+}
+
+/// Addresses that neither another cluster of this process uses nor another process, so that no port that was found to be
+/// free is taken by the time that it is listened at.
+fn network() -> (u8, u8) {
+    static CLUSTERS: AtomicU8 = AtomicU8::new(0);
+    let process = 1 + (std::process::id() % 250) as u8;
+    (process, CLUSTERS.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Cluster {
@@ -127,8 +137,8 @@ impl Cluster {
         // `RUST_LOG` shows what goes on; another test of this process may have been first.
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-        let mut cluster =
-            Cluster { authority: Authority::new(), nodes: BTreeMap::new(), certificates: BTreeMap::new() };
+        let (nodes, certificates) = (BTreeMap::new(), BTreeMap::new());
+        let mut cluster = Cluster { authority: Authority::new(), nodes, certificates, network: network() };
         cluster.prepare("a").await;
         cluster.adapt("a", adapt);
         cluster.start("a").await;
@@ -158,7 +168,7 @@ impl Cluster {
     pub(crate) async fn prepare(&mut self, name: &str) {
         // Each member has an address of its own, so that one can tell who connects.
         let number = 10 + u8::try_from(self.nodes.len()).unwrap();
-        let ip = IpAddr::from([127, 0, 0, number]);
+        let ip = IpAddr::from([127, self.network.0, self.network.1, number]);
         let listen = std::net::TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap();
         let proxy = Proxy::to(listen).await;
         let tls = self.certificates.remove(name).unwrap_or_else(|| self.authority.tls(name));
