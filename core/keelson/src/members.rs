@@ -88,7 +88,8 @@ async fn list(client: &Client) -> anyhow::Result<MemberList> {
 
 /// The member that a name or an id means.
 fn find(members: Vec<MemberStatus>, wanted: &str) -> anyhow::Result<MemberStatus> {
-    let names: Vec<String> = members.iter().map(|member| member.name.clone()).collect();
+    let mut names: Vec<String> = members.iter().map(|member| member.name.clone()).collect();
+    names.sort();
     let found = members.into_iter().find(|member| member.name == wanted || member.id.to_string() == wanted);
     match found {
         Some(member) => Ok(member),
