@@ -1,6 +1,6 @@
 //! `keelson server`: a control-plane member in the foreground.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use keelson_apiserver::ApiServer;
@@ -13,6 +13,9 @@ use crate::cluster::Profile;
 use crate::components::Components;
 use crate::components::control_plane::ControlPlane;
 use crate::join::Member;
+
+/// The pause before a new cluster is set up once more.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// Runs until it is asked to end.
 pub(crate) async fn run(options: ServerOptions) -> anyhow::Result<()> {
@@ -40,11 +43,15 @@ pub(crate) async fn run(options: ServerOptions) -> anyhow::Result<()> {
         has_others: member.peers.is_some() || options.api_server.etcd.is_chosen(),
     });
     let running = async {
-        install(&server, &mut member).await?;
-        std::future::pending().await
+        while let Err(error) = install(&server, &mut member).await {
+            // The members may be about to elect another leader.
+            tracing::warn!(error = format!("{error:#}"), "the cluster is not set up yet; it is tried again");
+            tokio::time::sleep(TRY_AGAIN).await;
+        }
+        std::future::pending::<()>().await;
     };
     let outcome = tokio::select! {
-        outcome = running => outcome,
+        () = running => Ok(()),
         () = &mut ended => Ok(()),
         failure = server.failed() => Err(failure.into()),
     };
