@@ -277,7 +277,9 @@ pub(crate) fn generate() -> Result<()> {
                 (None, _, _) => field.name.to_lower_camel_case(),
             };
             let keeps = keeps_zero(&name_of(name), &json)
-                || required.is_some_and(|required| required.iter().any(|it| *it == json.as_str()));
+                || required.is_some_and(|required| required.iter().any(|it| *it == json.as_str()))
+                // Those of an object are always sent, though nobody has to.
+                || (json == "metadata" && own.is_some_and(|own| own.contains_key("apiVersion")));
             table.insert(
                 field.tag.clone(),
                 json!([json, field.kind, field.message.as_deref().map(name_of), keeps]),

@@ -33,6 +33,7 @@ pub(crate) fn generate() -> Result<()> {
         let mut schema = found.schema.clone();
         let texts = take_descriptions(&mut schema);
         resolve(&mut schema, &types)?;
+        require_no_metadata(&mut schema);
         exceptions::annotate(&found.name, &mut schema, &found.strategies);
         if let Some(kind) = &found.kind {
             kinds.insert(kind.clone(), found.name.clone().into());
@@ -94,6 +95,17 @@ pub(crate) fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Every object has metadata, which is why its type is no option in Rust; nobody has to send any.
+fn require_no_metadata(schema: &mut Value) {
+    let Some(fields) = schema.as_object_mut() else { return };
+    if let Some(Value::Array(required)) = fields.get_mut("required") {
+        required.retain(|field| field != "metadata");
+        if required.is_empty() {
+            fields.remove("required");
+        }
+    }
 }
 
 fn take_descriptions(schema: &mut Value) -> Map<String, Value> {

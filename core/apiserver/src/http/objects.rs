@@ -103,9 +103,8 @@ async fn whole(
         "get" => {
             let target = target(&info, state.registry.stored(&resource)?);
             // Another server may have written it.
-            match options::revision(&info, &resource.group_resource())? {
-                Some(revision) => state.registry.reach(revision).await?,
-                None => state.registry.catch_up().await?,
+            if let Some(revision) = options::revision(&info, &resource.group_resource())? {
+                state.registry.reach(revision).await?;
             }
             if info.subresource == "scale" {
                 let scale = state.registry.scale(&target).await?;
