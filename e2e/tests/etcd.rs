@@ -111,7 +111,7 @@ fn two_servers_on_one_etcd_are_one_cluster() {
     // A token of one is known by the other.
     let token = first.kubectl(&["create", "token", "default"]).unwrap();
     let review = format!(
-        r#"{{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {{}}, "spec": {{"token": "{}"}}}}"#,
+        r#"{{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {{"token": "{}"}}}}"#,
         token.trim()
     );
     let review = second
