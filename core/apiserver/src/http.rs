@@ -126,6 +126,8 @@ pub fn handle(
     request: Request<Body>,
 ) -> futures::future::BoxFuture<'static, Response> {
     Box::pin(async move {
+        // What takes many steps inside others is boxed on its way: where nothing is optimized, each step would lie on the
+        // stack once more, and the client of a component in this process has used some of it before.
         let info = RequestInfo::parse(request.method(), request.uri().path(), request.uri().query());
         let mut request = request;
         let call = state.insight.begin(&state.registry, &info, &request);
@@ -144,9 +146,13 @@ pub fn handle(
             None => Ok(None),
         };
         let (record, outcome) = match audited {
-            Ok(None) => (None, call.run(&state, limit, serve(&state, identity, info, request, failed)).await),
+            Ok(None) => {
+                let serve = Box::pin(serve(&state, identity, info, request, failed));
+                (None, call.run(&state, limit, serve).await)
+            }
             Ok(Some(record)) => {
-                let serve = call.run(&state, limit, serve(&state, identity, info, request, failed));
+                let serve = Box::pin(serve(&state, identity, info, request, failed));
+                let serve = call.run(&state, limit, serve);
                 let outcome = Box::pin(record.watch_over(serve)).await;
                 (Some(record), outcome)
             }
@@ -226,20 +232,20 @@ async fn serve_in_turn(
         }
     }
     if let Some(extension) = state.aggregation.find(&info.path) {
-        return extension.serve(&identity, request).await;
+        return Box::pin(extension.serve(&identity, request)).await;
     }
     if !info.is_resource {
         if info.path == flow_control::DUMP && request.method() == Method::GET {
             return Ok(state.flow_control.dump_levels().into_response());
         }
         if info.path == snapshots::PATH && request.method() == Method::GET {
-            return state.snapshots.serve().await;
+            return Box::pin(state.snapshots.serve()).await;
         }
         if info.path == snapshots::DEFRAGMENT && request.method() == Method::POST {
             return state.snapshots.defragment().await;
         }
         if info.path.starts_with(control_plane::PREFIX) {
-            return control_plane::serve(state, &info, request).await;
+            return Box::pin(control_plane::serve(state, &info, request)).await;
         }
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
         if let Some(answer) = state.insight.serve(&info, method, uri, headers, &state.git_version).await {
@@ -257,7 +263,7 @@ async fn serve_in_turn(
             return Ok((headers, document.to_string()).into_response());
         }
         if info.path.starts_with("/openapi/") {
-            return openapi::serve(state, &info, request.method(), request.headers()).await;
+            return Box::pin(openapi::serve(state, &info, request.method(), request.headers())).await;
         }
         return discovery::serve(state, &info, request.method(), request.headers()).await;
     }
@@ -266,7 +272,7 @@ async fn serve_in_turn(
     }
     if !matches!(info.verb.as_str(), "list" | "watch") && info.parameter("resourceVersion").is_none() {
         // What another server has acknowledged is what this one shows and decides by.
-        state.registry.catch_up().await?;
+        Box::pin(state.registry.catch_up()).await?;
     }
     let catalog = state.registry.catalog();
     let resource = catalog
@@ -280,14 +286,14 @@ async fn serve_in_turn(
         return Err(Status::path_not_found());
     }
     if resource.kind == "Binding" {
-        return objects::bind(state, identity, info, &resource, request).await;
+        return Box::pin(objects::bind(state, identity, info, &resource, request)).await;
     }
     if resource.kind == "ComponentStatus" && resource.group.is_empty() {
         return components::serve(state, &info, &resource, request.headers()).await;
     }
     if !resource.is_stored() {
         let wanted = negotiation::wanted(request.headers(), &info, Endpoint::Document)?;
-        let response = reviews::serve(state, &identity, &info, &resource, request).await?;
+        let response = Box::pin(reviews::serve(state, &identity, &info, &resource, request)).await?;
         return Ok(encoding::finish(response, wanted).await);
     }
     if !info.subresource.is_empty() && resource.subresource(&info.subresource).is_none() {
@@ -304,13 +310,13 @@ async fn serve_in_turn(
         let raw = body::read(content).await?;
         let remarks: Arc<Remarks> = parts.extensions.get().cloned().unwrap_or_default();
         let asked = Sent { headers: &parts.headers, raw: &raw }.document(&info, &kind, &remarks)?;
-        let (token, warnings) = tokens::create(state, &identity, &info, asked).await?;
+        let (token, warnings) = Box::pin(tokens::create(state, &identity, &info, asked)).await?;
         let mut response = json(StatusCode::CREATED, &token);
         crate::admission::remarks::warn(response.headers_mut(), &warnings);
         return Ok(encoding::finish(response, wanted).await);
     }
     if streams::is_connect(&info) {
-        return streams::serve(state, &identity, &info, &resource, request).await;
+        return Box::pin(streams::serve(state, &identity, &info, &resource, request)).await;
     }
     let makes_namespace = resource.kind == "Namespace" && matches!(info.verb.as_str(), "create" | "patch");
     let defines = is_definitions(&resource) && !matches!(info.verb.as_str(), "get" | "list" | "watch");

@@ -114,9 +114,12 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
         memory,
     });
     let dispatcher = dispatcher::Dispatcher::new(shared, shutdown);
-    let server = async { server.await.map_err(|error| Error::Server(Box::new(error))) };
+    let server = Box::pin(async { server.await.map_err(|error| Error::Server(Box::new(error))) });
+    // Each lies where it is: all of them on one stack are too much for it.
+    let (registration, given, rotation) = (Box::pin(registration), Box::pin(given), Box::pin(rotation));
+    let dispatcher = Box::pin(dispatcher.run());
     let others = async {
-        tokio::join!(registration, given, rotation, dispatcher.run());
+        tokio::join!(registration, given, rotation, dispatcher);
         Ok(())
     };
     tokio::try_join!(server, others).map(|((), ())| ())
