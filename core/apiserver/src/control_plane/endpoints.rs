@@ -104,13 +104,11 @@ pub(super) struct Said {
 /// What servers have said.
 pub(super) fn all_said(registry: &Registry) -> Result<Vec<Said>, Status> {
     let mut all = Vec::new();
-    for object in
-        registry.resource(&GroupResource::new("coordination.k8s.io", "leases")).list().objects.values()
-    {
+    let leases = registry.resource(&GroupResource::new("coordination.k8s.io", "leases")).list();
+    // Those of nodes and operators are many, and lie elsewhere.
+    for object in leases.in_namespace(NAMESPACE) {
         let lease = cache::decode(&object.bytes)?;
-        let is_ours = lease.namespace() == Some(NAMESPACE)
-            && lease.get_str(&["metadata", "labels", IDENTITY]) == Some("kube-apiserver");
-        if !is_ours {
+        if lease.get_str(&["metadata", "labels", IDENTITY]) != Some("kube-apiserver") {
             continue;
         }
         let id = lease.name().and_then(|name| name.strip_prefix("apiserver-")?.parse().ok());

@@ -10,9 +10,9 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use openraft::raft::AppendEntriesRequest;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::proto::peer_server::{Peer, PeerServer};
@@ -61,7 +61,6 @@ pub(crate) fn start(
         .max_encoding_message_size(MESSAGE_BYTES);
     let server = Server::builder()
         .tls_config(tls.server().timeout(HANDSHAKE))?
-        .tcp_nodelay(true)
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
@@ -70,7 +69,10 @@ pub(crate) fn start(
         .add_service(service);
     // Connections that are open are told to go; their streams end because the member has.
     let stop = ended.cancelled_owned();
-    let serving = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop);
+    // An answer must not wait until the one before it is acknowledged. The server's own setting for it does not reach
+    // connections of a listener that it is given.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serving = server.serve_with_incoming_shutdown(incoming, stop);
     spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(%error, "the member can no longer listen for others");
