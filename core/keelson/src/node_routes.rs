@@ -44,12 +44,19 @@ fn route(node: &Node) -> Option<NodeRoute> {
     Some(NodeRoute { pods: pods.trunc(), via })
 }
 
-/// The ways to all other nodes (pure). Of two that have one range the first of its name counts.
+/// The ways to all other nodes (pure). Of two whose ranges overlap the first of its name counts.
 fn wanted(own: &str, nodes: &BTreeMap<String, NodeRoute>) -> Vec<NodeRoute> {
     let taken = nodes.get(own).map(|route| route.pods);
-    let mut seen: BTreeSet<Ipv4Net> = taken.into_iter().collect();
+    let mut seen: Vec<Ipv4Net> = taken.into_iter().collect();
     let others = nodes.iter().filter(|(name, _)| *name != own).map(|(_, route)| *route);
-    others.filter(|route| seen.insert(route.pods)).collect()
+    let is_new = |route: &NodeRoute| {
+        let overlaps = seen.iter().any(|range| range.contains(&route.pods) || route.pods.contains(range));
+        if !overlaps {
+            seen.push(route.pods);
+        }
+        !overlaps
+    };
+    others.filter(is_new).collect()
 }
 
 impl NodeRoutes {
@@ -183,6 +190,8 @@ mod tests {
             Event::InitApply(node("c", None, "192.0.2.3")),
             Event::InitApply(node("d", Some("10.42.1.0/24"), "192.0.2.4")),
             Event::InitApply(node("e", Some("10.42.0.0/24"), "192.0.2.5")),
+            Event::InitApply(node("f", Some("10.42.1.128/25"), "192.0.2.6")),
+            Event::InitApply(node("g", Some("0.0.0.0/0"), "192.0.2.7")),
         ] {
             assert!(!take(&mut nodes, &mut listed, event));
         }

@@ -306,7 +306,11 @@ impl PodNetwork {
     /// theirs are the ways too.
     pub async fn set_routes(&self, wanted: &[NodeRoute]) -> Result<Vec<Unreachable>, Error> {
         let others = configuration::load(&self.config.cni_conf_dir)?.is_some();
-        routes::set(&self.handle, &self.config.state_dir, if others { &[] } else { wanted }).await
+        let wanted = if others { &[] } else { wanted };
+        // A node says its own range: it must not be led more to it than pods of this cluster.
+        let (wanted, mut refused) = routes::divide(wanted, &self.config.cluster_cidrs, self.config.pod_cidr);
+        refused.extend(routes::set(&self.handle, &self.config.state_dir, &wanted).await?);
+        Ok(refused)
     }
 
     /// Removes everything that belongs to the cluster, records included. The network cannot be used afterwards.

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt as _;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,28 @@ fn write(state_dir: &Path, routes: &BTreeSet<NodeRoute>) -> Result<(), RecordErr
     // It is not flushed: no route outlives the machine's run.
     fs::write(&aside, &text).map_err(record_failed("write", &aside))?;
     fs::rename(&aside, &path).map_err(record_failed("rename", &aside))
+}
+
+/// Those that lead to pods of this cluster and not to this node's own, and what is wrong with the others (pure).
+pub(crate) fn divide(
+    wanted: &[NodeRoute],
+    cluster: &[IpNet],
+    own: IpNet,
+) -> (Vec<NodeRoute>, Vec<Unreachable>) {
+    let (mut kept, mut refused) = (Vec::new(), Vec::new());
+    for route in wanted {
+        let pods = IpNet::V4(route.pods);
+        let why = if !cluster.iter().any(|all| all.contains(&pods)) {
+            format!("{pods} is not within the addresses of the cluster's pods")
+        } else if pods.contains(&own) || own.contains(&pods) {
+            format!("{pods} overlaps this node's own {own}")
+        } else {
+            kept.push(*route);
+            continue;
+        };
+        refused.push(Unreachable { route: *route, why });
+    }
+    (kept, refused)
 }
 
 /// How a node's address is reached.
@@ -200,6 +222,20 @@ mod tests {
     use rtnetlink::packet_route::route::RouteAddress;
 
     use super::*;
+
+    #[test]
+    fn a_node_that_says_to_have_all_addresses_is_led_none() {
+        let route =
+            |range: &str| NodeRoute { pods: range.parse().unwrap(), via: Ipv4Addr::new(192, 0, 2, 2) };
+        let wanted: Vec<_> =
+            ["0.0.0.0/0", "10.96.0.0/24", "10.42.0.0/16", "10.42.0.128/25", "10.42.3.0/24"].map(route).into();
+        let (cluster, own) = (["10.42.0.0/16".parse().unwrap()], "10.42.0.0/24".parse().unwrap());
+        let (kept, refused) = divide(&wanted, &cluster, own);
+        assert_eq!(kept, [route("10.42.3.0/24")]);
+        assert_eq!(refused.len(), 4);
+        assert!(refused[0].why.contains("not within the addresses of the cluster's pods"));
+        assert!(refused[2].why.contains("overlaps this node's own"));
+    }
 
     fn route() -> NodeRoute {
         NodeRoute { pods: "10.42.1.0/24".parse().unwrap(), via: Ipv4Addr::new(192, 0, 2, 2) }

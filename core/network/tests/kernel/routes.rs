@@ -1,6 +1,6 @@
 //! Routes to other nodes' pods.
 
-use keelson_network::{NodeRoute, PodNetwork, recorded_routes};
+use keelson_network::{Config, NodeRoute, PodNetwork, recorded_routes};
 
 use crate::harness::{Node, in_a_node, ip};
 
@@ -21,7 +21,8 @@ fn routes_are_as_asked_and_those_of_others_stay() {
         ip("link set far0 up");
         ip("route add 10.42.9.0/24 via 192.0.2.99");
         ip("route add default via 192.0.2.254");
-        let network = PodNetwork::start(node.config()).await.unwrap();
+        let cluster_cidrs = vec!["10.42.0.0/16".parse().unwrap()];
+        let network = PodNetwork::start(Config { cluster_cidrs, ..node.config() }).await.unwrap();
         let (near, moved) = (route("10.42.1.0/24", "192.0.2.2"), route("10.42.1.0/24", "192.0.2.3"));
         let (taken, far) = (route("10.42.9.0/24", "192.0.2.4"), route("10.42.3.0/24", "198.51.100.1"));
         let own = route("10.42.4.0/24", "192.0.2.1");
