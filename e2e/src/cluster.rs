@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -12,11 +12,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::kubectl::{Kubectl, text};
+use crate::namespaces::Namespaces;
 use crate::resolver::Resolver;
 use crate::{binary, eventually, image, manifests};
 
 /// The image that the tests' pods run, with busybox and its programs.
 pub const BUSYBOX: &str = "test.keelson.io/busybox:1";
+/// Settings of a kubelet whose machine may have little room left on its disk, which is no matter for tests.
+const ROOM: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nevictionHard: {memory.available: 100Mi}\n";
 /// How long kubectl waits for what takes a moment. It only ends tests that fail.
 pub const PATIENCE: &str = "--timeout=120s";
 /// How long [`eventually`] looks for what takes a moment. It only ends tests that fail.
@@ -24,8 +27,7 @@ pub const LONG: Duration = Duration::from_secs(120);
 
 /// A cluster that `keelson up -d` made. It is reset, and its namespaces go, with its value.
 pub struct Cluster {
-    /// A process that does nothing but hold the namespaces.
-    holder: Child,
+    namespaces: Namespaces,
     dir: tempfile::TempDir,
     kubectl: Kubectl,
 }
@@ -46,29 +48,17 @@ impl Cluster {
     /// Namespaces in which no cluster is yet: an own loopback interface is all the network there is, and the node's
     /// resolver is at 127.0.0.53.
     pub fn namespaces() -> anyhow::Result<Self> {
-        ensure!(nix::unistd::geteuid().is_root(), "containers need root: run the tests as root");
         let dir = tempfile::Builder::new().prefix("keelson-e2e-").tempdir()?;
-        fs::write(dir.path().join("resolv.conf"), "nameserver 127.0.0.53\n")?;
         let resolver = dir.path().join("resolv.conf");
-        let script = "busybox ip link set lo up && mount --bind \"$0\" /etc/resolv.conf && echo ready && exec sleep infinity";
-        let mut holder = Command::new("unshare")
-            .args(["--net", "--mount", "--propagation", "private", "sh", "-c", script])
-            .arg(&resolver)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("run unshare")?;
-        let mut output = holder.stdout.take().context("the holder has no output")?;
-        let mut ready = [0; 6];
-        std::io::Read::read_exact(&mut output, &mut ready).context("make namespaces")?;
-        let prefix = ["nsenter", "--net", "--mount", "--target", &holder.id().to_string()].map(str::to_owned);
+        fs::write(&resolver, "nameserver 127.0.0.53\n")?;
+        let namespaces = Namespaces::new("mount --bind \"$0\" /etc/resolv.conf", &resolver)?;
         let kubectl = Kubectl {
-            prefix: prefix.to_vec(),
+            prefix: namespaces.prefix(),
             program: "kubectl".to_owned(),
             kubeconfig: dir.path().join("data/kubeconfig"),
             home: dir.path().to_owned(),
         };
-        Ok(Cluster { holder, dir, kubectl })
+        Ok(Cluster { namespaces, dir, kubectl })
     }
 
     /// The folder of its data.
@@ -83,7 +73,11 @@ impl Cluster {
 
     /// The process that holds the namespaces.
     pub fn holder(&self) -> u32 {
-        self.holder.id()
+        self.namespaces.id()
+    }
+
+    pub(crate) fn own_namespaces(&self) -> &Namespaces {
+        &self.namespaces
     }
 
     /// `keelson COMMAND --data-dir ..` in the namespaces.
@@ -103,6 +97,11 @@ impl Cluster {
 
     /// `keelson up -d`, for the first time or again; imports [`BUSYBOX`]. Answers what it printed.
     pub fn continue_with(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let settings = self.data_dir().join("kubelet.yaml");
+        if !settings.exists() {
+            fs::create_dir_all(self.data_dir())?;
+            fs::write(&settings, ROOM)?;
+        }
         let printed = self.keelson_prints(&[&["up", "-d"], arguments].concat())?;
         self.import_busybox()?;
         Ok(printed)
@@ -236,7 +235,7 @@ impl Cluster {
 
     /// A name server at the address that the node's resolver configuration names.
     pub fn resolver(&self, answer: Ipv4Addr) -> anyhow::Result<Resolver> {
-        Resolver::start(self.holder.id(), answer)
+        Resolver::start(self.holder(), answer)
     }
 
     /// Everything of use when a test fails.
@@ -261,6 +260,8 @@ impl Cluster {
 
     /// `keelson reset`, and nothing may be left of the cluster.
     pub fn reset(&self) -> anyhow::Result<String> {
+        // It is the owner's, and would stay.
+        let _ = fs::remove_file(self.data_dir().join("kubelet.yaml"));
         self.keelson_prints(&["reset"])
     }
 }
@@ -275,8 +276,5 @@ impl Drop for Cluster {
         {
             eprintln!("the cluster was not removed: {error:#}");
         }
-        // It holds nothing but namespaces.
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
     }
 }

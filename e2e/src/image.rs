@@ -53,13 +53,18 @@ fn layer() -> anyhow::Result<Vec<u8>> {
 
 /// Writes an archive, as `docker save` does, of an image with busybox.
 pub fn busybox(archive: &Path, name: &str) -> anyhow::Result<()> {
+    busybox_running(archive, name, &["sh"])
+}
+
+/// The same with another command.
+pub fn busybox_running(archive: &Path, name: &str, command: &[&str]) -> anyhow::Result<()> {
     let layer = layer()?;
     let hash: String = digest(&SHA256, &layer).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     let config = serde_json::to_vec(&json!({
         "architecture": architecture,
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"], "WorkingDir": "/"},
+        "config": {"Env": ["PATH=/bin"], "Cmd": command, "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{hash}")]},
     }))?;
     let manifest = serde_json::to_vec(&json!([

@@ -4,10 +4,13 @@
 //! - [`Servers`]: several of them that are one cluster, in namespaces of their own; needs root
 //! - [`Cluster`]: what `keelson up` makes, in network and mount namespaces of its own; needs root
 //! - [`Switch`]: a network with several such machines on it
+//! - [`Containerd`]: a container runtime in a cluster's namespaces
+//! - [`Etcd`]: an etcd of one or several members
 //! - [`Kubectl`]: how both are driven
 //! - [`Resolver`]: a name server outside of the cluster
 //! - [`clients`]: kubectls of other versions, helm
 //! - [`image`]: images for tests, made from Debian's busybox
+//! - [`measure`]: what benchmarks say and look at
 //!
 //! Tests run side by side; what they start ends with its value, and its log is printed when the test that owns it fails.
 
@@ -20,24 +23,34 @@ use anyhow::{Context, bail, ensure};
 
 pub mod clients;
 mod cluster;
+mod containerd;
+mod disks;
+mod etcd;
 pub mod image;
 mod kubectl;
 mod machines;
+pub mod measure;
+mod namespaces;
 mod resolver;
 mod server;
 mod servers;
 
 pub use cluster::{BUSYBOX, Cluster, LONG, PATIENCE};
+pub use containerd::Containerd;
+pub use etcd::Etcd;
 pub use kubectl::Kubectl;
 pub use machines::Switch;
 pub use resolver::Resolver;
 pub use server::Server;
 pub use servers::Servers;
 
-/// The binary under test, built on first use with the profile of the tests.
+/// The binary under test: what `KEELSON_BIN` names, or one that is built on first use with the profile of the tests.
 pub fn binary() -> anyhow::Result<&'static Path> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let outcome = BINARY.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    let outcome = BINARY.get_or_init(|| match std::env::var_os("KEELSON_BIN") {
+        Some(ready) => Ok(PathBuf::from(ready)),
+        None => build().map_err(|error| format!("{error:#}")),
+    });
     outcome.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
 }
 

@@ -1,7 +1,7 @@
 //! Several servers that are one cluster, each in network and mount namespaces of its own, on one bridge.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -9,52 +9,50 @@ use anyhow::{Context, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::disks::Disks;
 use crate::kubectl::{Kubectl, text};
+use crate::namespaces::Namespaces;
 use crate::{LONG, binary, eventually};
+
+mod power;
 
 /// Servers, their network and their folders. All of it goes with the value.
 pub struct Servers {
-    dir: tempfile::TempDir,
-    /// Holds the namespace of the bridge, where the tests' clients are too.
-    network: Child,
     members: Vec<Member>,
+    /// That of the bridge, where the tests' clients are too.
+    network: Namespaces,
+    disk: Disk,
+    dir: tempfile::TempDir,
+}
+
+/// What machines keep their files on.
+enum Disk {
+    /// Each on a disk of its own, which is in memory and holds 256 MiB.
+    Memory,
+    /// Each on an image of a disk, whose power can be cut.
+    Images(Disks),
+    /// All on the disk that the folder of the servers is on.
+    Shared,
 }
 
 /// A machine of its own, as far as its network and its disk go.
 struct Member {
-    /// Holds its namespaces.
-    holder: Child,
+    namespaces: Namespaces,
     server: Option<Child>,
 }
 
-/// A process that holds new namespaces and runs a script in them first.
-fn holder(script: &str, argument: &Path) -> anyhow::Result<Child> {
-    ensure!(nix::unistd::geteuid().is_root(), "namespaces need root: run the tests as root");
-    let script = format!("set -e; ip link set lo up; {script} echo ready; exec sleep infinity");
-    let mut holder = Command::new("unshare")
-        .args(["--net", "--mount", "--propagation", "private", "sh", "-c", &script])
-        .arg(argument)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("run unshare")?;
-    let mut output = holder.stdout.take().context("the holder has no output")?;
-    let mut ready = [0; 6];
-    output.read_exact(&mut ready).context("make namespaces: is iproute2 installed?")?;
-    Ok(holder)
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(server) = &mut self.server {
+            // What has ended by itself needs no signal.
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
 }
 
-fn prefix(holder: &Child) -> Vec<String> {
-    ["nsenter", "--net", "--mount", "--target", &holder.id().to_string()].map(str::to_owned).to_vec()
-}
-
-fn end(child: &mut Child) {
-    // What has ended by itself needs no signal.
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-fn run(command: &mut Command) -> anyhow::Result<String> {
+/// What a program prints; an error if it fails.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {command:?}"))?;
     ensure!(output.status.success(), "{command:?} failed:\n{}", text(&output));
     Ok(String::from_utf8(output.stdout)?)
@@ -63,34 +61,60 @@ fn run(command: &mut Command) -> anyhow::Result<String> {
 impl Servers {
     /// A network with room for servers, of which none runs yet.
     pub fn network() -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("keelson-e2e-").tempdir()?;
-        let bridge = "ip link add br0 type bridge; ip addr add 10.77.0.254/24 dev br0; ip link set br0 up;";
-        let network = holder(bridge, dir.path())?;
-        Ok(Servers { dir, network, members: Vec::new() })
+        Self::network_on(Disk::Memory, &std::env::temp_dir())
+    }
+
+    /// The same; all servers keep their state on the disk of a folder.
+    pub fn network_in(folder: &Path) -> anyhow::Result<Self> {
+        Self::network_on(Disk::Shared, folder)
+    }
+
+    fn network_on(disk: Disk, folder: &Path) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("keelson-e2e-").tempdir_in(folder)?;
+        let bridge = "ip link add br0 type bridge; ip addr add 10.77.0.254/24 dev br0; ip link set br0 up";
+        let network = Namespaces::new(bridge, dir.path())?;
+        Ok(Servers { members: Vec::new(), network, disk, dir })
     }
 
     /// So many servers that are one cluster, each a voter.
     pub fn start(count: usize) -> anyhow::Result<Self> {
-        let mut servers = Self::network()?;
-        servers.add_machine()?;
-        servers.run(0, &[])?;
-        for _ in 1..count {
-            servers.join()?;
-        }
-        Ok(servers)
+        Self::start_with(count, &[])
     }
 
-    /// One more machine, and its number. Its disk is in memory and holds 256 MiB.
+    /// The same, all with further flags.
+    pub fn start_with(count: usize, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::network()?.with_servers(count, flags)
+    }
+
+    /// Lets servers join the first, all with the same flags.
+    fn with_servers(mut self, count: usize, flags: &[&str]) -> anyhow::Result<Self> {
+        self.add_machine()?;
+        self.run(0, flags)?;
+        for _ in 1..count {
+            self.join_with(flags)?;
+        }
+        Ok(self)
+    }
+
+    /// One more machine, and its number. If nothing else was said, its disk is in memory and holds 256 MiB.
     pub fn add_machine(&mut self) -> anyhow::Result<usize> {
         let number = self.members.len();
         let folder = self.folder(number);
         fs::create_dir_all(&folder)?;
-        let holder = holder("mount -t tmpfs -o size=256m server \"$0\";", &folder)?;
-        let (cable, target) = (format!("server{number}"), holder.id().to_string());
+        let mount = match &self.disk {
+            Disk::Memory => "mount -t tmpfs -o size=256m server \"$0\"".to_owned(),
+            Disk::Images(disks) => {
+                disks.make(number)?;
+                format!("mount -o loop {} \"$0\"", disks.image(number).display())
+            }
+            Disk::Shared => String::new(),
+        };
+        let namespaces = Namespaces::new(&mount, &folder)?;
+        let (cable, target) = (format!("server{number}"), namespaces.id().to_string());
         let peer = ["link", "add", &cable, "type", "veth", "peer", "name", "eth0", "netns", &target];
         run(self.on_the_network("ip").args(peer))?;
         run(self.on_the_network("ip").args(["link", "set", &cable, "master", "br0", "up"]))?;
-        self.members.push(Member { holder, server: None });
+        self.members.push(Member { namespaces, server: None });
         let address = format!("{}/24", self.address(number));
         run(self.on(number, "ip").args(["addr", "add", &address, "dev", "eth0"]))?;
         run(self.on(number, "ip").args(["link", "set", "eth0", "up"]))?;
@@ -99,10 +123,15 @@ impl Servers {
 
     /// One more server, which joins the first that runs, and its number.
     pub fn join(&mut self) -> anyhow::Result<usize> {
+        self.join_with(&[])
+    }
+
+    fn join_with(&mut self, flags: &[&str]) -> anyhow::Result<usize> {
         let first = self.running().first().copied().context("no server runs that could be joined")?;
         let token = self.keelson(first, &["token", "create", "--quiet", "--role", "server"])?;
         let number = self.add_machine()?;
-        self.run(number, &["--server", &self.url(first), "--token", token.trim()])?;
+        let url = self.url(first);
+        self.run(number, &[&["--server", &url, "--token", token.trim()], flags].concat())?;
         let voter = (Self::name(number), "voter".to_owned());
         eventually("the server to vote", LONG, || Ok(self.roles(first)?.contains(&voter).then_some(())))?;
         Ok(number)
@@ -110,21 +139,32 @@ impl Servers {
 
     /// Runs the server of a machine until it is ready.
     pub fn run(&mut self, number: usize, flags: &[&str]) -> anyhow::Result<()> {
-        let mut child = self.spawn(number, flags)?;
-        let output = child.stdout.take().context("the server has no output")?;
-        let mut lines = BufReader::new(output).lines();
-        loop {
-            let Some(line) = lines.next() else {
-                let status = child.wait()?;
-                bail!("server {number} ended with {status} before it was ready:\n{}", self.log(number)?);
-            };
-            if line?.starts_with("API server ready at ") {
-                break;
-            }
+        self.run_all(&[number], flags)
+    }
+
+    /// Runs the servers of several machines, which may need each other, until all are ready.
+    pub fn run_all(&mut self, numbers: &[usize], flags: &[&str]) -> anyhow::Result<()> {
+        let mut outputs = Vec::new();
+        for number in numbers {
+            let mut child = self.spawn(*number, flags)?;
+            outputs.push(child.stdout.take().context("the server has no output")?);
+            self.members[*number].server = Some(child);
         }
-        // The pipe is read to its end, so that the server never waits for it.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        self.members[number].server = Some(child);
+        for (number, output) in numbers.iter().zip(outputs) {
+            let mut lines = BufReader::new(output).lines();
+            loop {
+                let Some(line) = lines.next() else {
+                    let server = self.members[*number].server.take();
+                    let status = server.context("the server does not run")?.wait()?;
+                    bail!("server {number} ended with {status} before it was ready:\n{}", self.log(*number)?);
+                };
+                if line?.starts_with("API server ready at ") {
+                    break;
+                }
+            }
+            // The pipe is read to its end, so that the server never waits for it.
+            std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        }
         Ok(())
     }
 
@@ -170,15 +210,14 @@ impl Servers {
         (0..self.members.len()).filter(|number| self.members[*number].server.is_some()).collect()
     }
 
-    fn folder(&self, number: usize) -> PathBuf {
+    /// The folder of its data, as its machine sees it.
+    pub fn folder(&self, number: usize) -> PathBuf {
         self.dir.path().join(format!("server-{number}"))
     }
 
     /// The folder of its data, as it is reached from outside of its namespaces.
     pub fn folder_in(&self, number: usize) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", self.members[number].holder.id()));
-        let folder = self.folder(number);
-        root.join(folder.strip_prefix("/").unwrap_or(&folder))
+        self.members[number].namespaces.path(&self.folder(number))
     }
 
     fn log_file(&self, number: usize) -> PathBuf {
@@ -190,26 +229,19 @@ impl Servers {
         Ok(fs::read_to_string(self.log_file(number))?)
     }
 
-    fn program(&self, holder: &Child, program: &str) -> Command {
-        let words = prefix(holder);
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).arg(program);
-        command
-    }
-
     /// A program on a machine.
     pub fn on(&self, number: usize, program: &str) -> Command {
-        self.program(&self.members[number].holder, program)
+        self.members[number].namespaces.program(program)
     }
 
     /// A program on the network between the machines.
     pub fn on_the_network(&self, program: &str) -> Command {
-        self.program(&self.network, program)
+        self.network.program(program)
     }
 
     /// The namespace of the network between the machines.
     pub fn network_namespace(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/ns/net", self.network.id()))
+        self.network.network()
     }
 
     /// What a keelson command prints that is told by a server's kubeconfig where the cluster is.
@@ -239,17 +271,22 @@ impl Servers {
     /// How kubectl is run against a server.
     pub fn client(&self, number: usize) -> Kubectl {
         Kubectl {
-            prefix: prefix(&self.network),
+            prefix: self.network.prefix(),
             program: "kubectl".to_owned(),
             kubeconfig: self.kubeconfig(number),
             home: self.dir.path().to_owned(),
         }
     }
 
-    fn signal(&self, number: usize, signal: Signal) -> anyhow::Result<()> {
+    /// The process of a server that runs.
+    pub fn process(&self, number: usize) -> anyhow::Result<Pid> {
         let server = self.members[number].server.as_ref().context("the server does not run")?;
         // nsenter has become the server.
-        kill(Pid::from_raw(i32::try_from(server.id())?), signal).context("signal the server")
+        Ok(Pid::from_raw(i32::try_from(server.id())?))
+    }
+
+    fn signal(&self, number: usize, signal: Signal) -> anyhow::Result<()> {
+        kill(self.process(number)?, signal).context("signal the server")
     }
 
     /// Kills a server without warning.
@@ -258,6 +295,14 @@ impl Servers {
         let mut server = self.members[number].server.take().context("the server does not run")?;
         server.wait()?;
         Ok(())
+    }
+
+    /// Waits until a server has ended by itself because it could not go on; what it has logged.
+    pub fn ended(&mut self, number: usize) -> anyhow::Result<String> {
+        let mut server = self.members[number].server.take().context("the server does not run")?;
+        let status = server.wait()?;
+        ensure!(!status.success(), "server {number} ended well");
+        self.log(number)
     }
 
     /// Asks a server to end, and waits until it has.
@@ -287,6 +332,7 @@ impl Servers {
 
     /// Fills a machine's disk to the last byte.
     pub fn fill_disk(&self, number: usize) -> anyhow::Result<()> {
+        ensure!(!matches!(self.disk, Disk::Shared), "the machines' disk is that of others too");
         let file = self.folder(number).join("filler");
         // It ends with an error when nothing is left.
         let output = self.on(number, "dd").args(["if=/dev/zero", "bs=64k"]).arg(of(&file)).output()?;
@@ -337,12 +383,5 @@ impl Drop for Servers {
                 eprintln!("--- the log of server {number}, newest first\n{}", tail.join("\n"));
             }
         }
-        for member in &mut self.members {
-            if let Some(server) = &mut member.server {
-                end(server);
-            }
-            end(&mut member.holder);
-        }
-        end(&mut self.network);
     }
 }

@@ -1,9 +1,9 @@
 //! Machines that join a cluster as nodes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::process::Output;
+use std::process::{Child, Output, Stdio};
 
-use keelson_e2e::{BUSYBOX, Cluster, LONG, PATIENCE, Switch, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, LONG, PATIENCE, Switch, binary, eventually};
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -53,23 +53,7 @@ impl Site {
 
     /// A pod on a node that answers over HTTP with the node's name.
     fn pod(&self, node: &str) {
-        let manifest = format!(
-            r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: on-{node}, labels: {{on: {node}}}}}
-spec:
-  nodeName: {node}
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: "{BUSYBOX}"
-    command: [sh, -c, "mkdir /www; echo {node} > /www/index.html; exec busybox httpd -f -v -p 8080 -h /www"]
-    readinessProbe: {{httpGet: {{port: 8080}}, periodSeconds: 1}}
-"#
-        );
-        self.first.apply(&manifest).unwrap();
-        self.first.wait(&format!("on-{node}"), "condition=Ready").unwrap();
+        pod(&self.first, node);
     }
 
     fn address(&self, node: &str) -> String {
@@ -82,6 +66,38 @@ spec:
     }
 }
 
+/// A process that goes with its value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // What has ended by itself needs no end.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A pod on a node that answers over HTTP with the node's name.
+fn pod(cluster: &Cluster, node: &str) {
+    let manifest = format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: on-{node}, labels: {{on: {node}}}}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: "{BUSYBOX}"
+    command: [sh, -c, "mkdir /www; echo {node} > /www/index.html; exec busybox httpd -f -v -p 8080 -h /www"]
+    readinessProbe: {{httpGet: {{port: 8080}}, periodSeconds: 1}}
+"#
+    );
+    cluster.apply(&manifest).unwrap();
+    cluster.wait(&format!("on-{node}"), "condition=Ready").unwrap();
+}
+
 #[test]
 fn pods_of_joined_machines_reach_each_other_with_their_own_addresses_and_services_reach_them() {
     let site = Site::new();
@@ -90,6 +106,14 @@ fn pods_of_joined_machines_reach_each_other_with_their_own_addresses_and_service
     for node in nodes {
         site.pod(node);
     }
+    // Kubelets of joined machines tell what is used to who may know it.
+    eventually("the usage of all nodes", LONG, || {
+        let top = site.first.kubectl(&["top", "nodes", "--no-headers"])?;
+        let known =
+            |node: &str| top.lines().any(|line| line.starts_with(node) && line.trim_end().ends_with('%'));
+        Ok(nodes.into_iter().all(known).then_some(()))
+    })
+    .unwrap();
     for (from, to) in [("first", "second"), ("second", "first"), ("second", "third"), ("third", "second")] {
         let answer = site.get(from, &format!("http://{}:8080/", site.address(to)));
         assert_eq!(answer, to, "from {from}");
@@ -191,4 +215,35 @@ fn a_machine_without_a_fitting_token_is_refused_and_told_why() {
     // What was refused is in nobody's way.
     let output = site.agent(&machine, "second", &site.token(&[]));
     assert!(output.status.success(), "{}", text(&output));
+}
+
+#[test]
+fn a_server_without_a_node_reaches_pods_and_what_is_behind_services() {
+    let switch = Switch::new().unwrap();
+    let first = switch.machine(1).unwrap();
+    let address = format!("{}:6443", Switch::address(1));
+    let log = std::fs::File::create(first.folder().join("server.log")).unwrap();
+    let mut command = first.client().program(binary().unwrap().to_str().unwrap());
+    command.args(["server", "--bind", &address, "--data-dir"]).arg(first.data_dir());
+    let _server = Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    let installed = || Ok(first.kubectl(&["get", "operators"]).ok().filter(|it| it.contains("nodeipam")));
+    eventually("the server to be set up", LONG, installed).unwrap();
+    let kubeconfig = first.data_dir().join("kubeconfig").to_string_lossy().into_owned();
+    let token = first.keelson_prints(&["token", "create", "--quiet", "--kubeconfig", &kubeconfig]).unwrap();
+    let second = switch.machine(2).unwrap();
+    let server = format!("https://{address}");
+    let joins = ["--server", &server, "--token", token.trim(), "--node-name", "second"];
+    second.keelson_prints(&[&["agent", "--detach"], &joins[..]].concat()).unwrap();
+    second.import_busybox().unwrap();
+    pod(&first, "second");
+    let asked = |path: &str| first.kubectl(&["get", "--raw", path]);
+    let answer = || Ok(asked("/api/v1/namespaces/default/pods/on-second:8080/proxy/").ok());
+    let answer = eventually("the server to reach the pod", LONG, answer).unwrap();
+    assert_eq!(answer.trim(), "second");
+    first.kubectl(&["expose", "pod", "on-second", "--port", "80", "--target-port", "8080"]).unwrap();
+    let answer = || Ok(asked("/api/v1/namespaces/default/services/on-second:80/proxy/").ok());
+    let answer = eventually("the server to reach the Service", LONG, answer).unwrap();
+    assert_eq!(answer.trim(), "second");
+    let routes = first.on_the_host("ip", &["route"]).unwrap();
+    assert!(routes.contains(&format!("via {}", Switch::address(2))), "{routes}");
 }

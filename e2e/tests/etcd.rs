@@ -4,12 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use keelson_e2e::Server;
-
-#[path = "etcd/member.rs"]
-mod member;
-
-use member::Member;
+use keelson_e2e::{Etcd, Server};
 
 const OBJECTS: &str = r#"
 apiVersion: v1
@@ -28,18 +23,14 @@ spec:
     spec: {containers: [{name: web, image: "example/web:1"}]}
 "#;
 
-fn flags(member: &Member) -> Vec<String> {
-    member.flags()
-}
-
-fn start(member: &Member) -> Server {
-    let flags = flags(member);
+fn start(etcd: &Etcd) -> Server {
+    let flags = etcd.flags();
     Server::start_with(&flags.iter().map(String::as_str).collect::<Vec<_>>()).unwrap()
 }
 
 #[test]
 fn the_api_is_served_from_etcd_and_nothing_is_lost_when_either_is_killed() {
-    let mut etcd = Member::start();
+    let mut etcd = Etcd::start().unwrap();
     let server = start(&etcd);
     let applied = server.kubectl_with(&["apply", "-f", "-"], OBJECTS).unwrap();
     assert_eq!(applied, "configmap/settings created\ndeployment.apps/web created\n");
@@ -68,8 +59,8 @@ fn the_api_is_served_from_etcd_and_nothing_is_lost_when_either_is_killed() {
         }
     });
     assert!(probed.starts_with("MODIFIED") && probed.contains("settings"), "{probed}");
-    etcd.kill();
-    etcd.run();
+    etcd.kill(0);
+    etcd.run(0).unwrap();
     // It waits until etcd is back.
     server.kubectl(&["create", "configmap", "after", "--from-literal=a=b"]).unwrap();
     server.kubectl(&["delete", "configmap", "gone"]).unwrap();
@@ -78,7 +69,7 @@ fn the_api_is_served_from_etcd_and_nothing_is_lost_when_either_is_killed() {
     assert!(told[1].starts_with("DELETED") && told[1].contains("gone"), "{told:?}");
     watch.kill().unwrap();
     watch.wait().unwrap();
-    let flags = flags(&etcd);
+    let flags = etcd.flags();
     let server = server.kill_and_restart_with(&flags.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
     let found = ["get", "configmap", "settings", "-o", "jsonpath={.metadata.uid} {.data.color}"];
     assert_eq!(server.kubectl(&found).unwrap(), format!("{uid} blue"));
@@ -89,8 +80,8 @@ fn the_api_is_served_from_etcd_and_nothing_is_lost_when_either_is_killed() {
 
 #[test]
 fn two_servers_on_one_etcd_are_one_cluster() {
-    let etcd = Member::start();
-    let (first, flags) = (start(&etcd), flags(&etcd));
+    let etcd = Etcd::start().unwrap();
+    let (first, flags) = (start(&etcd), etcd.flags());
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     // Without the keys of the first it is refused.
     let stranger = Server::start_with(&flags).err().map(|error| error.to_string()).unwrap();

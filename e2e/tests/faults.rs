@@ -1,5 +1,6 @@
-//! What clients see of three servers while these are killed, suspended and cut off: each key behaves as one register, a
-//! list never goes back in time, a watch misses nothing.
+//! What clients see of three servers while these are killed, suspended, cut off and out of
+//! disk space: each key behaves as one register, a list never goes back in time, a watch misses
+//! nothing.
 //!
 //! `KEELSON_FAULT_SECONDS=3600 cargo test -p keelson-e2e --test faults -- --nocapture` goes on for an hour.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -20,17 +21,19 @@ enum Fault {
     Killed,
     Suspended,
     CutOff,
+    DiskFull,
 }
 
-const FAULTS: [Fault; 3] = [Fault::Killed, Fault::Suspended, Fault::CutOff];
+const FAULTS: [Fault; 4] = [Fault::Killed, Fault::Suspended, Fault::CutOff, Fault::DiskFull];
 /// How many of them there are if nobody asks for more.
-const SHORT: usize = 6;
+const SHORT: usize = 8;
 
 fn begin(servers: &mut Servers, victim: usize, fault: Fault) -> anyhow::Result<()> {
     match fault {
         Fault::Killed => servers.kill(victim),
         Fault::Suspended => servers.suspend(victim),
         Fault::CutOff => servers.connect(victim, false),
+        Fault::DiskFull => servers.fill_disk(victim),
     }
 }
 
@@ -39,6 +42,7 @@ fn end(servers: &mut Servers, victim: usize, fault: Fault) -> anyhow::Result<()>
         Fault::Killed => servers.run(victim, &[]),
         Fault::Suspended => servers.resume(victim),
         Fault::CutOff => servers.connect(victim, true),
+        Fault::DiskFull => servers.free_disk(victim),
     }
 }
 
@@ -70,10 +74,14 @@ fn what_clients_see_is_what_one_server_that_never_fails_could_have_shown() {
         clients.check_what_is_over();
         round += 1;
         if until.is_some() {
-            println!("{round} faults, {}", clients.summary());
+            println!(
+                "{round} faults, the last: {fault:?} of server {victim}, led by {leader}; {}",
+                clients.summary()
+            );
         }
     }
     wait(&clients, 40);
+    (0..3).for_each(|number| clients.check_what_is_there(&servers, number));
     let summary = clients.summary();
     clients.stop_and_check();
     println!("{round} faults, {summary}: no violation");

@@ -197,6 +197,44 @@ fn images_are_pulled_from_registries_with_and_without_tls_and_credentials() {
     cluster.wait("known", "condition=Ready").unwrap();
     let id = cluster.pod("known", ".status.containerStatuses[0].imageID").unwrap();
     assert!(id.contains("sha256:"), "{id}");
+    // That one pod could pull it opens the image to those who know the credentials, and to no other.
+    cluster.apply(&pod("guest", &image, "")).unwrap();
+    cluster.wait("guest", &format!("jsonpath={waiting}=ImagePullBackOff")).unwrap();
+    cluster.apply(&pod("friend", &image, "  imagePullSecrets: [{name: registry}]\n")).unwrap();
+    cluster.wait("friend", "condition=Ready").unwrap();
+    assert!(events(&cluster, "friend").contains("already present on machine"));
+    // What the node itself may have is for all.
+    let own = format!(r#"{{"auths": {{"{ADDRESS}:5443": {{"auth": "dXNlcjptb2J5IGRpY2s="}}}}}}"#);
+    fs::write(cluster.data_dir().join("kubelet/config.json"), own).unwrap();
+    cluster.wait("guest", "condition=Ready").unwrap();
+    by_command(&cluster, &image);
+}
+
+/// Images are pulled and removed by command.
+fn by_command(cluster: &Cluster, guarded: &str) {
+    let list = || cluster.keelson_prints(&["image", "list"]).unwrap();
+    cluster.kubectl(&["delete", "pods", "--all"]).unwrap();
+    for name in ["127.0.0.1:5000/test/busybox:1", guarded] {
+        assert!(list().contains(name));
+        cluster.keelson_prints(&["image", "remove", name]).unwrap();
+        assert!(!list().contains(name));
+    }
+    let pulled = cluster.keelson_prints(&["image", "pull", "127.0.0.1:5000/test/busybox:1"]).unwrap();
+    assert!(pulled.starts_with("sha256:") && list().contains("127.0.0.1:5000/test/busybox:1"), "{pulled}");
+    // Another name leads to the same registry, by a file that is read when it is needed.
+    let hosts = cluster.data_dir().join("certs.d/registry.example:7000");
+    fs::create_dir_all(&hosts).unwrap();
+    let text = "[host.\"http://127.0.0.1:1\"]\n[host.\"http://127.0.0.1:5000\"]\ncapabilities = [\"pull\", \"resolve\"]\n";
+    fs::write(hosts.join("hosts.toml"), text).unwrap();
+    cluster.keelson_prints(&["image", "pull", "registry.example:7000/test/busybox:1"]).unwrap();
+    assert!(list().contains("registry.example:7000/test/busybox:1"));
+    fs::write(hosts.join("hosts.toml"), "[host.\"http://127.0.0.1:5000\"]\nclient = \"c.pem\"\n").unwrap();
+    let refused = cluster.keelson(&["image", "pull", "registry.example:7000/test/busybox:1"]).unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("client is not supported"));
+    let refused = cluster.keelson(&["image", "pull", guarded]).unwrap();
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("denied"));
+    let refused = cluster.keelson(&["image", "remove", "test.keelson.io/absent:1"]).unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("there is no image"));
 }
 
 #[test]

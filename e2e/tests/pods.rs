@@ -306,3 +306,30 @@ spec:
     cluster.kubectl(&["delete", "pod", "inside", "--timeout=120s"]).unwrap();
     assert_eq!(cluster.on_the_host("curl", &outside).unwrap(), "401");
 }
+
+#[test]
+fn variables_come_from_files_that_init_containers_wrote() {
+    let cluster = Cluster::up().unwrap();
+    let manifest = format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: filed}}
+spec:
+  terminationGracePeriodSeconds: 0
+  initContainers:
+  - {{name: init, image: "{BUSYBOX}", command: [sh, -c, "echo \"DB='db.example:1'\" > /data/config.env"], volumeMounts: [{{name: v, mountPath: /data}}]}}
+  containers:
+  - name: main
+    image: {BUSYBOX}
+    command: [sh, -c, "echo $DB ${{NONE:-unset}}; exec sleep infinity"]
+    env:
+    - {{name: DB, valueFrom: {{fileKeyRef: {{volumeName: v, path: config.env, key: DB}}}}}}
+    - {{name: NONE, valueFrom: {{fileKeyRef: {{volumeName: v, path: config.env, key: NONE, optional: true}}}}}}
+  volumes: [{{name: v, emptyDir: {{}}}}]
+"#
+    );
+    cluster.apply(&manifest).unwrap();
+    cluster.wait("filed", "condition=Ready").unwrap();
+    assert_eq!(cluster.kubectl(&["logs", "filed"]).unwrap().trim(), "db.example:1 unset");
+}

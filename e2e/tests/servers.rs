@@ -65,6 +65,41 @@ fn the_others_go_on_without_a_server_that_was_killed_and_it_comes_back_to_them()
     servers.client((leader + 2) % 3).run(&["get", "configmap", "handed-over"]).unwrap();
 }
 
+/// Makes ConfigMaps of nearly a megabyte through a server, one after the other.
+fn create_large(servers: &Servers, through: usize, names: impl Iterator<Item = usize>) {
+    for number in names {
+        let manifest = serde_json::json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": format!("large-{number}")}, "data": {"x": "x".repeat(900_000)},
+        });
+        servers.client(through).with(&["create", "-f", "-"], &manifest.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn a_leader_whose_disk_is_full_gives_the_lead_away_and_catches_up_when_it_has_room() {
+    let servers = Servers::start(3).unwrap();
+    let full = servers.leader(0).unwrap();
+    let (next, last) = ((full + 1) % 3, (full + 2) % 3);
+    servers.fill_disk(full).unwrap();
+    // More than is preallocated of its log.
+    create_large(&servers, next, 0..20);
+    create_large(&servers, last, 20..40);
+    assert_ne!(servers.leader(next).unwrap(), full);
+    let refused = servers.client(full).fails(&["create", "configmap", "refused"]).unwrap();
+    assert!(refused.contains("the disk of this member is full"), "{refused}");
+    // What it has seen it still shows to who asks for no more.
+    servers.client(full).run(&["get", "--raw", "/api/v1/configmaps?resourceVersion=0&limit=1"]).unwrap();
+    servers.free_disk(full).unwrap();
+    eventually("the server to catch up", LONG, || {
+        Ok(servers.client(full).run(&["get", "configmap", "large-39"]).is_ok().then_some(()))
+    })
+    .unwrap();
+    servers.keelson(full, &["members", "lead", &Servers::name(full)]).unwrap();
+    servers.client(full).run(&["create", "configmap", "taken"]).unwrap();
+    assert_eq!(servers.leader(next).unwrap(), full);
+}
+
 #[test]
 fn a_member_is_removed_and_replaced_and_the_others_are_not_left_without_a_majority() {
     let mut servers = Servers::start(3).unwrap();
@@ -72,11 +107,10 @@ fn a_member_is_removed_and_replaced_and_the_others_are_not_left_without_a_majori
     assert_eq!(servers.leader(0).unwrap(), 1);
     servers.keelson(0, &["members", "remove", "server-2"]).unwrap();
     assert_eq!(servers.roles(1).unwrap(), voters(2));
-    let refused = servers.client(2).fails(&["get", "configmap"]).unwrap();
-    assert!(refused.contains("was removed from the cluster"), "{refused}");
+    let said = servers.ended(2).unwrap();
+    assert!(said.contains("was removed from the cluster"), "{said}");
     let three = servers.join().unwrap();
     servers.client(three).run(&["get", "configmap"]).unwrap();
-    servers.kill(2).unwrap();
     servers.kill(three).unwrap();
     eventually("the killed member to be known as such", LONG, || {
         Ok(servers.keelson(0, &["members", "list"])?.contains("Unreachable").then_some(()))

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use keelson_e2e::{Server, binary, eventually};
+use keelson_e2e::{Kubectl, Server, Servers, binary, eventually};
 
 /// Runs `keelson snapshot ...`; what it prints, or on which fault it fails.
 fn snapshot(arguments: &[&str]) -> Result<String, String> {
@@ -26,11 +26,15 @@ fn status(file: &Path) -> serde_json::Value {
 
 /// Makes a ConfigMap with as many bytes.
 fn create(server: &Server, name: &str, bytes: usize) -> anyhow::Result<String> {
+    create_with(&server.client(), name, bytes)
+}
+
+fn create_with(client: &Kubectl, name: &str, bytes: usize) -> anyhow::Result<String> {
     let manifest = serde_json::json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": name}, "data": {"x": "x".repeat(bytes)},
     });
-    server.kubectl_with(&["create", "-f", "-"], &manifest.to_string())
+    client.with(&["create", "-f", "-"], &manifest.to_string())
 }
 
 #[test]
@@ -71,6 +75,52 @@ fn a_store_that_has_reached_its_quota_says_so_takes_deletions_and_goes_on_when_t
     assert_eq!(server.kubectl(&["get", "--raw", alarm]).unwrap(), "ok");
     create(&server, "again", 500_000).unwrap();
     assert!(create(&server, "more", 500_000).is_err());
+}
+
+#[test]
+fn when_the_quota_is_reached_all_servers_say_so_and_go_on_when_there_is_room() {
+    let servers = Servers::start_with(3, &["--quota-backend-bytes", "3000000"]).unwrap();
+    let clients = [0, 1, 2].map(|number| servers.client(number));
+    let alarm = ["get", "--raw", "/readyz/store-alarms"];
+    let alarms = |client: &Kubectl| {
+        let metrics = client.run(&["get", "--raw", "/metrics"]).unwrap();
+        let line = metrics.lines().find(|line| line.starts_with("etcd_debugging_server_alarms")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    let mut made = 0;
+    while create_with(&clients[made % 3], &format!("c{made}"), 500_000).is_ok() {
+        made += 1;
+        assert!(made < 10, "the quota was never reached");
+    }
+    for (number, client) in clients.iter().enumerate() {
+        let refused = create_with(client, "more", 500_000).unwrap_err().to_string();
+        assert!(refused.contains("etcdserver: mvcc: database space exceeded"), "{number}: {refused}");
+        // One that follows has all when it has read what is current.
+        client.run(&["get", "configmap", &format!("c{}", made - 1)]).unwrap();
+        assert!(client.fails(&alarm).unwrap().contains("NOSPACE"), "server {number} raises no alarm");
+        assert_eq!(alarms(client), 1.0);
+        // It is a notice, and no reason to send nobody there.
+        client.run(&["get", "--raw", "/readyz"]).unwrap();
+    }
+    // Deletions and small changes go on, through each.
+    for (number, client) in clients.iter().enumerate() {
+        client.run(&["label", "configmap", &format!("c{number}"), "small=change"]).unwrap();
+    }
+    clients[1].run(&["delete", "configmap", "c0", "c1"]).unwrap();
+    for (number, client) in clients.iter().enumerate() {
+        servers.keelson(number, &["snapshot", "defrag"]).unwrap();
+        client.run(&["get", "configmap", "c2"]).unwrap();
+        assert_eq!(client.run(&alarm).unwrap(), "ok", "server {number} still raises an alarm");
+        assert_eq!(alarms(client), 0.0);
+    }
+    // And so do writes, although another one leads.
+    let leader = servers.leader(0).unwrap();
+    servers.keelson(0, &["members", "lead", &Servers::name((leader + 1) % 3)]).unwrap();
+    create_with(&clients[leader], "again", 500_000).unwrap();
+    let refused =
+        (0..4).find_map(|number| create_with(&clients[leader], &format!("full{number}"), 500_000).err());
+    let refused = refused.expect("the new leader does not keep to the quota").to_string();
+    assert!(refused.contains("etcdserver: mvcc: database space exceeded"), "{refused}");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! - [`schema`]: the fields of a kind; unknown fields, pruning, structural validation, list and map types.
 //! - [`custom_resource`]: CustomResourceDefinitions, and the kinds that they define.
 //! - [`names`], [`quantity`], [`selector`]: the small languages inside objects.
-//! - [`quality_of_service`]: a pod's class.
+//! - [`quality_of_service`]: a pod's class; [`pod_references`]: what a pod refers to.
 //! - [`patch`]: JSON patch, merge patch and strategic merge patch.
 //! - [`apply`]: server-side apply, and who manages which field.
 //! - [`defaults`], [`validation`]: what the server fills in, and what it refuses.
@@ -36,6 +36,7 @@ pub mod names;
 pub mod object;
 pub mod openapi;
 pub mod patch;
+pub mod pod_references;
 pub mod pod_security;
 pub mod protobuf;
 pub mod quality_of_service;

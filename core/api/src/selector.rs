@@ -137,6 +137,13 @@ impl LabelSelector {
         Self { requirements, nothing: false }
     }
 
+    /// The one value that a label must have, if the selector says so.
+    pub fn exact(&self, key: &str) -> Option<&str> {
+        let says = |it: &&Requirement| it.key == key && it.operator == Operator::In && it.values.len() == 1;
+        let found = self.requirements.iter().filter(|_| !self.nothing).find(says)?;
+        found.values.first().map(String::as_str)
+    }
+
     /// Whether it has no requirement.
     pub fn matches_everything(&self) -> bool {
         !self.nothing && self.requirements.is_empty()

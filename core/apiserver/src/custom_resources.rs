@@ -36,7 +36,7 @@ pub fn is_definitions(resource: &ResourceInfo) -> bool {
     resource.plural == PLURAL && resource.group == GROUP
 }
 
-fn definitions() -> GroupResource {
+pub(crate) fn definitions() -> GroupResource {
     GroupResource::new(GROUP, PLURAL)
 }
 

@@ -220,6 +220,14 @@ async fn serve_in_turn(
     mut request: Request<Body>,
 ) -> Result<Response, Status> {
     let record = Record::of(&request);
+    if info.is_resource
+        && !matches!(info.verb.as_str(), "list" | "watch")
+        && info.parameter("resourceVersion").is_none()
+        && state.aggregation.find(&info.path).is_none()
+    {
+        // What another server has acknowledged is what this one shows and decides by, also who may do what.
+        Box::pin(state.registry.catch_up()).await?;
+    }
     match &record {
         None => authorize(state, &identity, &info).await?,
         Some(record) => {
@@ -269,10 +277,6 @@ async fn serve_in_turn(
     }
     if let Some(record) = &record {
         request = record.listen(request);
-    }
-    if !matches!(info.verb.as_str(), "list" | "watch") && info.parameter("resourceVersion").is_none() {
-        // What another server has acknowledged is what this one shows and decides by.
-        Box::pin(state.registry.catch_up()).await?;
     }
     let catalog = state.registry.catalog();
     let resource = catalog

@@ -245,6 +245,12 @@ impl Pki {
         self.made(file, names, addresses, &[ExtendedKeyUsagePurpose::ServerAuth])
     }
 
+    /// The same for one that is server and client to others of its kind.
+    pub fn new_peer(&self, file: &str, names: &[String]) -> Result<Credential, PkiError> {
+        let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.made(file, names, &[], &both)
+    }
+
     fn made(
         &self,
         file: &str,

@@ -12,16 +12,17 @@ use keelson_api::{
     Catalog, GroupResource, GroupVersionKind, Object, ResourceInfo, Schema, Status, apply, convert, defaults,
     validation, warnings,
 };
-use keelson_store::{Change, Key, Precondition, Refusal, Revision, Store, StoreError, Value, Write};
+use keelson_store::{Change, Key, Precondition, Revision, Store, Value};
 use tokio::sync::watch;
 
 use crate::admission::{Attributes, Chain, Operation, Remarks};
 use crate::cache::{self, Cached, ResourceCache, WatchCache};
 use crate::conversion::{self, Converter};
-use crate::custom_resources::creations::Creations;
+use crate::custom_resources::{self, creations};
 use crate::identity::Identity;
 use crate::remote::ServiceResolver;
 
+mod commit;
 pub mod delete;
 pub mod eviction;
 pub mod expiry;
@@ -44,7 +45,6 @@ pub struct Registry {
     changes: watch::Sender<()>,
     admission: Chain,
     converter: Converter,
-    creations: Creations,
 }
 
 /// Which object, of which resource.
@@ -121,18 +121,12 @@ impl Registry {
     pub fn new(store: Arc<dyn Store>, cache: Arc<WatchCache>, catalog: Catalog, admission: Chain) -> Self {
         let (catalog, changes) = (ArcSwap::from_pointee(catalog), watch::Sender::new(()));
         let converter = Converter::new(Arc::new(ServiceResolver::new(Arc::clone(&cache))));
-        let creations = Creations::default();
-        Registry { store, cache, catalog, changes, admission, converter, creations }
+        Registry { store, cache, catalog, changes, admission, converter }
     }
 
     /// Asks conversion webhooks.
     pub(crate) fn converter(&self) -> &Converter {
         &self.converter
-    }
-
-    /// Creations of custom resources that are under way.
-    pub(crate) fn creations(&self) -> &Creations {
-        &self.creations
     }
 
     /// Serves these resources from now on. A request that has begun ends with those of before.
@@ -149,7 +143,6 @@ impl Registry {
     /// Drops what is kept of a resource without objects.
     pub(crate) fn forget(&self, resource: &GroupResource) {
         self.cache.forget(resource);
-        self.creations.forget(resource);
     }
 
     /// The resources that are served now.
@@ -205,7 +198,7 @@ impl Registry {
         mut object: Object,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        let _under_way = self.creations.begin(&target.resource, || self.catalog()).await?;
+        let pass = creations::begin(&target.resource, &self.catalog())?;
         let gvk = convert::storage_kind(&target.resource);
         if object.resource_version().is_some_and(|version| !version.is_empty()) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
@@ -228,7 +221,7 @@ impl Registry {
         strategy::finish_create(&target.resource, &mut object, now);
         warnings::of(&gvk, &object, None).into_iter().for_each(|text| options.remarks.warn(text));
         let mut errors = validation::validate_create(&gvk, &object, target.resource.namespaced);
-        crate::custom_resources::rules::check(&gvk, &object, None, &mut errors);
+        custom_resources::rules::check(&gvk, &object, None, &mut errors);
         crate::devices::check(self, &target, &object, None, &mut errors);
         if let Some(custom) = &target.resource.custom {
             errors.extend(custom.validate(&object));
@@ -243,14 +236,23 @@ impl Registry {
             }
             return dry(object, true);
         }
-        match self.put(&target, &object, Precondition::Absent).await {
-            Ok(bytes) => Ok(Written { bytes, created: true }),
-            Err(WriteFailure::Conflict) if generated => Err(strategy::name_collision(&target)),
-            Err(WriteFailure::Conflict) => {
-                Err(Status::already_exists(&target.group_resource(), &target.name))
+        for _ in 0..ATTEMPTS {
+            let absent = match &pass {
+                Some(pass) => pass.absent(&self.resource(&custom_resources::definitions()))?,
+                None => Precondition::Absent,
+            };
+            match self.put(&target, &object, absent).await {
+                Ok(bytes) => return Ok(Written { bytes, created: true }),
+                Err(WriteFailure::Conflict) if generated => return Err(strategy::name_collision(&target)),
+                Err(WriteFailure::Conflict) => {
+                    return Err(Status::already_exists(&target.group_resource(), &target.name));
+                }
+                // Its definition has changed meanwhile.
+                Err(WriteFailure::Outdated) => {}
+                Err(WriteFailure::Status(status)) => return Err(status),
             }
-            Err(WriteFailure::Status(status)) => Err(status),
         }
+        Err(Status::unavailable("the definition of the resource changes all the time"))
     }
 
     /// Changes an object by a function of its newest state. The function is called again when another write came
@@ -296,7 +298,7 @@ impl Registry {
             match outcome {
                 Ok(bytes) => return Ok(Written { bytes, created: false }),
                 // What the change names as its base is compared with the newer state at the next attempt.
-                Err(WriteFailure::Conflict) => {}
+                Err(WriteFailure::Conflict | WriteFailure::Outdated) => {}
                 Err(WriteFailure::Status(status)) => return Err(status),
             }
         }
@@ -323,7 +325,7 @@ impl Registry {
         }
         let judge = |live: &Object| {
             let mut errors = validation::validate_update(&gvk, object, live);
-            crate::custom_resources::rules::check(&gvk, object, Some(live), &mut errors);
+            custom_resources::rules::check(&gvk, object, Some(live), &mut errors);
             crate::devices::check(self, target, object, Some(live), &mut errors);
             if let Some(custom) = &target.resource.custom {
                 errors.extend(custom.validate_update(object, live));
@@ -424,56 +426,13 @@ impl Registry {
         let stored = self.stored_form(target, object).await.map_err(WriteFailure::Status)?;
         self.write(target, Change::Delete(value(&stored)?), precondition).await
     }
-
-    async fn write(
-        &self,
-        target: &Target,
-        change: Change,
-        precondition: Precondition,
-    ) -> Result<bytes::Bytes, WriteFailure> {
-        let key = target.store_key().map_err(WriteFailure::Status)?;
-        let sealed = |value| self.encryption().seal(key.as_str(), value);
-        let change = match change {
-            Change::Put(value) => sealed(value).map(Change::Put),
-            Change::Delete(value) => sealed(value).map(Change::Delete),
-        };
-        let change = change.map_err(|error| WriteFailure::Status(Status::internal(error)))?;
-        match self.store.write(Write { key: key.clone(), precondition, change }).await {
-            Ok(entry) => {
-                let opened = self.encryption().unseal(key.as_str(), &entry.value, entry.modified.get());
-                opened.map(|it| it.bytes).map_err(|error| WriteFailure::Status(Status::internal(error)))
-            }
-            Err(StoreError::Refused(Refusal::Conflict { .. })) => Err(WriteFailure::Conflict),
-            // In the words that upstream's store has for it, which tools know.
-            Err(StoreError::Refused(refusal @ Refusal::NoSpace { .. })) => {
-                Err(WriteFailure::Status(no_space(&format!("{refusal}: delete objects, or raise the quota"))))
-            }
-            Err(StoreError::NoSpace) => Err(WriteFailure::Status(no_space(
-                "no space is left where the store is kept: free some on its disk, or in its database, or delete objects",
-            ))),
-            Err(StoreError::TooLarge { reason }) => {
-                Err(WriteFailure::Status(Status::too_large(format!("Request entity too large: {reason}"))))
-            }
-            Err(error @ (StoreError::Unavailable { .. } | StoreError::Closed)) => {
-                Err(WriteFailure::Status(Status::unavailable(error.to_string())))
-            }
-            Err(error @ StoreError::OutcomeUnknown { .. }) => {
-                Err(WriteFailure::Status(Status::new(504, "Timeout", error.to_string())))
-            }
-            Err(error @ StoreError::Refused(Refusal::Malformed)) => {
-                Err(WriteFailure::Status(Status::internal(error)))
-            }
-        }
-    }
 }
 
 enum WriteFailure {
     Conflict,
+    /// What the object belongs to has changed.
+    Outdated,
     Status(Status),
-}
-
-fn no_space(why: &str) -> Status {
-    Status::new(500, "InternalError", format!("etcdserver: mvcc: database space exceeded: {why}"))
 }
 
 fn value(object: &Object) -> Result<Value, WriteFailure> {

@@ -130,11 +130,19 @@ impl Snapshots {
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            let out = Pieces { piece: BytesMut::with_capacity(PIECE * 2), sender: sender.clone(), runtime };
+            let out = Pieces {
+                piece: BytesMut::with_capacity(PIECE * 2),
+                sender: sender.clone(),
+                runtime: runtime.clone(),
+            };
             if let Err(error) = archive::write(out, &head, &state) {
                 tracing::warn!(%error, "a snapshot of the store was not sent to its end");
-                // The client is to see that the answer is broken off, and not that it is at its end.
-                let _ = sender.try_send(Err(error));
+                // The client is to see that the answer is broken off, and not that it is at its end. Where it takes
+                // nothing, it has all the same to find this behind what it has not taken yet.
+                let told = tokio::time::timeout(PATIENCE, sender.send(Err(error)));
+                if let Ok(Err(_)) | Err(_) = runtime.block_on(told) {
+                    tracing::info!("the client of a snapshot that was not sent to its end is gone");
+                }
             }
         });
         let headers = [

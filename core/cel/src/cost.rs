@@ -65,8 +65,14 @@ fn traversal(value: &Value<'_>, left: u64) -> u64 {
         }
         Value::Map(map) => {
             let mut sum = 0;
-            for (key, value) in map.entries().unwrap_or_default() {
-                sum = walk(walk(sum, &key.value()), &value);
+            for key in map.keys() {
+                sum = walk(sum, &key.value());
+                sum = match map.get(&key) {
+                    Ok(Some(value)) => walk(sum, &value),
+                    Ok(None) => sum,
+                    // It has been looked at all the same.
+                    Err(_) => sum.saturating_add(1),
+                };
                 if sum > left {
                     break;
                 }

@@ -377,10 +377,12 @@ fn chain(status: &Status) -> String {
     if text.is_empty() { status.code().to_string() } else { text }
 }
 
-fn is_connect(status: &Status) -> bool {
+/// Whether a request has never left: there was no connection, or it closed while the request waited to be sent.
+fn is_unsent(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
+        let is_canceled = error.downcast_ref().is_some_and(hyper::Error::is_canceled);
+        if is_canceled || error.is::<tonic::ConnectError>() {
             return true;
         }
         source = error.source();
@@ -408,7 +410,9 @@ pub(crate) fn classify(server: &str, status: &Status) -> Failure {
         Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument | Code::Unimplemented => {
             Failure::Refused(unavailable(format!("etcd refuses this: {}", told())))
         }
-        _ if is_connect(status) => Failure::NotMade(told()),
+        // Said of what was not proposed; "leader changed" and "request timed out" are said of what may have been.
+        Code::Unavailable if message.ends_with("etcdserver: no leader") => Failure::NotMade(told()),
+        _ if is_unsent(status) => Failure::NotMade(told()),
         Code::Ok
         | Code::Cancelled
         | Code::Unknown

@@ -181,10 +181,10 @@ impl EtcdStore {
     /// A write that is wrong whatever is there, or refused whatever is there.
     async fn hopeless(&self, write: &Write, deadline: Instant) -> Result<Entry, StoreError> {
         let current = self.read(write, deadline).await?;
-        let holds = match (write.precondition, &write.change) {
-            (Precondition::Absent, Change::Put(_)) => current.is_none(),
-            (Precondition::Absent, Change::Delete(_)) => false,
-            (Precondition::Unchanged(at), _) => current.as_ref().is_some_and(|entry| entry.modified == at),
+        let holds = match (&write.precondition, &write.change) {
+            (Precondition::Absent | Precondition::AbsentBeside { .. }, Change::Put(_)) => current.is_none(),
+            (Precondition::Absent | Precondition::AbsentBeside { .. }, Change::Delete(_)) => false,
+            (Precondition::Unchanged(at), _) => current.as_ref().is_some_and(|entry| entry.modified == *at),
             (Precondition::Any, Change::Put(_)) => true,
             (Precondition::Any, Change::Delete(_)) => current.is_some(),
         };
@@ -216,8 +216,9 @@ impl EtcdStore {
                     failure.of_read().to_string()
                 }
             };
-            // A write without a condition would be made a second time. Its event may still come.
-            let is_repeatable = write.precondition != Precondition::Any || lost.is_none();
+            // What names no revision would be made a second time, a creation too if somebody has deleted its object
+            // meanwhile. Its event may still come.
+            let is_repeatable = matches!(write.precondition, Precondition::Unchanged(_)) || lost.is_none();
             let until = if is_repeatable { Instant::now() + pause.next() } else { deadline };
             tokio::select! {
                 entry = ticket.event() => return Ok(entry),
@@ -267,8 +268,11 @@ impl EtcdStore {
         let is_own = current.as_ref().is_some_and(|(stored, _)| stored.id == ticket.id);
         let current = current.map(|(_, entry)| entry);
         let known = self.copy.get(&write.key).map(|entry| entry.modified);
+        // Where the key is not there, the other one has changed.
+        let is_outdated =
+            current.is_none() && matches!(write.precondition, Precondition::AbsentBeside { .. });
         // Who is refused looks at the state next, and must find what stands against the write.
-        if known != current.as_ref().map(|entry| entry.modified) || lost.is_some() {
+        if known != current.as_ref().map(|entry| entry.modified) || lost.is_some() || is_outdated {
             let wanted = current.as_ref().filter(|_| lost.is_none()).map_or(at, |entry| entry.modified);
             if let Err(error) = self.reach(wanted, deadline).await {
                 tracing::warn!(
@@ -277,11 +281,14 @@ impl EtcdStore {
                 );
             }
         }
-        let Some(reason) = lost else { return Err(Refusal::Conflict { current }.into()) };
+        let Some(reason) = lost else {
+            let refusal = if is_outdated { Refusal::Outdated } else { Refusal::Conflict { current } };
+            return Err(refusal.into());
+        };
         if let Some(entry) = ticket.made() {
             return Ok(entry);
         }
-        match (current, write.precondition) {
+        match (current, &write.precondition) {
             (Some(entry), _) if is_own => Ok(entry),
             // The revision has passed for good: the lost attempt was not made before, and cannot be any more.
             (current, Precondition::Unchanged(_)) if self.copy.seen() >= at => {
@@ -395,8 +402,9 @@ impl Store for EtcdStore {
         let deadline = Instant::now() + self.patience;
         let Some(key) = self.copy.keys.to_etcd(&write.key) else { return Err(outside(&write)) };
         let never = matches!(
-            (write.precondition, &write.change),
-            (Precondition::Unchanged(Revision::ZERO), _) | (Precondition::Absent, Change::Delete(_))
+            (&write.precondition, &write.change),
+            (Precondition::Unchanged(Revision::ZERO), _)
+                | (Precondition::Absent | Precondition::AbsentBeside { .. }, Change::Delete(_))
         );
         if never || !value(&write.change).is_well_formed() {
             return self.hopeless(&write, deadline).await;

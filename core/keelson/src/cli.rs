@@ -81,6 +81,10 @@ pub(crate) struct UpOptions {
     /// other networks.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) node_ip: Option<IpAddr>,
+    /// The kubelet's settings, a KubeletConfiguration of kubelet.config.k8s.io/v1beta1; kubelet.yaml in the data folder
+    /// otherwise, if it is there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubelet_config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) api_server: ApiServerOptions,
     /// Already in the background: standard output ends when the cluster is ready.
@@ -151,6 +155,23 @@ pub(crate) enum ImageCommand {
     List {
         #[command(flatten)]
         data: DataDir,
+    },
+    /// Get an image from its registry; the node has to be running.
+    Pull {
+        #[command(flatten)]
+        data: DataDir,
+        /// Its name.
+        name: String,
+        /// The user for the registry; the password is read from standard input.
+        #[arg(long)]
+        user: Option<String>,
+    },
+    /// Remove an image with all its names; the node has to be running. Containers that run keep what they stand on.
+    Remove {
+        #[command(flatten)]
+        data: DataDir,
+        /// Its name or identifier.
+        name: String,
     },
     /// Write an image as an OCI layout.
     Export {

@@ -129,8 +129,8 @@ impl Folder {
     }
 
     /// Everything that Keelson may have put into it.
-    pub(crate) fn entries(&self) -> Vec<PathBuf> {
-        [
+    pub(crate) fn entries(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let known = [
             "store",
             "pki",
             "runtime",
@@ -139,15 +139,30 @@ impl Folder {
             "logs",
             "log",
             "run",
+            "cni",
+            "engine.json",
             "servers",
             "kubeconfig",
             "cluster.json",
             "cluster.json.new",
             "lock",
         ]
-        .iter()
-        .map(|name| self.0.join(name))
-        .collect()
+        .map(|name| self.0.join(name));
+        let mut entries = Vec::from(known);
+        let failed = || format!("list {}", self.0.display());
+        for entry in fs::read_dir(&self.0).with_context(failed)? {
+            let entry = entry.with_context(failed)?;
+            // Stores that were set aside when their members were made again.
+            if entry.file_name().to_string_lossy().starts_with("store.damaged-") {
+                entries.push(entry.path());
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Where snapshots are saved if nobody says otherwise. They outlive the cluster, for that is what they are for.
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.0.join("snapshots")
     }
 
     /// Makes it, with what is in it for root alone: secrets, tokens and what pods write are nobody else's. What pods see of
@@ -175,6 +190,16 @@ impl Folder {
     /// How registries are reached: written by the folder's owner, and kept when the cluster is removed.
     pub(crate) fn registries(&self) -> PathBuf {
         self.join("registries.yaml")
+    }
+
+    /// The kubelet's settings: as above.
+    pub(crate) fn kubelet_settings(&self) -> PathBuf {
+        self.join("kubelet.yaml")
+    }
+
+    /// Which container runtime runs the pods, if it is not ours.
+    pub(crate) fn engine(&self) -> PathBuf {
+        self.join("engine.json")
     }
 
     /// What the process writes when it runs in the background.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
 use keelson_apiserver::ApiServer;
 use keelson_apiserver::pki::Renewed;
+use keelson_kubelet::KubeletConfiguration;
 use keelson_runtime::image::{Registries, SelfImage};
 use rustls::server::ResolvesServerCert;
 use tokio::sync::mpsc;
@@ -25,10 +26,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cluster::{Cluster, Folder};
-use crate::node_routes::NodeRoutes;
+use crate::node_routes::{NodeRoutes, Ways};
 use crate::pod_network::NodeNetwork;
 
 pub(crate) mod control_plane;
+pub(crate) mod engine;
+
+use engine::Engine;
 
 /// The image that the binary carries.
 pub(crate) const SELF_IMAGE: &str = concat!("keelson.io/keelson:", env!("CARGO_PKG_VERSION"));
@@ -159,15 +163,35 @@ pub(crate) fn runtime_config(
     })
 }
 
-/// How registries are reached: what the folder's owner wrote into `registries.yaml`, if anything.
+/// How registries are reached: what the folder's owner wrote into `registries.yaml` and `certs.d`, if anything.
 fn registries(folder: &Folder) -> anyhow::Result<Registries> {
     let path = folder.registries();
-    match std::fs::read(&path) {
+    let registries = match std::fs::read(&path) {
         Ok(text) => serde_yaml_ng::from_slice(&text)
-            .with_context(|| format!("{} is not what it should be", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Registries::default()),
-        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
-    }
+            .with_context(|| format!("{} is not what it should be", path.display()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Registries::default(),
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    Ok(Registries { hosts: folder.join("certs.d"), ..registries })
+}
+
+/// The settings of the node's kubelet: of the file that is named, or else of the folder's, if there is one.
+pub(crate) fn kubelet_settings(
+    chosen: Option<&Path>,
+    folder: &Folder,
+) -> anyhow::Result<KubeletConfiguration> {
+    let usual = folder.kubelet_settings();
+    let path = chosen.unwrap_or(&usual);
+    let text = match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && chosen.is_none() => {
+            return Ok(KubeletConfiguration::default());
+        }
+        text => text.with_context(|| format!("read {}", path.display()))?,
+    };
+    let wrong = || format!("{} is not what this kubelet can follow", path.display());
+    let settings: KubeletConfiguration = serde_yaml_ng::from_slice(&text).with_context(wrong)?;
+    settings.validate().with_context(wrong)?;
+    Ok(settings)
 }
 
 fn socket(folder: &Folder) -> PathBuf {
@@ -190,13 +214,19 @@ pub(crate) struct Node<'a> {
     pub(crate) authority: String,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) taints: Vec<Taint>,
+    pub(crate) settings: KubeletConfiguration,
 }
 
 impl Components {
     /// Starts what every node runs: container runtime, kubelet, proxy, and the routes to other nodes' pods.
     pub(crate) fn start_node(&self, node: &Node<'_>) -> anyhow::Result<()> {
-        let runtime = runtime_config(node.folder, node.cluster, Arc::clone(&node.network))?;
-        self.start("container runtime", move |stop| keelson_runtime::run(runtime.clone(), stop));
+        match Engine::of(&node.settings) {
+            Some(engine) => self.start_engine(node, &engine)?,
+            None => {
+                let runtime = runtime_config(node.folder, node.cluster, Arc::clone(&node.network))?;
+                self.start("container runtime", move |stop| keelson_runtime::run(runtime.clone(), stop));
+            }
+        }
 
         let (kubelet, client) = (kubelet_config(node), node.kubelet.clone());
         self.start("kubelet", move |stop| keelson_kubelet::run(kubelet.clone(), client.clone(), stop));
@@ -204,13 +234,14 @@ impl Components {
         let (proxy, client) = (proxy_config(node.cluster, node.address), node.proxy.clone());
         self.start("proxy", move |stop| keelson_proxy::run(proxy.clone(), client.clone(), stop));
 
-        let routes = NodeRoutes {
-            client: node.kubelet.clone(),
-            network: Arc::clone(&node.network),
-            node: node.cluster.node_name.clone(),
-        };
-        self.start("routes", move |stop| routes.clone().run(stop));
+        let ways = Ways::Node(node.cluster.node_name.clone(), Arc::clone(&node.network));
+        self.start_routes(NodeRoutes { client: node.kubelet.clone(), ways });
         Ok(())
+    }
+
+    /// Starts to keep the routes to nodes' pods.
+    pub(crate) fn start_routes(&self, routes: NodeRoutes) {
+        self.start("routes", move |stop| routes.clone().run(stop));
     }
 
     /// Starts the kubelet's certificate of a node that has the cluster's authority; what is given shows it.
@@ -236,20 +267,21 @@ impl Components {
 
 fn kubelet_config(node: &Node<'_>) -> keelson_kubelet::Config {
     let (cluster, facts) = (node.cluster, node.cluster.facts());
+    let engine = Engine::of(&node.settings);
     keelson_kubelet::Config {
         node_name: cluster.node_name.clone(),
         node_ip: node.address,
         bind: SocketAddr::new(IpAddr::from([0, 0, 0, 0]), cluster.kubelet_port),
         data_dir: node.folder.join("kubelet"),
         log_dir: node.folder.join("logs/pods"),
-        cri_socket: socket(node.folder),
+        image_socket: engine.as_ref().and_then(|_| node.settings.image_socket()),
+        cri_socket: engine.map_or_else(|| socket(node.folder), |engine| engine.socket),
         // An agent takes what the cluster gives its Node, also when that changes.
         pod_cidr: if cluster.agent.is_some() { None } else { cluster.pod_cidr.map(IpNet::V4) },
         cluster_dns: vec![facts.cluster_dns],
         cluster_domain: facts.cluster_domain,
-        resolv_conf: PathBuf::from("/etc/resolv.conf"),
         cgroup_root: cluster.cgroup(),
-        max_pods: 110,
+        settings: node.settings.clone(),
         labels: node.labels.clone(),
         taints: node.taints.clone(),
         version: crate::GIT_VERSION.to_owned(),

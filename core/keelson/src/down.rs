@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,13 @@ use anyhow::{Context, bail};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::DataDir;
 use crate::cluster::{Cluster, Folder, Lock, Notes};
+use crate::cni;
 use crate::components;
+use crate::components::engine::Engine;
 use crate::pod_network::NodeNetwork;
 use crate::progress::Progress;
 
@@ -51,7 +55,7 @@ pub(crate) fn reset(options: &DataDir) -> anyhow::Result<()> {
     unmount_below(folder.path())?;
     Notes::open()?.remove(&cluster.id)?;
     // The record goes last, so that a reset that was interrupted can be repeated.
-    let mut entries = folder.entries();
+    let mut entries = folder.entries()?;
     entries.sort_by_key(|path| path.ends_with("cluster.json"));
     for path in entries {
         remove(&path)?;
@@ -84,6 +88,13 @@ pub(crate) fn reset(options: &DataDir) -> anyhow::Result<()> {
     } else {
         progress.line("\nNothing of the cluster is left.");
     }
+    let snapshots = folder.snapshots();
+    if fs::read_dir(&snapshots).is_ok_and(|mut entries| entries.next().is_some()) {
+        progress.line(format_args!(
+            "Its snapshots are kept in {}: `keelson snapshot restore` makes a cluster of one. Remove them if nobody needs them.",
+            snapshots.display()
+        ));
+    }
     Ok(())
 }
 
@@ -103,8 +114,10 @@ fn stop_all(progress: &Progress, folder: &Folder, cluster: &Cluster) -> anyhow::
         let kept = Box::new(|_| anyhow::Ok(()));
         let network = NodeNetwork::given(config.clone(), cluster.pod_cidr, kept).await;
         let network = network.context("open the pod network")?;
+        let elsewhere = end_elsewhere(folder, cluster, &network).await?;
         let config_of_pods = components::runtime_config(folder, cluster, network)?;
         let pods = keelson_runtime::remove_all(config_of_pods, GRACE).await.context("stop the pods")?;
+        let pods = pods + elsewhere;
         progress.done("Pods", format_args!("{pods} stopped"), since);
         let since = Instant::now();
         let id = cluster.id.clone();
@@ -114,6 +127,34 @@ fn stop_all(progress: &Progress, folder: &Folder, cluster: &Cluster) -> anyhow::
         progress.done("Network", "interfaces and rules removed", since);
         anyhow::Ok(lock)
     })
+}
+
+/// Stops the pods in a container runtime that is not ours; answers how many there were. The runtime calls our plugin, which
+/// is answered meanwhile.
+async fn end_elsewhere(
+    folder: &Folder,
+    cluster: &Cluster,
+    network: &Arc<NodeNetwork>,
+) -> anyhow::Result<usize> {
+    let Some(engine) = Engine::remembered(folder)? else { return Ok(0) };
+    let stop = CancellationToken::new();
+    let places = Arc::new(cni::Places::new(folder));
+    let plugin = cni::serve(places, Arc::clone(network), stop.clone());
+    let ended = async {
+        let ended = keelson_kubelet::remove_pods(&engine.socket, &cluster.cgroup(), GRACE).await;
+        stop.cancel();
+        ended.with_context(|| {
+            format!(
+                "stop the pods in the container runtime at {0}: start it again; or, if it is gone for good with all its \
+                 containers, remove {1}",
+                engine.socket.display(),
+                folder.engine().display()
+            )
+        })
+    };
+    let (plugin, ended) = tokio::join!(plugin, ended);
+    plugin.context("serve the CNI plugin")?;
+    ended
 }
 
 /// Asks the process of the cluster to end, and waits until it has.

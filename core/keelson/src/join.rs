@@ -6,12 +6,13 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use http::{Request, header};
 use ipnet::Ipv4Net;
 use keelson_apiserver::control_plane::{Admission, JoinRequest, PREFIX};
-use keelson_apiserver::pki::Pki;
+use keelson_apiserver::pki::{Pki, Renewed};
 use keelson_apiserver::server::reachable;
 use keelson_store::raft_store::{MEMBER_DNS_NAME, PeerTls, Peers, is_member};
 use serde::{Deserialize, Serialize};
@@ -219,13 +220,9 @@ fn peers(
         None if address.is_loopback() && join.is_empty() => return Ok(None),
         None => SocketAddr::new(options.bind.ip(), PEER_PORT),
     };
-    let pki = Pki::open(options.data.data_dir.join("pki"))?.members()?;
-    let own = pki.peer("member", &[name.to_owned(), MEMBER_DNS_NAME.to_owned()])?;
-    let tls = PeerTls {
-        authority: pki.authority().into(),
-        certificate: own.certificate.into(),
-        key: own.key.into(),
-    };
+    let pki = Arc::new(Pki::open(options.data.data_dir.join("pki"))?.members()?);
+    let certificate = Renewed::peer(&pki, "member", &[name.to_owned(), MEMBER_DNS_NAME.to_owned()])?;
+    let tls = PeerTls { authority: pki.authority().into(), certificate };
     let reached = if listen.ip().is_unspecified() { address } else { listen.ip() };
     Ok(Some(Peers {
         name: name.to_owned(),

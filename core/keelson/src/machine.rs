@@ -263,7 +263,8 @@ fn data_folder(data_dir: &Path) -> DataFolder {
         // What a start that was interrupted leaves, and what its owner may put there before the first one.
         let own =
             ["lock", "store", "pki", "log", "kubeconfig", "runtime", "run", "servers", "registries.yaml"];
-        let made = ["kubelet", "logs", "network"];
+        // `cni` is made by a container runtime that looks for its network there.
+        let made = ["kubelet", "logs", "network", "kubelet.yaml", "engine.json", "cni", "certs.d"];
         let stranger = names_in(&data_dir.to_string_lossy())
             .into_iter()
             .find(|it| !own.contains(&it.as_str()) && !made.contains(&it.as_str()));

@@ -12,6 +12,7 @@ mod api_server_options;
 mod background;
 mod cli;
 mod cluster;
+mod cni;
 mod components;
 mod connection;
 mod demo_web;
@@ -38,7 +39,10 @@ mod up;
 const GIT_VERSION: &str = concat!("v1.36.0+keelson-", env!("CARGO_PKG_VERSION"));
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
+    let mut arguments = std::env::args_os();
+    if let Some(kind) = cni::plugin::wanted(arguments.next()) {
+        return cni::plugin::main(kind);
+    }
     if arguments.next().is_some_and(|first| first == "pod-process") {
         // A pod's own process: small, with one thread, and apart from all else.
         log_of_a_pod();

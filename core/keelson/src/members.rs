@@ -19,7 +19,7 @@ pub(crate) enum MembersCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Remove a member; it stops serving. Refused if the others could not go on.
+    /// Remove a member; its server ends. Refused if the others could not go on.
     Remove {
         #[command(flatten)]
         cluster: ClusterOptions,

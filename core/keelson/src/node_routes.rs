@@ -9,11 +9,12 @@ use anyhow::bail;
 use futures::StreamExt as _;
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
-use keelson_network::{NodeRoute, Unreachable};
+use keelson_network::{NodeRoute, Routes, Unreachable};
 use kube::runtime::events::{Event as Told, EventType, Recorder, Reporter};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -24,14 +25,38 @@ const LOOK: Duration = Duration::from_secs(60);
 /// Nodes that come together are taken up together.
 const GATHER: Duration = Duration::from_millis(50);
 
+/// Who has the routes.
+#[derive(Clone)]
+pub(crate) enum Ways {
+    /// A node, by its name, beside its own pods.
+    Node(String, Arc<NodeNetwork>),
+    /// A machine without pods.
+    Server(Arc<Routes>),
+}
+
 /// What keeps them.
 #[derive(Clone)]
 pub(crate) struct NodeRoutes {
-    /// The API as this node.
+    /// The API as who has them.
     pub(crate) client: Client,
-    pub(crate) network: Arc<NodeNetwork>,
-    /// This node's name.
-    pub(crate) node: String,
+    pub(crate) ways: Ways,
+}
+
+impl Ways {
+    /// The name of the node that has them; none for a server.
+    fn node(&self) -> &str {
+        match self {
+            Ways::Node(name, _) => name,
+            Ways::Server(_) => "",
+        }
+    }
+
+    async fn set(&self, routes: &[NodeRoute]) -> Result<Vec<Unreachable>, keelson_network::Error> {
+        match self {
+            Ways::Node(_, network) => network.set_routes(routes).await,
+            Ways::Server(ways) => ways.set(routes).await,
+        }
+    }
 }
 
 /// The way to a node's pods, if it has any yet.
@@ -64,14 +89,17 @@ impl NodeRoutes {
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let changes = watcher(Api::<Node>::all(self.client.clone()), watcher::Config::default());
         let mut changes = std::pin::pin!(changes.default_backoff());
-        let mut network = self.network.changes();
+        let mut network = match &self.ways {
+            Ways::Node(_, network) => Some(network.changes()),
+            Ways::Server(_) => None,
+        };
         let (mut nodes, mut listed) = (BTreeMap::new(), false);
         let mut told: BTreeSet<Unreachable> = BTreeSet::new();
         let mut due = Instant::now() + LOOK;
         loop {
             let changed = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                _ = network.changed() => true,
+                () = changed(&mut network) => true,
                 event = changes.next() => match event {
                     Some(Ok(event)) => take(&mut nodes, &mut listed, event),
                     // It is tried again by itself.
@@ -85,7 +113,18 @@ impl NodeRoutes {
                     due = Instant::now() + LOOK;
                     // What is not known is not taken away.
                     if listed {
-                        self.set(&nodes, &mut told).await?;
+                        match self.set(&nodes, &mut told).await {
+                            Ok(()) => {}
+                            Err(error) if error.is_not_permitted() && self.ways.node().is_empty() => {
+                                tracing::warn!(
+                                    "this server may not make routes: webhooks and API servers in pods are reached only if \
+                                     the machine has routes to the nodes' pods"
+                                );
+                                stop.cancelled().await;
+                                return Ok(());
+                            }
+                            Err(error) => return Err(error.into()),
+                        }
                     }
                     false
                 }
@@ -100,8 +139,8 @@ impl NodeRoutes {
         &self,
         nodes: &BTreeMap<String, NodeRoute>,
         told: &mut BTreeSet<Unreachable>,
-    ) -> anyhow::Result<()> {
-        let unreachable = self.network.set_routes(&wanted(&self.node, nodes)).await?;
+    ) -> Result<(), keelson_network::Error> {
+        let unreachable = self.ways.set(&wanted(self.ways.node(), nodes)).await?;
         let unreachable: BTreeSet<Unreachable> = unreachable.into_iter().collect();
         for one in unreachable.difference(told) {
             let name = nodes.iter().find(|(_, route)| **route == one.route).map(|(name, _)| name.as_str());
@@ -116,15 +155,19 @@ impl NodeRoutes {
         let Unreachable { route, why } = what;
         let note =
             format!("Could not create route to {} of node {other} via {}: {why}", route.pods, route.via);
+        let Ways::Node(node, _) = &self.ways else {
+            // An agent on the same machine may have what is missing.
+            let (range, via) = (route.pods, route.via);
+            return tracing::info!(node = other, %range, %via, why, "this server makes no route to a node's pods");
+        };
         tracing::warn!(node = other, range = %route.pods, via = %route.via, why, "pods of a node cannot be reached");
-        let reporter =
-            Reporter { controller: "keelson-routes".to_owned(), instance: Some(self.node.clone()) };
+        let reporter = Reporter { controller: "keelson-routes".to_owned(), instance: Some(node.clone()) };
         let reference = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Node".to_owned()),
             // Events of nodes are found by the name in this place.
-            uid: Some(self.node.clone()),
-            name: Some(self.node.clone()),
+            uid: Some(node.clone()),
+            name: Some(node.clone()),
             ..ObjectReference::default()
         };
         let event = Told {
@@ -138,6 +181,16 @@ impl NodeRoutes {
             tracing::warn!(%error, "an event of the node cannot be written");
         }
     }
+}
+
+/// Waits for another network of the node; a server has none.
+async fn changed(network: &mut Option<watch::Receiver<()>>) {
+    if let Some(network) = network
+        && network.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Takes up what happened; says whether routes may have changed by it.

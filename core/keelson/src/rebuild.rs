@@ -22,7 +22,8 @@ pub(crate) fn run(options: &RebuildOptions) -> anyhow::Result<()> {
         let store = store.display();
         let next = match &error {
             RebuildError::Alone => format!(
-                "move {store} away and run `keelson snapshot restore FILE --data-dir {}`",
+                "if others have joined since, give --force; only if none has: move {store} away and run \
+                 `keelson snapshot restore FILE --data-dir {}`",
                 dir.display()
             ),
             RebuildError::Unknown => {

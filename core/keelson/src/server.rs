@@ -1,10 +1,14 @@
 //! `keelson server`: a control-plane member in the foreground.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use ipnet::IpNet;
 use keelson_apiserver::ApiServer;
+use keelson_apiserver::identity::Identity;
 use keelson_apiserver::server::{Config, StartError};
+use keelson_network::Routes;
 use keelson_store::OpenError;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -13,6 +17,7 @@ use crate::cluster::Profile;
 use crate::components::Components;
 use crate::components::control_plane::ControlPlane;
 use crate::join::Member;
+use crate::node_routes::{NodeRoutes, Ways};
 
 /// The pause before a new cluster is set up once more.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
@@ -42,6 +47,9 @@ pub(crate) async fn run(options: ServerOptions) -> anyhow::Result<()> {
         facts: member.settings().facts.for_operators(server.pki().authority()),
         has_others: member.peers.is_some() || options.api_server.etcd.is_chosen(),
     });
+    if let Some(routes) = routes(&options, &server, &member)? {
+        components.start_routes(routes);
+    }
     let running = async {
         while let Err(error) = install(&server, &mut member).await {
             // The members may be about to elect another leader.
@@ -111,6 +119,28 @@ async fn start(options: &ServerOptions) -> anyhow::Result<(ApiServer, Member)> {
     println!("  export KUBECONFIG={}", kubeconfig.display());
     println!("  kubectl get namespaces");
     Ok((server, member))
+}
+
+/// The ways to nodes' pods: webhooks and API servers in them are asked by this server. One that nobody else reaches has no
+/// nodes, and one without the right to make routes has those of its machine.
+fn routes(
+    options: &ServerOptions,
+    server: &ApiServer,
+    member: &Member,
+) -> anyhow::Result<Option<NodeRoutes>> {
+    if member.address.is_loopback() {
+        return Ok(None);
+    }
+    if !nix::unistd::geteuid().is_root() {
+        tracing::warn!(
+            "not root: webhooks and API servers in pods are reached only if the machine has routes to the nodes' pods"
+        );
+        return Ok(None);
+    }
+    let pods = vec![IpNet::V4(member.settings().facts.cluster_cidr)];
+    let ways = Routes::open(options.data.data_dir.join("network"), pods).context("keep routes to pods")?;
+    let client = server.client(Identity::user("system:keelson:server", &[]));
+    Ok(Some(NodeRoutes { client, ways: Ways::Server(Arc::new(ways)) }))
 }
 
 /// Says what is true of the cluster, and installs the operators that a new one begins with.

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Node as NodeObject;
 use keelson_apiserver::ApiServer;
 use keelson_apiserver::identity::Identity;
 use keelson_apiserver::server::Config;
+use keelson_kubelet::KubeletConfiguration;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::wait::await_condition;
@@ -56,6 +57,7 @@ fn begin(progress: &Progress, options: &UpOptions, folder: &Folder) -> anyhow::R
         env!("CARGO_PKG_VERSION"),
         crate::GIT_VERSION
     ));
+    let settings = components::kubelet_settings(options.kubelet_config.as_deref(), folder)?;
     let (lock, cluster) = match prepare(progress, options, folder)? {
         Prepared::Ready(lock, cluster) => (lock, cluster),
         Prepared::Running(holder) => {
@@ -72,7 +74,7 @@ fn begin(progress: &Progress, options: &UpOptions, folder: &Folder) -> anyhow::R
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(serve(progress, options, folder, cluster));
+    let outcome = runtime.block_on(serve(progress, options, folder, cluster, settings));
     drop(lock);
     outcome
 }
@@ -195,6 +197,7 @@ async fn serve(
     options: &UpOptions,
     folder: &Folder,
     mut cluster: Cluster,
+    settings: KubeletConfiguration,
 ) -> anyhow::Result<()> {
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
@@ -222,6 +225,7 @@ async fn serve(
             authority: server.pki().authority().to_owned(),
             labels: BTreeMap::new(),
             taints: Vec::new(),
+            settings,
         };
         components.start_node(&node)?;
         components.start_control_plane(ControlPlane {

@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
 use rustls::server::ResolvesServerCert;
 
+use crate::configuration::KubeletConfiguration;
+
 /// Everything that a node agent has to know.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -24,18 +26,18 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// Unix socket of the container runtime.
     pub cri_socket: PathBuf,
+    /// Unix socket of the runtime's images, where that is another one.
+    pub image_socket: Option<PathBuf>,
     /// Addresses of this node's pods; written to `spec.podCIDR`. Without them the node takes what the cluster writes there.
     pub pod_cidr: Option<IpNet>,
     /// Name servers of pods with `dnsPolicy: ClusterFirst`.
     pub cluster_dns: Vec<IpAddr>,
     /// The cluster's domain, without a dot at its end.
     pub cluster_domain: String,
-    /// The node's own resolver configuration.
-    pub resolv_conf: PathBuf,
     /// Parent of all pods' control groups, as `/keelson-0badcafe`.
     pub cgroup_root: String,
-    /// How many pods the node takes.
-    pub max_pods: u32,
+    /// What the node's owner has decided.
+    pub settings: KubeletConfiguration,
     /// Labels of the Node object beside the usual ones.
     pub labels: BTreeMap<String, String>,
     /// Taints that the Node object is made with.

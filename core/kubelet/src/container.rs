@@ -25,14 +25,18 @@ pub(crate) struct Findings {
     pub(crate) env: Vec<(String, String)>,
     /// Its volumes.
     pub(crate) mounts: Vec<v1::Mount>,
+    /// Its block devices.
+    pub(crate) devices: Vec<v1::Device>,
     /// The pod's hosts file.
     pub(crate) hosts: PathBuf,
     /// The file for its last words.
     pub(crate) termination_log: PathBuf,
-    /// The node's memory, in bytes.
-    pub(crate) node_memory: u64,
+    /// What the machine has.
+    pub(crate) machine: resources::Machine,
     /// The instance whose processes it sees.
     pub(crate) target: Option<String>,
+    /// How its system calls are filtered.
+    pub(crate) filters: security::Filters,
 }
 
 /// Where the container leaves its last words.
@@ -102,6 +106,7 @@ pub(crate) fn configuration(pod: &PodModel, member: &Member, found: Findings) ->
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: found.env.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
         mounts,
+        devices: found.devices,
         labels: container_labels(pod, member),
         annotations: annotations(pod, member, found.restart_count),
         log_path: log_path(&container.name, found.restart_count),
@@ -109,8 +114,13 @@ pub(crate) fn configuration(pod: &PodModel, member: &Member, found: Findings) ->
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         linux: Some(v1::LinuxContainerConfig {
-            resources: Some(resources::of_container(pod, container, found.node_memory)),
-            security_context: Some(security::of_container(pod, member, found.target.as_deref())),
+            resources: Some(resources::of_container(pod, container, &found.machine)),
+            security_context: Some(security::of_container(
+                pod,
+                member,
+                found.target.as_deref(),
+                &found.filters,
+            )),
         }),
         ..v1::ContainerConfig::default()
     }
@@ -132,10 +142,12 @@ mod tests {
             restart_count: 3,
             env: vec![("WORD".to_owned(), "hello".to_owned())],
             mounts: Vec::new(),
+            devices: Vec::new(),
             hosts: "/hosts".into(),
             termination_log: "/words".into(),
-            node_memory: 1 << 30,
+            machine: resources::Machine::default(),
             target: None,
+            filters: security::Filters::default(),
         };
         let config = configuration(&pod, &pod.members[0], found);
         assert_eq!(config.command, ["echo", "hello"]);

@@ -1,4 +1,5 @@
-//! Wakes one worker per pod: when the API has news of it, and when the runtime does.
+//! Wakes one worker per pod: when the API has news of it, and when the runtime does. The runtime tells by events, and is
+//! looked at besides (`relist`): seldom, or often where it tells none.
 //!
 //! Whatever the runtime holds of pods that the API does not know gets a worker too, which ends it.
 
@@ -6,20 +7,26 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keelson_cri::v1;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
+use crate::eviction::Order;
 use crate::labels;
-use crate::runtime_client::RuntimeClient;
-use crate::worker::{Mail, Node, Worker};
+use crate::pod::PodModel;
+use crate::relist::{self, Look};
+use crate::runtime_client::{RuntimeClient, RuntimeError};
+use crate::static_pods::StaticPods;
+use crate::static_pods::mirrors::{self, FullName, Mirrors};
+use crate::worker::{Mail, Node, Record, Worker};
 
 /// The pause before the worker of a pod begins anew that panicked.
 const AFTER_PANIC: Duration = Duration::from_secs(10);
@@ -32,6 +39,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 pub(crate) struct Dispatcher {
     node: Arc<Node>,
     shutdown: CancellationToken,
+    /// Pods that have to end for the node's sake.
+    orders: mpsc::Receiver<Order>,
     workers: HashMap<String, watch::Sender<Mail>>,
     tasks: JoinSet<()>,
     uids: HashMap<Id, String>,
@@ -39,6 +48,32 @@ pub(crate) struct Dispatcher {
     listed: HashSet<String>,
     /// The API's pods are known.
     complete: bool,
+    /// What the runtime held at the last look.
+    seen: Look,
+    /// The runtime did not answer then.
+    blind: bool,
+    own: OwnPods,
+    /// Static pods that have a worker, by UID.
+    static_names: HashMap<String, FullName>,
+}
+
+/// The pods of the node itself.
+pub(crate) struct OwnPods {
+    /// Those that there are to be.
+    pub(crate) pods: watch::Receiver<Arc<StaticPods>>,
+    /// What the API shows of them.
+    pub(crate) mirrors: Arc<Mirrors>,
+}
+
+/// A static pod with what the API knows of its status.
+fn shown_by(own: &Pod, mirror: Option<&Pod>) -> Pod {
+    let mut pod = own.clone();
+    if let Some(mirror) = mirror {
+        pod.status.clone_from(&mirror.status);
+        pod.metadata.resource_version.clone_from(&mirror.metadata.resource_version);
+        pod.metadata.generation = mirror.metadata.generation;
+    }
+    pod
 }
 
 /// The pods of a node, as the API has them.
@@ -80,6 +115,14 @@ async fn next(
     }
 }
 
+/// What a look that is under way finds; never, while there is none.
+async fn result_of<T>(under_way: &mut Option<BoxFuture<'static, T>>) -> T {
+    match under_way {
+        Some(under_way) => under_way.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The pod that an event is about.
 fn subject(event: &v1::ContainerEventResponse) -> Option<&str> {
     let sandbox = event.pod_sandbox_status.as_ref().and_then(|status| status.metadata.as_ref());
@@ -88,15 +131,25 @@ fn subject(event: &v1::ContainerEventResponse) -> Option<&str> {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(node: Arc<Node>, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        orders: mpsc::Receiver<Order>,
+        own: OwnPods,
+        shutdown: CancellationToken,
+    ) -> Self {
         Self {
             node,
+            orders,
             shutdown,
             workers: HashMap::new(),
             tasks: JoinSet::new(),
             uids: HashMap::new(),
             listed: HashSet::new(),
             complete: false,
+            seen: Look::default(),
+            blind: false,
+            own,
+            static_names: HashMap::new(),
         }
     }
 
@@ -105,11 +158,17 @@ impl Dispatcher {
         let mut pods = std::pin::pin!(source(self.node.client.clone(), &self.node.config.node_name));
         let mut events = None;
         let mut ask_at = tokio::time::Instant::now();
+        let mut look_at = ask_at;
+        let mut looking: Option<BoxFuture<'static, Result<Look, RuntimeError>>> = None;
+        // Whether it is known that the runtime tells no events.
+        let mut silent = false;
+        self.arrange_static_pods();
         loop {
-            let deaf = events.is_none();
+            let deaf = events.is_none() && !silent;
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
                 Some(event) = pods.next() => self.hear(event).await,
+                Ok(()) = self.own.pods.changed() => self.arrange_static_pods(),
                 () = tokio::time::sleep_until(ask_at), if deaf => {
                     ask_at = tokio::time::Instant::now() + RETRY;
                     match self.node.runtime.events().await {
@@ -119,8 +178,26 @@ impl Dispatcher {
                             self.wake_all();
                             self.adopt_orphans().await;
                         }
+                        Err(error) if error.is_unimplemented() => {
+                            tracing::info!("the runtime tells no events: it is looked at each second");
+                            silent = true;
+                            self.wake_all();
+                            self.adopt_orphans().await;
+                        }
                         Err(error) => tracing::warn!(%error, "the runtime does not tell its events"),
                     }
+                }
+                () = tokio::time::sleep_until(look_at), if looking.is_none() => {
+                    let runtime = self.node.runtime.clone();
+                    looking = Some(async move { Look::take(&runtime).await }.boxed());
+                }
+                looked = result_of(&mut looking) => {
+                    looking = None;
+                    self.looked(looked);
+                    // The one that was started again may be another version.
+                    silent &= !self.blind;
+                    let pause = if events.is_some() { relist::HEARING } else { relist::DEAF };
+                    look_at = tokio::time::Instant::now() + pause;
                 }
                 event = next(&mut events) => match event {
                     Ok(Some(event)) => {
@@ -128,12 +205,21 @@ impl Dispatcher {
                             self.wake(uid);
                         }
                     }
-                    Ok(None) => events = None,
+                    Ok(None) => {
+                        events = None;
+                        look_at = tokio::time::Instant::now();
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "the runtime's events broke off");
                         events = None;
+                        look_at = tokio::time::Instant::now();
                     }
                 },
+                Some((uid, eviction)) = self.orders.recv() => {
+                    if let Some(worker) = self.workers.get(&uid) {
+                        worker.send_modify(|mail| mail.eviction = Some(Arc::new(eviction)));
+                    }
+                }
                 Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.ended(ended),
             }
         }
@@ -150,21 +236,56 @@ impl Dispatcher {
         self.workers.values().for_each(|worker| worker.send_modify(|mail| mail.runtime += 1));
     }
 
+    /// Wakes the workers of pods of which the runtime holds something else than at the last look.
+    fn looked(&mut self, looked: Result<Look, RuntimeError>) {
+        match looked {
+            Ok(now) => {
+                self.node.health.seen();
+                for uid in now.changes(&self.seen) {
+                    self.wake(uid);
+                }
+                self.seen = now;
+                self.blind = false;
+            }
+            Err(error) => {
+                if !self.blind {
+                    tracing::warn!(%error, "the runtime does not say what it holds");
+                }
+                self.blind = true;
+            }
+        }
+    }
+
     async fn hear(&mut self, event: watcher::Result<watcher::Event<Pod>>) {
         match event {
-            Ok(watcher::Event::Init) => self.listed.clear(),
+            Ok(watcher::Event::Init) => {
+                self.listed.clear();
+                self.own.mirrors.begin_list();
+            }
+            Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) if mirrors::is_mirror(&pod) => {
+                self.own.mirrors.see(pod);
+                self.arrange_static_pods();
+            }
+            Ok(watcher::Event::Delete(pod)) if mirrors::is_mirror(&pod) => {
+                self.own.mirrors.forget(&pod);
+                self.arrange_static_pods();
+            }
             Ok(watcher::Event::InitApply(pod)) => {
                 self.listed.extend(pod.metadata.uid.clone());
                 self.deliver(pod, false);
             }
             Ok(watcher::Event::InitDone) => {
                 for (uid, worker) in &self.workers {
-                    if !self.listed.contains(uid) {
+                    if !self.listed.contains(uid) && !self.static_names.contains_key(uid) {
                         worker.send_modify(|mail| mail.gone = true);
                     }
                 }
                 self.listed = HashSet::new();
+                self.own.mirrors.end_list();
                 self.complete = true;
+                self.node.cpus.retain(|uid| self.workers.contains_key(uid));
+                self.node.ledger.complete();
+                self.wake_all();
                 self.adopt_orphans().await;
                 self.remove_folders().await;
                 self.remove_logs().await;
@@ -186,8 +307,47 @@ impl Dispatcher {
                 mail.gone |= gone;
             });
         } else if !gone {
-            self.employ(uid, Mail { pod, gone, runtime: 0 }, Duration::ZERO);
+            let status = pod.status.as_ref();
+            let runs = status.is_some_and(|status| status.start_time.is_some());
+            if let Some(model) = PodModel::new(Arc::clone(&pod)).ok().filter(|pod| runs && !pod.is_over()) {
+                // It has its place from before, whoever comes first now.
+                self.node.ledger.put(model);
+            }
+            let mail = Mail { pod, record: Record::Pod, gone, runtime: 0, eviction: None };
+            self.employ(uid, mail, Duration::ZERO);
         }
+    }
+
+    /// Gives static pods their workers, and ends those that are no more. Of one name there is one at a time.
+    fn arrange_static_pods(&mut self) {
+        let wanted = Arc::clone(&self.own.pods.borrow_and_update());
+        for uid in self.static_names.keys().filter(|uid| !wanted.contains_key(*uid)) {
+            if let Some(worker) = self.workers.get(uid) {
+                worker.send_modify(|mail| mail.gone = true);
+            }
+        }
+        for (uid, own) in wanted.iter() {
+            let mirror = self.own.mirrors.of(own);
+            let record = Record::Mirror(mirror.as_ref().and_then(|mirror| mirror.metadata.uid.clone()));
+            let pod = Arc::new(shown_by(own, mirror.as_deref()));
+            if let Some(worker) = self.workers.get(uid) {
+                worker.send_if_modified(|mail| {
+                    let is_other = mail.record != record || mail.pod.status != pod.status;
+                    if is_other {
+                        (mail.pod, mail.record) = (pod, record);
+                    }
+                    is_other
+                });
+                continue;
+            }
+            let name = mirrors::full_name(own);
+            if !self.static_names.values().any(|known| *known == name) {
+                self.static_names.insert(uid.clone(), name);
+                let mail = Mail { pod, record, gone: false, runtime: 0, eviction: None };
+                self.employ(uid.clone(), mail, Duration::ZERO);
+            }
+        }
+        self.own.mirrors.want(wanted, self.static_names.values().cloned().collect());
     }
 
     /// Makes a worker, which begins after a pause.
@@ -216,6 +376,8 @@ impl Dispatcher {
             tracing::error!(%error, uid, "a pod's worker broke off and is started again");
             let mail = sender.borrow().clone();
             self.employ(uid, mail, AFTER_PANIC);
+        } else if self.static_names.remove(&uid).is_some() {
+            self.arrange_static_pods();
         }
     }
 
@@ -257,6 +419,7 @@ impl Dispatcher {
                 tracing::warn!(path = %entry.path().display(), %error, "logs of a pod that is gone are not removed");
             }
         }
+        crate::log_links::sweep(&self.node.config.log_dir).await;
     }
 
     /// Gives a worker to each pod of the runtime that the API does not know.
@@ -274,6 +437,12 @@ impl Dispatcher {
             }
         };
         for sandbox in sandboxes {
+            // Somebody else's runtime may run pods of others too.
+            let whose = sandbox.annotations.get(labels::CGROUP_ROOT);
+            let elsewhere = self.node.config.settings.runtime_socket().is_some();
+            if whose.map_or(elsewhere, |root| *root != self.node.config.cgroup_root) {
+                continue;
+            }
             let Some(metadata) = sandbox.metadata else { continue };
             if metadata.uid.is_empty() || self.workers.contains_key(&metadata.uid) {
                 continue;
@@ -290,10 +459,15 @@ impl Dispatcher {
                     uid: Some(metadata.uid.clone()),
                     ..ObjectMeta::default()
                 },
-                spec: Some(PodSpec::default()),
+                // Nobody waits for it any more.
+                spec: Some(PodSpec { termination_grace_period_seconds: Some(1), ..PodSpec::default() }),
                 status: None,
             };
-            self.employ(metadata.uid, Mail { pod: Arc::new(pod), gone: true, runtime: 0 }, Duration::ZERO);
+            self.employ(
+                metadata.uid,
+                Mail { pod: Arc::new(pod), record: Record::Pod, gone: true, runtime: 0, eviction: None },
+                Duration::ZERO,
+            );
         }
     }
 }

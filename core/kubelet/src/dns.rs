@@ -1,10 +1,17 @@
-//! A pod's resolver configuration and host name (pure).
+//! A pod's resolver configuration and host name.
+
+use std::net::IpAddr;
+use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Pod, PodDNSConfig, PodSpec};
 use keelson_cri::v1::DnsConfig;
 
 use crate::config::Config;
 
+/// What the node asks.
+const USUAL: &str = "/etc/resolv.conf";
+/// What systemd-resolved asks for those who ask it.
+const BEHIND_RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_LENGTH: usize = 2048;
@@ -21,6 +28,37 @@ pub(crate) struct ResolvConf {
 }
 
 impl ResolvConf {
+    /// The node's own: what its owner has chosen, none if that is no name, and otherwise the usual one.
+    pub(crate) async fn of_node(chosen: Option<&Path>) -> Self {
+        let found = match chosen {
+            Some(path) if path.as_os_str().is_empty() => None,
+            Some(path) => Self::read(path).await,
+            None => match Self::read(Path::new(USUAL)).await {
+                Some(local) if local.is_local() && Path::new(BEHIND_RESOLVED).exists() => {
+                    Self::read(Path::new(BEHIND_RESOLVED)).await.or(Some(local))
+                }
+                usual => usual,
+            },
+        };
+        found.unwrap_or_default()
+    }
+
+    async fn read(path: &Path) -> Option<Self> {
+        match tokio::fs::read_to_string(path).await {
+            Ok(text) => Some(ResolvConf::parse(&text)),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the node's resolver configuration is not read");
+                None
+            }
+        }
+    }
+
+    /// Whether nothing but the node itself is asked.
+    fn is_local(&self) -> bool {
+        let is_loopback = |server: &String| server.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        !self.nameservers.is_empty() && self.nameservers.iter().all(is_loopback)
+    }
+
     /// Reads `resolv.conf(5)`: the last `search` or `domain` counts, `nameserver` and `options` add up.
     pub(crate) fn parse(text: &str) -> Self {
         let mut found = ResolvConf::default();
@@ -72,8 +110,7 @@ fn merge(into: &mut DnsConfig, own: &PodDNSConfig) {
     }
 }
 
-fn limit(config: &mut DnsConfig, pod: &Pod) {
-    let before = (config.servers.len(), config.searches.len());
+fn limit(config: &mut DnsConfig) {
     config.servers.truncate(MAX_NAMESERVERS);
     config.searches.truncate(MAX_SEARCHES);
     let mut length = 0;
@@ -83,22 +120,67 @@ fn limit(config: &mut DnsConfig, pod: &Pod) {
     });
     let fits = fits.count();
     config.searches.truncate(fits);
-    if before != (config.servers.len(), config.searches.len()) {
-        let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
-        tracing::warn!(?namespace, pod = ?name, "name servers or search domains above the limits are left out");
-    }
 }
 
 /// What stands in the pod's resolv.conf.
 pub(crate) fn dns_config(pod: &Pod, config: &Config, node: &ResolvConf) -> DnsConfig {
+    let mut found = wanted(pod, config, node);
+    limit(&mut found);
+    found
+}
+
+/// What is not as the pod wants it: the reasons and messages of events.
+pub(crate) fn notices(pod: &Pod, config: &Config, node: &ResolvConf) -> Vec<(&'static str, String)> {
+    let (wanted, found) = (wanted(pod, config, node), dns_config(pod, config, node));
+    let mut notices = Vec::new();
+    if wanted.searches.len() > found.searches.len() {
+        let line = found.searches.join(" ");
+        notices.push((
+            "DNSConfigForming",
+            format!(
+                "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {line}"
+            ),
+        ));
+    }
+    if wanted.servers.len() > found.servers.len() {
+        let line = found.servers.join(" ");
+        notices.push((
+            "DNSConfigForming",
+            format!(
+                "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {line}"
+            ),
+        ));
+    }
+    if asks_cluster(pod) && config.cluster_dns.is_empty() {
+        let metadata = &pod.metadata;
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let name = format!("{}_{}({})", text(&metadata.name), text(&metadata.namespace), text(&metadata.uid));
+        let policy = pod.spec.as_ref().and_then(|spec| spec.dns_policy.as_deref()).unwrap_or("ClusterFirst");
+        notices.push((
+            "MissingClusterDNS",
+            format!(
+                "pod: {name:?}. kubelet does not have ClusterDNS IP configured and cannot create Pod using {policy:?} policy. Falling back to \"Default\" policy."
+            ),
+        ));
+    }
+    notices
+}
+
+/// Whether the pod's names are first those of the cluster.
+fn asks_cluster(pod: &Pod) -> bool {
+    let spec = pod.spec.as_ref();
+    match spec.and_then(|spec| spec.dns_policy.as_deref()).unwrap_or("ClusterFirst") {
+        "ClusterFirstWithHostNet" => true,
+        "ClusterFirst" => !on_host(spec),
+        _ => false,
+    }
+}
+
+/// What the pod wants, without limits.
+fn wanted(pod: &Pod, config: &Config, node: &ResolvConf) -> DnsConfig {
     let spec = pod.spec.as_ref();
     let policy = spec.and_then(|spec| spec.dns_policy.as_deref()).unwrap_or("ClusterFirst");
-    let on_host = spec.is_some_and(|spec| spec.host_network == Some(true));
-    let in_cluster = match policy {
-        "ClusterFirstWithHostNet" => true,
-        "ClusterFirst" => !on_host,
-        _ => false,
-    };
+    let in_cluster = asks_cluster(pod);
     let mut found = if policy == "None" {
         DnsConfig::default()
     } else if in_cluster && !config.cluster_dns.is_empty() {
@@ -124,7 +206,6 @@ pub(crate) fn dns_config(pod: &Pod, config: &Config, node: &ResolvConf) -> DnsCo
     if let Some(own) = spec.and_then(|spec| spec.dns_config.as_ref()) {
         merge(&mut found, own);
     }
-    limit(&mut found, pod);
     found
 }
 

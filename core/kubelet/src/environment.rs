@@ -6,14 +6,16 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod};
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, FileKeySelector, Pod};
 
 use crate::config::Config;
 use crate::field::{self, Addresses, FieldError};
 use crate::node::machine;
 use crate::objects::{MASTER_SERVICE, MASTER_SERVICE_NAMESPACE, ObjectError, Objects};
+use crate::volume;
 
 mod expansion;
+mod file;
 mod service;
 
 pub(crate) use expansion::expand;
@@ -62,14 +64,23 @@ pub(crate) enum EnvironmentError {
     /// What the node can give is needed for a limit that is not set.
     #[error("the node's resources cannot be read")]
     Machine(#[from] machine::MachineError),
-    /// A source that is not supported.
-    #[error("environment variable {name}: {source_kind} is not supported")]
-    Unsupported {
-        /// The variable.
-        name: String,
-        /// The field of `valueFrom`.
-        source_kind: &'static str,
+    /// A file of variables lies in an emptyDir of the pod.
+    #[error("cannot find the volume {0:?} referenced by FileKeyRef")]
+    Volume(String),
+    /// A file of variables is not there, or has no such key.
+    #[error("environment variable key {key:?} not found in file {path:?}")]
+    FileKey {
+        /// The key that was asked for.
+        key: String,
+        /// The file, below its volume.
+        path: String,
     },
+    /// A file of variables cannot be read.
+    #[error(transparent)]
+    File(#[from] file::FileError),
+    /// Reading one broke off.
+    #[error("reading an env file broke off: {0}")]
+    Broken(String),
 }
 
 /// Variables with their places: a name that comes again keeps its first place and gets the new value.
@@ -192,15 +203,35 @@ impl Source<'_> {
         EnvironmentError::Key { kind, namespace, name, key }
     }
 
+    /// The value in a file that containers of the pod wrote.
+    async fn file_value(&self, selector: &FileKeySelector) -> Result<Option<String>, EnvironmentError> {
+        let volumes = self.pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+        let mut of_name = volumes.iter().filter(|volume| volume.name == selector.volume_name);
+        let volume = of_name.next().filter(|volume| volume.empty_dir.is_some());
+        let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
+        let local =
+            volume::local_volumes(&self.config.data_dir, uid, volume.map_or(&[], std::slice::from_ref));
+        let missing = || EnvironmentError::Volume(selector.volume_name.clone());
+        let folder = local.into_iter().next().ok_or_else(missing)?.folder;
+        let FileKeySelector { key, path, .. } = selector.clone();
+        let read = tokio::task::spawn_blocking(move || file::read(&folder, &path, &key)).await;
+        let found = read.map_err(|error| EnvironmentError::Broken(error.to_string()))??;
+        if found.is_none() && selector.optional != Some(true) {
+            let (key, path) = (selector.key.clone(), selector.path.clone());
+            return Err(EnvironmentError::FileKey { key, path });
+        }
+        Ok(found)
+    }
+
     /// The value of a source; `None` when it is optional and absent.
-    async fn value(&self, name: &str, source: &EnvVarSource) -> Result<Option<String>, EnvironmentError> {
+    async fn value(&self, source: &EnvVarSource) -> Result<Option<String>, EnvironmentError> {
         if let Some(selector) = &source.field_ref {
             return Ok(Some(field::value(self.pod, &selector.field_path, self.addresses)?));
         }
         if let Some(selector) = &source.resource_field_ref {
             let named = selector.container_name.as_deref().filter(|name| !name.is_empty());
             let container = named.map_or(Ok(self.container), |name| field::container(self.pod, name))?;
-            let allocatable = machine::allocatable(self.config)?;
+            let allocatable = crate::node::allocatable::allocatable(self.config)?;
             return Ok(Some(field::resource(selector, container.resources.as_ref(), &allocatable)?));
         }
         if let Some(selector) = &source.config_map_key_ref {
@@ -227,8 +258,8 @@ impl Source<'_> {
                 None => Err(self.no_key("Secret", &selector.name, &selector.key)),
             };
         }
-        if source.file_key_ref.is_some() {
-            return Err(EnvironmentError::Unsupported { name: name.to_owned(), source_kind: "fileKeyRef" });
+        if let Some(selector) = &source.file_key_ref {
+            return self.file_value(selector).await;
         }
         Ok(Some(String::new()))
     }
@@ -259,7 +290,7 @@ pub(crate) async fn environment(
             (Some(value), _) => {
                 Some(expansion::with(value, |name| own.get(name).or_else(|| services.get(name))))
             }
-            (None, Some(from)) => source.value(&variable.name, from).await?,
+            (None, Some(from)) => source.value(from).await?,
             (None, None) => Some(String::new()),
         };
         if let Some(value) = value {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::LifecycleHandler;
 use crate::http_get;
 use crate::probe::run::Target;
 
-/// Why a hook failed. The texts are those of `FailedPostStartHook` and `FailedPreStopHook`.
+/// Why a hook failed; for the log alone, since the words of a hook may hold secrets.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HookError {
     /// The command ended with another code than 0.

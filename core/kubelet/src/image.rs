@@ -1,5 +1,6 @@
 //! Finding the image of a container, and pulling it when its policy says so.
 
+use std::path::Path;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Container;
@@ -12,7 +13,10 @@ use crate::pod::PodModel;
 use crate::runtime_client::RuntimeClient;
 
 mod credentials;
-mod name;
+pub(crate) mod name;
+pub(crate) mod records;
+
+use records::{Access, Named, PullSecret, RecordError, Records};
 
 /// When an image is pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +49,10 @@ pub(crate) struct Finder<'a> {
     pub(crate) runtime: &'a RuntimeClient,
     /// Secrets.
     pub(crate) objects: &'a Objects,
+    /// The node's own credentials.
+    pub(crate) credentials: &'a Path,
+    /// Who pulled which image.
+    pub(crate) records: &'a Records,
     /// Where it is told.
     pub(crate) recorder: &'a Recorder,
 }
@@ -91,9 +99,12 @@ impl Finder<'_> {
             Why::new("InvalidImageName", message)
         })?;
         let full = name.tagged(self.image());
+        let named = Named { repository: name.repository(), image: full.clone() };
         let found = self.look(&full).await?;
         match (policy(self.container, &name), found) {
-            (Policy::IfNotPresent | Policy::Never, Some(found)) => {
+            (Policy::IfNotPresent | Policy::Never, Some(found))
+                if self.may_use(&found, &name, &named).await =>
+            {
                 let image = self.image();
                 let message = format!(
                     "Container image {image:?} already present on machine and can be accessed by the pod"
@@ -101,19 +112,35 @@ impl Finder<'_> {
                 self.tell(EventType::Normal, "Pulled", message);
                 Ok(present(found))
             }
-            (Policy::Never, None) => {
-                let message =
-                    format!("Container image {:?} is not present with pull policy of Never", self.image());
+            (Policy::Never, found) => {
+                let image = self.image();
+                let message = match found {
+                    Some(_) => format!(
+                        "Container image {image:?} is present with pull policy of Never but does not have the proper auth (image secret) that was used to pull the image"
+                    ),
+                    None => format!("Container image {image:?} is not present with pull policy of Never"),
+                };
                 self.tell(EventType::Warning, "ErrImageNeverPull", message.clone());
                 Err(Why::new("ErrImageNeverPull", message))
             }
-            (Policy::Always, _) | (Policy::IfNotPresent, None) => self.pull(&name, &full).await,
+            (Policy::Always | Policy::IfNotPresent, _) => self.pull(&name, &named).await,
         }
     }
 
-    async fn pull(&self, name: &name::Name, full: &str) -> Result<Image, Why> {
+    /// Whether the pod may use an image that is there without showing its credentials to the registry.
+    async fn may_use(&self, found: &v1::Image, name: &name::Name, named: &Named) -> bool {
+        // Most need no Secrets.
+        if self.records.access(&found.id, named, Vec::new()).await == Access::Open {
+            return true;
+        }
+        let (keys, _) = credentials::find(self.pod, self.objects, name, self.credentials).await;
+        let secrets: Vec<PullSecret> = keys.into_iter().filter_map(|key| key.secret).collect();
+        !secrets.is_empty() && self.records.access(&found.id, named, secrets).await == Access::Open
+    }
+
+    async fn pull(&self, name: &name::Name, named: &Named) -> Result<Image, Why> {
         self.tell(EventType::Normal, "Pulling", format!("Pulling image {:?}", self.image()));
-        let (keys, missing) = credentials::find(self.pod, self.objects, name).await;
+        let (keys, missing) = credentials::find(self.pod, self.objects, name, self.credentials).await;
         if !missing.is_empty() {
             let message = format!(
                 "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
@@ -128,33 +155,50 @@ impl Finder<'_> {
             );
         }
         let since = Instant::now();
+        if let Err(error) = self.records.begin(&named.image).await {
+            let text = format!("failed to record image pull intent: {error}: {}", source(&error));
+            self.tell(
+                EventType::Warning,
+                "Failed",
+                format!("Failed to pull image {:?}: {text}", self.image()),
+            );
+            return Err(Why::new("ErrImagePull", text));
+        }
         let mut failure = None;
-        let tries: Vec<Option<v1::AuthConfig>> =
+        let tries: Vec<Option<credentials::Key>> =
             if keys.is_empty() { vec![None] } else { keys.into_iter().map(Some).collect() };
-        for auth in tries {
+        for key in tries {
             let image = v1::ImageSpec {
-                image: full.to_owned(),
+                image: named.image.clone(),
                 user_specified_image: self.image().to_owned(),
                 ..v1::ImageSpec::default()
             };
             let sandbox_config = Some(self.sandbox.clone());
+            let (auth, secret) = key.map_or((None, None), |key| (Some(key.auth), key.secret));
             let request = v1::PullImageRequest { image: Some(image), auth, sandbox_config };
             match self.runtime.pull_image(request).await {
-                Ok(_) => return self.pulled(full, since).await,
+                Ok(_) => return self.pulled(named, secret, since).await,
                 Err(error) => failure = Some(error),
             }
+        }
+        if let Err(error) = self.records.fails(&named.image).await {
+            tracing::warn!(%error, image = named.image, "the end of a pull is not recorded");
         }
         let text = failure.map(|error| error.text()).unwrap_or_default();
         self.tell(EventType::Warning, "Failed", format!("Failed to pull image {:?}: {text}", self.image()));
         Err(Why::new("ErrImagePull", text))
     }
 
-    async fn pulled(&self, full: &str, since: Instant) -> Result<Image, Why> {
+    async fn pulled(&self, named: &Named, secret: Option<PullSecret>, since: Instant) -> Result<Image, Why> {
         let took = go_seconds(since.elapsed());
-        let Some(image) = self.look(full).await? else {
-            let text = format!("image {full:?} is gone right after it was pulled");
+        let Some(image) = self.look(&named.image).await? else {
+            let text = format!("image {:?} is gone right after it was pulled", named.image);
             return Err(Why::new("ErrImagePull", text));
         };
+        if let Err(error) = self.records.pulled(&image.id, named, secret).await {
+            // Until then the image is open to nobody.
+            tracing::warn!(%error, image = named.image, "by whom an image was pulled is not recorded");
+        }
         let message = format!(
             "Successfully pulled image {:?} in {took} ({took} including waiting). Image size: {} bytes.",
             self.image(),
@@ -162,6 +206,29 @@ impl Finder<'_> {
         );
         self.tell(EventType::Normal, "Pulled", message);
         Ok(present(image))
+    }
+}
+
+fn source(error: &RecordError) -> String {
+    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
+}
+
+/// Settles pulls under way when the kubelet ended.
+pub(crate) async fn settle(records: &Records, runtime: &RuntimeClient) {
+    for name in records.interrupted().await {
+        let image = v1::ImageSpec { image: name.clone(), ..v1::ImageSpec::default() };
+        let request = v1::ImageStatusRequest { image: Some(image), verbose: false };
+        let settled = match runtime.image_status(request).await {
+            Ok(answer) => records.settle(&name, answer.image.map(|image| image.id)).await,
+            // The intent stays, and the image is open to nobody.
+            Err(error) => {
+                tracing::warn!(%error, image = name, "a pull that was interrupted is not settled");
+                continue;
+            }
+        };
+        if let Err(error) = settled {
+            tracing::warn!(%error, image = name, "a pull that was interrupted is not settled");
+        }
     }
 }
 

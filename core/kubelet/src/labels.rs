@@ -23,6 +23,8 @@ pub(crate) const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.ter
 pub(crate) const POD_TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 /// Annotation of sandboxes: where the pod came from.
 pub(crate) const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+/// Annotation: the root of the cluster's control groups; says whose pod it is in a runtime that several use.
+pub(crate) const CGROUP_ROOT: &str = "keelson.io/cgroup-root";
 
 /// What of a container cannot change without a new instance: its name and its image.
 pub(crate) fn hash(container: &Container) -> String {

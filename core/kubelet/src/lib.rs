@@ -9,46 +9,69 @@
 //! - `dispatcher`: hands news of the API and of the runtime to workers; `worker`: one pod
 //! - pure: `pod` (the model), `plan` (what to do next), `status`, `backoff`, `memory` (what a worker remembers),
 //!   `sandbox`, `container`, `security`, `resources` (what the runtime is told), `probe` (results and due times)
+//! - `remains`: ending all pods of a cluster in somebody else's runtime, when the cluster itself is at rest
 //! - `image`: finding and pulling; `hook`, `probe::run`, `http_get`: asking containers; `event`: telling
-//! - `runtime_client`: the CRI; `runtime_view`: what the runtime holds of a pod; `pods`: all pods, for those who look
+//! - `runtime_client`: the CRI; `relist`: looking at all it holds; `runtime_view`: what it holds of a pod; `pods`: all pods, for those who look
 //! - `objects`, `environment`, `field`, `volume`, `dns`, `hosts`, `last_words`: what containers see and leave
-//! - `node`: the Node object and its lease; `server`: HTTPS for the API server, with `logs`; `log_rotation` keeps those short
+//! - `user_namespace`: ids of pods that have their own
+//! - `csi`: storage drivers
+//! - `disk_usage`: what pods use of the disk; `eviction`: ends pods that use too much; `image_gc`: removes images
+//! - `usage`: what nodes, pods and containers use; `metrics`: what the kubelet counts
+//! - `node`: the Node object and its lease; `server`: HTTPS for the API server, with `logs`; `log_rotation` keeps those short, `log_links`
+//!   leads collectors to them
 
 mod admission;
+mod allocation;
 mod backoff;
+mod beneath;
 mod cgroup;
+mod clock;
 mod config;
+pub mod configuration;
 mod container;
+mod csi;
+mod disk_usage;
 mod dispatcher;
 mod dns;
 mod environment;
 mod event;
+mod eviction;
+mod exclusive_cpus;
 mod field;
+mod folder_watch;
 mod hook;
 mod hosts;
 mod http_get;
 mod image;
+mod image_gc;
 mod labels;
 mod last_words;
+mod log_links;
 mod log_rotation;
 mod logs;
 mod memory;
+mod metrics;
 mod node;
 mod objects;
 mod plan;
 mod pod;
 mod pods;
 mod probe;
+mod relist;
+mod remains;
 mod resources;
 mod runtime_client;
 mod runtime_view;
 mod sandbox;
 mod security;
 mod server;
+mod static_pods;
 mod status;
 mod sysctl;
 #[cfg(test)]
 mod testing;
+mod usage;
+mod user_namespace;
 mod volume;
 mod worker;
 
@@ -57,9 +80,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use keelson_cri::v1;
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
+pub use configuration::KubeletConfiguration;
+pub use remains::{RemainsError, remove_pods};
 
 use crate::node::{machine, range};
 
@@ -69,9 +95,15 @@ pub enum Error {
     /// The machine does not say what it has.
     #[error("look at the machine")]
     Machine(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It is not known who has which processors.
+    #[error("read who has which processors")]
+    Processors(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The folder of pods cannot be made, or not be kept from other users.
     #[error("make the folder of pods")]
     Folder(#[source] std::io::Error),
+    /// What is counted has no place.
+    #[error("make the metrics")]
+    Metrics(#[from] keelson_metrics::RegistryError),
     /// The HTTPS server cannot run.
     #[error("serve logs and streams")]
     Server(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -83,8 +115,11 @@ pub enum Error {
 pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
     let config = Arc::new(config);
     protect(&config.data_dir).map_err(Error::Folder)?;
-    let memory = machine::memory().map_err(|error| Error::Machine(Box::new(error)))?.total;
-    let runtime = runtime_client::RuntimeClient::new(&config.cri_socket);
+    survive();
+    let cpus = exclusive_cpus::ExclusiveCpus::open(&config.data_dir, &config.settings);
+    let cpus = Arc::new(cpus.map_err(|error| Error::Processors(Box::new(error)))?);
+    let (machine, together) = limits(&config).map_err(|error| Error::Machine(Box::new(error)))?;
+    let runtime = runtime_client::RuntimeClient::new(&config.cri_socket, config.image_socket.as_deref());
     if !dispatcher::wait_for_runtime(&runtime, &shutdown).await {
         return Ok(());
     }
@@ -96,33 +131,138 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     }
     let objects = objects::Objects::new(client.clone());
     let pods = Arc::new(pods::Pods::default());
+    let metrics = metrics::Metrics::new(&config.node_name, &config.version, &pods)?;
+    let runtime = runtime.counted(metrics.operations.clone());
     // Ends with the others when one of them fails.
     let shutdown = shutdown.child_token();
     let _guard = shutdown.clone().drop_guard();
-    let server = server::run(Arc::clone(&config), Arc::clone(&pods), runtime.clone(), shutdown.clone());
-    let rotation = log_rotation::run(Arc::clone(&pods), runtime.clone(), shutdown.clone());
-    let registration = node::run(Arc::clone(&config), client.clone(), runtime.clone(), shutdown.clone());
+    let server = server::run(
+        Arc::clone(&config),
+        Arc::clone(&pods),
+        runtime.clone(),
+        client.clone(),
+        Arc::clone(&metrics),
+        shutdown.clone(),
+    );
+    let rotation =
+        log_rotation::run(config.settings.clone(), Arc::clone(&pods), runtime.clone(), shutdown.clone());
+    let health = Arc::new(relist::Health::new());
+    let (shortage, short) = tokio::sync::watch::channel(eviction::Shortage::default());
+    let registration = node::run(
+        Arc::clone(&config),
+        client.clone(),
+        runtime.clone(),
+        Arc::clone(&health),
+        short.clone(),
+        shutdown.clone(),
+    );
     let given = range::follow(Arc::clone(&config), client.clone(), runtime.clone(), shutdown.clone());
+    let images = image::records::Records::new(config.data_dir.join("image_manager"));
+    image::settle(&images, &runtime).await;
+    let status = runtime.status(v1::StatusRequest::default()).await;
+    let recursion = status.as_ref().map_or(volume::Recursion::Unknown, volume::Recursion::of);
+    let (orders, ordered) = eviction::orders();
+    let about_node = node::NodeRecorder::new(client.clone(), &config.node_name);
+    let collector = image_gc::ImageGc::new(
+        config.settings.clone(),
+        runtime.clone(),
+        images.clone(),
+        Arc::clone(&pods),
+        about_node.clone(),
+    );
+    let evictor = eviction::Evictor::new(eviction::Tools {
+        config: Arc::clone(&config),
+        pods: Arc::clone(&pods),
+        runtime: runtime.clone(),
+        images: collector,
+        recorder: about_node,
+        orders: orders.clone(),
+        shortage,
+        pods_memory: together.memory,
+    });
+    let evictor = Box::pin(evictor.run(shutdown.clone()));
+    let placed = Arc::clone(&cpus);
+    let (all, engine, stop) = (Arc::clone(&pods), runtime.clone(), shutdown.clone());
+    let placing = Box::pin(async move { placed.keep(all, engine, stop).await });
+    let drivers = Arc::new(csi::Drivers::new(Arc::clone(&config), client.clone()));
     let shared = Arc::new(worker::Node {
-        volumes: volume::Volumes::new(Arc::clone(&config), client.clone(), Arc::clone(&objects)),
+        images,
+        volumes: volume::Volumes::new(
+            Arc::clone(&config),
+            client.clone(),
+            Arc::clone(&objects),
+            Arc::clone(&drivers),
+            recursion,
+        ),
+        metrics,
         recorder: event::Recorder::new(client.clone(), &config.node_name),
         pods: Arc::clone(&pods),
         objects,
         runtime,
+        health,
         client,
+        ledger: Arc::default(),
+        cpus: Arc::clone(&cpus),
+        orders,
+        shortage: short,
+        machine,
+        tiers: cgroup::tiers::Tiers::new(&config.cgroup_root, together),
         config,
-        memory,
     });
-    let dispatcher = dispatcher::Dispatcher::new(shared, shutdown);
+    let known = Arc::clone(&shared);
+    let in_use = move |path: &Path| known.volumes.uses(path);
+    let folders =
+        volume::local::keep(Arc::clone(&shared.config), shared.client.clone(), in_use, shutdown.clone());
+    let plugins = Box::pin(csi::keep(drivers, shutdown.clone()));
+    let (folder, pods) =
+        static_pods::Folder::open(shared.config.settings.static_pod_path.clone(), &shared.config.node_name);
+    let mirrors =
+        Arc::new(static_pods::mirrors::Mirrors::new(shared.client.clone(), &shared.config.node_name));
+    let own = dispatcher::OwnPods { pods, mirrors: Arc::clone(&mirrors) };
+    let (folder, stop) = (Box::pin(folder.keep(shutdown.clone())), shutdown.clone());
+    let mirrors = Box::pin(async move { mirrors.keep(stop).await });
+    let dispatcher = dispatcher::Dispatcher::new(shared, ordered, own, shutdown);
     let server = Box::pin(async { server.await.map_err(|error| Error::Server(Box::new(error))) });
     // Each lies where it is: all of them on one stack are too much for it.
     let (registration, given, rotation) = (Box::pin(registration), Box::pin(given), Box::pin(rotation));
-    let dispatcher = Box::pin(dispatcher.run());
+    let (dispatcher, folders) = (Box::pin(dispatcher.run()), Box::pin(folders));
     let others = async {
-        tokio::join!(registration, given, rotation, dispatcher);
+        tokio::join!(
+            registration,
+            given,
+            rotation,
+            folders,
+            plugins,
+            evictor,
+            placing,
+            folder,
+            mirrors,
+            dispatcher
+        );
         Ok(())
     };
     tokio::try_join!(server, others).map(|((), ())| ())
+}
+
+/// What limits of containers depend on, and what all pods together are held to.
+fn limits(config: &Config) -> Result<(resources::Machine, node::allocatable::Shared), machine::MachineError> {
+    let shared = node::allocatable::shared(config)?;
+    let machine = resources::Machine {
+        memory: machine::memory()?.total,
+        huge_pages: machine::huge_page_names(),
+        unified: cgroup::is_unified(),
+        swap: cgroup::bounds_swap(),
+        pod_pids: config.settings.pod_pids(shared.processes),
+    };
+    Ok((machine, shared))
+}
+
+/// When memory runs out the kernel is to end anything before the node's agent. Not every machine allows to say so.
+fn survive() {
+    const SCORE: &str = "-999";
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", SCORE) {
+        tracing::info!(%error, "the kernel may end the node's agent when memory runs out");
+    }
 }
 
 /// Secrets and tokens of pods lie in the folder, and their files may be readable by all: containers get them as mounts,

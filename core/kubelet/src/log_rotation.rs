@@ -5,21 +5,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use keelson_cri::v1::ReopenContainerLogRequest;
 use tokio_util::sync::CancellationToken;
 
+use crate::configuration::KubeletConfiguration;
 use crate::pods::Pods;
 use crate::runtime_client::{RuntimeClient, RuntimeError};
-
-/// Between two looks.
-const INTERVAL: Duration = Duration::from_secs(30);
-/// A file that is larger is moved away.
-const MAX_SIZE: u64 = 10 << 20;
-/// Files of one log, with the one that is written.
-const MAX_FILES: usize = 5;
 
 /// Why a log stays as long as it is.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +71,13 @@ pub(crate) async fn remove_log(log: &Path) {
     }
 }
 
-async fn rotate(runtime: &RuntimeClient, id: &str, log: &Path, now: Timestamp) -> Result<(), RotationError> {
+async fn rotate(
+    settings: &KubeletConfiguration,
+    runtime: &RuntimeClient,
+    id: &str,
+    log: &Path,
+    now: Timestamp,
+) -> Result<(), RotationError> {
     let mut name = log.as_os_str().to_owned();
     name.push(format!(".{}", now.strftime("%Y%m%d-%H%M%S")));
     let aside = PathBuf::from(name);
@@ -90,25 +89,33 @@ async fn rotate(runtime: &RuntimeClient, id: &str, log: &Path, now: Timestamp) -
         return Err(error.into());
     }
     let all = rotated(log).await?;
-    for path in all.iter().take((all.len() + 1).saturating_sub(MAX_FILES)) {
+    let files = settings.container_log_max_files as usize;
+    for path in all.iter().take((all.len() + 1).saturating_sub(files)) {
         remove_file(path).await?;
     }
     Ok(())
 }
 
 /// Looks at all logs again and again until the shutdown.
-pub(crate) async fn run(pods: Arc<Pods>, runtime: RuntimeClient, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    settings: KubeletConfiguration,
+    pods: Arc<Pods>,
+    runtime: RuntimeClient,
+    shutdown: CancellationToken,
+) {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(INTERVAL) => {}
+            () = tokio::time::sleep(settings.container_log_monitor_interval) => {}
         }
         for (id, log) in pods.running_logs() {
-            let large = tokio::fs::metadata(&log).await.is_ok_and(|found| found.len() > MAX_SIZE);
+            let large = tokio::fs::metadata(&log)
+                .await
+                .is_ok_and(|found| found.len() > settings.container_log_max_size.0);
             if !large {
                 continue;
             }
-            if let Err(error) = rotate(&runtime, &id, &log, Timestamp::now()).await {
+            if let Err(error) = rotate(&settings, &runtime, &id, &log, Timestamp::now()).await {
                 tracing::warn!(container = id, log = %log.display(), %error, "a log is not rotated");
             }
         }

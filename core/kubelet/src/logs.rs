@@ -17,6 +17,8 @@ use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt as _, AsyncSeekExt as _, BufReader};
 use tokio::sync::mpsc;
 
+use crate::folder_watch::FolderWatch;
+
 mod files;
 mod follow;
 mod line;
@@ -50,7 +52,7 @@ pub(crate) enum LogError {
         /// Which log.
         path: PathBuf,
         /// Why.
-        source: nix::Error,
+        source: io::Error,
     },
 }
 
@@ -127,7 +129,9 @@ async fn read(
     is_running: &IsRunning,
 ) -> Result<(), LogError> {
     // Watched before it is read, so that nothing is missed between the two.
-    let watch = if options.follow { Some(follow::Watch::new(path)?) } else { None };
+    let folder = path.parent().unwrap_or(path);
+    let failed = |source| LogError::Watch { path: folder.to_owned(), source };
+    let watch = options.follow.then(|| FolderWatch::new(folder).map_err(failed)).transpose()?;
     let mut current = None;
     for (file, offset) in files::from(path, options.tail_lines).await? {
         let mut file = OpenFile::open(file, offset).await?;

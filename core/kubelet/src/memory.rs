@@ -99,6 +99,8 @@ pub(crate) struct ContainerMemory {
     pub(crate) image: Image,
     /// Why it could not be made or started, and when.
     pub(crate) failed: Option<(Why, Timestamp)>,
+    /// The instance that was ended since the container's image is another: another one follows whatever the policy.
+    pub(crate) redefined: Option<String>,
     /// The hook of an instance of a container, by the instance's identifier.
     pub(crate) hook: Option<(String, Hook)>,
     /// Last words of instances that ended, by the instance's identifier.
@@ -122,10 +124,14 @@ pub(crate) enum Task {
     Start(String),
     /// The hook after a container's start.
     Hook(String),
+    /// The hook before an instance's end.
+    PreStop(String),
     /// Ending an instance.
     Kill(String),
     /// Removing instances and sandboxes that are over.
     Remove,
+    /// Changing limits.
+    Resize,
     /// A probe of a container.
     Probe(String, crate::probe::ProbeKind),
     /// Taking away volumes, folders and control group.
@@ -160,11 +166,24 @@ pub(crate) struct Termination {
     pub(crate) grace: Duration,
 }
 
+/// How it went with the kills of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FailedKills {
+    /// How often they failed.
+    pub(crate) count: u32,
+    /// When the next try is made.
+    pub(crate) retry: Timestamp,
+}
+
 /// All that a worker remembers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Memory {
-    /// Whether the volumes have their content.
+    /// Whether the volumes have their content, of the newest state of the pod.
     pub(crate) volumes: Step,
+    /// They had it once, and stay where they are.
+    pub(crate) mounted: bool,
+    /// When the pod began, by the node's own time.
+    pub(crate) started: Option<Timestamp>,
     /// Whether the last try at a sandbox failed.
     pub(crate) sandbox: Step,
     /// By container.
@@ -175,12 +194,28 @@ pub(crate) struct Memory {
     pub(crate) termination: Option<Termination>,
     /// Why the node ended the pod, when something else has asked for its end since.
     pub(crate) evicted: Option<Why>,
+    /// The node has not taken the pod.
+    pub(crate) refused: bool,
+    /// Why the pod has not been given what it asks for now.
+    pub(crate) resize_pending: Option<Why>,
+    /// It has been given something else, and that is not in force everywhere.
+    pub(crate) resize_due: bool,
+    /// Why that could not be brought into force, and when it is tried again.
+    pub(crate) resize_failed: Option<(String, Timestamp)>,
+    /// The message of the condition `DisruptionTarget`.
+    pub(crate) disruption: Option<String>,
     /// Volumes, folders and control group are away.
     pub(crate) cleaned: bool,
     /// When a failed clean-up, removal or stop is tried again.
     pub(crate) retry: Option<Timestamp>,
     /// When instances that are being killed will be gone at the latest.
     pub(crate) kill_deadlines: BTreeMap<String, Timestamp>,
+    /// Containers whose instances go since the pod begins anew, until they have another, with the newest one that goes.
+    pub(crate) renewed: BTreeMap<String, Option<String>>,
+    /// Instances whose hook before their end has run.
+    pub(crate) prepared: BTreeSet<String>,
+    /// Instances that could not be killed.
+    pub(crate) failed_kills: BTreeMap<String, FailedKills>,
     /// Sandboxes that were stopped: all that they held is given back.
     pub(crate) stopped_sandboxes: BTreeSet<String>,
     /// The status after the end is with the API.

@@ -1,7 +1,8 @@
 //! The Node object: what the machine is, how it fares, and the lease that says that it is there.
 //!
 //! - `machine`: what the kernel says; `sample`: one look at machine and runtime
-//! - `pressure` and `status` (pure): what follows for pods, and for the Node's status
+//! - `allocatable`: what pods may have of it; `status` (pure): the Node's status; `event`: telling of the node
+//! - `problem`: what is wrong with the machine itself
 //! - `registration`: the object itself; `lease`: its heartbeat; `range`: the addresses that its pods are given
 //!
 //! A look every ten seconds; the status is written when something changed, and every five minutes otherwise.
@@ -9,24 +10,32 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, NodeStatus, ObjectReference};
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::EventType;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::eviction::Shortage;
+use crate::relist::Health;
 use crate::runtime_client::RuntimeClient;
 
+pub(crate) mod allocatable;
+mod event;
 mod lease;
 pub(crate) mod machine;
-mod pressure;
+mod problem;
 pub(crate) mod range;
 mod registration;
 mod sample;
 mod status;
+
+pub(crate) use event::NodeRecorder;
+pub(crate) use status::network_fault;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -42,13 +51,21 @@ pub(crate) async fn run(
     config: Arc<Config>,
     client: kube::Client,
     runtime: RuntimeClient,
+    health: Arc<Health>,
+    shortage: watch::Receiver<Shortage>,
     shutdown: CancellationToken,
 ) {
-    let mut keeper = Keeper::new(Arc::clone(&config), client.clone(), runtime);
+    let mut keeper = Keeper::new(Arc::clone(&config), client.clone(), runtime, health, shortage);
+    let (problems, recorder) = (keeper.problems.clone(), keeper.recorder.clone());
     let work = async {
         let uid = registration::register(&config, &client).await;
         keeper.event("Starting", "Starting kubelet.".to_owned()).await;
-        tokio::join!(lease::keep(client, &config.node_name, &uid), keeper.keep());
+        if config.settings.enforces_pods() {
+            let note = "Updated Node Allocatable limit across pods".to_owned();
+            keeper.event("NodeAllocatableEnforced", note).await;
+        }
+        let looking = problems.keep(&recorder);
+        tokio::join!(lease::keep(client, &config.node_name, &uid), keeper.keep(), looking);
     };
     tokio::select! {
         () = work => {}
@@ -59,22 +76,29 @@ pub(crate) async fn run(
 struct Keeper {
     config: Arc<Config>,
     nodes: Api<Node>,
-    recorder: Recorder,
+    recorder: NodeRecorder,
     sampler: sample::Sampler,
-    pressure: pressure::Pressure,
+    /// What the node is short of.
+    shortage: watch::Receiver<Shortage>,
+    problems: problem::Problems,
     /// What was written last, and when.
     written: Option<(NodeStatus, Instant)>,
 }
 
 impl Keeper {
-    fn new(config: Arc<Config>, client: kube::Client, runtime: RuntimeClient) -> Self {
-        let reporter =
-            Reporter { controller: "kubelet".to_owned(), instance: Some(config.node_name.clone()) };
+    fn new(
+        config: Arc<Config>,
+        client: kube::Client,
+        runtime: RuntimeClient,
+        health: Arc<Health>,
+        shortage: watch::Receiver<Shortage>,
+    ) -> Self {
         Keeper {
             nodes: Api::all(client.clone()),
-            recorder: Recorder::new(client, reporter),
-            sampler: sample::Sampler::new(runtime),
-            pressure: pressure::Pressure::default(),
+            recorder: NodeRecorder::new(client, &config.node_name),
+            sampler: sample::Sampler::new(runtime, health),
+            shortage,
+            problems: problem::Problems::begin(&config.data_dir),
             written: None,
             config,
         }
@@ -90,8 +114,10 @@ impl Keeper {
                 return None;
             }
         };
-        let pressure = self.pressure.step(&sample.state, Instant::now());
-        Some(status::build(&self.config, sample, pressure, before, jiff::Timestamp::now()))
+        let shortage = *self.shortage.borrow_and_update();
+        let now = jiff::Timestamp::now();
+        let problems = self.problems.conditions(now);
+        Some(status::build(&self.config, sample, shortage, problems, before, now))
     }
 
     async fn keep(&mut self) {
@@ -100,7 +126,14 @@ impl Keeper {
             self.report().await;
             let ready = self.written.as_ref().is_some_and(|(status, _)| status::is_ready(status));
             let starting = !ready && started.elapsed() < STARTING;
-            tokio::time::sleep(if starting { STARTING_INTERVAL } else { INTERVAL }).await;
+            let pause = if starting { STARTING_INTERVAL } else { INTERVAL };
+            // A shortage is told at once. Who finds them may have ended.
+            let changed = async {
+                if self.shortage.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let _ = tokio::time::timeout(pause, changed).await;
         }
     }
 
@@ -118,6 +151,7 @@ impl Keeper {
             },
         };
         let Some((status, events)) = self.look(before.as_ref()).await else { return };
+        let rebooted = before.as_ref().and_then(|before| status::rebooted(before, &status));
         if let Some((written, at)) = &self.written
             && at.elapsed() < REPORT
             && status::is_same(written, &status)
@@ -131,6 +165,10 @@ impl Keeper {
         match patched {
             Ok(_) => {
                 self.written = Some((status, Instant::now()));
+                if let Some(boot) = rebooted {
+                    let note = format!("Node {} has been rebooted, boot id: {boot}", self.config.node_name);
+                    self.recorder.tell(EventType::Warning, "Rebooted", note).await;
+                }
                 for reason in events {
                     let note = format!("Node {} status is now: {reason}", self.config.node_name);
                     self.event(reason, note).await;
@@ -143,19 +181,6 @@ impl Keeper {
     }
 
     async fn event(&self, reason: &str, note: String) {
-        let name = self.config.node_name.clone();
-        let reference = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Node".to_owned()),
-            // Events of nodes are found by the name in this place.
-            uid: Some(name.clone()),
-            name: Some(name),
-            ..ObjectReference::default()
-        };
-        let (type_, reason, action) = (EventType::Normal, reason.to_owned(), reason.to_owned());
-        let event = Event { type_, reason, note: Some(note), action, secondary: None };
-        if let Err(error) = self.recorder.publish(&event, &reference).await {
-            tracing::warn!(node = self.config.node_name, %error, "an event of the node cannot be written");
-        }
+        self.recorder.tell(EventType::Normal, reason, note).await;
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::allocation;
 use crate::memory::{Memory, Step, Task, Why};
 use crate::pod::{Kind, PodModel};
 use crate::probe::ProbeKind;
@@ -14,8 +15,10 @@ use crate::runtime_view::{ContainerState, Observed};
 
 mod container;
 mod ending;
+mod renewal;
 
 pub(crate) use container::{Fate, LOST, fate, known_end};
+pub(crate) use renewal::is_under_way;
 
 /// What a plan is made from.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +29,10 @@ pub(crate) struct View<'a> {
     pub(crate) observed: &'a Observed,
     /// What the worker remembers.
     pub(crate) memory: &'a Memory,
-    /// The time.
+    /// The node's own time, which times in the memory and of instances are by.
     pub(crate) now: Timestamp,
+    /// The wall clock's, for what others read.
+    pub(crate) wall: Timestamp,
 }
 
 /// Why an instance is ended.
@@ -39,10 +44,14 @@ pub(crate) enum Killing {
     Definition,
     /// A probe failed.
     Probe(ProbeKind),
+    /// It takes other resources only by beginning anew.
+    Resize,
     /// The hook after its start failed.
     Hook,
     /// Its sandbox has died, or the runtime has lost sight of it.
     Lost,
+    /// Another container's end begins the whole pod anew.
+    Renewal,
 }
 
 /// One thing to do.
@@ -87,12 +96,33 @@ pub(crate) enum Action {
         /// Why.
         killing: Killing,
     },
+    /// Remove all instances, since one's end begins the pod anew.
+    Renew {
+        /// Identifiers of instances; those whose end it was come last.
+        instances: Vec<String>,
+        /// The containers whose end it was.
+        triggers: Vec<String>,
+    },
+    /// Run the hook before the end of an instance whose turn to end has not come.
+    PreStop {
+        /// Name of the container.
+        container: String,
+        /// Its identifier.
+        instance: String,
+        /// How long it may take.
+        grace: Duration,
+    },
     /// Remove what is over.
     Remove {
         /// Identifiers of instances.
         instances: Vec<String>,
         /// Identifiers of sandboxes.
         sandboxes: Vec<String>,
+    },
+    /// Change the limits of the pod and of instances.
+    Resize {
+        /// Identifiers of the instances.
+        instances: Vec<String>,
     },
     /// Take away volumes, folders and control group.
     CleanUp,
@@ -108,7 +138,9 @@ impl Action {
             Self::FindImage { container } => Task::Image(container.clone()),
             Self::Start { container, .. } => Task::Start(container.clone()),
             Self::Kill { instance, .. } => Task::Kill(instance.clone()),
-            Self::Remove { .. } => Task::Remove,
+            Self::PreStop { instance, .. } => Task::PreStop(instance.clone()),
+            Self::Remove { .. } | Self::Renew { .. } => Task::Remove,
+            Self::Resize { .. } => Task::Resize,
             Self::CleanUp => Task::CleanUp,
         }
     }
@@ -147,6 +179,17 @@ impl Plan {
     /// Plan again at `time`, or before.
     fn wake_at(&mut self, time: Timestamp) {
         self.wake = Some(self.wake.map_or(time, |wake| wake.min(time)));
+    }
+
+    /// Ends an instance, unless that is under way, or has failed just now.
+    fn kill(&mut self, view: View<'_>, container: &str, instance: &str, grace: Duration, killing: Killing) {
+        if let Some(failed) = view.memory.failed_kills.get(instance).filter(|failed| failed.retry > view.now)
+        {
+            self.wake_at(failed.retry);
+            return;
+        }
+        let (container, instance) = (container.to_owned(), instance.to_owned());
+        self.add(view, Action::Kill { container, instance, grace, killing });
     }
 
     /// Adds an action that is not under way.
@@ -199,6 +242,9 @@ fn usable(view: View<'_>) -> Option<(&str, &[String])> {
 
 fn running(view: View<'_>) -> Plan {
     let mut plan = Plan::default();
+    if renewal::plan(view, &mut plan) {
+        return plan;
+    }
     let fates: Vec<Fate> = view.pod.of(Kind::Regular).map(|member| fate(view, member)).collect();
     let init_failed = view.pod.of(Kind::Init).any(|member| fate(view, member).is_failed_for_good());
     if init_failed || (!fates.is_empty() && fates.iter().all(Fate::is_over)) {
@@ -215,27 +261,42 @@ fn running(view: View<'_>) -> Plan {
     }
     match &view.memory.volumes {
         Step::Done => {}
-        Step::Open => {
-            plan.add(view, Action::SetUpVolumes);
-            return plan;
-        }
-        Step::Failed { retry, .. } if *retry <= view.now => {
-            plan.add(view, Action::SetUpVolumes);
-            return plan;
-        }
-        Step::Failed { retry, .. } => {
-            plan.wake_at(*retry);
-            return plan;
-        }
+        Step::Failed { retry, .. } if *retry > view.now => plan.wake_at(*retry),
+        Step::Open | Step::Failed { .. } => plan.add(view, Action::SetUpVolumes),
+    }
+    // Once they are there, containers do not wait for their next content.
+    if !view.memory.mounted {
+        return plan;
     }
     if stale_sandboxes(view, &mut plan) {
         return plan;
     }
     match usable(view) {
-        Some((sandbox, ips)) => container::start(view, &mut plan, sandbox, ips),
+        Some((sandbox, ips)) => {
+            container::start(view, &mut plan, sandbox, ips);
+            resize(view, &mut plan);
+        }
         None => new_sandbox(view, &mut plan),
     }
     plan
+}
+
+/// Instances for which other limits are in force than they have been given, and that take those as they run.
+fn resize(view: View<'_>, plan: &mut Plan) {
+    let differs = |one: &&std::sync::Arc<crate::runtime_view::Instance>| {
+        let Some(member) = view.pod.member(&one.name).filter(|_| one.is_running()) else { return false };
+        let found = allocation::difference(member, one.resources.as_ref());
+        found.any() && !found.restarts(&member.container)
+    };
+    let instances: Vec<String> =
+        view.observed.containers.iter().filter(differs).map(|one| one.id.clone()).collect();
+    if instances.is_empty() && !view.memory.resize_due {
+        return;
+    }
+    match &view.memory.resize_failed {
+        Some((_, retry)) if *retry > view.now => plan.wake_at(*retry),
+        Some(_) | None => plan.add(view, Action::Resize { instances }),
+    }
 }
 
 /// Whether a stop or removal that failed may be tried again.
@@ -267,15 +328,7 @@ fn stale_sandboxes(view: View<'_>, plan: &mut Plan) -> bool {
     let mut any = false;
     for one in lost {
         any = true;
-        plan.add(
-            view,
-            Action::Kill {
-                container: one.name.clone(),
-                instance: one.id.clone(),
-                grace: Duration::from_secs(2),
-                killing: Killing::Lost,
-            },
-        );
+        plan.kill(view, &one.name, &one.id, Duration::from_secs(2), Killing::Lost);
     }
     if !any && view.memory.busy(&Task::RunSandbox) {
         // One that is just coming up has no address yet.

@@ -4,9 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, ContainerStatus, EphemeralContainer, Pod, PodSpec, PodStatus,
+};
 
+use crate::allocation::{self, Allocation};
 use crate::labels;
+
+/// The rule by which the end of one container begins the whole pod anew.
+const RESTART_ALL: &str = "RestartAllContainers";
+
+/// Pods of this priority and above belong to the system.
+pub(crate) const SYSTEM_CRITICAL: i32 = 2_000_000_000;
 
 /// What part a container plays in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,14 +104,28 @@ pub(crate) struct PodModel {
 pub(crate) struct Incomplete(&'static str);
 
 impl PodModel {
-    /// The model of a pod from the API.
+    /// The model of a pod from the API, with what its containers have got by its status.
     pub(crate) fn new(pod: Arc<Pod>) -> Result<Self, Incomplete> {
+        let known = allocation::known(&pod);
+        Self::given(pod, &known)
+    }
+
+    fn asking(pod: Arc<Pod>) -> Result<Self, Incomplete> {
         let uid = pod.metadata.uid.clone().ok_or(Incomplete("uid"))?;
         let name = pod.metadata.name.clone().ok_or(Incomplete("name"))?;
         let namespace = pod.metadata.namespace.clone().ok_or(Incomplete("namespace"))?;
         let spec = pod.spec.as_ref().ok_or(Incomplete("spec"))?;
         let members = members(spec);
         Ok(Self { uid, name, namespace, members, pod })
+    }
+
+    /// The same pod, whose containers have been given something else than they ask for.
+    pub(crate) fn given(pod: Arc<Pod>, allocation: &Allocation) -> Result<Self, Incomplete> {
+        let mut model = Self::asking(pod)?;
+        for member in &mut model.members {
+            allocation::apply(&mut member.container, allocation);
+        }
+        Ok(model)
     }
 
     /// `namespace/name`
@@ -144,13 +167,8 @@ impl PodModel {
 
     /// Whether a container that ended with `code` is to run again.
     pub(crate) fn restarts(&self, member: &Member, code: i32) -> bool {
-        let rules = member.container.restart_policy_rules.iter().flatten();
-        for rule in rules.filter(|rule| rule.action == "Restart") {
-            let Some(codes) = &rule.exit_codes else { continue };
-            let listed = codes.values.iter().flatten().any(|value| *value == code);
-            if (codes.operator == "In" && listed) || (codes.operator == "NotIn" && !listed) {
-                return true;
-            }
+        if rule(member, code).is_some() {
+            return true;
         }
         let policy = match (member.kind, member.container.restart_policy.as_deref()) {
             (Kind::Sidecar, _) => RestartPolicy::Always,
@@ -165,6 +183,18 @@ impl PodModel {
             (RestartPolicy::OnFailure, _) => code != 0,
             (RestartPolicy::Never, _) => false,
         }
+    }
+
+    /// Whether the end of a container with `code` begins the whole pod anew.
+    pub(crate) fn restarts_all(&self, member: &Member, code: i32) -> bool {
+        rule(member, code) == Some(RESTART_ALL)
+    }
+
+    /// Whether one of its containers could begin the whole pod anew.
+    pub(crate) fn may_restart_all(&self) -> bool {
+        let mut rules =
+            self.members.iter().filter_map(|one| one.container.restart_policy_rules.as_ref()).flatten();
+        rules.any(|rule| rule.action == RESTART_ALL)
     }
 
     /// Whether the pod uses the node's network.
@@ -184,16 +214,36 @@ impl PodModel {
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1))
     }
 
-    /// When the pod has run for too long, by `spec.activeDeadlineSeconds`.
-    pub(crate) fn deadline(&self) -> Option<Timestamp> {
-        let seconds = self.spec().active_deadline_seconds?;
-        let started = self.status().start_time.as_ref()?.0;
-        started.checked_add(jiff::SignedDuration::from_secs(seconds)).ok()
-    }
-
     /// Whether the API already says that the pod is over.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.status().phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
+
+    /// Whether it comes from elsewhere than the API.
+    pub(crate) fn is_static(&self) -> bool {
+        let annotations = self.pod.metadata.annotations.as_ref();
+        let source = annotations.and_then(|all| all.get("kubernetes.io/config.source"));
+        source.is_some_and(|source| source != "api")
+    }
+
+    /// Whether the node cannot do without it: pods of the node itself, mirrors of them, and those of the highest priorities.
+    pub(crate) fn is_critical(&self) -> bool {
+        let annotation = |name: &str| self.pod.metadata.annotations.as_ref().and_then(|all| all.get(name));
+        let of_node = annotation("kubernetes.io/config.source").is_some_and(|source| source != "api");
+        let is_mirror = annotation("kubernetes.io/config.mirror").is_some();
+        of_node || is_mirror || self.spec().priority.is_some_and(|priority| priority >= SYSTEM_CRITICAL)
+    }
+
+    /// Whether the API knows the end of the pod and of all its containers.
+    pub(crate) fn is_settled(&self) -> bool {
+        let status = self.status();
+        let all = [
+            &status.container_statuses,
+            &status.init_container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
+        let running = |one: &ContainerStatus| one.state.as_ref().is_some_and(|state| state.running.is_some());
+        self.is_over() && !all.into_iter().flatten().flatten().any(running)
     }
 
     /// `status.qosClass`, or what it has to be.
@@ -220,6 +270,18 @@ impl PodModel {
         };
         format!("{}/{tier}pod{}", root.trim_end_matches('/'), self.uid)
     }
+}
+
+/// The action of the first rule of a container that is about an exit code.
+fn rule(member: &Member, code: i32) -> Option<&str> {
+    let mut rules = member.container.restart_policy_rules.iter().flatten();
+    let applies = |rule: &&ContainerRestartRule| {
+        rule.exit_codes.as_ref().is_some_and(|codes| {
+            let listed = codes.values.iter().flatten().any(|value| *value == code);
+            (codes.operator == "In" && listed) || (codes.operator == "NotIn" && !listed)
+        })
+    };
+    rules.find(applies).map(|rule| rule.action.as_str())
 }
 
 fn restart_policy(text: Option<&str>) -> RestartPolicy {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::RwLock;
 
-use crate::runtime_view::{ContainerState, Observed};
+use crate::disk_usage::DiskUsage;
+use crate::runtime_view::{ContainerState, Instance, Observed};
 
 /// Why a container is not found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,10 +58,17 @@ struct Entry {
     observed: Arc<Observed>,
 }
 
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
 /// All pods that have a worker, as the API and as the runtime know them.
 #[derive(Debug, Default)]
 pub(crate) struct Pods {
     by_uid: RwLock<HashMap<String, Entry>>,
+    /// What they use of the disk.
+    pub(crate) disk: DiskUsage,
 }
 
 impl Pods {
@@ -69,12 +77,43 @@ impl Pods {
         self.by_uid.read().values().map(|entry| Arc::clone(&entry.pod)).collect()
     }
 
+    /// All pods with what the runtime holds of them, in no order.
+    pub(crate) fn observed(&self) -> Vec<(Arc<Pod>, Arc<Observed>)> {
+        let all = self.by_uid.read();
+        all.values().map(|entry| (Arc::clone(&entry.pod), Arc::clone(&entry.observed))).collect()
+    }
+
     /// Identifiers and log files of all instances that run.
     pub(crate) fn running_logs(&self) -> Vec<(String, PathBuf)> {
         let all = self.by_uid.read();
         let instances = all.values().flat_map(|entry| &entry.observed.containers);
         let running = instances.filter(|one| one.is_running() && !one.log_path.is_empty());
         running.map(|one| (one.id.clone(), PathBuf::from(&one.log_path))).collect()
+    }
+
+    /// All instances that run, with their pods.
+    pub(crate) fn running(&self) -> Vec<(Arc<Pod>, Arc<Instance>)> {
+        let all = self.by_uid.read();
+        let of = |entry: &Entry| {
+            let running = entry.observed.containers.iter().filter(|one| one.is_running()).cloned();
+            let pod = Arc::clone(&entry.pod);
+            running.map(move |one| (Arc::clone(&pod), one)).collect::<Vec<_>>()
+        };
+        all.values().flat_map(of).collect()
+    }
+
+    /// Whether a pod still runs or may run.
+    pub(crate) fn is_active(&self, uid: &str) -> bool {
+        let all = self.by_uid.read();
+        all.get(uid).is_some_and(|entry| !is_over(&entry.pod))
+    }
+
+    /// Identifiers and log files of instances that have ended, of pods that are over.
+    pub(crate) fn dead(&self) -> Vec<(String, PathBuf)> {
+        let all = self.by_uid.read();
+        let over = all.values().filter(|entry| is_over(&entry.pod));
+        let ended = over.flat_map(|entry| &entry.observed.containers).filter(|one| one.exit_code().is_some());
+        ended.map(|one| (one.id.clone(), PathBuf::from(&one.log_path))).collect()
     }
 
     /// The pod's newest state.

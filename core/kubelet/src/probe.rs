@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Probe;
 
 use crate::pod::Member;
-use crate::runtime_view::{ContainerState, Instance};
+use crate::runtime_view::Instance;
 
 mod grpc;
 pub(crate) mod run;
@@ -192,7 +192,9 @@ impl ProbeStates {
         terminating: bool,
     ) -> Option<Timestamp> {
         let probe = specification(member, kind)?;
-        let ContainerState::Running { started_at } = instance.state else { return None };
+        if !instance.is_running() {
+            return None;
+        }
         let state = self.get(kind);
         let wanted = match kind {
             ProbeKind::Startup => !terminating && state.result(&instance.id).is_none(),
@@ -204,7 +206,7 @@ impl ProbeStates {
             }
             ProbeKind::Readiness => self.started(member, instance),
         };
-        let first = later(started_at, seconds(probe.initial_delay_seconds, 0, 0));
+        let first = later(instance.since, seconds(probe.initial_delay_seconds, 0, 0));
         let next = state.next.filter(|_| state.instance == instance.id).unwrap_or(first);
         wanted.then_some(next.max(first))
     }
@@ -214,6 +216,7 @@ impl ProbeStates {
 mod tests {
     use super::*;
     use crate::pod::PodModel;
+    use crate::runtime_view::ContainerState;
     use std::sync::Arc;
 
     fn at(seconds: i64) -> Timestamp {

@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use keelson_cri::v1::LinuxContainerResources;
+use keelson_cri::v1::{HugepageLimit, LinuxContainerResources};
 
-use crate::pod::{Kind, PodModel, QosClass};
+use crate::pod::{Kind, Member, PodModel, QosClass};
 
 /// One CPU in shares.
 const SHARES_PER_CPU: i128 = 1024;
@@ -16,8 +16,6 @@ const MIN_QUOTA: i128 = 1000;
 /// What the kernel adds to the badness of a process, by the pod's class.
 const GUARANTEED_OOM: i64 = -997;
 const BEST_EFFORT_OOM: i64 = 1000;
-/// Pods of this priority and above belong to the system.
-const SYSTEM_CRITICAL: i32 = 2_000_000_000;
 
 /// A quantity in thousandths; `None` when it is none.
 pub(crate) fn amount(quantity: &Quantity) -> Option<i128> {
@@ -39,10 +37,27 @@ fn quota(milli: i128) -> i64 {
     i64::try_from((milli * i128::from(PERIOD) / 1000).max(MIN_QUOTA)).unwrap_or(i64::MAX)
 }
 
-/// The limits of one container. `memory` is the node's, in bytes.
-pub(crate) fn of_container(pod: &PodModel, container: &Container, memory: u64) -> LinuxContainerResources {
-    let resources = container.resources.clone().unwrap_or_default();
-    let (requests, limits) = (resources.requests.as_ref(), resources.limits.as_ref());
+/// What limits depend on beside the pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Machine {
+    /// Main memory, in bytes.
+    pub(crate) memory: u64,
+    /// Resource names of the huge pages that the kernel has, as `hugepages-2Mi`.
+    pub(crate) huge_pages: Vec<String>,
+    /// Control groups are of version 2.
+    pub(crate) unified: bool,
+    /// They bound swap too.
+    pub(crate) swap: bool,
+    /// How many processes and threads a pod may have.
+    pub(crate) pod_pids: u64,
+}
+
+/// The shares and limits of CPU and memory of one container.
+pub(crate) fn compute(container: &Container) -> LinuxContainerResources {
+    let (requests, limits) = match &container.resources {
+        Some(resources) => (resources.requests.as_ref(), resources.limits.as_ref()),
+        None => (None, None),
+    };
     let cpu_limit = find(limits, "cpu").filter(|milli| *milli > 0);
     let cpu_request = find(requests, "cpu").or(cpu_limit).unwrap_or(0);
     let memory_limit = find(limits, "memory").filter(|milli| *milli > 0).map(|milli| milli / 1000);
@@ -51,46 +66,145 @@ pub(crate) fn of_container(pod: &PodModel, container: &Container, memory: u64) -
         cpu_quota: cpu_limit.map_or(0, quota),
         cpu_shares: shares(cpu_request),
         memory_limit_in_bytes: memory_limit.map_or(0, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
-        oom_score_adj: oom_score(pod, &resources, memory),
         ..LinuxContainerResources::default()
     }
 }
 
-/// The sum of the containers that run together, for the sandbox and the pod's control group.
-pub(crate) fn of_pod(pod: &PodModel) -> LinuxContainerResources {
-    let mut request = 0;
-    let mut cpu = Some(0);
-    let mut memory = Some(0);
-    let together = pod.members.iter().filter(|one| matches!(one.kind, Kind::Regular | Kind::Sidecar));
-    for member in together {
-        let resources = member.container.resources.clone().unwrap_or_default();
-        let limits = resources.limits.as_ref();
-        let limit = find(limits, "cpu");
-        request += find(resources.requests.as_ref(), "cpu").or(limit).unwrap_or(0);
-        cpu = cpu.zip(limit).map(|(sum, limit)| sum + limit);
-        memory = memory.zip(find(limits, "memory")).map(|(sum, limit)| sum + limit / 1000);
+/// Memory with swap, in version 1's words: no more than without, so that none of it is swap; 0 where nothing is to be said.
+pub(crate) fn without_swap(limits: &LinuxContainerResources, machine: &Machine) -> i64 {
+    if machine.swap && !machine.unified { limits.memory_limit_in_bytes } else { 0 }
+}
+
+/// The limits of one container.
+pub(crate) fn of_container(
+    pod: &PodModel,
+    container: &Container,
+    machine: &Machine,
+) -> LinuxContainerResources {
+    let resources = container.resources.clone().unwrap_or_default();
+    let limits = resources.limits.as_ref();
+    let mut unified = std::collections::HashMap::new();
+    if machine.unified {
+        // All of the container's processes end when one has to.
+        unified.insert("memory.oom.group".to_owned(), "1".to_owned());
+        if machine.swap {
+            unified.insert("memory.swap.max".to_owned(), "0".to_owned());
+        }
     }
+    let limited = compute(container);
+    LinuxContainerResources {
+        oom_score_adj: oom_score(pod, container, machine.memory),
+        hugepage_limits: huge_pages(pod, limits, machine),
+        unified,
+        memory_swap_limit_in_bytes: without_swap(&limited, machine),
+        ..limited
+    }
+}
+
+type Amounts = std::collections::BTreeMap<String, Quantity>;
+
+/// A limit for each size of pages that there is: what is asked for by the container or its pod, or none.
+fn huge_pages(pod: &PodModel, limits: Option<&Amounts>, machine: &Machine) -> Vec<HugepageLimit> {
+    let of_pod = pod.spec().resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let limit = |name: &String| {
+        let bytes = find(limits, name).or_else(|| find(of_pod, name)).unwrap_or(0) / 1000;
+        // The kernel's name of the size, as 2MB.
+        let size = name.strip_prefix("hugepages-")?.strip_suffix('i')?;
+        Some(HugepageLimit { page_size: format!("{size}B"), limit: u64::try_from(bytes).unwrap_or(0) })
+    };
+    machine.huge_pages.iter().filter_map(limit).collect()
+}
+
+/// What a pod asks for or is allowed to have in all, in thousandths: what its containers have together, or the most that
+/// one of its init containers has beside the sidecars before it; what the pod itself says goes before that. The overhead
+/// comes on top. `None` when nothing is said.
+fn total(pod: &PodModel, name: &str, of: impl Fn(&ResourceRequirements) -> Option<i128>) -> Option<i128> {
+    let amount = |member: &Member| member.container.resources.as_ref().and_then(&of);
+    let add = |sum: Option<i128>, one: Option<i128>| sum.map_or(one, |sum| Some(sum + one.unwrap_or(0)));
+    let (mut sidecars, mut most) = (None, None);
+    for member in pod.init() {
+        if member.kind == Kind::Sidecar {
+            sidecars = add(sidecars, amount(member));
+        }
+        let here = if member.kind == Kind::Sidecar { sidecars } else { add(sidecars, amount(member)) };
+        most = most.max(here);
+    }
+    let together = pod.of(Kind::Regular).fold(sidecars, |sum, member| add(sum, amount(member)));
+    let own = pod.spec().resources.as_ref().and_then(&of);
+    let sum = own.or(together.max(most))?;
+    Some(sum + find(pod.spec().overhead.as_ref(), name).unwrap_or(0))
+}
+
+/// What the sandbox itself has, if the pod's class says so.
+pub(crate) fn overhead(pod: &PodModel) -> Option<LinuxContainerResources> {
+    let overhead = pod.spec().overhead.as_ref().filter(|all| !all.is_empty())?;
+    let cpu = find(Some(overhead), "cpu");
+    let memory = find(Some(overhead), "memory").map_or(0, |milli| milli / 1000);
+    Some(LinuxContainerResources {
+        cpu_shares: cpu.map_or(0, shares),
+        cpu_period: if cpu.is_some() { PERIOD } else { 0 },
+        cpu_quota: cpu.map_or(0, quota),
+        memory_limit_in_bytes: i64::try_from(memory).unwrap_or(i64::MAX),
+        ..LinuxContainerResources::default()
+    })
+}
+
+/// A pod's request, in thousandths.
+pub(crate) fn request(pod: &PodModel, name: &str) -> i128 {
+    let of = |resources: &ResourceRequirements| {
+        find(resources.requests.as_ref(), name).or_else(|| find(resources.limits.as_ref(), name))
+    };
+    total(pod, name, of).unwrap_or(0)
+}
+
+/// A pod's limit, in thousandths; `None` when one of its containers has none, and the pod itself neither.
+fn limit(pod: &PodModel, name: &str) -> Option<i128> {
+    let of =
+        |resources: &ResourceRequirements| find(resources.limits.as_ref(), name).filter(|amount| *amount > 0);
+    let limited = |member: &Member| member.container.resources.as_ref().and_then(of).is_some();
+    let all = pod.members.iter().filter(|member| member.kind != Kind::Ephemeral).all(limited);
+    let own = pod.spec().resources.as_ref().and_then(of).is_some();
+    if all || own { total(pod, name, of) } else { None }
+}
+
+/// What all containers of a pod have together, for the sandbox and the pod's control group.
+pub(crate) fn of_pod(pod: &PodModel) -> LinuxContainerResources {
+    let memory = limit(pod, "memory").map_or(0, |milli| milli / 1000);
     LinuxContainerResources {
         cpu_period: PERIOD,
-        cpu_quota: cpu.filter(|milli| *milli > 0).map_or(0, quota),
-        cpu_shares: shares(request),
-        memory_limit_in_bytes: i64::try_from(memory.unwrap_or(0)).unwrap_or(0),
+        cpu_quota: limit(pod, "cpu").map_or(0, quota),
+        cpu_shares: shares(request(pod, "cpu")),
+        memory_limit_in_bytes: i64::try_from(memory).unwrap_or(i64::MAX),
         ..LinuxContainerResources::default()
     }
 }
 
-fn oom_score(pod: &PodModel, resources: &ResourceRequirements, memory: u64) -> i64 {
-    if pod.spec().priority.is_some_and(|priority| priority >= SYSTEM_CRITICAL) {
+/// The badness of a process by the memory that its container asks for, of so much.
+fn oom_share(container: &Container, memory: u64) -> i64 {
+    let resources = container.resources.as_ref();
+    let limit = resources.and_then(|all| find(all.limits.as_ref(), "memory"));
+    let request =
+        resources.and_then(|all| find(all.requests.as_ref(), "memory")).or(limit).unwrap_or(0) / 1000;
+    let share = request * 1000 / i128::from(memory.max(1));
+    1000 - i64::try_from(share).unwrap_or(1000)
+}
+
+fn oom_score(pod: &PodModel, container: &Container, memory: u64) -> i64 {
+    let class = pod.spec().priority_class_name.as_deref();
+    if pod.is_critical() && class == Some("system-node-critical") {
         return GUARANTEED_OOM;
     }
     match pod.qos_class() {
         QosClass::Guaranteed => GUARANTEED_OOM,
         QosClass::BestEffort => BEST_EFFORT_OOM,
         QosClass::Burstable => {
-            let limit = find(resources.limits.as_ref(), "memory");
-            let request = find(resources.requests.as_ref(), "memory").or(limit).unwrap_or(0) / 1000;
-            let share = request * 1000 / i128::from(memory.max(1));
-            let score = 1000 - i64::try_from(share).unwrap_or(1000);
+            let mut score = oom_share(container, memory);
+            let kind = pod.member(&container.name).map(|member| member.kind);
+            if kind == Some(Kind::Sidecar) {
+                // It goes no sooner than any that it serves.
+                let served = pod.of(Kind::Regular).map(|one| oom_share(&one.container, memory));
+                score = served.max().map_or(score, |served| score.min(served));
+            }
             // Above every guaranteed pod, below every pod that asks for nothing.
             score.clamp(1000 + GUARANTEED_OOM, BEST_EFFORT_OOM - 1)
         }
@@ -110,7 +224,14 @@ mod tests {
 
     fn limits(resources: serde_json::Value) -> LinuxContainerResources {
         let pod = pod(resources);
-        of_container(&pod, &pod.members[0].container, 8 << 30)
+        let machine = Machine {
+            memory: 8 << 30,
+            huge_pages: vec!["hugepages-2Mi".to_owned(), "hugepages-1Gi".to_owned()],
+            unified: true,
+            swap: true,
+            pod_pids: 100,
+        };
+        of_container(&pod, &pod.members[0].container, &machine)
     }
 
     #[test]
@@ -127,5 +248,78 @@ mod tests {
         assert_eq!((got.cpu_shares, got.cpu_quota, got.oom_score_adj), (5, 1000, -997));
         let got = limits(serde_json::json!({}));
         assert_eq!((got.cpu_shares, got.cpu_quota, got.oom_score_adj), (2, 0, 1000));
+    }
+
+    #[test]
+    fn huge_pages_that_nobody_asked_for_are_none() {
+        let got = limits(serde_json::json!({ "limits": { "hugepages-2Mi": "6Mi" } }));
+        let limits: Vec<_> =
+            got.hugepage_limits.iter().map(|one| (one.page_size.as_str(), one.limit)).collect();
+        assert_eq!(limits, [("2MB", 6 << 20), ("1GB", 0)]);
+        assert_eq!(got.unified["memory.oom.group"], "1");
+        assert_eq!(got.unified["memory.swap.max"], "0");
+    }
+
+    #[test]
+    fn a_sidecar_goes_no_sooner_than_those_that_it_serves_and_what_the_node_needs_goes_last() {
+        use serde_json::json;
+        let asks = |name: &str, memory: &str| json!({ "name": name, "resources": { "requests": { "memory": memory } } });
+        let score = |class: &str, priority: i32, name: &str| {
+            let mut sidecar = asks("s", "0");
+            sidecar["restartPolicy"] = json!("Always");
+            let pod = json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" },
+                "spec": { "priorityClassName": class, "priority": priority, "initContainers": [sidecar, asks("i", "0")],
+                    "containers": [asks("a", "2Gi"), asks("b", "4Gi")] } });
+            let pod = PodModel::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap();
+            let machine = Machine { memory: 8 << 30, ..Machine::default() };
+            of_container(&pod, &pod.member(name).unwrap().container, &machine).oom_score_adj
+        };
+        assert_eq!(
+            (score("", 0, "a"), score("", 0, "b"), score("", 0, "s"), score("", 0, "i")),
+            (750, 500, 750, 999)
+        );
+        assert_eq!(score("system-node-critical", 2_000_001_000, "a"), -997);
+        assert_eq!(score("system-cluster-critical", 2_000_000_000, "a"), 750);
+    }
+
+    #[test]
+    fn no_memory_is_swapped() {
+        let pod = pod(serde_json::json!({ "limits": { "memory": "1Gi" } }));
+        let of = |unified, swap| {
+            let machine = Machine { unified, swap, ..Machine::default() };
+            of_container(&pod, &pod.members[0].container, &machine).memory_swap_limit_in_bytes
+        };
+        assert_eq!((of(false, true), of(false, false), of(true, true)), (1 << 30, 0, 0));
+    }
+
+    fn whole(spec: serde_json::Value) -> (i64, i64, i64) {
+        let pod =
+            serde_json::json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" }, "spec": spec });
+        let pod = of_pod(&PodModel::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap());
+        (pod.cpu_shares, pod.cpu_quota, pod.memory_limit_in_bytes >> 20)
+    }
+
+    #[test]
+    fn a_pod_has_what_its_containers_have_together_or_the_largest_of_its_init_containers() {
+        use serde_json::json;
+        let one = |name: &str, cpu: &str| json!({ "name": name, "resources": { "limits": { "cpu": cpu, "memory": "10Mi" } } });
+        let mut sidecar = one("s", "500m");
+        sidecar["restartPolicy"] = json!("Always");
+        let both = json!([one("a", "250m"), one("b", "250m")]);
+        assert_eq!(whole(json!({ "containers": both })), (512, 50_000, 20));
+        let init = json!([sidecar, one("i", "2")]);
+        assert_eq!(whole(json!({ "containers": both, "initContainers": init })), (2560, 250_000, 30));
+        let unlimited = json!([one("a", "250m"), { "name": "b" }]);
+        assert_eq!(whole(json!({ "containers": unlimited })), (256, 0, 0));
+        let overhead = json!({ "cpu": "250m", "memory": "4Mi" });
+        assert_eq!(whole(json!({ "containers": both, "overhead": overhead })), (768, 75_000, 24));
+    }
+
+    #[test]
+    fn what_the_pod_itself_is_limited_to_goes_before_its_containers() {
+        use serde_json::json;
+        let resources = json!({ "requests": { "cpu": "1" }, "limits": { "cpu": "2", "memory": "64Mi" } });
+        let spec = json!({ "resources": resources, "containers": [{ "name": "a" }, { "name": "b" }] });
+        assert_eq!(whole(spec), (1024, 200_000, 64));
     }
 }

@@ -1,7 +1,8 @@
 //! The kubelet's side of the Container Runtime Interface.
 
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
 use keelson_cri::v1;
@@ -9,6 +10,8 @@ use keelson_cri::v1::image_service_client::ImageServiceClient;
 use keelson_cri::v1::runtime_service_client::RuntimeServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
+
+use crate::metrics::Operations;
 
 /// Calls that only look, or that finish at once, take no longer.
 const SHORT: Duration = Duration::from_secs(30);
@@ -33,6 +36,11 @@ impl RuntimeError {
         self.status.code() == Code::NotFound
     }
 
+    /// The runtime has no such call.
+    pub(crate) fn is_unimplemented(&self) -> bool {
+        self.status.code() == Code::Unimplemented
+    }
+
     /// What the runtime said, and nothing else.
     pub(crate) fn message(&self) -> String {
         self.status.message().to_owned()
@@ -53,27 +61,60 @@ fn code_name(code: Code) -> String {
     }
 }
 
-/// Both services of the runtime, over one connection that is made at the first call and made anew when it broke.
-/// A clone shares the connection.
+/// Both services of the runtime, over connections that are made at the first call and made anew when they broke.
+/// A clone shares them.
 #[derive(Debug, Clone)]
 pub(crate) struct RuntimeClient {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    /// What the runtime calls itself.
+    name: Arc<OnceLock<Arc<str>>>,
+    counted: Option<Operations>,
+}
+
+/// Connects to `socket` when it is needed.
+fn channel(socket: PathBuf) -> Channel {
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let socket = socket.clone();
+        async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://cri").connect_with_connector_lazy(connector)
 }
 
 impl RuntimeClient {
-    /// A client of the runtime that listens on `socket`; must be called within a tokio runtime.
-    pub(crate) fn new(socket: &Path) -> Self {
-        let socket = socket.to_owned();
-        let connector = tower::service_fn(move |_: http::Uri| {
-            let socket = socket.clone();
-            async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
-        });
-        let channel = Endpoint::from_static("http://cri").connect_with_connector_lazy(connector);
+    /// A client of the runtime that listens on `socket`, and whose images are at `images` if that is another place; must
+    /// be called within a tokio runtime.
+    pub(crate) fn new(socket: &Path, images: Option<&Path>) -> Self {
+        let runtime = channel(socket.to_owned());
+        let images = images.map_or_else(|| runtime.clone(), |images| channel(images.to_owned()));
         Self {
-            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
-            images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
+            runtime: RuntimeServiceClient::new(runtime).max_decoding_message_size(MAX_MESSAGE),
+            images: ImageServiceClient::new(images).max_decoding_message_size(MAX_MESSAGE),
+            name: Arc::default(),
+            counted: None,
         }
+    }
+
+    /// What the runtime calls itself, as `containerd`: asked for once.
+    pub(crate) async fn name(&self) -> Result<Arc<str>, RuntimeError> {
+        if let Some(name) = self.name.get() {
+            return Ok(Arc::clone(name));
+        }
+        let found = self.version(v1::VersionRequest::default()).await?;
+        Ok(Arc::clone(self.name.get_or_init(|| found.runtime_name.into())))
+    }
+}
+
+/// The name of a call as upstream counts it.
+fn operation(call: &'static str) -> &'static str {
+    match call {
+        "run_pod_sandbox" => "run_podsandbox",
+        "stop_pod_sandbox" => "stop_podsandbox",
+        "remove_pod_sandbox" => "remove_podsandbox",
+        "pod_sandbox_status" => "podsandbox_status",
+        "list_pod_sandbox" => "list_podsandbox",
+        "list_pod_sandbox_stats" => "list_podsandbox_stats",
+        other => other,
     }
 }
 
@@ -94,7 +135,9 @@ macro_rules! calls {
             $(
                 $(#[$doc])*
                 pub(crate) async fn $name(&self, request: v1::$request) -> Result<v1::$response, RuntimeError> {
-                    let answer = self.$of.clone().$name(timed(request, $limit)).await;
+                    let call = self.$of.clone();
+                    let called = async move { { call }.$name(timed(request, $limit)).await };
+                    let answer = self.count(operation(stringify!($name)), called).await;
                     Ok(answer.map_err(failed($call))?.into_inner())
                 }
             )*
@@ -137,22 +180,52 @@ calls! {
     attach(AttachRequest) -> AttachResponse, runtime, "Attach", SHORT;
     /// Asks for the URL at which a sandbox's ports are served.
     port_forward(PortForwardRequest) -> PortForwardResponse, runtime, "PortForward", SHORT;
+    /// Usage of one container.
+    container_stats(ContainerStatsRequest) -> ContainerStatsResponse, runtime, "ContainerStats", SHORT;
+    /// Changes the limits of a container that runs.
+    update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse, runtime, "UpdateContainerResources", SHORT;
+    /// Usage of all containers.
+    list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse, runtime, "ListContainerStats", SHORT;
     /// Usage of all sandboxes.
     list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse, runtime, "ListPodSandboxStats", SHORT;
     /// All images.
     list_images(ListImagesRequest) -> ListImagesResponse, images, "ListImages", SHORT;
+    /// Removes an image with all its names; may be repeated.
+    remove_image(RemoveImageRequest) -> RemoveImageResponse, images, "RemoveImage", LONG;
+    /// Where images are kept.
+    image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse, images, "ImageFsInfo", LONG;
     /// One image, if it is there.
     image_status(ImageStatusRequest) -> ImageStatusResponse, images, "ImageStatus", SHORT;
 }
 
 impl RuntimeClient {
+    /// The same, with its calls counted.
+    pub(crate) fn counted(mut self, operations: Operations) -> Self {
+        self.counted = Some(operations);
+        self
+    }
+
+    async fn count<T>(
+        &self,
+        operation: &str,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let began = Instant::now();
+        let answer = call.await;
+        if let Some(counted) = &self.counted {
+            counted.ended(operation, began.elapsed(), answer.is_err());
+        }
+        answer
+    }
+
     /// Stops a container: its stop signal, and after `grace` SIGKILL; may be repeated.
     pub(crate) async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
         // Whole seconds, and never less than what was granted.
         let timeout = i64::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
         let request = v1::StopContainerRequest { container_id: id.to_owned(), timeout };
         let limit = grace.saturating_add(LONG);
-        let answer = self.runtime.clone().stop_container(timed(request, limit)).await;
+        let mut call = self.runtime.clone();
+        let answer = self.count("stop_container", call.stop_container(timed(request, limit))).await;
         answer.map(|_| ()).map_err(failed("StopContainer"))
     }
 
@@ -170,7 +243,8 @@ impl RuntimeClient {
             // The runtime ends the command itself; this is for a runtime that does not answer.
             request.set_timeout(limit.saturating_add(Duration::from_secs(10)));
         }
-        let answer = self.runtime.clone().exec_sync(request).await;
+        let mut call = self.runtime.clone();
+        let answer = self.count("exec_sync", call.exec_sync(request)).await;
         Ok(answer.map_err(failed("ExecSync"))?.into_inner())
     }
 
@@ -179,7 +253,8 @@ impl RuntimeClient {
         &self,
         request: v1::PullImageRequest,
     ) -> Result<v1::PullImageResponse, RuntimeError> {
-        let answer = self.images.clone().pull_image(request).await;
+        let mut call = self.images.clone();
+        let answer = self.count("pull_image", call.pull_image(request)).await;
         Ok(answer.map_err(failed("PullImage"))?.into_inner())
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use keelson_cri::v1;
 
+use crate::clock;
 use crate::labels;
 use crate::runtime_client::{RuntimeClient, RuntimeError};
 
@@ -68,6 +69,8 @@ pub(crate) struct Instance {
     pub(crate) created_at: i64,
     /// What became of it.
     pub(crate) state: ContainerState,
+    /// Since when it runs, or when it ended, by the node's own time.
+    pub(crate) since: Timestamp,
     /// The image as the pod names it.
     pub(crate) image: String,
     /// The image's digest or identifier.
@@ -100,6 +103,8 @@ impl Instance {
 /// All of one pod in the runtime, each list newest first.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Observed {
+    /// What the runtime calls itself: the first part of containers' identifiers in the API.
+    pub(crate) runtime: Arc<str>,
     /// The pod's sandboxes.
     pub(crate) sandboxes: Vec<Sandbox>,
     /// The instances of the pod's containers.
@@ -107,6 +112,11 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
+    /// An instance's identifier as the API has it.
+    pub(crate) fn container_id(&self, instance: &Instance) -> String {
+        format!("{}://{}", self.runtime, instance.id)
+    }
+
     /// Instances of one container, newest first.
     pub(crate) fn instances<'a>(
         &'a self,
@@ -130,6 +140,8 @@ impl Observed {
 #[derive(Debug, Default)]
 pub(crate) struct Observer {
     exited: HashMap<String, Arc<Instance>>,
+    /// Since when instances run.
+    running: HashMap<String, Timestamp>,
     addresses: HashMap<String, Vec<String>>,
 }
 
@@ -140,6 +152,7 @@ impl Observer {
         runtime: &RuntimeClient,
         uid: &str,
     ) -> Result<Observed, RuntimeError> {
+        let name = runtime.name().await?;
         let selector = HashMap::from([(labels::POD_UID.to_owned(), uid.to_owned())]);
         let filter =
             v1::PodSandboxFilter { label_selector: selector.clone(), ..v1::PodSandboxFilter::default() };
@@ -157,10 +170,11 @@ impl Observer {
             }
         }
         self.exited.retain(|id, _| containers.iter().any(|one| one.id == *id));
+        self.running.retain(|id, _| containers.iter().any(|one| one.id == *id && one.is_running()));
         self.addresses.retain(|id, _| sandboxes.iter().any(|one: &Sandbox| one.id == *id));
-        sandboxes.sort_by_key(|one| std::cmp::Reverse((one.created_at, one.attempt)));
+        sandboxes.sort_by_key(|one| std::cmp::Reverse((one.attempt, one.created_at)));
         containers.sort_by_key(|one| std::cmp::Reverse((one.restart_count, one.created_at)));
-        Ok(Observed { sandboxes, containers })
+        Ok(Observed { runtime: name, sandboxes, containers })
     }
 
     async fn sandbox(
@@ -210,7 +224,15 @@ impl Observer {
             Err(error) => return Err(error),
         };
         let Some(status) = status else { return Ok(None) };
-        let instance = Arc::new(convert(item.pod_sandbox_id, status));
+        let mut instance = convert(item.pod_sandbox_id, status);
+        instance.since = match &instance.state {
+            ContainerState::Running { started_at } => {
+                *self.running.entry(item.id.clone()).or_insert_with(|| clock::of_past(*started_at))
+            }
+            ContainerState::Exited { finished_at, .. } => clock::of_past(*finished_at),
+            ContainerState::Created | ContainerState::Unknown => instance.since,
+        };
+        let instance = Arc::new(instance);
         if matches!(instance.state, ContainerState::Exited { .. }) {
             self.exited.insert(item.id, Arc::clone(&instance));
         }
@@ -254,6 +276,7 @@ fn convert(sandbox: String, status: v1::ContainerStatus) -> Instance {
         hash: annotation(labels::CONTAINER_HASH).unwrap_or_default(),
         created_at: status.created_at,
         state,
+        since: Timestamp::UNIX_EPOCH,
         image: status.image.map(|image| image.user_specified_image.clone()).unwrap_or_default(),
         image_ref: if status.image_ref.is_empty() { status.image_id } else { status.image_ref },
         log_path: status.log_path,
@@ -273,6 +296,11 @@ pub(crate) fn fixture(id: &str, name: &str, restart_count: u32, state: Container
         restart_count,
         hash: String::new(),
         created_at: i64::from(restart_count),
+        since: match &state {
+            ContainerState::Running { started_at } => *started_at,
+            ContainerState::Exited { finished_at, .. } => *finished_at,
+            ContainerState::Created | ContainerState::Unknown => Timestamp::UNIX_EPOCH,
+        },
         state,
         image: "img".to_owned(),
         image_ref: "sha256:1".to_owned(),

@@ -39,10 +39,11 @@ fn sandbox_labels(pod: &PodModel) -> HashMap<String, String> {
     out
 }
 
-fn annotations(pod: &PodModel) -> HashMap<String, String> {
+fn annotations(pod: &PodModel, config: &Config) -> HashMap<String, String> {
     let own: BTreeMap<String, String> = pod.pod.metadata.annotations.clone().unwrap_or_default();
     let mut out: HashMap<String, String> = own.into_iter().collect();
     out.insert(labels::CONFIG_SOURCE.to_owned(), "api".to_owned());
+    out.insert(labels::CGROUP_ROOT.to_owned(), config.cgroup_root.clone());
     out
 }
 
@@ -74,13 +75,13 @@ pub(crate) fn configuration(
         dns_config: Some(dns::dns_config(&pod.pod, config, node)),
         port_mappings: if pod.host_network() { Vec::new() } else { port_mappings(pod) },
         labels: sandbox_labels(pod),
-        annotations: annotations(pod),
+        annotations: annotations(pod, config),
         linux: Some(v1::LinuxPodSandboxConfig {
             cgroup_parent: pod.cgroup(&config.cgroup_root),
             security_context: Some(security::of_sandbox(pod)),
             sysctls,
             resources: Some(resources::of_pod(pod)),
-            ..v1::LinuxPodSandboxConfig::default()
+            overhead: resources::overhead(pod),
         }),
         windows: None,
     })

@@ -1,9 +1,14 @@
 //! (pure) What a container may do: from the security contexts of the pod and of the container to the runtime's.
 
-use k8s_openapi::api::core::v1::{AppArmorProfile, PodSecurityContext, SeccompProfile, SecurityContext};
+use std::path::{Component, Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext,
+};
 use keelson_cri::v1::{
     Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode,
-    NamespaceOption, SecurityProfile, SupplementalGroupsPolicy, UserNamespace, security_profile::ProfileType,
+    NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy, UserNamespace,
+    security_profile::ProfileType,
 };
 
 use crate::pod::{Member, PodModel};
@@ -103,16 +108,42 @@ fn number(value: Option<i64>) -> Option<Int64Value> {
     value.map(|value| Int64Value { value })
 }
 
-fn seccomp(profile: Option<&SeccompProfile>) -> SecurityProfile {
-    let of = |kind: ProfileType, file: &str| SecurityProfile {
-        profile_type: kind as i32,
-        localhost_ref: file.to_owned(),
-    };
+/// How system calls are filtered on this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Filters {
+    /// The folder of the node's own profiles.
+    pub(crate) profiles: PathBuf,
+    /// Who says nothing has the runtime's filter.
+    pub(crate) by_default: bool,
+}
+
+fn seccomp(profile: Option<&SeccompProfile>, filters: &Filters) -> SecurityProfile {
+    let of =
+        |kind: ProfileType, file: String| SecurityProfile { profile_type: kind as i32, localhost_ref: file };
     match profile.map(|profile| (profile.type_.as_str(), profile.localhost_profile.as_deref())) {
-        Some(("RuntimeDefault", _)) => of(ProfileType::RuntimeDefault, ""),
-        Some(("Localhost", file)) => of(ProfileType::Localhost, file.unwrap_or("")),
-        Some(_) | None => of(ProfileType::Unconfined, ""),
+        Some(("RuntimeDefault", _)) => of(ProfileType::RuntimeDefault, String::new()),
+        None if filters.by_default => of(ProfileType::RuntimeDefault, String::new()),
+        Some(("Localhost", file)) => {
+            // What leads out of the folder is asked for as a name that nothing has.
+            let file = Path::new(file.unwrap_or_default());
+            let inside =
+                file.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+            let path =
+                if inside { filters.profiles.join(file) } else { filters.profiles.join("no such profile") };
+            of(ProfileType::Localhost, path.display().to_string())
+        }
+        Some(_) | None => of(ProfileType::Unconfined, String::new()),
     }
+}
+
+fn selinux(label: Option<&SELinuxOptions>) -> Option<SeLinuxOption> {
+    let label = label?;
+    Some(SeLinuxOption {
+        user: label.user.clone().unwrap_or_default(),
+        role: label.role.clone().unwrap_or_default(),
+        r#type: label.type_.clone().unwrap_or_default(),
+        level: label.level.clone().unwrap_or_default(),
+    })
 }
 
 fn apparmor(profile: &AppArmorProfile) -> SecurityProfile {
@@ -186,6 +217,7 @@ pub(crate) fn of_container(
     pod: &PodModel,
     member: &Member,
     target: Option<&str>,
+    filters: &Filters,
 ) -> LinuxContainerSecurityContext {
     let context = member.container.security_context.clone().unwrap_or_default();
     let privileged = context.privileged == Some(true);
@@ -213,7 +245,13 @@ pub(crate) fn of_container(
         no_new_privs: context.allow_privilege_escalation == Some(false),
         masked_paths: paths(&MASKED),
         readonly_paths: paths(&READ_ONLY),
-        seccomp: Some(seccomp(profile)),
+        seccomp: Some(seccomp(profile, filters)),
+        selinux_options: selinux(own(
+            pod,
+            member,
+            |one| one.se_linux_options.as_ref(),
+            |one| one.se_linux_options.as_ref(),
+        )),
         apparmor: armor.map(apparmor),
         ..LinuxContainerSecurityContext::default()
     }
@@ -260,11 +298,29 @@ mod tests {
         let pod = pod(json!({ "hostPID": true, "containers": [
             { "name": "a", "securityContext": { "privileged": true } },
             { "name": "b", "securityContext": { "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true } }] }));
-        let privileged = of_container(&pod, &pod.members[0], None);
+        let privileged = of_container(&pod, &pod.members[0], None, &Filters::default());
         assert!(privileged.privileged && privileged.masked_paths.is_empty() && !privileged.no_new_privs);
-        let plain = of_container(&pod, &pod.members[1], None);
+        let plain = of_container(&pod, &pod.members[1], None, &Filters::default());
         assert!(plain.masked_paths.len() == 12 && plain.no_new_privs && plain.readonly_rootfs);
         let namespaces = plain.namespace_options.unwrap();
         assert_eq!((namespaces.pid(), namespaces.network()), (NamespaceMode::Node, NamespaceMode::Pod));
+    }
+
+    #[test]
+    fn profiles_of_the_node_lie_in_its_folder_and_nowhere_else() {
+        let filters = Filters { profiles: "/k/seccomp".into(), by_default: true };
+        let ask = |kind: &str, file: &str| {
+            let profile = SeccompProfile { type_: kind.to_owned(), localhost_profile: Some(file.to_owned()) };
+            let found = seccomp(Some(&profile), &filters);
+            (found.profile_type(), found.localhost_ref)
+        };
+        let local = |path: &str| (ProfileType::Localhost, path.to_owned());
+        assert_eq!(ask("Localhost", "team/a.json"), local("/k/seccomp/team/a.json"));
+        for outside in ["../secrets", "/etc/passwd", "a/../../b"] {
+            assert_eq!(ask("Localhost", outside), local("/k/seccomp/no such profile"));
+        }
+        assert_eq!(ask("Unconfined", "").0, ProfileType::Unconfined);
+        assert_eq!(seccomp(None, &filters).profile_type(), ProfileType::RuntimeDefault);
+        assert_eq!(seccomp(None, &Filters::default()).profile_type(), ProfileType::Unconfined);
     }
 }

@@ -1,10 +1,10 @@
 //! The kubelet's HTTPS server: logs, exec, attach, port-forward, and what the node and its pods use.
 //!
-//! - `peer`: who may ask; `failure`: how it is refused
-//! - `logs`, `streaming`, `stats`: the endpoints
+//! - `peer`: who asks; `access`: who is let in, and what they may do; `recent`: answers to that; `failure`: how it is refused
+//! - `logs`, `streaming`, `stats`, `insight`, `system_logs`: the endpoints; `idle`: streams that are silent
+//! - `resource_metrics`, `container_metrics` (pure): what was looked at, as metrics
 //!
-//! **Invariant: nothing is answered without a client certificate of the cluster's authority**, and of those only the
-//! API server's own and administrators' count.
+//! **Invariant: every request is authenticated and authorized**, health too, before anything is looked at for it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use http::{Request, StatusCode, header};
@@ -21,7 +20,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -29,15 +27,25 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::pods::Pods;
 use crate::runtime_client::RuntimeClient;
+use crate::usage::Meter;
 
+mod access;
+mod container_metrics;
 mod failure;
+mod idle;
+mod insight;
 mod logs;
 mod peer;
+mod recent;
+mod resource_metrics;
 mod stats;
 mod streaming;
+mod system_logs;
 
+use access::Access;
 use failure::Failure;
 use peer::Peer;
 
@@ -73,6 +81,8 @@ struct Node {
     config: Arc<Config>,
     pods: Arc<Pods>,
     runtime: RuntimeClient,
+    meter: Meter,
+    metrics: Arc<Metrics>,
 }
 
 fn tls(config: &Config) -> Result<rustls::ServerConfig, ServerError> {
@@ -81,8 +91,9 @@ fn tls(config: &Config) -> Result<rustls::ServerConfig, ServerError> {
         roots.add(authority.map_err(ServerError::Authority)?)?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
+    // Who has no certificate may have a token.
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let verifier = verifier.allow_unauthenticated().build()?;
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
@@ -92,22 +103,26 @@ fn tls(config: &Config) -> Result<rustls::ServerConfig, ServerError> {
     Ok(tls)
 }
 
-async fn pods(State(node): State<Arc<Node>>) -> Response {
-    let pods = node.pods.all();
-    let items: Vec<_> = pods.iter().map(AsRef::as_ref).collect();
-    axum::Json(json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }))
-        .into_response()
-}
-
 async fn unknown() -> Failure {
     Failure::new(StatusCode::NOT_FOUND, "404 page not found")
 }
 
 fn routes(node: Arc<Node>) -> Router {
     Router::new()
-        .route("/healthz", get(async || "ok"))
-        .route("/pods", get(pods))
-        .route("/pods/", get(pods))
+        .route("/healthz", get(insight::health))
+        .route("/healthz/ping", get(async || "ok"))
+        .route("/metrics", get(insight::metrics))
+        .route("/metrics/cadvisor", get(insight::containers))
+        .route("/metrics/probes", get(insight::probes))
+        .route("/metrics/resource", get(insight::resources))
+        .route("/configz", get(insight::settings))
+        .route("/pods", get(insight::pods))
+        .route("/pods/", get(insight::pods))
+        .route("/runningpods", get(insight::running_pods))
+        .route("/runningpods/", get(insight::running_pods))
+        .route("/logs", get(system_logs::folder))
+        .route("/logs/", get(system_logs::folder))
+        .route("/logs/{*path}", get(system_logs::file))
         .route("/stats/summary", get(stats::summary))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
         .route("/exec/{namespace}/{pod}/{container}", any(streaming::exec))
@@ -125,12 +140,17 @@ pub(crate) async fn run(
     config: Arc<Config>,
     pods: Arc<Pods>,
     runtime: RuntimeClient,
+    client: kube::Client,
+    metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> Result<(), ServerError> {
     let acceptor = TlsAcceptor::from(Arc::new(tls(&config)?));
     let bind = config.bind;
     let listener = TcpListener::bind(bind).await.map_err(|source| ServerError::Listen { bind, source })?;
-    let routes = routes(Arc::new(Node { config, pods, runtime }));
+    let access = Arc::new(Access::new(client, &config.node_name, &config.settings));
+    let meter = Meter::new(Arc::clone(&config), Arc::clone(&pods));
+    let counted = Arc::clone(&metrics);
+    let routes = routes(Arc::new(Node { config, pods, runtime, meter, metrics }));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -144,10 +164,11 @@ pub(crate) async fn run(
         match accepted {
             Ok((stream, place)) => {
                 let (acceptor, routes, shutdown) = (acceptor.clone(), routes.clone(), shutdown.clone());
+                let (access, counted) = (Arc::clone(&access), Arc::clone(&counted));
                 tokio::spawn(async move {
                     tokio::select! {
                         () = shutdown.cancelled() => {}
-                        () = serve(acceptor, stream, routes) => {}
+                        () = serve(acceptor, stream, access, counted, routes) => {}
                     }
                     drop(place);
                 });
@@ -161,8 +182,14 @@ pub(crate) async fn run(
     }
 }
 
-async fn serve(acceptor: TlsAcceptor, stream: TcpStream, routes: Router) {
-    if let Err(error) = stream.set_nodelay(true) {
+async fn serve(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    access: Arc<Access>,
+    metrics: Arc<Metrics>,
+    routes: Router,
+) {
+    if let Err(error) = idle::guard(&stream) {
         tracing::debug!(%error, "a connection to the kubelet ended before it began");
         return;
     }
@@ -175,10 +202,15 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream, routes: Router) {
         Err(_) => return,
     };
     let chain = stream.get_ref().1.peer_certificates();
-    let peer = chain.and_then(|chain| chain.first()).and_then(Peer::of);
+    let certificate = chain.and_then(|chain| chain.first());
+    let peer = certificate.and_then(Peer::of).map(Arc::new);
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-        let (routes, peer) = (routes.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(answer(routes, peer, request.map(Body::new)).await) }
+        let (routes, access, peer) = (routes.clone(), Arc::clone(&access), peer.clone());
+        let metrics = Arc::clone(&metrics);
+        async move {
+            let _counted = metrics.requests.begin(request.method(), request.uri().path());
+            Ok::<_, Infallible>(answer(routes, &access, peer, request.map(Body::new)).await)
+        }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
@@ -187,17 +219,27 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream, routes: Router) {
     }
 }
 
-async fn answer(routes: Router, peer: Option<Peer>, request: Request<Body>) -> Response {
-    let Some(peer) = peer else {
-        return Failure::new(StatusCode::UNAUTHORIZED, "Unauthorized").into_response();
+async fn answer(
+    routes: Router,
+    access: &Access,
+    peer: Option<Arc<Peer>>,
+    mut request: Request<Body>,
+) -> Response {
+    let path = request.uri().path().to_owned();
+    let (method, headers) = (request.method().clone(), request.headers().clone());
+    let allowed = async {
+        let peer = access.authenticate(peer.as_ref(), &headers).await?;
+        access.authorize(&peer, &method, &path).await?;
+        Ok::<_, Failure>(peer)
     };
-    if !peer.may_ask() {
-        let (user, verb) = (&peer.user, request.method().as_str().to_lowercase());
-        let text = format!("Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)=[proxy])");
-        return Failure::new(StatusCode::FORBIDDEN, text).into_response();
-    }
+    let peer = match allowed.await {
+        Ok(peer) => peer,
+        Err(refusal) => return refusal.into_response(),
+    };
+    // Whoever is asked in turn gets nobody's token.
+    request.headers_mut().remove(header::AUTHORIZATION);
     let upgrade = request.headers().get(header::UPGRADE).is_some();
-    tracing::debug!(path = request.uri().path(), upgrade, user = peer.user, "request to the kubelet");
+    tracing::debug!(path, upgrade, user = peer.user, "request to the kubelet");
     match routes.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},

@@ -9,13 +9,14 @@ use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::memory::End;
-use crate::plan::{Plan, Stage, View};
-use crate::pod::{Kind, RestartPolicy};
+use crate::plan::{Plan, Stage, View, fate};
+use crate::pod::Kind;
 
 mod condition;
 mod container;
 mod patch;
 
+pub(crate) use condition::RENEWING;
 pub(crate) use container::has_run;
 pub(crate) use patch::patch;
 
@@ -58,6 +59,9 @@ impl Phase {
     }
 }
 
+/// Bytes of the last words of all containers of a pod together.
+const WORDS: usize = 12 << 10;
+
 /// A time as the API writes it: in whole seconds.
 fn time(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
@@ -90,7 +94,6 @@ impl Count {
 
 /// `over`: nothing will run again.
 fn phase(view: View<'_>, init: &[ContainerStatus], regular: &[ContainerStatus], over: bool) -> Phase {
-    let policy = view.pod.restart_policy();
     let mut initializing = false;
     for (member, status) in view.pod.init().zip(init) {
         let state = status.state.clone().unwrap_or_default();
@@ -117,20 +120,11 @@ fn phase(view: View<'_>, init: &[ContainerStatus], regular: &[ContainerStatus], 
     if count.stopped == 0 {
         return Phase::Pending;
     }
-    let all = count.stopped == count.succeeded;
-    match policy {
-        _ if over => {
-            if all {
-                Phase::Succeeded
-            } else {
-                Phase::Failed
-            }
-        }
-        RestartPolicy::Always => Phase::Running,
-        _ if all => Phase::Succeeded,
-        RestartPolicy::OnFailure => Phase::Running,
-        RestartPolicy::Never => Phase::Failed,
+    // Of a container's own policy and rules as of the pod's.
+    if !over && view.pod.of(Kind::Regular).any(|member| !fate(view, member).is_over()) {
+        return Phase::Running;
     }
+    if count.stopped == count.succeeded { Phase::Succeeded } else { Phase::Failed }
 }
 
 /// The status that the API should have.
@@ -152,11 +146,13 @@ pub(crate) fn status(view: View<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
     if gone_for_good {
         container::end_all(view, &mut init, &mut regular);
     }
-    if view.observed.containers.is_empty() && crate::admission::refusal(view.pod).is_some() {
+    let refused = view.memory.refused || crate::admission::refusal(view.pod, None).is_some();
+    if view.observed.containers.is_empty() && refused {
         // Refused, it has no containers whose fate could be unknown.
         init.clear();
         regular.clear();
     }
+    words(&mut init, &mut regular);
     let before = Phase::of_api(known.phase.as_deref());
     let mut phase = phase(view, &init, &regular, over);
     let evicted = match view.memory.termination.as_ref().map(|one| &one.end) {
@@ -176,7 +172,7 @@ pub(crate) fn status(view: View<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
         phase: Some(phase.as_str().to_owned()),
         reason: failed_for.as_ref().map(|why| why.reason.clone()).or_else(|| known.reason.clone()),
         message: failed_for.map(|why| why.message).or_else(|| known.message.clone()),
-        start_time: Some(known.start_time.clone().unwrap_or_else(|| time(view.now))),
+        start_time: Some(known.start_time.clone().unwrap_or_else(|| time(view.wall))),
         qos_class: Some(view.pod.qos_class().as_str().to_owned()),
         observed_generation: view.pod.pod.metadata.generation,
         host_ip: Some(node_ip.to_string()),
@@ -192,6 +188,20 @@ pub(crate) fn status(view: View<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
     out.pod_ips = (!list.is_empty()).then_some(list);
     out.conditions = Some(condition::all(view, &out, phase));
     out
+}
+
+/// Shortens the last words of containers, so that those of all together stay within a limit.
+fn words(init: &mut [ContainerStatus], regular: &mut [ContainerStatus]) {
+    let share = WORDS / (init.len() + regular.len()).max(1);
+    for status in init.iter_mut().chain(regular) {
+        let states = [status.state.as_mut(), status.last_state.as_mut()].into_iter().flatten();
+        for ended in states.filter_map(|state| state.terminated.as_mut()) {
+            if let Some(text) = ended.message.as_mut().filter(|text| text.len() > share) {
+                let end = (0..=share).rev().find(|end| text.is_char_boundary(*end));
+                text.truncate(end.unwrap_or_default());
+            }
+        }
+    }
 }
 
 /// The pod's addresses; those of a pod that has ended stay what they were.

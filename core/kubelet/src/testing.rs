@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::configuration::KubeletConfiguration;
 
 /// The configuration of a node that nothing listens on.
 pub(crate) fn config() -> Config {
@@ -14,12 +15,15 @@ pub(crate) fn config() -> Config {
         data_dir: "/nonexistent".into(),
         log_dir: "/nonexistent/logs".into(),
         cri_socket: "/nonexistent/cri.sock".into(),
+        image_socket: None,
         pod_cidr: "10.42.0.0/24".parse().ok(),
         cluster_dns: vec!["10.96.0.10".parse().unwrap()],
         cluster_domain: "cluster.local".into(),
-        resolv_conf: "/nonexistent/resolv.conf".into(),
         cgroup_root: "/keelson-0badcafe".into(),
-        max_pods: 110,
+        settings: KubeletConfiguration {
+            resolv_conf: Some("/nonexistent/resolv.conf".into()),
+            ..KubeletConfiguration::default()
+        },
         labels: BTreeMap::new(),
         taints: Vec::new(),
         version: "v1.36.0".into(),

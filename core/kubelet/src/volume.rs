@@ -5,6 +5,7 @@
 //! - `atomic_writer`: changes all files of a volume at once
 //! - `token`: service-account tokens, asked for anew before they end
 //! - `empty_dir`, `host_path`: folders; `sub_path`: parts of volumes, opened without leaving the volume
+//! - `claim`: what lies behind a claim; `local`: folders of persistent volumes on this node
 //! - `ownership`: fsGroup; `mount_point`: mounts below a pod's folder, and its removal
 //!
 //! One task makes content anew when an object changed or a token is old; containers see it without a restart.
@@ -14,18 +15,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Volume};
+use k8s_openapi::api::core::v1::{CSIVolumeSource, Container, Pod, SecretReference, Volume};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::config::Config;
-use crate::node::machine;
+use crate::csi::{self, Drivers, Wanted};
 use crate::objects::Objects;
 
 mod atomic_writer;
+mod claim;
 mod empty_dir;
 mod error;
 mod host_path;
+pub(crate) mod local;
 mod mount_point;
 mod mounts;
 mod ownership;
@@ -36,7 +39,9 @@ mod sub_path;
 mod token;
 
 pub(crate) use error::{SetUpError, VolumeError};
+pub(crate) use mounts::Recursion;
 use plan::Kind;
+pub(crate) use plan::{Local, local as local_volumes};
 
 /// No token is asked for more often, whatever the clocks say.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -51,11 +56,37 @@ pub(crate) struct Volumes {
 struct Inner {
     config: Arc<Config>,
     objects: Arc<Objects>,
+    client: kube::Client,
+    drivers: Arc<Drivers>,
     tokens: token::Tokens,
+    /// Where the volumes behind claims are, by the pod's UID and the volume's name.
+    places: Mutex<HashMap<(String, String), Place>>,
     /// Pods whose volumes are set up, in their newest state, with a lock that keeps two set-ups of one pod apart.
     pods: Mutex<HashMap<String, Known>>,
+    /// What the runtime can do.
+    recursion: Recursion,
     /// A token's end may have come nearer.
     timing: Notify,
+}
+
+/// Where a volume is that is not in the pod's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// A folder that is mounted.
+    Folder(PathBuf),
+    /// A block device that containers get as it is.
+    Device(PathBuf),
+    /// An image, by the runtime's name of it.
+    Image(String),
+}
+
+impl Place {
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Place::Folder(path) | Place::Device(path) => Some(path),
+            Place::Image(_) => None,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -75,10 +106,26 @@ fn uid(pod: &Pod) -> Result<&str, VolumeError> {
 
 impl Volumes {
     /// Must be called within a tokio runtime: content is kept current by a task that ends with the last user.
-    pub(crate) fn new(config: Arc<Config>, client: kube::Client, objects: Arc<Objects>) -> Self {
-        let tokens = token::Tokens::new(client);
-        let inner =
-            Arc::new(Inner { config, objects, tokens, pods: Mutex::default(), timing: Notify::new() });
+    pub(crate) fn new(
+        config: Arc<Config>,
+        client: kube::Client,
+        objects: Arc<Objects>,
+        drivers: Arc<Drivers>,
+        recursion: Recursion,
+    ) -> Self {
+        let tokens = token::Tokens::new(client.clone());
+        let (places, pods) = (Mutex::default(), Mutex::default());
+        let inner = Arc::new(Inner {
+            config,
+            objects,
+            client,
+            drivers,
+            tokens,
+            places,
+            pods,
+            recursion,
+            timing: Notify::new(),
+        });
         tokio::spawn(keep_current(Arc::downgrade(&inner), Arc::clone(&inner.objects)));
         Volumes { inner }
     }
@@ -112,7 +159,30 @@ impl Volumes {
         let uid = uid(pod)?.to_owned();
         let (pod, container, env) = (Arc::clone(pod), container.clone(), env.to_vec());
         let data_dir = self.inner.config.data_dir.clone();
-        blocking(move || mounts::of(&data_dir, &uid, &pod, &container, &env)).await
+        let (places, recursion) = (self.inner.places_of(&uid), self.inner.recursion);
+        blocking(move || mounts::of(&data_dir, &uid, &pod, &container, &env, &places, recursion)).await
+    }
+
+    /// Takes what the runtime calls the image of a volume.
+    pub(crate) fn found_image(&self, pod: &Pod, volume: &str, id: String) -> Result<(), VolumeError> {
+        let key = (uid(pod)?.to_owned(), volume.to_owned());
+        self.inner.places.lock().insert(key, Place::Image(id));
+        Ok(())
+    }
+
+    /// The block devices of a container of a pod whose volumes are set up.
+    pub(crate) fn devices(
+        &self,
+        pod: &Pod,
+        container: &Container,
+    ) -> Result<Vec<keelson_cri::v1::Device>, VolumeError> {
+        let places = self.inner.places_of(uid(pod)?);
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+        let read_only = |name: &str| {
+            let volume = volumes.iter().find(|volume| volume.name == name);
+            volume.is_some_and(|volume| plan::kind(volume).is_ok_and(Kind::is_read_only))
+        };
+        mounts::devices(container, &places, read_only)
     }
 
     /// UIDs of all pods that have a folder, also those of an earlier run.
@@ -135,7 +205,10 @@ impl Volumes {
         // What was under way when the pod was forgotten may have got a token meanwhile.
         self.inner.tokens.forget(uid);
         let folder = self.inner.config.data_dir.join("pods").join(uid);
-        blocking(move || mount_point::remove(&folder)).await
+        self.inner.drivers.unpublish_all(uid).await?;
+        blocking(move || mount_point::remove(&folder)).await?;
+        self.inner.places.lock().retain(|(of, _), _| of != uid);
+        Ok(())
     }
 }
 
@@ -192,6 +265,83 @@ async fn keep_current(inner: Weak<Inner>, objects: Arc<Objects>) {
 }
 
 impl Inner {
+    fn places_of(&self, uid: &str) -> HashMap<String, Place> {
+        let places = self.places.lock();
+        let own = places.iter().filter(|((of, _), _)| of == uid);
+        own.map(|((_, volume), place)| (volume.clone(), place.clone())).collect()
+    }
+
+    /// Has a driver make a volume be there.
+    async fn publish(&self, pod: &Pod, volume: &Volume, wanted: &Wanted) -> Result<(), SetUpError> {
+        let group = ownership::FsGroup::of(pod);
+        let always = ownership::FsGroup::is_always(pod);
+        let published = self.drivers.publish(pod, wanted, group.map(ownership::FsGroup::number)).await?;
+        let path = published.path.clone();
+        blocking(move || {
+            if let (Some(group), csi::Ownership::Kubelet) = (group, published.ownership)
+                && (always || !group.is_set(&published.path)?)
+            {
+                group.apply(&published.path, ownership::Access::Write)?;
+            }
+            published.done().map_err(error::io_error("write the mark of", &published.path))
+        })
+        .await?;
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        self.places.lock().insert((uid, volume.name.clone()), Place::Folder(path));
+        Ok(())
+    }
+
+    /// A volume of a driver that lives in its pod.
+    async fn make_inline(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        source: &CSIVolumeSource,
+    ) -> Result<(), SetUpError> {
+        let (uid, namespace) =
+            (pod.metadata.uid.as_deref().unwrap_or_default(), pod.metadata.namespace.clone());
+        let secret = source.node_publish_secret_ref.clone();
+        let wanted = Wanted {
+            driver: source.driver.clone(),
+            handle: csi::inline_handle(uid, &volume.name),
+            name: volume.name.clone(),
+            lifecycle: csi::Lifecycle::Ephemeral,
+            read_only: source.read_only == Some(true),
+            fs_type: source.fs_type.clone().unwrap_or_default(),
+            attributes: source.volume_attributes.clone().unwrap_or_default(),
+            access_modes: vec!["ReadWriteOnce".to_owned()],
+            mount_options: Vec::new(),
+            stage_secret: None,
+            publish_secret: secret.map(|it| SecretReference { name: Some(it.name), namespace }),
+        };
+        self.publish(pod, volume, &wanted).await
+    }
+
+    /// Makes what lies behind a claim ready for the pod. `mark` is made when it is, and goes with the pod.
+    async fn make_claimed(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        kind: Kind<'_>,
+        mark: PathBuf,
+    ) -> Result<(), SetUpError> {
+        let Some(name) = claim::name_of(&kind, pod, volume) else { return Ok(()) };
+        let (node, ephemeral) = (&self.config.node_name, matches!(kind, Kind::Ephemeral));
+        let claimed = claim::resolve(&self.client, node, pod, &name, ephemeral, |_| mark.exists()).await?;
+        let group = ownership::FsGroup::of(pod).filter(|_| !kind.is_read_only());
+        let always = ownership::FsGroup::is_always(pod);
+        if let claim::Backing::Csi(wanted) = &claimed.backing {
+            let wanted =
+                Wanted { read_only: wanted.read_only || kind.is_read_only(), ..Wanted::clone(wanted) };
+            return self.publish(pod, volume, &wanted).await;
+        }
+        let folders = local::folder(&self.config);
+        let place = blocking(move || mount_claimed(&claimed, &folders, &mark, group, always)).await?;
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        self.places.lock().insert((uid, volume.name.clone()), place);
+        Ok(())
+    }
+
     async fn make_all(&self, pod: &Pod) -> Result<(), VolumeError> {
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
         // What is refused is refused before anything is made.
@@ -211,7 +361,14 @@ impl Inner {
         let mut result = Ok(());
         for volume in volumes {
             let made = match plan::kind(volume) {
-                Ok(Kind::EmptyDir(_) | Kind::HostPath(_)) => Ok(()),
+                Ok(
+                    Kind::EmptyDir(_)
+                    | Kind::HostPath(_)
+                    | Kind::Claim(_)
+                    | Kind::Ephemeral
+                    | Kind::Csi(_)
+                    | Kind::Image,
+                ) => Ok(()),
                 Ok(_) => self.make(pod, volume).await,
                 Err(reason) => Err(reason.into()),
             };
@@ -231,14 +388,18 @@ impl Inner {
         let group = ownership::FsGroup::of(pod);
         match kind {
             Kind::EmptyDir(source) => {
-                let allocatable = machine::memory()?.total.saturating_sub(machine::RESERVED_MEMORY);
+                let allocatable = crate::node::allocatable::memory(&self.config)?;
                 let plan = empty_dir::plan(source, pod, allocatable)?;
                 blocking(move || empty_dir::make(&folder, &plan, group)).await
             }
             Kind::HostPath(source) => {
-                let (path, kind) = (PathBuf::from(&source.path), source.type_.clone().unwrap_or_default());
-                blocking(move || host_path::check(&path, &kind).map_err(SetUpError::from)).await
+                let kind = source.type_.clone().unwrap_or_default();
+                blocking(move || host_path::check(&folder, &kind).map_err(SetUpError::from)).await
             }
+            // Found when all else is there.
+            Kind::Image => Ok(()),
+            Kind::Csi(source) => self.make_inline(pod, volume, source).await,
+            kind @ (Kind::Claim(_) | Kind::Ephemeral) => self.make_claimed(pod, volume, kind, folder).await,
             kind @ (Kind::ConfigMap(_) | Kind::Secret(_) | Kind::DownwardApi(_) | Kind::Projected(_)) => {
                 let (config, objects, tokens) = (&self.config, &self.objects, &self.tokens);
                 let sources = source::Sources { pod, config, objects, tokens };
@@ -248,6 +409,44 @@ impl Inner {
             }
         }
     }
+}
+
+/// Makes or checks a persistent volume on this node.
+fn mount_claimed(
+    claimed: &claim::Claimed,
+    folders: &Path,
+    mark: &Path,
+    group: Option<ownership::FsGroup>,
+    always: bool,
+) -> Result<Place, SetUpError> {
+    let place = match &claimed.backing {
+        claim::Backing::HostPath(source) => {
+            host_path::check(Path::new(&source.path), source.type_.as_deref().unwrap_or_default())?;
+            Place::Folder(PathBuf::from(&source.path))
+        }
+        claim::Backing::Csi(wanted) => {
+            return Err(
+                csi::CsiError::Refused(format!("a volume of driver {} is no path", wanted.driver)).into()
+            );
+        }
+        claim::Backing::Local(path) => {
+            if claimed.is_own {
+                local::make(folders, &claimed.name, path)?;
+            }
+            let wanted = if claimed.block { "BlockDevice" } else { "Directory" };
+            host_path::check(path, wanted)?;
+            if claimed.block { Place::Device(path.clone()) } else { Place::Folder(path.clone()) }
+        }
+    };
+    // Once for a pod: its containers may be at work there when it is set up again.
+    if let (claim::Backing::Local(path), Some(group), false, false) =
+        (&claimed.backing, group, claimed.block, mark.exists())
+        && (always || !group.is_set(path)?)
+    {
+        group.apply(path, ownership::Access::Write)?;
+    }
+    mount_point::folder(mark)?;
+    Ok(place)
 }
 
 fn write(

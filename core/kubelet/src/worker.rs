@@ -16,12 +16,15 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::allocation::{self, Allocation};
+use crate::clock;
 use crate::config::Config;
 use crate::event::{EventType, Recorder};
+use crate::eviction::{Eviction, Order, Shortage};
 use crate::memory::{End, Memory, Step, Task, Termination, Why};
 use crate::objects::Objects;
 use crate::plan::{self, Plan, Stage, View};
@@ -32,9 +35,11 @@ use crate::runtime_view::{Observed, Observer};
 use crate::volume::Volumes;
 
 mod act;
+mod admitting;
 mod api;
 mod done;
 mod probing;
+mod resizing;
 mod telling;
 
 use act::Done;
@@ -50,16 +55,41 @@ pub(crate) struct Node {
     pub(crate) client: kube::Client,
     /// The runtime.
     pub(crate) runtime: RuntimeClient,
+    /// Whether the runtime is looked at.
+    pub(crate) health: Arc<crate::relist::Health>,
     /// ConfigMaps, Secrets and Services.
     pub(crate) objects: Arc<Objects>,
     /// Volumes.
     pub(crate) volumes: Volumes,
+    /// Who pulled which image.
+    pub(crate) images: crate::image::records::Records,
+    /// What is counted.
+    pub(crate) metrics: Arc<crate::metrics::Metrics>,
     /// Events.
     pub(crate) recorder: Recorder,
     /// For those who look for pods.
     pub(crate) pods: Arc<Pods>,
-    /// The machine's memory, in bytes.
-    pub(crate) memory: u64,
+    /// The pods that have their place on the node.
+    pub(crate) ledger: Arc<crate::admission::Ledger>,
+    /// Who has processors alone.
+    pub(crate) cpus: Arc<crate::exclusive_cpus::ExclusiveCpus>,
+    /// Where the end of others is ordered.
+    pub(crate) orders: mpsc::Sender<Order>,
+    /// What the node is short of.
+    pub(crate) shortage: watch::Receiver<Shortage>,
+    /// What limits of containers depend on.
+    pub(crate) machine: crate::resources::Machine,
+    /// The control groups of the classes of pods.
+    pub(crate) tiers: crate::cgroup::tiers::Tiers,
+}
+
+/// Under what the API has a pod's status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// Under the pod itself.
+    Pod,
+    /// Under the mirror of a static pod, by its UID, while there is one.
+    Mirror(Option<String>),
 }
 
 /// What a worker is told from outside.
@@ -67,10 +97,14 @@ pub(crate) struct Node {
 pub(crate) struct Mail {
     /// The pod, as the API has it or had it last.
     pub(crate) pod: Arc<Pod>,
+    /// Where its status goes.
+    pub(crate) record: Record,
     /// The API has it no more.
     pub(crate) gone: bool,
     /// Grows when the runtime has something to tell of the pod.
     pub(crate) runtime: u64,
+    /// The node needs the pod's end.
+    pub(crate) eviction: Option<Arc<Eviction>>,
 }
 
 /// The worker of one pod.
@@ -78,6 +112,7 @@ pub(crate) struct Worker {
     node: Arc<Node>,
     mail: watch::Receiver<Mail>,
     pod: Arc<PodModel>,
+    record: Record,
     gone: bool,
     observer: Observer,
     observed: Arc<Observed>,
@@ -96,8 +131,14 @@ pub(crate) struct Worker {
     api_retry: Option<Timestamp>,
     /// It was over before this worker: its status is not written any more.
     settled: bool,
+    /// When the pod was first seen.
+    born: std::time::Instant,
     /// Its deletion was confirmed.
     deleted: bool,
+    /// The node has taken the pod.
+    admitted: bool,
+    /// What its containers have been given.
+    allocation: Allocation,
     /// What probes and statuses before this worker said was taken over.
     seeded: bool,
 }
@@ -105,8 +146,9 @@ pub(crate) struct Worker {
 impl Worker {
     /// The worker of the pod in the mail; `None` when that is no complete pod.
     pub(crate) fn new(node: Arc<Node>, mut mail: watch::Receiver<Mail>) -> Option<Self> {
-        let Mail { pod, gone, runtime } = mail.borrow_and_update().clone();
-        let pod = match PodModel::new(pod) {
+        let Mail { pod, record, gone, runtime, .. } = mail.borrow_and_update().clone();
+        let allocation = allocation::known(&pod);
+        let pod = match PodModel::given(pod, &allocation) {
             Ok(pod) => Arc::new(pod),
             Err(error) => {
                 tracing::error!(%error, "a pod cannot be worked on");
@@ -114,10 +156,11 @@ impl Worker {
             }
         };
         Some(Self {
-            settled: pod.is_over(),
+            settled: pod.is_settled(),
             node,
             mail,
             pod,
+            record,
             gone,
             observer: Observer::default(),
             observed: Arc::default(),
@@ -129,7 +172,10 @@ impl Worker {
             waiting: std::collections::BTreeMap::new(),
             last_patch: None,
             api_retry: None,
+            born: std::time::Instant::now(),
             deleted: false,
+            admitted: false,
+            allocation,
             seeded: false,
         })
     }
@@ -152,7 +198,7 @@ impl Worker {
             let timer = async {
                 match wake {
                     Some(time) => {
-                        let wait = Duration::try_from(time.duration_since(Timestamp::now()));
+                        let wait = Duration::try_from(time.duration_since(clock::now()));
                         tokio::time::sleep(wait.unwrap_or_default()).await;
                     }
                     None => std::future::pending().await,
@@ -170,13 +216,29 @@ impl Worker {
     }
 
     fn read_mail(&mut self) {
-        let Mail { pod, gone, runtime } = self.mail.borrow_and_update().clone();
+        let Mail { pod, record, gone, runtime, eviction } = self.mail.borrow_and_update().clone();
+        self.record = record;
         if runtime != self.runtime {
             self.runtime = runtime;
             self.stale = true;
         }
         self.gone |= gone;
         self.update(pod);
+        if let Some(eviction) = eviction {
+            self.evict(&eviction);
+        }
+    }
+
+    /// Begins the pod's end for the node's sake, unless it is ending already.
+    fn evict(&mut self, eviction: &Eviction) {
+        if self.memory.termination.is_some() || self.pod.is_over() {
+            return;
+        }
+        let Eviction { reason, message, grace, annotations, disruption } = eviction;
+        let (recorder, annotations) = (&self.node.recorder, annotations.clone());
+        recorder.tell_annotated(&self.pod, None, EventType::Warning, *reason, message.clone(), annotations);
+        self.memory.disruption.clone_from(disruption);
+        self.end(End::Evicted(Why::new(reason, message.clone())), *grace, clock::now());
     }
 
     /// Takes a state of the pod that is newer than the known one.
@@ -186,16 +248,22 @@ impl Worker {
         if version(&pod).zip(version(&self.pod.pod)).is_some_and(|(new, known)| new <= known) {
             return;
         }
-        let fresh = match PodModel::new(pod) {
+        if !self.admitted {
+            self.allocation = allocation::known(&pod);
+        }
+        let fresh = match PodModel::given(pod, &self.allocation) {
             Ok(fresh) if fresh.uid == self.pod.uid => fresh,
             Ok(_) | Err(_) => return,
         };
+        self.count_start(&fresh.pod);
         for member in &fresh.members {
             let before = self.pod.member(member.name());
             if before.is_some_and(|before| before.hash != member.hash) {
                 let memory = self.memory.container(member.name());
                 memory.image = crate::memory::Image::Unknown;
                 memory.pulls = crate::backoff::Backoff::default();
+                // What failed before was something else.
+                memory.restarts = crate::backoff::Backoff::default();
                 memory.failed = None;
             }
         }
@@ -210,12 +278,13 @@ impl Worker {
     }
 
     fn view(&self, now: Timestamp) -> View<'_> {
-        View { pod: &self.pod, observed: &self.observed, memory: &self.memory, now }
+        let wall = Timestamp::now();
+        View { pod: &self.pod, observed: &self.observed, memory: &self.memory, now, wall }
     }
 
     /// Observes, plans and begins what is to be done; says when to look again.
     async fn step(&mut self) -> Option<Timestamp> {
-        let now = Timestamp::now();
+        let now = clock::now();
         if self.stale {
             match self.observer.observe(&self.node.runtime, &self.pod.uid).await {
                 Ok(observed) => {
@@ -229,20 +298,28 @@ impl Worker {
             }
             self.learn().await;
         }
-        let now = Timestamp::now();
+        let now = clock::now();
         self.decide_end(now);
+        if !self.admitted && self.memory.termination.is_none() {
+            let again = self.admit(now).await;
+            if !self.admitted {
+                return again;
+            }
+        }
+        let resize = self.allocate(now);
         let mut plan = plan::plan(self.view(now));
         if plan.stage == Stage::Complete {
             self.end(End::Completed, self.pod.grace(), now);
             plan = plan::plan(self.view(now));
         }
         self.tell_waits(&plan);
+        self.give_back(plan.stage);
         for action in std::mem::take(&mut plan.actions) {
             self.begin(action, now);
         }
-        let mut wakes = vec![plan.wake, self.begin_probes(now), self.talk_to_api(&plan, now)];
+        let mut wakes = vec![resize, plan.wake, self.begin_probes(now), self.talk_to_api(&plan, now)];
         if self.memory.termination.is_none() {
-            wakes.push(self.pod.deadline());
+            wakes.push(self.deadline());
         }
         self.node.pods.put(&self.pod.uid, Arc::clone(&self.pod.pod), Arc::clone(&self.observed));
         wakes.into_iter().flatten().min()
@@ -257,15 +334,27 @@ impl Worker {
         } else if self.memory.termination.is_none() {
             if self.pod.is_over() {
                 self.end(End::Completed, self.pod.grace(), now);
-            } else if self.pod.deadline().is_some_and(|deadline| deadline <= now) {
+            } else if self.deadline().is_some_and(|deadline| deadline <= now) {
                 let message = "Pod was active on the node longer than the specified deadline";
                 self.node.recorder.tell(&self.pod, None, EventType::Normal, "DeadlineExceeded", message);
                 self.end(End::Evicted(Why::new("DeadlineExceeded", message)), self.pod.grace(), now);
-            } else if let Some((reason, why)) = crate::admission::refusal(&self.pod) {
-                self.node.recorder.tell(&self.pod, None, EventType::Warning, reason, why.message.clone());
+            } else if let Some((reason, why)) =
+                crate::admission::refusal(&self.pod, Some(&self.node.config.settings.allowed_unsafe_sysctls))
+            {
+                self.memory.refused = true;
+                let told = why.message.trim_start_matches(crate::admission::REJECTED).to_owned();
+                self.node.recorder.tell(&self.pod, None, EventType::Warning, reason, told);
                 self.end(End::Evicted(why), self.pod.grace(), now);
             }
         }
+    }
+
+    /// When the pod will have run for too long, by `spec.activeDeadlineSeconds`.
+    fn deadline(&mut self) -> Option<Timestamp> {
+        let seconds = self.pod.spec().active_deadline_seconds?;
+        let started = self.pod.status().start_time.as_ref()?.0;
+        let since = *self.memory.started.get_or_insert_with(|| clock::of_past(started));
+        since.checked_add(SignedDuration::from_secs(seconds)).ok()
     }
 
     fn end(&mut self, end: End, grace: Duration, now: Timestamp) {
@@ -305,6 +394,9 @@ impl Worker {
     /// The last that is done for a pod: its logs go.
     async fn leave(self) {
         self.node.pods.remove(&self.pod.uid);
+        self.node.metrics.probes.forget(&self.pod.uid);
+        self.node.ledger.remove(&self.pod.uid);
+        self.node.cpus.release(&self.pod.uid);
         let logs = crate::sandbox::log_directory(&self.pod, &self.node.config);
         match tokio::fs::remove_dir_all(&logs).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -312,6 +404,7 @@ impl Worker {
             }
             Ok(()) | Err(_) => {}
         }
+        crate::log_links::sweep(&self.node.config.log_dir).await;
         tracing::debug!(object = self.pod.object(), "nothing is left of the pod");
     }
 
@@ -333,9 +426,13 @@ impl Worker {
         }
         let alive = |id: &String| observed.sandboxes.iter().any(|one| one.id == *id);
         self.memory.stopped_sandboxes.retain(alive);
-        self.memory
-            .kill_deadlines
-            .retain(|id, _| observed.containers.iter().any(|one| one.id == *id && one.is_running()));
+        let runs = |id: &String| observed.containers.iter().any(|one| one.id == *id && one.is_running());
+        self.memory.kill_deadlines.retain(|id, _| runs(id));
+        self.memory.failed_kills.retain(|id, _| runs(id));
+        self.memory.prepared.retain(runs);
+        self.memory.renewed.retain(|name, last| {
+            observed.newest(name).is_none_or(|newest| last.as_ref() == Some(&newest.id))
+        });
     }
 
     /// The status that the API should have.

@@ -74,10 +74,13 @@ impl Format {
 
     fn metric(self, out: &mut String, name: &str, kind: MetricType, metric: &Metric) {
         let labels = metric.get_label();
+        // None of what registries gather has a time.
+        let at = Some(metric.timestamp_ms()).filter(|at| *at != 0).map(|at| self.time(at));
+        let at = at.as_deref().unwrap_or_default();
         match kind {
             MetricType::COUNTER => {
                 let suffix = if self == Format::OpenMetrics { "_total" } else { "" };
-                line(out, name, suffix, labels, None, metric.get_counter().get_value());
+                line(out, name, suffix, labels, None, metric.get_counter().get_value(), at);
             }
             MetricType::HISTOGRAM => {
                 let histogram = metric.get_histogram();
@@ -85,24 +88,33 @@ impl Format {
                 for bucket in histogram.get_bucket().iter().filter(|it| it.upper_bound().is_finite()) {
                     let bound = self.bound(bucket.upper_bound());
                     let below = self::count(bucket.cumulative_count());
-                    line(out, name, "_bucket", labels, Some(("le", &bound)), below);
+                    line(out, name, "_bucket", labels, Some(("le", &bound)), below, at);
                 }
-                line(out, name, "_bucket", labels, Some(("le", "+Inf")), count);
-                line(out, name, "_sum", labels, None, histogram.get_sample_sum());
-                line(out, name, "_count", labels, None, count);
+                line(out, name, "_bucket", labels, Some(("le", "+Inf")), count, at);
+                line(out, name, "_sum", labels, None, histogram.get_sample_sum(), at);
+                line(out, name, "_count", labels, None, count, at);
             }
             MetricType::SUMMARY => {
                 let summary = metric.get_summary();
                 for quantile in summary.get_quantile() {
-                    let at = quantile.quantile().to_string();
-                    line(out, name, "", labels, Some(("quantile", &at)), quantile.value());
+                    let part = quantile.quantile().to_string();
+                    line(out, name, "", labels, Some(("quantile", &part)), quantile.value(), at);
                 }
-                line(out, name, "_sum", labels, None, summary.sample_sum());
-                line(out, name, "_count", labels, None, count(summary.sample_count()));
+                line(out, name, "_sum", labels, None, summary.sample_sum(), at);
+                line(out, name, "_count", labels, None, count(summary.sample_count()), at);
             }
             MetricType::GAUGE | MetricType::UNTYPED => {
-                line(out, name, "", labels, None, metric.get_gauge().get_value());
+                line(out, name, "", labels, None, metric.get_gauge().get_value(), at);
             }
+        }
+    }
+
+    /// What follows a value: milliseconds, or seconds in OpenMetrics.
+    #[allow(clippy::cast_precision_loss)]
+    fn time(self, milliseconds: i64) -> String {
+        match self {
+            Format::Text => format!(" {milliseconds}"),
+            Format::OpenMetrics => format!(" {:?}", milliseconds as f64 / 1000.0),
         }
     }
 
@@ -132,6 +144,7 @@ fn line(
     labels: &[LabelPair],
     last: Option<(&str, &str)>,
     value: f64,
+    at: &str,
 ) {
     let _ = write!(out, "{name}{suffix}");
     let labels = labels.iter().map(|pair| (pair.name(), pair.value())).chain(last);
@@ -148,7 +161,7 @@ fn line(
         value if value == f64::NEG_INFINITY => "-Inf".to_owned(),
         value => value.to_string(),
     };
-    let _ = writeln!(out, " {value}");
+    let _ = writeln!(out, " {value}{at}");
 }
 
 #[cfg(test)]

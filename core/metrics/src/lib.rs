@@ -19,15 +19,18 @@
 //! |---|---|
 //! | [`registry`] | holds the metrics |
 //! | [`source`] | metrics that are computed when they are asked for |
+//! | [`family`] | metrics that are put together for one answer |
 //! | [`exposition`] | the Prometheus text format 0.0.4 and OpenMetrics 1.0 |
 //! | [`process`] | processor time, memory and files of this process |
 
 pub mod exposition;
+pub mod family;
 pub mod process;
 pub mod registry;
 pub mod source;
 
 pub use exposition::Format;
+pub use family::Family;
 pub use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
 };

@@ -80,3 +80,9 @@ impl Namespace {
         result.await.map_err(|_| NamespaceError::Thread(io::ErrorKind::BrokenPipe.into()))?
     }
 }
+
+/// Sets the loopback interface up of the network namespace at `netns`: what every pod has, whoever makes the rest.
+pub async fn loopback_up(netns: &Path) -> Result<(), crate::Error> {
+    let inside = Namespace::open(netns)?.connect().await?;
+    Ok(crate::link::loopback_up(&inside).await?)
+}

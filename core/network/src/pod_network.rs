@@ -94,6 +94,13 @@ pub enum Error {
     Remove(std::path::PathBuf, #[source] io::Error),
 }
 
+impl Error {
+    /// Whether this process may not change interfaces and routes.
+    pub fn is_not_permitted(&self) -> bool {
+        matches!(self, Error::Link(error) if error.is(nix::libc::EPERM))
+    }
+}
+
 #[derive(Debug)]
 struct State {
     addresses: Addresses,
@@ -308,7 +315,8 @@ impl PodNetwork {
         let others = configuration::load(&self.config.cni_conf_dir)?.is_some();
         let wanted = if others { &[] } else { wanted };
         // A node says its own range: it must not be led more to it than pods of this cluster.
-        let (wanted, mut refused) = routes::divide(wanted, &self.config.cluster_cidrs, self.config.pod_cidr);
+        let (wanted, mut refused) =
+            routes::divide(wanted, &self.config.cluster_cidrs, Some(self.config.pod_cidr));
         refused.extend(routes::set(&self.handle, &self.config.state_dir, &wanted).await?);
         Ok(refused)
     }

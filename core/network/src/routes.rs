@@ -70,18 +70,41 @@ fn write(state_dir: &Path, routes: &BTreeSet<NodeRoute>) -> Result<(), RecordErr
     fs::rename(&aside, &path).map_err(record_failed("rename", &aside))
 }
 
+/// The ways to nodes' pods of a machine that has none of its own: a server without a node.
+#[derive(Debug)]
+pub struct Routes {
+    handle: Handle,
+    state_dir: PathBuf,
+    cluster: Vec<IpNet>,
+}
+
+impl Routes {
+    /// Keeps the record in a folder, which is made. `cluster` has the addresses of all pods.
+    pub fn open(state_dir: PathBuf, cluster: Vec<IpNet>) -> Result<Self, crate::Error> {
+        fs::create_dir_all(&state_dir).map_err(record_failed("make the folder of", &file(&state_dir)))?;
+        Ok(Routes { handle: crate::pod_network::connect()?, state_dir, cluster })
+    }
+
+    /// Has exactly these routes, as far as they can be; answers those that cannot.
+    pub async fn set(&self, wanted: &[NodeRoute]) -> Result<Vec<Unreachable>, crate::Error> {
+        let (wanted, mut refused) = divide(wanted, &self.cluster, None);
+        refused.extend(set(&self.handle, &self.state_dir, &wanted).await?);
+        Ok(refused)
+    }
+}
+
 /// Those that lead to pods of this cluster and not to this node's own, and what is wrong with the others (pure).
 pub(crate) fn divide(
     wanted: &[NodeRoute],
     cluster: &[IpNet],
-    own: IpNet,
+    own: Option<IpNet>,
 ) -> (Vec<NodeRoute>, Vec<Unreachable>) {
     let (mut kept, mut refused) = (Vec::new(), Vec::new());
     for route in wanted {
         let pods = IpNet::V4(route.pods);
         let why = if !cluster.iter().any(|all| all.contains(&pods)) {
             format!("{pods} is not within the addresses of the cluster's pods")
-        } else if pods.contains(&own) || own.contains(&pods) {
+        } else if let Some(own) = own.filter(|own| pods.contains(own) || own.contains(&pods)) {
             format!("{pods} overlaps this node's own {own}")
         } else {
             kept.push(*route);
@@ -230,11 +253,13 @@ mod tests {
         let wanted: Vec<_> =
             ["0.0.0.0/0", "10.96.0.0/24", "10.42.0.0/16", "10.42.0.128/25", "10.42.3.0/24"].map(route).into();
         let (cluster, own) = (["10.42.0.0/16".parse().unwrap()], "10.42.0.0/24".parse().unwrap());
-        let (kept, refused) = divide(&wanted, &cluster, own);
+        let (kept, refused) = divide(&wanted, &cluster, Some(own));
         assert_eq!(kept, [route("10.42.3.0/24")]);
         assert_eq!(refused.len(), 4);
         assert!(refused[0].why.contains("not within the addresses of the cluster's pods"));
         assert!(refused[2].why.contains("overlaps this node's own"));
+        let (kept, refused) = divide(&wanted, &cluster, None);
+        assert_eq!((kept.len(), refused.len()), (3, 2), "a machine without pods is led to all");
     }
 
     fn route() -> NodeRoute {

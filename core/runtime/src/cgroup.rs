@@ -1,5 +1,6 @@
 //! Control groups of either version: where they are, who is in them, what they have used.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,9 +9,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const MOUNT: &str = "/sys/fs/cgroup";
+/// How often a group is looked through for processes that were started while others were killed.
+const KILL_ROUNDS: u32 = 100;
 /// The version 1 controllers that containers are put under.
-pub(crate) const CONTROLLERS: [&str; 8] =
-    ["memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio"];
+pub(crate) const CONTROLLERS: [&str; 9] =
+    ["memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio", "hugetlb"];
 
 /// How this machine's control groups are mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,18 +60,45 @@ impl Hierarchy {
         }
     }
 
-    /// All processes in the group and below.
+    /// Whether the machine has this controller for containers.
+    pub(crate) fn has(&self, controller: &str) -> bool {
+        match self {
+            Self::Unified { mount } => {
+                let all = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
+                all.split_whitespace().any(|one| one == controller)
+            }
+            Self::Split { mount } => mount.join(controller).join("cgroup.procs").exists(),
+        }
+    }
+
+    /// All processes in the group and below. Every hierarchy has them; of those of version 1 one that is mounted is asked.
     pub(crate) fn processes(&self, path: &str) -> Vec<Pid> {
         let mut pids = Vec::new();
-        collect_processes(&self.folder("memory", path), &mut pids);
+        let folder = self.folders(path).into_iter().find(|folder| folder.exists());
+        folder.into_iter().for_each(|folder| collect_processes(&folder, &mut pids));
         pids
     }
 
-    /// Kills what is in the group and below.
+    /// Kills what is in the group and below, also what is started meanwhile.
     pub(crate) fn kill(&self, path: &str) {
-        for pid in self.processes(path) {
-            let _ = kill(pid, Signal::SIGKILL);
+        if let Self::Unified { .. } = self
+            && fs::write(self.folder("", path).join("cgroup.kill"), "1").is_ok()
+        {
+            return;
         }
+        let mut seen = HashSet::new();
+        for _ in 0..KILL_ROUNDS {
+            let pids = self.processes(path);
+            // Those that were signalled before are on their way out.
+            let fresh: Vec<Pid> = pids.into_iter().filter(|pid| seen.insert(*pid)).collect();
+            if fresh.is_empty() {
+                return;
+            }
+            for pid in fresh {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        }
+        tracing::warn!(group = path, "processes are started faster than they are killed");
     }
 
     /// Removes the group and those below it; they must be empty.

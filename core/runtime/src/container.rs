@@ -7,17 +7,22 @@ use std::time::Duration;
 
 use keelson_cri::v1;
 
+use crate::cgroup::Hierarchy;
+use crate::container_mounts::{self, Users};
+use crate::device_filter;
 use crate::error::{CallError, file};
 use crate::pod_client::{self, PodClientError, PodConnection};
 use crate::pod_process::protocol::{ExecExit, ExecRequest, Exit, Kind, Request, Response};
-use crate::snapshot;
 use crate::spec::{self, resources};
 use crate::state::{Container, ContainerRecord, Encoded, Phase, Runtime, Sandbox, Why, new_id, now};
+use crate::stop_signal;
 
 /// `ExecSync` keeps this much of each output, as the CRI asks.
 const MAX_OUTPUT: usize = 16 << 20;
 /// After SIGKILL a process that hangs in the kernel is waited for no longer.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
+/// A pod process that does not answer a signal within this is not asked any further.
+const SIGNAL_LIMIT: Duration = Duration::from_secs(10);
 
 impl Runtime {
     pub(crate) fn find_sandbox(&self, id: &str) -> Result<Arc<Sandbox>, CallError> {
@@ -69,10 +74,11 @@ impl Runtime {
         let folder = sandbox.folder.join("containers").join(&id);
         let result = self.create_in(&id, folder.clone(), sandbox, config, sandbox_config);
         if result.is_err() {
-            if let Err(error) = snapshot::unmount(&folder.join("rootfs")) {
-                tracing::error!(%error, container = id, "remains of a failed container");
+            // Nothing is removed through a mount.
+            match container_mounts::unmount_all(&folder) {
+                Ok(()) => drop(fs::remove_dir_all(&folder)),
+                Err(error) => tracing::error!(%error, container = id, "remains of a failed container"),
             }
-            let _ = fs::remove_dir_all(&folder);
         }
         result
     }
@@ -91,18 +97,29 @@ impl Runtime {
         let image = image.ok_or_else(not_found)?;
         let defaults = self.images.config(&image)?.config.unwrap_or_default();
         fs::create_dir_all(&folder).map_err(file("create", &folder))?;
-        let layers: Vec<String> = image.layers.iter().map(|layer| layer.chain_id.clone()).collect();
+        let mut layers: Vec<String> = image.layers.iter().map(|layer| layer.chain_id.clone()).collect();
         let paths: Vec<PathBuf> = layers.iter().map(|layer| self.images.layer_path(layer)).collect();
-        let rootfs = snapshot::mount_root(&folder, &paths)?;
+        let pause = *sandbox.pause.lock();
+        let users_path = PathBuf::from(format!("/proc/{pause}/ns/user"));
+        let users = match sandbox.users()? {
+            Some(map) => {
+                let namespace = fs::File::open(&users_path).map_err(file("open", &users_path))?;
+                Some(Users { map, namespace })
+            }
+            None => None,
+        };
+        let rootfs = container_mounts::root(&folder, &paths, users.as_ref())?;
+        let mounted = container_mounts::volumes(&self.images, &folder, &config, users.as_ref(), &mut layers)?;
         let inputs = spec::Inputs {
             id,
-            config: &config,
+            config: &mounted,
             sandbox: sandbox_config,
             image: &defaults,
             pod_folder: &sandbox.folder,
             bundle: &folder,
             rootfs: &rootfs,
-            pause: *sandbox.pause.lock(),
+            pause,
+            users: users.map(|users| (users_path, users.map)),
             target: self.target_pid(&config)?,
             netns: (!sandbox.host_network()).then(|| self.netns_path(&sandbox.id)),
             cgroup: self.cgroup_of(sandbox, id),
@@ -112,6 +129,7 @@ impl Runtime {
         let path = folder.join("config.json");
         fs::write(&path, built.oci.to_string()).map_err(file("write", path))?;
         let linux = config.linux.clone().unwrap_or_default();
+        let chosen = stop_signal::name(config.stop_signal());
         let record = ContainerRecord {
             id: id.to_owned(),
             sandbox: sandbox.id.clone(),
@@ -122,7 +140,7 @@ impl Runtime {
             resources: Encoded(linux.resources.unwrap_or_default()),
             config: Encoded(config),
             launch: built.launch,
-            stop_signal: defaults.stop_signal.unwrap_or_default(),
+            stop_signal: chosen.or(defaults.stop_signal).unwrap_or_default(),
             start_error: None,
         };
         let container = Container::new(folder, record, Phase::Created);
@@ -162,6 +180,10 @@ impl Runtime {
         let sandbox = self.find_sandbox(&container.sandbox)?;
         let launch = container.record.lock().launch.clone();
         self.create_cgroup(&launch.cgroup)?;
+        if let Hierarchy::Unified { .. } = self.hierarchy {
+            // Without the filter its root would have the node's disks.
+            device_filter::attach(&launch.bundle, &self.hierarchy.folder("devices", &launch.cgroup))?;
+        }
         match pod_client::ask(&sandbox.folder, &Request::Start(Box::new(launch))).await {
             Ok(Response::Started(started)) => {
                 let running = Phase::Running { started_at: started.at, pid: started.pid };
@@ -227,14 +249,36 @@ impl Runtime {
         let mut phase = container.phase.subscribe();
         let limit = Duration::from_secs(u64::try_from(timeout).unwrap_or(0));
         if !limit.is_zero() {
-            let number = signal_number(&container.record.lock().stop_signal);
-            pod_client::ask(&sandbox.folder, &signal(number)).await.map_err(CallError::Ask)?;
-            let ended = phase.wait_for(|phase| matches!(phase, Phase::Exited { .. }));
-            if tokio::time::timeout(limit, ended).await.is_ok() {
-                return Ok(());
+            let request = signal(stop_signal::number(&container.record.lock().stop_signal));
+            match pod_client::ask_within(SIGNAL_LIMIT, &sandbox.folder, &request).await {
+                Ok(_) => {
+                    let ended = phase.wait_for(|phase| matches!(phase, Phase::Exited { .. }));
+                    if tokio::time::timeout(limit, ended).await.is_ok() {
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    let error = crate::error::chain(&error);
+                    tracing::warn!(
+                        container = id,
+                        error,
+                        "no stop signal can be sent; the container is killed"
+                    );
+                }
             }
         }
-        pod_client::ask(&sandbox.folder, &signal(libc::SIGKILL)).await.map_err(CallError::Ask)?;
+        if let Err(error) =
+            pod_client::ask_within(SIGNAL_LIMIT, &sandbox.folder, &signal(libc::SIGKILL)).await
+        {
+            let error = crate::error::chain(&error);
+            tracing::warn!(
+                container = id,
+                error,
+                "the pod process does not kill the container; its group is killed"
+            );
+            let group = container.record.lock().launch.cgroup.clone();
+            self.hierarchy.kill(&group);
+        }
         let ended = phase.wait_for(|phase| matches!(phase, Phase::Exited { .. }));
         match tokio::time::timeout(KILL_LIMIT, ended).await {
             Ok(Ok(_)) => Ok(()),
@@ -261,7 +305,7 @@ impl Runtime {
         let work = move || -> Result<(), CallError> {
             let group = one.record.lock().launch.cgroup.clone();
             this.remove_cgroup(&group)?;
-            snapshot::unmount(&one.folder.join("rootfs"))?;
+            container_mounts::unmount_all(&one.folder)?;
             match fs::remove_dir_all(&one.folder) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     Err(file("remove", &one.folder)(error))
@@ -361,28 +405,4 @@ impl Runtime {
 fn append(output: &mut Vec<u8>, bytes: &[u8]) {
     let room = MAX_OUTPUT.saturating_sub(output.len());
     output.extend_from_slice(&bytes[..bytes.len().min(room)]);
-}
-
-/// The image's stop signal, by name or number; SIGTERM without.
-fn signal_number(name: &str) -> i32 {
-    use std::str::FromStr as _;
-    if let Ok(number) = name.parse::<i32>() {
-        return number;
-    }
-    let upper = name.to_ascii_uppercase();
-    let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
-    nix::sys::signal::Signal::from_str(&full).map_or(libc::SIGTERM, |signal| signal as i32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stop_signal_is_a_name_or_a_number() {
-        assert_eq!(signal_number("SIGQUIT"), libc::SIGQUIT);
-        assert_eq!(signal_number("int"), libc::SIGINT);
-        assert_eq!(signal_number("10"), 10);
-        assert_eq!(signal_number(""), libc::SIGTERM);
-    }
 }

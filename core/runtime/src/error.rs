@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use tonic::{Code, Status};
 
+use crate::device_filter::DeviceFilterError;
 use crate::image::{PullError, StoreError};
 use crate::network::NetworkError;
 use crate::pod_client::PodClientError;
@@ -55,6 +56,8 @@ pub(crate) enum CallError {
         #[source]
         source: io::Error,
     },
+    #[error("the container's devices are not under control")]
+    DeviceFilter(#[from] DeviceFilterError),
     #[error("the runtime is stopping")]
     Interrupted,
 }
@@ -99,6 +102,7 @@ impl From<CallError> for Status {
             | CallError::Spec(_)
             | CallError::Store(_)
             | CallError::Pull(_)
+            | CallError::DeviceFilter(_)
             | CallError::Cgroup { .. } => Code::Unknown,
         };
         Status::new(code, chain(&error))

@@ -17,7 +17,7 @@ pub(crate) mod self_image;
 pub(crate) mod store;
 
 pub use archive::ImportError;
-pub use pull::{PullError, Registries};
+pub use pull::{HostsError, PullError, Registries};
 pub use reference::normalize;
 pub use self_image::SelfImage;
 pub use store::{Image, ImageStore, Layer, StoreError};

@@ -13,6 +13,8 @@ use tonic::{Request, Response, Status};
 use crate::error::CallError;
 use crate::image::Image;
 use crate::image::pull;
+use crate::info;
+use crate::runtime_service::{Pieces, in_pieces};
 use crate::state::Runtime;
 use crate::stats;
 use crate::status;
@@ -24,6 +26,12 @@ pub(crate) struct ImageServer(pub(crate) Arc<Runtime>);
 fn name(spec: Option<v1::ImageSpec>) -> Result<String, CallError> {
     let name = spec.map(|spec| spec.image).unwrap_or_default();
     if name.is_empty() { Err(CallError::Missing("the image's name")) } else { Ok(name) }
+}
+
+/// The host of an address such as `https://HOST:PORT/v2/`.
+fn host(address: &str) -> &str {
+    let bare = address.split_once("://").map_or(address, |(_, rest)| rest);
+    bare.split('/').next().unwrap_or(bare)
 }
 
 /// The credentials in the form that registries take.
@@ -66,18 +74,42 @@ impl ImageService for ImageServer {
         } else {
             self.0.images.find(&filter).map_err(CallError::from)?.into_iter().collect()
         };
-        let images = images.iter().map(|image| self.message(image)).collect::<Result<_, _>>()?;
+        // One that is damaged hides no other.
+        let message = |image: &Image| match self.message(image) {
+            Ok(message) => Some(message),
+            Err(error) => {
+                let error = crate::error::chain(&error);
+                tracing::warn!(image = image.id, error, "an image is not readable");
+                None
+            }
+        };
+        let images = images.iter().filter_map(message).collect();
         Ok(Response::new(v1::ListImagesResponse { images }))
+    }
+
+    type StreamImagesStream = Pieces<v1::StreamImagesResponse>;
+
+    async fn stream_images(
+        &self,
+        request: Request<v1::StreamImagesRequest>,
+    ) -> Result<Response<Self::StreamImagesStream>, Status> {
+        let request = v1::ListImagesRequest { filter: request.into_inner().filter };
+        let list = self.list_images(Request::new(request)).await?.into_inner().images;
+        in_pieces(list, |images| v1::StreamImagesResponse { images })
     }
 
     async fn image_status(
         &self,
         request: Request<v1::ImageStatusRequest>,
     ) -> Result<Response<v1::ImageStatusResponse>, Status> {
-        let name = name(request.into_inner().image)?;
-        let found = self.0.images.find(&name).map_err(CallError::from)?;
-        let image = found.map(|image| self.message(&image)).transpose()?;
-        Ok(Response::new(v1::ImageStatusResponse { image, info: HashMap::new() }))
+        let request = request.into_inner();
+        let name = name(request.image)?;
+        let Some(found) = self.0.images.find(&name).map_err(CallError::from)? else {
+            return Ok(Response::new(v1::ImageStatusResponse::default()));
+        };
+        let config = self.0.images.config(&found).map_err(CallError::from)?;
+        let info = if request.verbose { info::image(&found, &config) } else { HashMap::new() };
+        Ok(Response::new(v1::ImageStatusResponse { image: Some(status::image(&found, &config)), info }))
     }
 
     async fn pull_image(
@@ -86,10 +118,11 @@ impl ImageService for ImageServer {
     ) -> Result<Response<v1::PullImageResponse>, Status> {
         let request = request.into_inner();
         let name = name(request.image)?;
-        let auth = credentials(request.auth)?;
-        let images = Arc::clone(&self.0.images);
-        let image =
-            pull::pull(images, &self.0.config.registries, &name, &auth).await.map_err(CallError::from)?;
+        let host = request.auth.as_ref().map(|auth| host(&auth.server_address).to_owned());
+        let key = pull::Key { auth: credentials(request.auth)?, host: host.unwrap_or_default() };
+        let (images, pulls) = (Arc::clone(&self.0.images), &self.0.pulls);
+        let pulled = pull::pull(images, pulls, &self.0.config.registries, &name, &key).await;
+        let image = pulled.map_err(CallError::from)?;
         Ok(Response::new(v1::PullImageResponse { image_ref: image.id }))
     }
 
@@ -140,5 +173,6 @@ mod tests {
         assert_eq!(credentials(None).unwrap(), RegistryAuth::Anonymous);
         let broken = v1::AuthConfig { auth: "***".to_owned(), ..v1::AuthConfig::default() };
         assert!(credentials(Some(broken)).is_err());
+        assert_eq!((host("https://r.example:5000/v2/"), host("r.example")), ("r.example:5000", "r.example"));
     }
 }

@@ -5,12 +5,13 @@
 //! apiserver --WebSocket--> streaming ----------------------------------------^        (one per pod, outlives us)
 //! ```
 //!
-//! - [`image`]: the image store, pull, import, export; `snapshot`: a container's root file system
+//! - [`image`]: the image store, pull, import, export; `snapshot`: a container's root file system;
+//!   `container_mounts`, `mapped_mount`: images as volumes, and what pods with user namespaces see
 //! - `state`: records and phases of sandboxes and containers, events; `sandbox`, `container`: what changes them;
-//!   `recovery`: from disk and living pods at start; `status`, `stats`: what the CRI is told
+//!   `recovery`: from disk and living pods at start; `status`, `stats`, `info`: what the CRI is told; `stop_signal`: what ends are asked by
 //! - `spec`: from the CRI's configuration to the OCI runtime's
 //! - [`pod_process`]: the small process per pod; `pod_client` our side of it
-//! - `cgroup`, `seccomp`: kernel interfaces
+//! - `cgroup`, `device_filter`, `seccomp`: kernel interfaces
 //! - [`network`]: the seam to pod networking
 //!
 //! **Invariant**: no container is a child of this process, and nothing here is needed for one to run on.
@@ -30,9 +31,13 @@ use tokio_util::sync::CancellationToken;
 mod cgroup;
 mod config;
 mod container;
+mod container_mounts;
+mod device_filter;
 mod error;
 pub mod image;
 mod image_service;
+mod info;
+mod mapped_mount;
 pub mod network;
 mod pod_client;
 pub mod pod_process;
@@ -45,6 +50,7 @@ mod spec;
 mod state;
 mod stats;
 mod status;
+mod stop_signal;
 mod streaming;
 
 pub use config::{Config, PodProcess};
@@ -114,6 +120,7 @@ async fn start(config: Config, shutdown: &CancellationToken) -> Result<Arc<Runti
     let runtime = Arc::new(Runtime {
         config,
         images,
+        pulls: image::pull::Pulls::default(),
         hierarchy: cgroup::Hierarchy::detect(),
         sandboxes: parking_lot::RwLock::default(),
         containers: parking_lot::RwLock::default(),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,6 +14,11 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use crate::config::PodProcess;
 use crate::pod_process::READY;
 use crate::pod_process::protocol::{self, Frame, FrameError, Kind, Request, Response};
+
+/// A pod process that has not answered by then hangs. The longest that it does is to start a container.
+const ASK_LIMIT: Duration = Duration::from_secs(60);
+/// So does one that is not up by then.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PodClientError {
@@ -30,6 +36,8 @@ pub(crate) enum PodClientError {
     Json(#[source] serde_json::Error),
     #[error("the pod process went away")]
     Gone,
+    #[error("the pod process does not answer")]
+    Silent,
     #[error("{0}")]
     Failed(String),
 }
@@ -46,7 +54,12 @@ pub(crate) async fn spawn(program: &PodProcess, folder: &Path) -> Result<(), Pod
         .map_err(PodClientError::Spawn)?;
     let mut answer = Vec::new();
     if let Some(mut stdout) = child.stdout.take() {
-        stdout.read_to_end(&mut answer).await.map_err(PodClientError::Spawn)?;
+        let read = tokio::time::timeout(START_LIMIT, stdout.read_to_end(&mut answer)).await;
+        let Ok(read) = read else {
+            child.kill().await.map_err(PodClientError::Spawn)?;
+            return Err(PodClientError::Silent);
+        };
+        read.map_err(PodClientError::Spawn)?;
     }
     if answer == READY {
         // It lives on by itself; tokio reaps it if it ends before this process does.
@@ -139,7 +152,17 @@ impl PodConnection {
     }
 }
 
-/// One question on a connection of its own.
+/// One question on a connection of its own, with its answer within [`ASK_LIMIT`].
 pub(crate) async fn ask(folder: &Path, request: &Request) -> Result<Response, PodClientError> {
-    PodConnection::open(folder).await?.ask(request).await
+    ask_within(ASK_LIMIT, folder, request).await
+}
+
+/// One question on a connection of its own, with its answer within `limit`.
+pub(crate) async fn ask_within(
+    limit: Duration,
+    folder: &Path,
+    request: &Request,
+) -> Result<Response, PodClientError> {
+    let answer = async { PodConnection::open(folder).await?.ask(request).await };
+    tokio::time::timeout(limit, answer).await.unwrap_or(Err(PodClientError::Silent))
 }

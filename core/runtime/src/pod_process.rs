@@ -34,6 +34,9 @@ use protocol::PodSetup;
 /// What the caller reads when the pod is up.
 pub(crate) const READY: &[u8] = b"ready";
 
+/// What the kernel adds to the badness of the pod process and of pause, out of 1000.
+const OOM_SCORE: &str = "-998";
+
 #[derive(Debug, thiserror::Error)]
 enum PodProcessError {
     #[error("usage: pod-process FOLDER")]
@@ -102,6 +105,10 @@ fn prepare(folder: &Path) -> Result<Pod, PodProcessError> {
     nix::unistd::setsid().map_err(|error| step("session")(error.into()))?;
     std::env::set_current_dir(&folder).map_err(step("folder"))?;
     redirect(&folder).map_err(step("log"))?;
+    // Without it the pod is nothing: the kernel is to end containers first. Not every machine allows to say so.
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
+        tracing::debug!(%error, "the kernel refused the OOM score adjustment");
+    }
     set_title(&format!("keelson-pod {}", setup.title), "keelson-pod");
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| step("reaper")(error.into()))?;
     let mut mask = SigSet::empty();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::container_mounts;
 use crate::error::{CallError, chain, file};
 use crate::snapshot;
 use crate::state::{
@@ -114,7 +115,7 @@ impl Runtime {
 }
 
 fn discard_container(folder: &Path) {
-    if let Err(error) = snapshot::unmount(&folder.join("rootfs")) {
+    if let Err(error) = container_mounts::unmount_all(folder) {
         tracing::error!(%error, folder = %folder.display(), "remains of a container still mounted");
         return;
     }

@@ -12,6 +12,8 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tonic::{Request, Response, Status};
 
 use crate::error::CallError;
+use crate::info;
+use crate::mapped_mount;
 use crate::spec::resources;
 use crate::state::{Container, Runtime, Sandbox, now};
 use crate::status;
@@ -22,6 +24,17 @@ use crate::streaming::Session;
 pub(crate) struct RuntimeServer(pub(crate) Arc<Runtime>);
 
 type Answer<T> = Result<Response<T>, Status>;
+/// A list in several messages.
+pub(crate) type Pieces<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>>;
+
+/// Answers a list in several messages.
+pub(crate) fn in_pieces<T, M: Send + 'static>(
+    list: Vec<T>,
+    message: impl Fn(Vec<T>) -> M,
+) -> Answer<Pieces<M>> {
+    let pieces: Vec<_> = info::pieces(list, message).collect();
+    Ok(Response::new(Box::pin(futures::stream::iter(pieces))))
+}
 
 fn selected(labels: &HashMap<String, String>, selector: &HashMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
@@ -91,11 +104,7 @@ impl RuntimeService for RuntimeServer {
     ) -> Answer<v1::PodSandboxStatusResponse> {
         let request = request.into_inner();
         let sandbox = self.0.find_sandbox(&request.pod_sandbox_id)?;
-        let mut info = HashMap::new();
-        if request.verbose {
-            let pause = *sandbox.pause.lock();
-            info.insert("info".to_owned(), serde_json::json!({ "pid": pause }).to_string());
-        }
+        let info = if request.verbose { info::sandbox(&self.0, &sandbox) } else { HashMap::new() };
         let containers = self.0.containers_of(&sandbox.id);
         Ok(Response::new(v1::PodSandboxStatusResponse {
             status: Some(status::sandbox(&sandbox)),
@@ -176,12 +185,7 @@ impl RuntimeService for RuntimeServer {
     ) -> Answer<v1::ContainerStatusResponse> {
         let request = request.into_inner();
         let container = self.0.find_container(&request.container_id)?;
-        let mut info = HashMap::new();
-        if request.verbose
-            && let crate::state::Phase::Running { pid, .. } = container.phase()
-        {
-            info.insert("info".to_owned(), serde_json::json!({ "pid": pid }).to_string());
-        }
+        let info = if request.verbose { info::container(&container) } else { HashMap::new() };
         let status = Some(status::container(&container));
         Ok(Response::new(v1::ContainerStatusResponse { status, info }))
     }
@@ -314,7 +318,7 @@ impl RuntimeService for RuntimeServer {
         Ok(Response::new(v1::UpdateRuntimeConfigResponse {}))
     }
 
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
         let network = self.0.config.network.status().await;
         let condition = |kind: &str, fault: Option<(&str, String)>| v1::RuntimeCondition {
             r#type: kind.to_owned(),
@@ -323,20 +327,21 @@ impl RuntimeService for RuntimeServer {
             message: fault.map(|(_, message)| message).unwrap_or_default(),
         };
         let network = network.err().map(|error| ("NetworkPluginNotReady", crate::error::chain(&error)));
-        let handler = v1::RuntimeHandler {
-            name: String::new(),
-            features: Some(v1::RuntimeHandlerFeatures {
-                recursive_read_only_mounts: true,
-                user_namespaces: false,
-            }),
+        let features = v1::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: true,
+            user_namespaces: mapped_mount::is_possible(),
         };
+        let verbose = request.into_inner().verbose;
         Ok(Response::new(v1::StatusResponse {
             status: Some(v1::RuntimeStatus {
                 conditions: vec![condition("RuntimeReady", None), condition("NetworkReady", network)],
             }),
-            info: HashMap::new(),
-            runtime_handlers: vec![handler],
-            features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true }),
+            info: if verbose { info::runtime(&self.0) } else { HashMap::new() },
+            runtime_handlers: info::handlers(features),
+            features: Some(v1::RuntimeFeatures {
+                supplemental_groups_policy: true,
+                user_namespaces_host_network: false,
+            }),
         }))
     }
 
@@ -347,8 +352,77 @@ impl RuntimeService for RuntimeServer {
         Err(Status::unimplemented("containers cannot be checkpointed by this runtime"))
     }
 
-    type GetContainerEventsStream =
-        Pin<Box<dyn Stream<Item = Result<v1::ContainerEventResponse, Status>> + Send + 'static>>;
+    type StreamPodSandboxesStream = Pieces<v1::StreamPodSandboxesResponse>;
+
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<v1::StreamPodSandboxesRequest>,
+    ) -> Answer<Self::StreamPodSandboxesStream> {
+        let request = v1::ListPodSandboxRequest { filter: request.into_inner().filter };
+        let list = self.list_pod_sandbox(Request::new(request)).await?.into_inner().items;
+        in_pieces(list, |pod_sandboxes| v1::StreamPodSandboxesResponse { pod_sandboxes })
+    }
+
+    type StreamContainersStream = Pieces<v1::StreamContainersResponse>;
+
+    async fn stream_containers(
+        &self,
+        request: Request<v1::StreamContainersRequest>,
+    ) -> Answer<Self::StreamContainersStream> {
+        let request = v1::ListContainersRequest { filter: request.into_inner().filter };
+        let list = self.list_containers(Request::new(request)).await?.into_inner().containers;
+        in_pieces(list, |containers| v1::StreamContainersResponse { containers })
+    }
+
+    type StreamContainerStatsStream = Pieces<v1::StreamContainerStatsResponse>;
+
+    async fn stream_container_stats(
+        &self,
+        request: Request<v1::StreamContainerStatsRequest>,
+    ) -> Answer<Self::StreamContainerStatsStream> {
+        let request = v1::ListContainerStatsRequest { filter: request.into_inner().filter };
+        let list = self.list_container_stats(Request::new(request)).await?.into_inner().stats;
+        in_pieces(list, |container_stats| v1::StreamContainerStatsResponse { container_stats })
+    }
+
+    type StreamPodSandboxStatsStream = Pieces<v1::StreamPodSandboxStatsResponse>;
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        request: Request<v1::StreamPodSandboxStatsRequest>,
+    ) -> Answer<Self::StreamPodSandboxStatsStream> {
+        let request = v1::ListPodSandboxStatsRequest { filter: request.into_inner().filter };
+        let list = self.list_pod_sandbox_stats(Request::new(request)).await?.into_inner().stats;
+        in_pieces(list, |pod_sandbox_stats| v1::StreamPodSandboxStatsResponse { pod_sandbox_stats })
+    }
+
+    type StreamPodSandboxMetricsStream = Pieces<v1::StreamPodSandboxMetricsResponse>;
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<v1::StreamPodSandboxMetricsRequest>,
+    ) -> Answer<Self::StreamPodSandboxMetricsStream> {
+        Err(Status::unimplemented("metrics are served as stats by this runtime"))
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<v1::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<v1::UpdatePodSandboxResourcesResponse> {
+        let request = request.into_inner();
+        let sandbox = self.0.find_sandbox(&request.pod_sandbox_id)?;
+        {
+            let mut record = sandbox.record.lock();
+            let linux = record.config.0.linux.get_or_insert_default();
+            linux.overhead = request.overhead.or(linux.overhead.take());
+            linux.resources = request.resources.or(linux.resources.take());
+        }
+        // The pod's control group is whose who made it.
+        sandbox.save().map_err(crate::error::file("write", sandbox.folder.join("sandbox.json")))?;
+        Ok(Response::new(v1::UpdatePodSandboxResourcesResponse {}))
+    }
+
+    type GetContainerEventsStream = Pieces<v1::ContainerEventResponse>;
 
     async fn get_container_events(
         &self,

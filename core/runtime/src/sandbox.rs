@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::error::{CallError, file};
+use crate::info;
+use crate::mapped_mount;
 use crate::network::{PodIdentity, PortMapping, Protocol};
 use crate::pod_client::{self, PodConnection};
 use crate::pod_process::protocol::{Event, Exit, Kind, PodSetup, Request, Response};
@@ -29,8 +31,10 @@ impl Runtime {
         config: v1::PodSandboxConfig,
         runtime_handler: String,
     ) -> Result<String, CallError> {
-        if !runtime_handler.is_empty() {
-            return Err(CallError::Refused(format!("no runtime for {runtime_handler:?} is configured")));
+        if !info::is_handler(&runtime_handler) {
+            let text =
+                format!("failed to get sandbox runtime: no runtime for {runtime_handler:?} is configured");
+            return Err(CallError::Refused(text));
         }
         let metadata = config.metadata.clone().ok_or(CallError::Missing("the sandbox's metadata"))?;
         let id = new_id();
@@ -53,6 +57,16 @@ impl Runtime {
             pause: Mutex::new(0),
             changing: tokio::sync::Mutex::new(()),
         });
+        if sandbox.users()?.is_some() {
+            if !mapped_mount::is_possible() {
+                let text = "user namespaces of pods need a kernel of version 6.3 or later";
+                return Err(CallError::Refused(text.to_owned()));
+            }
+            if sandbox.host_network() || sandbox.host_ipc() || sandbox.host_pid() {
+                let text = "a pod with a user namespace has no namespace of the node";
+                return Err(CallError::Refused(text.to_owned()));
+            }
+        }
         let _change = sandbox.changing.lock().await;
         self.reserve(&sandbox, &metadata)?;
         if let Err(error) = self.bring_up(&sandbox).await {
@@ -136,6 +150,7 @@ impl Runtime {
             netns: self.netns_path(&sandbox.id),
             cgroup: self.cgroup_of(sandbox, &sandbox.id),
             sysctls: linux.sysctls.into_iter().collect::<BTreeMap<_, _>>(),
+            users: sandbox.users()?,
         };
         let path = folder.join("pod.json");
         let text = serde_json::to_vec(&setup).map_err(|error| file("write", &path)(error.into()))?;

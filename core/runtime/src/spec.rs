@@ -3,18 +3,21 @@
 //! User, capabilities and filter are not in the OCI configuration: the pod process applies them itself from the
 //! launch's identity, right before the program runs.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use keelson_cri::v1::security_profile::ProfileType;
 use keelson_cri::v1::{
-    ContainerConfig, LinuxContainerSecurityContext, NamespaceMode, PodSandboxConfig, SecurityProfile,
-    SupplementalGroupsPolicy,
+    ContainerConfig, LinuxContainerSecurityContext, NamespaceMode, PodSandboxConfig, SeLinuxOption,
+    SecurityProfile, SupplementalGroupsPolicy,
 };
 use serde_json::{Value, json};
 
 use crate::cgroup::Hierarchy;
 use crate::image::config::Defaults;
-use crate::pod_process::protocol::{Identity, Launch};
+use crate::pod_process::protocol::{Identity, Launch, UserMap};
+use crate::seccomp::{Filter, ProfileError};
 
 pub(crate) mod capabilities;
 pub(crate) mod mounts;
@@ -35,12 +38,24 @@ pub(crate) enum SpecError {
     Mount(#[from] mounts::MountError),
     #[error(transparent)]
     Resource(#[from] resources::ResourceError),
-    #[error("seccomp profile Localhost ({0:?}) is not supported by this runtime")]
-    Localhost(String),
-    #[error("AppArmor is not available on this machine")]
+    #[error("failed to generate seccomp spec opts: cannot load seccomp profile {path:?}")]
+    ProfileFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("failed to generate seccomp spec opts: decoding seccomp profile {path:?} failed")]
+    Profile {
+        path: PathBuf,
+        #[source]
+        source: ProfileError,
+    },
+    #[error("AppArmor is not enabled on the host")]
     AppArmor,
-    #[error("user namespaces are not supported by this runtime")]
-    UserNamespace,
+    #[error("this runtime has no AppArmor profile of its own; name one that is loaded, with Localhost")]
+    AppArmorDefault,
+    #[error("SELinux labels are not supported by this runtime")]
+    SeLinux,
     #[error("CDI devices are not supported by this runtime")]
     Cdi,
 }
@@ -59,6 +74,8 @@ pub(crate) struct Inputs<'a> {
     /// Process of the container whose pid namespace is joined, in mode TARGET.
     pub(crate) target: Option<i32>,
     pub(crate) netns: Option<PathBuf>,
+    /// The pod's user namespace and its ids.
+    pub(crate) users: Option<(PathBuf, UserMap)>,
     pub(crate) cgroup: String,
     pub(crate) hierarchy: &'a Hierarchy,
 }
@@ -87,6 +104,7 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Specification, SpecError> {
     let user = user::Accounts::read(inputs.rootfs)?.resolve(&wanted)?;
     let resources = linux.resources.clone().unwrap_or_default();
     let mut identity = identity(&security, &user, resources.oom_score_adj)?;
+    identity.users = inputs.users.clone();
     identity.working_directory = working_directory(config, inputs.image).into();
     let around = mounts::Surroundings {
         pod: inputs.pod_folder,
@@ -144,16 +162,11 @@ fn refuse_unsupported(
     if !config.cdi_devices.is_empty() {
         return Err(SpecError::Cdi);
     }
-    if let Some(profile) = &security.apparmor
-        && profile.profile_type() == ProfileType::Localhost
+    // Without SELinux in the kernel a label says nothing, and nothing is left undone.
+    if security.selinux_options.as_ref().is_some_and(|label| *label != SeLinuxOption::default())
+        && Path::new("/sys/fs/selinux/enforce").exists()
     {
-        return Err(SpecError::AppArmor);
-    }
-    let options = security.namespace_options.as_ref();
-    if let Some(users) = options.and_then(|options| options.userns_options.as_ref())
-        && users.mode() == NamespaceMode::Pod
-    {
-        return Err(SpecError::UserNamespace);
+        return Err(SpecError::SeLinux);
     }
     Ok(())
 }
@@ -171,6 +184,7 @@ fn identity(
         &capability.drop_capabilities,
         &available,
     )?;
+    let filter = if security.privileged { Seccomp::None } else { seccomp(security.seccomp.as_ref())? };
     Ok(Identity {
         uid: user.uid,
         gid: user.gid,
@@ -178,18 +192,66 @@ fn identity(
         capabilities: set,
         ambient: capabilities::numbers(&capability.add_ambient_capabilities)?,
         no_new_privileges: security.no_new_privs,
-        seccomp: !security.privileged && wants_filter(security.seccomp.as_ref())?,
+        seccomp: filter == Seccomp::Default,
+        seccomp_profile: match filter {
+            Seccomp::Profile(text) => Some(text),
+            Seccomp::None | Seccomp::Default => None,
+        },
+        app_armor: app_armor(security)?,
+        users: None,
         oom_score_adj: i32::try_from(oom_score_adj).ok().filter(|value| *value != 0),
         working_directory: PathBuf::from("/"),
     })
 }
 
-fn wants_filter(profile: Option<&SecurityProfile>) -> Result<bool, SpecError> {
-    let Some(profile) = profile else { return Ok(false) };
+/// A profile is no longer than this.
+const MAX_PROFILE: u64 = 256 << 10;
+
+/// Which system call filter is installed.
+#[derive(Debug, PartialEq, Eq)]
+enum Seccomp {
+    None,
+    Default,
+    /// As JSON.
+    Profile(String),
+}
+
+fn seccomp(profile: Option<&SecurityProfile>) -> Result<Seccomp, SpecError> {
+    let Some(profile) = profile else { return Ok(Seccomp::None) };
     match profile.profile_type() {
-        ProfileType::RuntimeDefault => Ok(true),
-        ProfileType::Unconfined => Ok(false),
-        ProfileType::Localhost => Err(SpecError::Localhost(profile.localhost_ref.clone())),
+        ProfileType::RuntimeDefault => Ok(Seccomp::Default),
+        ProfileType::Unconfined => Ok(Seccomp::None),
+        ProfileType::Localhost => {
+            let path = PathBuf::from(&profile.localhost_ref);
+            let failed = |source| SpecError::ProfileFile { path: path.clone(), source };
+            if !path.is_absolute() {
+                return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "the path is not absolute")));
+            }
+            let mut text = String::new();
+            let file = File::open(&path).map_err(failed)?;
+            file.take(MAX_PROFILE + 1).read_to_string(&mut text).map_err(failed)?;
+            if text.len() as u64 > MAX_PROFILE {
+                return Err(failed(io::ErrorKind::FileTooLarge.into()));
+            }
+            Filter::of_profile(&text).map_err(|source| SpecError::Profile { path, source })?;
+            Ok(Seccomp::Profile(text))
+        }
+    }
+}
+
+/// The AppArmor profile under which the program runs.
+fn app_armor(security: &LinuxContainerSecurityContext) -> Result<Option<String>, SpecError> {
+    let Some(profile) = security.apparmor.as_ref().filter(|_| !security.privileged) else { return Ok(None) };
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|text| text.trim_start().starts_with('Y'));
+    match (profile.profile_type(), enabled) {
+        (ProfileType::Unconfined, _) | (ProfileType::RuntimeDefault, false) => Ok(None),
+        (ProfileType::RuntimeDefault, true) => Err(SpecError::AppArmorDefault),
+        (ProfileType::Localhost, false) => Err(SpecError::AppArmor),
+        (ProfileType::Localhost, true) => {
+            let name = profile.localhost_ref.strip_prefix("localhost/").unwrap_or(&profile.localhost_ref);
+            Ok(Some(name.to_owned()))
+        }
     }
 }
 
@@ -303,13 +365,23 @@ mod tests {
     }
 
     #[test]
-    fn a_localhost_profile_is_refused_and_runtime_default_is_a_filter() {
-        let profile = |kind: ProfileType| SecurityProfile {
+    fn a_profile_of_the_node_is_read_when_the_container_is_made_and_refused_if_it_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let profile = |kind: ProfileType, path: &Path| SecurityProfile {
             profile_type: kind as i32,
-            localhost_ref: "p.json".to_owned(),
+            localhost_ref: path.display().to_string(),
         };
-        assert!(wants_filter(Some(&profile(ProfileType::RuntimeDefault))).unwrap());
-        assert!(!wants_filter(Some(&profile(ProfileType::Unconfined))).unwrap());
-        assert!(matches!(wants_filter(Some(&profile(ProfileType::Localhost))), Err(SpecError::Localhost(_))));
+        let path = folder.path().join("p.json");
+        let ask = |kind: ProfileType| seccomp(Some(&profile(kind, &path)));
+        assert_eq!(ask(ProfileType::RuntimeDefault).unwrap(), Seccomp::Default);
+        assert_eq!(ask(ProfileType::Unconfined).unwrap(), Seccomp::None);
+        assert!(matches!(ask(ProfileType::Localhost), Err(SpecError::ProfileFile { .. })));
+        std::fs::write(&path, "{}").unwrap();
+        assert!(matches!(ask(ProfileType::Localhost), Err(SpecError::Profile { .. })));
+        let text = r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#;
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(ask(ProfileType::Localhost).unwrap(), Seccomp::Profile(text.to_owned()));
+        std::fs::write(&path, " ".repeat(300 << 10)).unwrap();
+        assert!(matches!(ask(ProfileType::Localhost), Err(SpecError::ProfileFile { .. })));
     }
 }

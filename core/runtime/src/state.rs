@@ -22,8 +22,9 @@ use tokio::sync::{broadcast, watch};
 
 use crate::cgroup::Hierarchy;
 use crate::config::Config;
+use crate::error::CallError;
 use crate::image::ImageStore;
-use crate::pod_process::protocol::{Exit, Launch, Started};
+use crate::pod_process::protocol::{Exit, IdRange, Launch, Started, UserMap};
 use crate::streaming::Streaming;
 
 /// A message of the CRI, kept in a JSON record as base64 of its encoding.
@@ -91,12 +92,35 @@ impl Sandbox {
         self.namespace_options()
     }
 
+    /// The ids of the pod's user namespace; `None` on the node's own.
+    pub(crate) fn users(&self) -> Result<Option<UserMap>, CallError> {
+        let options = self.namespace_options();
+        let Some(users) = options.userns_options.filter(|users| users.mode() == v1::NamespaceMode::Pod)
+        else {
+            return Ok(None);
+        };
+        let range = |list: &[v1::IdMapping]| match list {
+            [one] if one.container_id == 0 && one.length > 0 && one.host_id > 0 => {
+                Ok(IdRange { outside: one.host_id, length: one.length })
+            }
+            _ => Err(CallError::Refused(
+                "a pod's user namespace has one range of users and one of groups, which begin with 0"
+                    .to_owned(),
+            )),
+        };
+        Ok(Some(UserMap { uids: range(&users.uids)?, gids: range(&users.gids)? }))
+    }
+
     pub(crate) fn host_network(&self) -> bool {
         self.namespace_options().network() == v1::NamespaceMode::Node
     }
 
     pub(crate) fn host_ipc(&self) -> bool {
         self.namespace_options().ipc() == v1::NamespaceMode::Node
+    }
+
+    pub(crate) fn host_pid(&self) -> bool {
+        self.namespace_options().pid() == v1::NamespaceMode::Node
     }
 
     pub(crate) fn shared_pid(&self) -> bool {
@@ -148,6 +172,8 @@ pub(crate) struct Container {
     pub(crate) record: Mutex<ContainerRecord>,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// What its writable layer holds, as counted last.
+    pub(crate) layer: Mutex<Option<crate::stats::Counted>>,
 }
 
 impl Container {
@@ -159,6 +185,7 @@ impl Container {
             record: Mutex::new(record),
             phase: watch::Sender::new(phase),
             changing: tokio::sync::Mutex::new(()),
+            layer: Mutex::default(),
         }
     }
 
@@ -189,6 +216,8 @@ impl Container {
 pub(crate) struct Runtime {
     pub(crate) config: Config,
     pub(crate) images: Arc<ImageStore>,
+    /// Pulls under way.
+    pub(crate) pulls: crate::image::pull::Pulls,
     pub(crate) hierarchy: Hierarchy,
     pub(crate) sandboxes: RwLock<HashMap<String, Arc<Sandbox>>>,
     pub(crate) containers: RwLock<HashMap<String, Arc<Container>>>,

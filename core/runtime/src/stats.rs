@@ -3,11 +3,24 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use keelson_cri::v1;
 
 use crate::cgroup::Usage;
 use crate::state::{Container, Phase, Runtime, Sandbox, now};
+
+/// A folder is not counted more often.
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+/// Nor before this many times as long has passed as counting took: who asks often does not keep the disk busy.
+const COUNT_SHARE: u32 = 20;
+
+/// A count of a folder, and until when it holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Counted {
+    usage: v1::FilesystemUsage,
+    until: Instant,
+}
 
 fn value(value: u64) -> Option<v1::UInt64Value> {
     Some(v1::UInt64Value { value })
@@ -99,6 +112,19 @@ impl Runtime {
         usage
     }
 
+    /// What a container has written beside its volumes.
+    fn layer_usage(&self, container: &Container) -> v1::FilesystemUsage {
+        let mut known = container.layer.lock();
+        let now = Instant::now();
+        if let Some(counted) = known.as_ref().filter(|counted| counted.until > now) {
+            return counted.usage.clone();
+        }
+        let usage = file_system(&self.config.root, &crate::snapshot::upper(&container.folder));
+        let pause = (now.elapsed() * COUNT_SHARE).max(COUNT_INTERVAL);
+        *known = Some(Counted { usage: usage.clone(), until: Instant::now() + pause });
+        usage
+    }
+
     pub(crate) fn container_stats(&self, container: &Container) -> v1::ContainerStats {
         let record = container.record.lock().clone();
         let timestamp = now();
@@ -114,7 +140,7 @@ impl Runtime {
             }),
             cpu: usage.as_ref().map(|usage| cpu(usage, timestamp)),
             memory: usage.as_ref().map(|usage| memory(usage, timestamp)),
-            writable_layer: Some(file_system(&self.config.root, &crate::snapshot::upper(&container.folder))),
+            writable_layer: Some(self.layer_usage(container)),
             swap: None,
         }
     }

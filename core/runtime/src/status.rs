@@ -5,6 +5,7 @@ use keelson_cri::v1;
 use crate::image::Image;
 use crate::image::config::ImageConfig;
 use crate::state::{Container, Phase, Sandbox, Why};
+use crate::stop_signal;
 
 fn sandbox_state(sandbox: &Sandbox) -> v1::PodSandboxState {
     if sandbox.is_ready() { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready }
@@ -82,6 +83,7 @@ pub(crate) fn container(container: &Container) -> v1::ContainerStatus {
                 supplemental_groups: identity.groups.iter().copied().map(i64::from).collect(),
             }),
         }),
+        stop_signal: stop_signal::of(&record.stop_signal) as i32,
         ..v1::ContainerStatus::default()
     };
     match phase {

@@ -1,6 +1,6 @@
 //! Carries actions out at the API (client). It makes no choices.
 
-use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -8,16 +8,25 @@ use kube::{Api, Client};
 use serde_json::{Map, Value, json};
 
 use crate::cycle::preemption::Preemption;
-use crate::names::{NodeName, PodUid};
+use crate::names::{NodeName, ObjectName, PodUid};
 use crate::pod::PodInfo;
 use crate::recorder::{Note, Recorder};
 use crate::scheduler::{Action, BindFailure, Report};
+use crate::volume::SELECTED_NODE;
+use crate::volume::binding::Plan;
 
 /// How an action ended.
 #[derive(Debug)]
 pub enum Outcome {
     /// A pod was bound, or was not.
     Bound {
+        /// The pod.
+        uid: PodUid,
+        /// How it ended.
+        result: Result<(), BindFailure>,
+    },
+    /// It was said which volumes a pod needs, or was not.
+    Asked {
         /// The pod.
         uid: PodUid,
         /// How it ended.
@@ -53,6 +62,10 @@ impl Actor {
             Action::Bind { pod, node } => {
                 let result = self.bind(&pod, &node).await;
                 Outcome::Bound { uid: pod.uid.clone(), result }
+            }
+            Action::AskForVolumes { pod, node, plan } => {
+                let result = self.ask_for_volumes(&node, &plan).await;
+                Outcome::Asked { uid: pod.uid.clone(), result }
             }
             Action::Report(report) => {
                 self.report(&report).await;
@@ -99,6 +112,47 @@ impl Actor {
         let note = Note { pod, type_: "Normal", reason: "Scheduled", action: "Binding", message: &message };
         self.recorder.record(note).await;
         Ok(())
+    }
+
+    /// Reserves volumes for claims, and says on which node the others are to be made.
+    async fn ask_for_volumes(&self, node: &NodeName, plan: &Plan) -> Result<(), BindFailure> {
+        let refused = |error: kube::Error| BindFailure::Refused(format!("binding volumes: {}", text(&error)));
+        for (volume, claim) in &plan.bind {
+            self.reserve(volume, claim).await.map_err(refused)?;
+        }
+        for claim in &plan.provision {
+            let api: Api<PersistentVolumeClaim> =
+                Api::namespaced(self.client.clone(), claim.namespace.as_str());
+            let body = json!({"metadata": {"annotations": {SELECTED_NODE: node.as_str()}}});
+            api.patch(&claim.name, &PatchParams::default(), &Patch::Merge(body)).await.map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    async fn reserve(&self, volume: &str, claim: &ObjectName) -> Result<(), kube::Error> {
+        let claims: Api<PersistentVolumeClaim> =
+            Api::namespaced(self.client.clone(), claim.namespace.as_str());
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        let (found, there) = (claims.get(&claim.name).await?, volumes.get(volume).await?);
+        let reference = there.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+        if reference.is_some_and(|it| it.uid == found.metadata.uid) {
+            return Ok(());
+        }
+        let mut body = json!({
+            "metadata": {"resourceVersion": there.metadata.resource_version},
+            "spec": {"claimRef": {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "namespace": claim.namespace.as_str(),
+                "name": *claim.name,
+                "uid": found.metadata.uid,
+                "resourceVersion": found.metadata.resource_version,
+            }},
+        });
+        if reference.is_none() {
+            body["metadata"]["annotations"] = json!({"pv.kubernetes.io/bound-by-controller": "yes"});
+        }
+        volumes.patch(volume, &PatchParams::default(), &Patch::Merge(body)).await.map(drop)
     }
 
     async fn report(&self, report: &Report) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::stream::{BoxStream, SelectAll};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
@@ -17,7 +18,7 @@ use crate::names::{NamespaceName, NodeName, ObjectName, PodUid};
 use crate::node::NodeInfo;
 use crate::pod::{PendingPod, PodInfo};
 use crate::queue::Condition;
-use crate::volume::{Claim, Volume};
+use crate::volume::{Claim, Class, Volume};
 
 /// Something that the API says.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub enum Object {
     Claim(ObjectName, Claim),
     /// A volume.
     Volume(Arc<str>, Volume),
+    /// A class of volumes.
+    Class(Arc<str>, Class),
 }
 
 /// What the API knows of earlier attempts to schedule a pod.
@@ -69,11 +72,14 @@ pub enum Kind {
     Claim,
     /// PersistentVolume.
     Volume,
+    /// StorageClass.
+    Class,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 5] = [Kind::Node, Kind::Pod, Kind::Namespace, Kind::Claim, Kind::Volume];
+    pub const ALL: [Kind; 6] =
+        [Kind::Node, Kind::Pod, Kind::Namespace, Kind::Claim, Kind::Volume, Kind::Class];
 }
 
 /// The identity of an object.
@@ -89,6 +95,8 @@ pub enum Key {
     Claim(ObjectName),
     /// A volume.
     Volume(Arc<str>),
+    /// A class of volumes.
+    Class(Arc<str>),
 }
 
 impl Object {
@@ -100,6 +108,7 @@ impl Object {
             Object::Namespace(name, _) => Key::Namespace(name.clone()),
             Object::Claim(name, _) => Key::Claim(name.clone()),
             Object::Volume(name, _) => Key::Volume(name.clone()),
+            Object::Class(name, _) => Key::Class(name.clone()),
         }
     }
 }
@@ -117,7 +126,8 @@ pub fn watch(client: &Client, scheduler_name: &str) -> SelectAll<BoxStream<'stat
         updates(Api::all(client.clone()), unfinished, Kind::Pod, move |pod| read_pod(pod, &own)),
         updates(Api::all(client.clone()), everything.clone(), Kind::Namespace, read_namespace),
         updates(Api::all(client.clone()), everything.clone(), Kind::Claim, read_claim),
-        updates(Api::all(client.clone()), everything, Kind::Volume, read_volume),
+        updates(Api::all(client.clone()), everything.clone(), Kind::Volume, read_volume),
+        updates(Api::all(client.clone()), everything, Kind::Class, read_class),
     ])
 }
 
@@ -224,6 +234,11 @@ fn read_claim(claim: &core::PersistentVolumeClaim) -> Option<Reading> {
 fn read_volume(volume: &core::PersistentVolume) -> Option<Reading> {
     let name = volume.metadata.name.as_deref()?;
     Some(Reading::of(Object::Volume(name.into(), Volume::read(volume))))
+}
+
+fn read_class(class: &StorageClass) -> Option<Reading> {
+    let name = class.metadata.name.as_deref()?;
+    Some(Reading::of(Object::Class(name.into(), Class::read(class))))
 }
 
 impl Standing {

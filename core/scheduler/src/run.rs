@@ -26,8 +26,8 @@ pub enum Error {
 
 /// Schedules pods until `shutdown`. Requests that are under way then are given a few seconds.
 ///
-/// The client needs: list and watch nodes, pods, namespaces, persistent volumes and their claims; create bindings
-/// and events; patch pods' status; delete pods.
+/// The client needs: list and watch nodes, pods, namespaces, persistent volumes, their claims and classes; patch volumes and claims;
+/// create bindings and events; patch pods' status; delete pods.
 pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
     let mut updates = informer::watch(&client, &config.scheduler_name);
     let actor = Actor::new(client, &config.scheduler_name);
@@ -75,6 +75,7 @@ fn settle(
             scheduler.preempted(&uid, deleted, now.into_std());
             None
         }
+        Ok(Outcome::Asked { uid, result }) => scheduler.asked(&uid, result, now.into_std()),
         Ok(Outcome::Reported) => None,
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "a request ended without an outcome");

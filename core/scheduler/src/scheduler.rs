@@ -15,10 +15,11 @@ use crate::cycle::preemption::{self, NoPreemption, Preemption};
 use crate::cycle::{Failure, Rotation, schedule};
 use crate::framework::Framework;
 use crate::informer::{Key, Kind, Object, Update};
-use crate::names::{NodeName, PodUid};
+use crate::names::{NodeName, ObjectName, PodUid};
 use crate::pod::PodInfo;
 use crate::queue::event::ClusterEvents;
 use crate::queue::{Condition, Queue, QueuedPod};
+use crate::volume::binding::{Pending, Plan, Progress};
 
 /// `reason` of the condition when no node takes the pod.
 const UNSCHEDULABLE: &str = "Unschedulable";
@@ -26,6 +27,9 @@ const UNSCHEDULABLE: &str = "Unschedulable";
 const SCHEDULER_ERROR: &str = "SchedulerError";
 /// The same failure is told in an Event again only after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(300);
+
+/// How long a pod waits for its volumes.
+const VOLUME_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Something to do at the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +40,15 @@ pub enum Action {
         pod: Arc<PodInfo>,
         /// Its node.
         node: NodeName,
+    },
+    /// Say which volumes the pod's claims get, or where they are to be made, and tell [`Scheduler::asked`].
+    AskForVolumes {
+        /// The pod.
+        pod: Arc<PodInfo>,
+        /// Its node.
+        node: NodeName,
+        /// What is to be said.
+        plan: Plan,
     },
     /// Say why a pod has no node.
     Report(Report),
@@ -70,6 +83,16 @@ pub enum BindFailure {
     Refused(String),
 }
 
+/// A pod that has its node and waits for its volumes.
+#[derive(Debug)]
+struct Expecting {
+    pod: Arc<PodInfo>,
+    pending: Pending,
+    until: Instant,
+    /// What was decided is written.
+    asked: bool,
+}
+
 #[derive(Debug)]
 struct Binding {
     queued: QueuedPod,
@@ -84,6 +107,10 @@ pub struct Scheduler {
     queue: Queue,
     rotation: Rotation,
     binding: HashMap<PodUid, Binding>,
+    /// Of those being bound, pods whose volumes are not there yet.
+    expecting: HashMap<PodUid, Expecting>,
+    /// Claims or volumes have changed since the pods that wait for them were looked at.
+    volumes_changed: bool,
     listed: HashSet<Kind>,
 }
 
@@ -97,18 +124,21 @@ impl Scheduler {
             cache: Cache::default(),
             rotation: Rotation::default(),
             binding: HashMap::new(),
+            expecting: HashMap::new(),
+            volumes_changed: false,
             listed: HashSet::new(),
         }
     }
 
     /// Whether a decision can be made now: everything was listed once, and a pod waits.
     pub fn is_ready(&self, now: Instant) -> bool {
-        self.listed.len() == Kind::ALL.len() && self.queue.is_ready(now)
+        self.listed.len() == Kind::ALL.len() && (self.queue.is_ready(now) || self.is_volume_due(now))
     }
 
     /// When a decision can be made if nothing happens.
     pub fn next_wake(&self) -> Option<Instant> {
-        self.queue.next_wake()
+        let patience = self.expecting.values().map(|one| one.until).min();
+        self.queue.next_wake().into_iter().chain(patience).min()
     }
 
     /// How many pods wait, and how many are being bound.
@@ -123,6 +153,7 @@ impl Scheduler {
             Update::Gone(key) => self.gone(&key),
             Update::Listed(kind, keys) => self.keep_only(kind, &keys),
         };
+        self.volumes_changed |= events.intersects(ClusterEvents::VOLUME | ClusterEvents::NODE_GONE);
         self.queue.moved_by(events, now);
     }
 
@@ -160,6 +191,10 @@ impl Scheduler {
                 let before = self.cache.volumes.volumes.insert(name, volume.clone());
                 if before.as_ref() == Some(&volume) { ClusterEvents::NONE } else { ClusterEvents::VOLUME }
             }
+            Object::Class(name, class) => {
+                let before = self.cache.volumes.classes.insert(name, class.clone());
+                if before.as_ref() == Some(&class) { ClusterEvents::NONE } else { ClusterEvents::VOLUME }
+            }
         }
     }
 
@@ -172,6 +207,11 @@ impl Scheduler {
                 if let Some(binding) = self.binding.get_mut(uid) {
                     binding.gone = true;
                 }
+                // Nobody will tell of one that only waits.
+                if self.expecting.get(uid).is_some_and(|one| one.asked) {
+                    self.forget_volumes(uid);
+                    self.binding.remove(uid);
+                }
                 self.cache.remove_pod(uid)
             }
             Key::Namespace(name) => {
@@ -180,10 +220,15 @@ impl Scheduler {
             }
             Key::Claim(name) => {
                 self.cache.volumes.claims.remove(name);
+                self.volumes_changed = true;
                 ClusterEvents::NONE
             }
             Key::Volume(name) => {
                 self.cache.volumes.volumes.remove(name);
+                ClusterEvents::NONE
+            }
+            Key::Class(name) => {
+                self.cache.volumes.classes.remove(name);
                 ClusterEvents::NONE
             }
         }
@@ -201,13 +246,17 @@ impl Scheduler {
             Kind::Namespace => self.cache.namespaces.keys().cloned().map(Key::Namespace).collect(),
             Kind::Claim => self.cache.volumes.claims.keys().cloned().map(Key::Claim).collect(),
             Kind::Volume => self.cache.volumes.volumes.keys().cloned().map(Key::Volume).collect(),
+            Kind::Class => self.cache.volumes.classes.keys().cloned().map(Key::Class).collect(),
         };
         let lost = known.iter().filter(|key| !keys.contains(*key));
         lost.fold(ClusterEvents::NONE, |events, key| events | self.gone(key))
     }
 
-    /// Decides about the next pod.
+    /// Decides about the next pod, or about those that wait for their volumes.
     pub fn step(&mut self, now: Instant) -> Vec<Action> {
+        if self.is_volume_due(now) {
+            return self.look_at_volumes(now);
+        }
         let Some(queued) = self.queue.pop(now) else { return Vec::new() };
         let share = self.config.percentage_of_nodes_to_score;
         let found = schedule(&self.framework, self.cache.view(), &queued.pod, share, &mut self.rotation);
@@ -216,8 +265,15 @@ impl Scheduler {
                 let pod = queued.pod.info.clone();
                 self.cache.denominate(&pod.uid);
                 self.cache.assume(pod.clone(), found.node.clone());
+                let pending = self.volumes_for(&queued, &found.node);
                 self.binding.insert(pod.uid.clone(), Binding { queued, gone: false });
-                vec![Action::Bind { pod, node: found.node }]
+                let Some(pending) = pending else { return vec![Action::Bind { pod, node: found.node }] };
+                let plan = pending.plan.clone();
+                self.cache.volumes.assume(&pending);
+                let expecting =
+                    Expecting { pod: pod.clone(), pending, until: now + VOLUME_PATIENCE, asked: false };
+                self.expecting.insert(pod.uid.clone(), expecting);
+                vec![Action::AskForVolumes { pod, node: found.node, plan }]
             }
             Err(Failure::NoNodes) => {
                 let events = ClusterEvents::NODE_ADDED;
@@ -265,8 +321,81 @@ impl Scheduler {
         Action::Report(report)
     }
 
+    /// What is to become of the pod's claims on its node; `None` where all are bound.
+    fn volumes_for(&mut self, queued: &QueuedPod, node: &NodeName) -> Option<Pending> {
+        if queued.pod.claims.is_empty() {
+            return None;
+        }
+        let view = self.cache.view();
+        let plan = view.volumes().plan(&queued.pod, view.node(view.position(node.as_str())?)?)?;
+        if plan == Plan::default() {
+            return None;
+        }
+        let namespace = &queued.pod.info.name.namespace;
+        let name = |name: &Arc<str>| ObjectName { namespace: namespace.clone(), name: name.clone() };
+        let claims = queued.pod.claims.iter().map(|claim| name(&claim.name)).collect();
+        Some(Pending { node: node.clone(), claims, plan, seen: Vec::new() })
+    }
+
+    fn forget_volumes(&mut self, uid: &PodUid) {
+        if let Some(expecting) = self.expecting.remove(uid) {
+            self.cache.volumes.forget(&expecting.pending);
+        }
+    }
+
+    fn is_volume_due(&self, now: Instant) -> bool {
+        let mut expecting = self.expecting.values().filter(|one| one.asked);
+        expecting.any(|one| self.volumes_changed || one.until <= now)
+    }
+
+    /// Binds pods whose volumes have come, and takes up anew those whose volumes will not.
+    fn look_at_volumes(&mut self, now: Instant) -> Vec<Action> {
+        self.volumes_changed = false;
+        let mut actions = Vec::new();
+        let asked: Vec<PodUid> =
+            self.expecting.iter().filter(|(_, one)| one.asked).map(|(uid, _)| uid.clone()).collect();
+        for uid in asked {
+            let Some(expecting) = self.expecting.get_mut(&uid) else { continue };
+            let view = self.cache.view();
+            let node = view.position(expecting.pending.node.as_str()).and_then(|at| view.node(at));
+            match view.volumes().progress(&mut expecting.pending, node) {
+                Progress::Done => {
+                    actions.push(Action::Bind {
+                        pod: expecting.pod.clone(),
+                        node: expecting.pending.node.clone(),
+                    });
+                    self.forget_volumes(&uid);
+                }
+                Progress::Waiting if now < expecting.until => {}
+                Progress::Waiting => {
+                    let why = "binding volumes: context deadline exceeded".to_owned();
+                    actions.extend(self.bound(&uid, Err(BindFailure::Refused(why)), now));
+                }
+                Progress::Failed(why) => {
+                    let why = format!("binding volumes: {why}");
+                    actions.extend(self.bound(&uid, Err(BindFailure::Refused(why)), now));
+                }
+            }
+        }
+        actions
+    }
+
+    /// Takes in whether it could be said which volumes a pod needs.
+    pub fn asked(&mut self, uid: &PodUid, result: Result<(), BindFailure>, now: Instant) -> Option<Action> {
+        if result.is_err() || self.binding.get(uid).is_none_or(|binding| binding.gone) {
+            let result = result.and(Err(BindFailure::Gone));
+            return self.bound(uid, result, now);
+        }
+        if let Some(expecting) = self.expecting.get_mut(uid) {
+            expecting.asked = true;
+            self.volumes_changed = true;
+        }
+        None
+    }
+
     /// Takes in how binding a pod has ended.
     pub fn bound(&mut self, uid: &PodUid, result: Result<(), BindFailure>, now: Instant) -> Option<Action> {
+        self.forget_volumes(uid);
         let binding = self.binding.remove(uid)?;
         let failure = result.err()?;
         let events = self.cache.forget(uid);

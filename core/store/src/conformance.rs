@@ -125,6 +125,7 @@ macro_rules! conformance {
             writes: an_update_needs_the_revision_that_it_names,
             writes: a_deletion_needs_something_to_delete,
             writes: a_write_without_condition_is_always_made,
+            writes: a_key_is_made_beside_another_while_that_is_unchanged,
             writes: a_refused_write_changes_nothing_and_nobody_hears_of_it,
             writes: a_stamp_beyond_the_value_is_refused_where_nothing_else_is_wrong,
             writes: the_revision_stands_in_the_value_wherever_it_is_read,

@@ -212,15 +212,24 @@ impl Engine {
 
     fn apply_one(&mut self, write: &Write, quota: Option<Quota>) -> Result<(Entry, Event), Refusal> {
         let previous = self.root.get(&write.key).map(|entry| Entry::clone(entry));
-        let holds = match (write.precondition, &write.change, &previous) {
-            (Precondition::Absent, Change::Put(_), previous) => previous.is_none(),
-            (Precondition::Absent, Change::Delete(_), _) => false,
-            (Precondition::Unchanged(at), _, previous) => previous.as_ref().is_some_and(|e| e.modified == at),
+        let holds = match (&write.precondition, &write.change, &previous) {
+            (Precondition::Absent | Precondition::AbsentBeside { .. }, Change::Put(_), previous) => {
+                previous.is_none()
+            }
+            (Precondition::Absent | Precondition::AbsentBeside { .. }, Change::Delete(_), _) => false,
+            (Precondition::Unchanged(at), _, previous) => {
+                previous.as_ref().is_some_and(|e| e.modified == *at)
+            }
             (Precondition::Any, Change::Put(_), _) => true,
             (Precondition::Any, Change::Delete(_), previous) => previous.is_some(),
         };
         if !holds {
             return Err(Refusal::Conflict { current: previous });
+        }
+        if let Precondition::AbsentBeside { other, at } = &write.precondition
+            && self.root.get(other).is_none_or(|entry| entry.modified != *at)
+        {
+            return Err(Refusal::Outdated);
         }
         if !write.change.value().is_well_formed() {
             return Err(Refusal::Malformed);

@@ -251,6 +251,10 @@ impl Log {
             Some(found) => found,
             None => (Segment::create(&*disk, &config.dir, 1, config.segment_bytes)?, None),
         };
+        // An earlier run may have ended between a write and its flush. What was read is built on from here, so it has to
+        // be there after a loss of power too: frames, and the names of segments.
+        active.sync()?;
+        disk.sync_dir(&config.dir).map_err(LogError::io("flush the folder", &config.dir))?;
         let slots = contents.slots.clone();
         let mut log = Log {
             config,
@@ -375,8 +379,13 @@ impl Log {
             if needed {
                 break;
             }
-            // A file that cannot be removed is tried again; none behind it may go before, for that would leave a gap.
-            if let Err(error) = self.disk.remove(&oldest.path) {
+            // A file that cannot be removed is tried again; none behind it may go before, for that would leave a gap,
+            // also if the power fails: so each has gone for good before the next does.
+            let removed = match self.disk.remove(&oldest.path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            };
+            if let Err(error) = removed.and_then(|()| self.disk.sync_dir(&self.config.dir)) {
                 tracing::warn!(path = %oldest.path.display(), %error, "a purged segment could not be removed");
                 break;
             }

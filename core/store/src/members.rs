@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::raft::core::Core;
 use crate::raft::member::{InvalidMember, Member};
-use crate::raft::message::{MembersRequest, MembersResponse, PeerError, Request, Response};
+use crate::raft::message::{MembersRequest, MembersResponse, PeerError, Refused, Request, Response};
 
 /// The pause before a question to the leader is put again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -178,6 +178,12 @@ impl Members {
         self.core.identity.cluster.map(MemberId)
     }
 
+    /// Whether this member knows that it was removed from the cluster.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.core.gone.is_cancelled()
+    }
+
     /// The member that leads, as far as this one knows.
     pub fn leader(&self) -> Option<MemberId> {
         self.core.leader().map(|(leader, _)| MemberId(leader.node_id))
@@ -189,7 +195,9 @@ impl Members {
         server.borrow_watched().membership_config.membership().nodes().count()
     }
 
-    /// All members, as the leader sees them.
+    /// All members, as the leader sees them. One that has lost the majority and has not noticed yet may answer too, so that
+    /// there is an answer when it is needed most: who decides by it that a member is gone for good asks
+    /// [`crate::Store::barrier`] first. A member itself concludes that it was removed from committed memberships alone.
     pub async fn list(&self) -> Result<Vec<MemberStatus>, MembersError> {
         match self.ask(MembersRequest::List).await? {
             MembersResponse::List(members) => Ok(members),
@@ -254,6 +262,12 @@ impl Members {
         loop {
             let reason = match self.ask_once(&request, deadline).await {
                 Ok(MembersResponse::Refused(MembersError::Busy)) => MembersError::Busy.to_string(),
+                Ok(MembersResponse::Refused(MembersError::NotFound { .. }))
+                    if unknown && matches!(request, MembersRequest::Remove { .. }) =>
+                {
+                    // The attempt whose answer was lost has removed it.
+                    return Ok(MembersResponse::Done { cluster: core.identity.cluster.unwrap_or_default() });
+                }
                 Ok(response) => return Ok(response),
                 Err(Missed::NotAsked(reason)) => reason,
                 Err(Missed::NoAnswer(reason)) => {
@@ -280,10 +294,13 @@ impl Members {
         let (leader, member) =
             core.leader().ok_or_else(|| Missed::NotAsked("there is no leader".to_owned()))?;
         let asked = Request::Members(request.clone());
+        let left = deadline.saturating_duration_since(Instant::now());
         let response = if leader.node_id == core.id() {
-            core.answer(core.sender(), asked).await
+            let answer = core.answer(core.sender(), asked);
+            tokio::time::timeout(left, answer).await.map_err(|_elapsed| {
+                Missed::NoAnswer("a majority of the members cannot be reached".to_owned())
+            })?
         } else {
-            let left = deadline.saturating_duration_since(Instant::now());
             core.ask(leader.node_id, &member, asked, left).await.map_err(Missed::from)?
         };
         take(response)
@@ -321,6 +338,9 @@ pub(crate) fn take(response: Response) -> Result<MembersResponse, Missed> {
         Response::Members(response) => Ok(response),
         Response::NotLeader { .. } => {
             Err(Missed::NotAsked("the member that was asked does not lead".to_owned()))
+        }
+        Response::Refused(refused @ Refused::OutcomeUnknown { .. }) => {
+            Err(Missed::NoAnswer(refused.to_string()))
         }
         Response::Refused(refused) => Err(Missed::NotAsked(refused.to_string())),
         other => Err(Missed::NotAsked(format!("the leader answered {other:?}"))),

@@ -35,8 +35,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::{Entry, Quota, Refusal, Write};
 
 pub(crate) mod changes;
+pub(crate) mod confirm;
 pub(crate) mod core;
 pub(crate) mod forward;
+pub(crate) mod handover;
 pub(crate) mod intake;
 pub(crate) mod log_storage;
 pub(crate) mod member;

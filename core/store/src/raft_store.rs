@@ -20,10 +20,11 @@ use crate::engine::{self, HistoryError};
 use crate::log::LogError;
 use crate::members::Members;
 use crate::raft::LogId;
-use crate::raft::core::Core;
+use crate::raft::core::{Core, REMOVED};
+use crate::raft::handover;
 use crate::raft::log_storage::chain;
 use crate::raft::member::{Identity, InvalidMember};
-pub use crate::raft::peer::tls::{MEMBER_DNS_NAME, PeerTls};
+pub use crate::raft::peer::tls::{MEMBER_DNS_NAME, PeerCertificate, PeerTls, TlsError, certified};
 use crate::raft::reader::{self, Ask};
 use crate::raft::retention::{self, Kept};
 use crate::raft::runtime::spawn;
@@ -202,7 +203,10 @@ pub enum OpenError {
         "the heartbeat is at least 10 ms, the election timeout at least five heartbeats and at most a minute"
     )]
     Timing,
-    /// The address for other members cannot be bound, or the certificates are not right.
+    /// The certificates are not right.
+    #[error("the certificates of the members")]
+    Tls(#[from] TlsError),
+    /// The address for other members cannot be bound.
     #[error("listen for other members at {address}")]
     Listen {
         /// The address.
@@ -263,6 +267,7 @@ impl RaftStore {
     ) -> Arc<RaftStore> {
         let (proposals, reads) = if config.peers.is_some() {
             let reads = reader::start(Arc::clone(&core));
+            spawn(handover::watch(Arc::clone(&core), ended.clone()));
             (sequencer::start_with_peers(Arc::clone(&core)), Some(reads))
         } else {
             (sequencer::start(Arc::clone(&core)), None)
@@ -408,10 +413,21 @@ impl Store for RaftStore {
     }
 
     async fn barrier(&self) -> Result<Revision, StoreError> {
+        // One that follows could still learn what is current.
+        if self.proposals.lock().is_none() {
+            return Err(StoreError::Closed);
+        }
         if let Some(reads) = &self.reads {
             let (ask, answer) = oneshot::channel();
-            reads.send(ask).await.map_err(|_| StoreError::Closed)?;
-            return answer.await.map_err(|_| StoreError::Closed)?.map_err(|error| StoreError::clone(&error));
+            let asked = async {
+                reads.send(ask).await.map_err(|_| StoreError::Closed)?;
+                answer.await.map_err(|_| StoreError::Closed)?.map_err(|error| StoreError::clone(&error))
+            };
+            // The question before this one may have taken its whole time.
+            let late = |_| StoreError::Unavailable {
+                reason: "this member has not caught up with the leader in time".to_owned(),
+            };
+            return tokio::time::timeout(self.core.timing.request_timeout, asked).await.map_err(late)?;
         }
         self.core
             .raft
@@ -450,7 +466,13 @@ impl Store for RaftStore {
                 Err(Fatal::Stopped) => return std::future::pending().await,
                 Err(error) => return Failure { reason: chain(&error) },
             }
-            if metrics.changed().await.is_err() {
+            let changed = tokio::select! {
+                () = self.core.gone.cancelled() => {
+                    return Failure { reason: REMOVED.to_owned() };
+                }
+                changed = metrics.changed() => changed,
+            };
+            if changed.is_err() {
                 if self.ended.is_cancelled() {
                     return std::future::pending().await;
                 }

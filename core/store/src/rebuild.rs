@@ -32,7 +32,7 @@ pub enum RebuildError {
     #[error("{} is in use: stop the server first", .0.display())]
     InUse(PathBuf),
     /// Nobody else has what is in it.
-    #[error("the store has no other members to be made again from: restore a snapshot")]
+    #[error("when the store was saved last, it had no other members to be made again from")]
     Alone,
     /// What is left does not tell whether there are others.
     #[error("what is left of the store does not tell whether it has other members")]
@@ -74,10 +74,16 @@ pub fn set_aside(dir: &Path, certain: bool) -> Result<Aside, RebuildError> {
     };
     let meta = membership(dir);
     let known = meta.as_ref().map(|meta| meta.last_membership.nodes().count());
-    let joined = Identity::read(dir).ok().flatten().is_some_and(|identity| identity.joins);
+    let identity = Identity::read(dir).ok().flatten();
+    let joined = identity.as_ref().is_some_and(|identity| identity.joins);
+    // One that joined may be the last that is left.
+    let alone = meta.as_ref().zip(identity.as_ref()).is_some_and(|(meta, identity)| {
+        known == Some(1) && meta.last_membership.nodes().all(|(id, _)| *id == identity.member)
+    });
     match known {
         Some(2..) => {}
-        Some(_) | None if certain || joined => {}
+        Some(_) | None if certain => {}
+        Some(_) | None if joined && !alone => {}
         Some(_) => return Err(RebuildError::Alone),
         None => return Err(RebuildError::Unknown),
     }
@@ -88,6 +94,12 @@ pub fn set_aside(dir: &Path, certain: bool) -> Result<Aside, RebuildError> {
         .find(|path| !path.exists())
         .ok_or_else(|| RebuildError::Missing(dir.to_owned()))?;
     let fresh = dir.with_extension("fresh");
+    let interrupted = fresh.join("log").exists() || fresh.join(crate::raft::recovery::CHECKPOINT).exists();
+    if interrupted {
+        // It was exchanged already: this is the damaged store, which still lacks its name.
+        fs::rename(&fresh, &path).map_err(failed("give its name to", &path))?;
+        return Ok(Aside { path, members });
+    }
     DirBuilder::new().recursive(true).mode(0o700).create(&fresh).map_err(failed("create", &fresh))?;
     Identity { member: random(), cluster: None, joins: true }
         .write(&fresh)

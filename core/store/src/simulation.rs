@@ -21,6 +21,8 @@
 //! `KEELSON_SEED=7 cargo test -p keelson-store --test simulation` runs one seed again;
 //! `cargo run --release -p keelson-store --example simulate -- --seeds 1000000` runs many.
 
+use std::time::Duration;
+
 mod clients;
 mod disk;
 mod faults;
@@ -29,6 +31,9 @@ mod network;
 mod truth;
 pub(crate) mod watch;
 mod world;
+
+/// No run takes as long, in the time of its world.
+const LONGEST: Duration = Duration::from_secs(3_600);
 
 /// What happened in a run that went well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +65,10 @@ pub fn run(seed: u64) -> Result<Report, String> {
         .build()
         .map_err(|error| error.to_string())?;
     crate::raft::runtime::seed(seed);
-    runtime.block_on(world::run()).map_err(|violated| {
+    let outcome = runtime.block_on(async { tokio::time::timeout(LONGEST, world::run()).await });
+    let outcome =
+        outcome.unwrap_or_else(|_elapsed| Err("something is waited for that never comes".to_owned()));
+    outcome.map_err(|violated| {
         format!("seed {seed}: {violated}\nrun it again: KEELSON_SEED={seed} cargo test -p keelson-store --test simulation")
     })
 }

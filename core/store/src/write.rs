@@ -9,14 +9,14 @@ use crate::{Entry, Key, Revision, Value};
 pub struct Write {
     /// The key to change.
     pub key: Key,
-    /// What must hold of the key.
+    /// What must hold of it.
     pub precondition: Precondition,
     /// What to do.
     pub change: Change,
 }
 
-/// What must hold of a key for a change of it to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What must hold for a change of a key to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Precondition {
     /// The key is not there.
     Absent,
@@ -24,6 +24,14 @@ pub enum Precondition {
     Unchanged(Revision),
     /// Anything; a delete still needs the key to be there.
     Any,
+    /// The key is not there, and another one is there and was last modified at this revision: what is made belongs to
+    /// that, and is not made any more once that has changed.
+    AbsentBeside {
+        /// The other key.
+        other: Key,
+        /// The revision.
+        at: Revision,
+    },
 }
 
 /// What to do with a key.
@@ -52,6 +60,9 @@ pub enum Refusal {
         /// What is there instead; `None` where nothing is.
         current: Option<Entry>,
     },
+    /// The other key that the precondition names has changed, or is not there.
+    #[error("what the key belongs to has changed")]
+    Outdated,
     /// The value's stamp lies outside of it.
     #[error("the stamp lies outside of the value")]
     Malformed,

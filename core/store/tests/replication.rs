@@ -3,13 +3,15 @@
 
 #[path = "replication/cluster.rs"]
 mod cluster;
+#[path = "replication/promises.rs"]
+mod promises;
 #[path = "replication/proxy.rs"]
 mod proxy;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{Cluster, SmallDisk, put, put_if, until};
+use cluster::{Cluster, Life, SmallDisk, put, put_if, until};
 use keelson_store::raft_store::Config;
 use keelson_store::rebuild::{RebuildError, set_aside};
 use keelson_store::{
@@ -271,6 +273,27 @@ async fn one_with_a_certificate_of_another_member_or_authority_is_not_let_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_certificate_is_replaced_while_it_runs_shows_the_new_one() {
+    let hasty = |config: &mut Config| config.timing.request_timeout = Duration::from_secs(2);
+    let cluster = Cluster::of_three_with(hasty).await;
+    let leader = cluster.leader().await;
+    let other = if leader == "a" { "b" } else { "a" };
+    // Those who speak already go on; new connections are refused to one whose certificate is over.
+    cluster.show(other, Life::Over);
+    cluster.node(other).store().write(put("k", b"x")).await.unwrap();
+    let refused = || async { cluster.node(other).store().barrier().await.is_err() };
+    cluster.isolate(other);
+    assert!(until(refused).await, "it is not cut off");
+    cluster.heal();
+    assert!(refused().await, "one with a certificate that is over was let in");
+    cluster.show(other, Life::Good);
+    let read = || async { cluster.node(other).store().barrier().await.is_ok() };
+    assert!(until(read).await, "the new certificate is not shown");
+    cluster.node(other).store().write(put("k", b"y")).await.unwrap();
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_peers_becomes_one_with_peers() {
     let mut cluster = Cluster::of_one(|_| ()).await;
     cluster.kill("a");
@@ -323,8 +346,8 @@ async fn joining_ends_while_others_write() {
     cluster.agree().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_follower_whose_disk_is_full_stays_a_member_and_goes_on_when_there_is_room() {
+/// Three members of which `c` has a disk of 8 MiB; `None` where none can be mounted.
+async fn with_a_small_disk() -> Option<(Cluster, SmallDisk)> {
     let small = |config: &mut Config| {
         config.segment_bytes = 1 << 20;
         config.checkpoint_after_bytes = u64::MAX;
@@ -336,9 +359,56 @@ async fn a_follower_whose_disk_is_full_stays_a_member_and_goes_on_when_there_is_
     cluster.until_voter("b").await;
     cluster.prepare("c").await;
     cluster.adapt("c", small);
-    let Some(disk) = SmallDisk::mount(cluster.node("c").dir(), "size=8m") else { return };
+    let disk = SmallDisk::mount(cluster.node("c").dir(), "size=8m")?;
     cluster.start("c").await;
     cluster.until_voter("c").await;
+    Some((cluster, disk))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_disk_is_full_gives_the_lead_to_one_who_has_room() {
+    let Some((mut cluster, disk)) = with_a_small_disk().await else { return };
+    let me = cluster.node("c").store().members().me();
+    if cluster.leader().await != "c" {
+        cluster.node("a").store().members().transfer_leadership(me).await.unwrap();
+    }
+    let value = vec![b'x'; 256 << 10];
+    for number in 0..64 {
+        let through = ["a", "b"][number % 2];
+        cluster.node(through).store().write(put(&format!("k{number}"), &value)).await.unwrap();
+    }
+    assert_ne!(cluster.leader().await, "c");
+    // It says why it shows and takes nothing, at once and not when the time is up.
+    let full = Arc::clone(cluster.node("c").store());
+    let told = |refused: Result<(), StoreError>| {
+        assert!(
+            refused.as_ref().is_err_and(|it| it.to_string().contains("disk of this member is full")),
+            "{refused:?}"
+        );
+    };
+    told(full.write(put("more", &value)).await.map(drop));
+    told(full.barrier().await.map(drop));
+    assert!(full.snapshot().len() > 10, "what it has is there to be read");
+    // Whoever makes it lead does not keep the others from writing.
+    if cluster.node("a").store().members().transfer_leadership(me).await.is_ok() {
+        cluster.node("b").store().write(put("more", &value)).await.unwrap();
+        assert_ne!(cluster.leader().await, "c");
+    }
+    disk.resize("size=96m");
+    let newest = cluster.node("a").store().barrier().await.unwrap();
+    assert!(until(|| async { full.snapshot().revision() >= newest }).await, "it never went on");
+    full.write(put("again", &value)).await.unwrap();
+    cluster.node("a").store().members().transfer_leadership(me).await.unwrap();
+    full.write(put("as leader", &value)).await.unwrap();
+    assert_eq!(cluster.leader().await, "c");
+    cluster.agree().await;
+    drop(full);
+    cluster.kill("c");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_whose_disk_is_full_stays_a_member_and_goes_on_when_there_is_room() {
+    let Some((mut cluster, disk)) = with_a_small_disk().await else { return };
     let leader = cluster.leader().await;
     if leader == "c" {
         let to = cluster.node("a").store().members().me();

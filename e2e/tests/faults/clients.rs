@@ -2,25 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
-use keelson_e2e::Servers;
+use keelson_e2e::{LONG, Servers, eventually};
 use keelson_store::simulation::history::{Action, Operation};
 use kube::api::{ListParams, ObjectMeta, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, ResourceExt};
 
-use super::record::{Acknowledged, Listed, NAMESPACE, Record, Watched};
+use super::record::{Acknowledged, Listed, NAMESPACE, Record, Watched, check_nothing_is_lost};
 
 const WORKERS: usize = 8;
 const KEYS: u64 = 6;
 const VALUE: &str = "value";
+/// Some values are larger than others.
+const LARGE: usize = 20_000;
+const PADDING: &str = "padding";
 /// After which time nothing is known of a request.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -36,6 +38,8 @@ struct Shared {
     /// In which epoch each worker is.
     workers: [AtomicU64; WORKERS],
     stop: AtomicBool,
+    /// The newest revision that was acknowledged, when nobody writes any more.
+    end: OnceLock<u64>,
 }
 
 impl Shared {
@@ -45,6 +49,11 @@ impl Shared {
 
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Whether a watcher has come to the end of all.
+    fn has_seen_all(&self, watched: &Watched) -> bool {
+        self.end.get().is_some_and(|end| watched.last() >= *end)
     }
 }
 
@@ -89,7 +98,22 @@ impl Clients {
     /// Checks the registers that nobody uses any more.
     pub(crate) fn check_what_is_over(&self) {
         let oldest = self.shared.workers.iter().map(|it| it.load(Ordering::SeqCst)).min().unwrap();
-        self.shared.record.lock().unwrap().check_registers_before(oldest);
+        self.shared.record.lock().unwrap().check_registers_before(oldest).unwrap();
+    }
+
+    /// Whatever was acknowledged until now is there, or something newer in its place, as one of the servers shows it.
+    pub(crate) fn check_what_is_there(&self, servers: &Servers, asked: usize) {
+        let acknowledged = self.shared.record.lock().unwrap().newest_acknowledged();
+        let each = r#"jsonpath={range .items[*]}{.metadata.name} {.metadata.resourceVersion}{"\n"}{end}"#;
+        let list = ["get", "configmaps", "--namespace", NAMESPACE, "-o", each];
+        let found = eventually("the server to answer", LONG, || servers.client(asked).run(&list).map(Some));
+        let found = found.unwrap();
+        let found: BTreeMap<&str, u64> = found
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, revision)| (name, revision.parse().unwrap()))
+            .collect();
+        check_nothing_is_lost(&acknowledged, &found).unwrap();
     }
 
     pub(crate) fn summary(&self) -> String {
@@ -108,7 +132,7 @@ impl Clients {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.thread.join().unwrap();
         let record = std::mem::take(&mut *self.shared.record.lock().unwrap());
-        record.check();
+        record.check().unwrap();
     }
 }
 
@@ -126,13 +150,22 @@ async fn run(shared: Arc<Shared>, kubeconfigs: Vec<Kubeconfig>) {
     for number in 0..WORKERS {
         tasks.spawn(work(Arc::clone(&shared), Arc::clone(&apis), number));
     }
+    let mut watchers = tokio::task::JoinSet::new();
     for api in apis.iter() {
-        tasks.spawn(watch(Arc::clone(&shared), api.clone()));
+        watchers.spawn(watch(Arc::clone(&shared), api.clone()));
         tasks.spawn(list(Arc::clone(&shared), api.clone()));
     }
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
     }
+    let newest = shared.record.lock().unwrap().acknowledged.last_key_value().map_or(0, |(newest, _)| *newest);
+    shared.end.set(newest).unwrap();
+    let all = async {
+        while let Some(ended) = watchers.join_next().await {
+            ended.unwrap();
+        }
+    };
+    assert!(tokio::time::timeout(LONG, all).await.is_ok(), "a watch does not come to revision {newest}");
 }
 
 /// What became of a request.
@@ -164,13 +197,15 @@ fn revision(map: &ConfigMap) -> u64 {
 }
 
 fn register(key: &str, value: u64, version: Option<String>) -> ConfigMap {
+    let padding = if value.is_multiple_of(16) { LARGE } else { 100 };
+    let data = [(VALUE, value.to_string()), (PADDING, "x".repeat(padding))];
     ConfigMap {
         metadata: ObjectMeta {
             name: Some(key.to_owned()),
             resource_version: version,
             ..ObjectMeta::default()
         },
-        data: Some(BTreeMap::from([(VALUE.to_owned(), value.to_string())])),
+        data: Some(data.map(|(name, value)| (name.to_owned(), value)).into()),
         ..ConfigMap::default()
     }
 }
@@ -252,8 +287,7 @@ async fn write(
             let ended = shared.now();
             note(shared, epoch, key, Operation { begun, ended: Some(ended), action });
             let write = Acknowledged { key: key.to_owned(), value: value(&made), ended };
-            let before = shared.record.lock().unwrap().acknowledged.insert(revision(&made), write.clone());
-            assert!(before.is_none(), "two writes at one revision: {before:?} and {write:?}");
+            shared.record.lock().unwrap().acknowledge(revision(&made), write).unwrap();
             shared.written.fetch_add(1, Ordering::SeqCst);
         }
         Answer::Refused => {}
@@ -281,8 +315,8 @@ async fn list(shared: Arc<Shared>, api: Api<ConfigMap>) {
 /// Watches through one server; where it is interrupted, it goes on from what it saw last, as far as it is let.
 async fn watch(shared: Arc<Shared>, api: Api<ConfigMap>) {
     let mut watched: Option<Watched> = None;
-    while !shared.stopped() {
-        let Some(from) = watched.as_ref().map(|it| it.events.last().map_or(it.after, |event| event.0)) else {
+    while !watched.as_ref().is_some_and(|it| shared.has_seen_all(it)) {
+        let Some(from) = watched.as_ref().map(Watched::last) else {
             match answer(api.list_metadata(&ListParams::default().limit(1))).await {
                 Answer::Done(found) => {
                     let after = found.metadata.resource_version.unwrap().parse().unwrap();
@@ -314,7 +348,7 @@ async fn watch(shared: Arc<Shared>, api: Api<ConfigMap>) {
                     break;
                 }
             }
-            if shared.stopped() {
+            if watched.as_ref().is_none_or(|it| shared.has_seen_all(it)) {
                 break;
             }
         }

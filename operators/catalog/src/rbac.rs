@@ -4,13 +4,11 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
 };
+pub use keelson_operator_kit::OPERATOR_LABEL;
 use keelson_operator_kit::{Definition, SYSTEM_NAMESPACE, rule};
 use kube::api::ObjectMeta;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
-
-/// Names the operator for which something was made.
-pub const OPERATOR_LABEL: &str = "platform.keelson.io/operator";
 
 /// What an operator acts as, and with which rights. All names follow from the operator's.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,10 +19,12 @@ pub struct Rights {
     pub cluster_role: ClusterRole,
     /// Gives it that.
     pub cluster_role_binding: ClusterRoleBinding,
-    /// What it may do in [`SYSTEM_NAMESPACE`]: hold its Lease.
+    /// What it may do in [`SYSTEM_NAMESPACE`]: hold its Lease, and what its definition says.
     pub role: Role,
     /// Gives it that.
     pub role_binding: RoleBinding,
+    /// What it brings for others.
+    pub roles: Vec<ClusterRole>,
 }
 
 /// The name of an operator's roles and bindings.
@@ -69,14 +69,24 @@ pub fn rights(definition: &Definition) -> Rights {
         },
         role: Role {
             metadata: metadata(operator, &name, Some(SYSTEM_NAMESPACE)),
-            rules: Some(vec![lease, make_lease]),
+            rules: Some([vec![lease, make_lease], definition.own_rules.clone()].concat()),
         },
         role_binding: RoleBinding {
             metadata: metadata(operator, &name, Some(SYSTEM_NAMESPACE)),
             role_ref: role_ref("Role"),
             subjects,
         },
+        roles: definition.roles.iter().map(|role| labelled(operator, role)).collect(),
     }
+}
+
+/// A role that goes with the operator.
+fn labelled(operator: &str, role: &ClusterRole) -> ClusterRole {
+    let mut role = role.clone();
+    let name = role.metadata.name.clone().unwrap_or_default();
+    let own = metadata(operator, &name, None).labels.unwrap_or_default();
+    role.metadata.labels.get_or_insert_default().extend(own);
+    role
 }
 
 fn metadata(operator: &str, name: &str, namespace: Option<&str>) -> ObjectMeta {
@@ -98,8 +108,11 @@ mod tests {
 
     #[test]
     fn an_operator_gets_its_rules_events_and_its_own_lease() {
-        let definition =
+        let mut definition =
             Definition::new("thing", "Does things.").with_rules([rule(&[""], &["pods"], &["list"])]);
+        definition.own_rules = vec![rule(&[""], &["services"], &["create"])];
+        let metadata = ObjectMeta { name: Some("reader".to_owned()), ..ObjectMeta::default() };
+        definition.roles = vec![ClusterRole { metadata, ..ClusterRole::default() }];
         let rights = rights(&definition);
         let rules = rights.cluster_role.rules.unwrap();
         assert_eq!(rules.len(), 2);
@@ -108,6 +121,8 @@ mod tests {
         let leases = rights.role.rules.unwrap();
         assert_eq!(leases[0].resource_names.as_deref(), Some(&["thing".to_owned()][..]));
         assert_eq!(leases[1].verbs, ["create"]);
+        assert_eq!(leases[2], definition.own_rules[0]);
+        assert_eq!(rights.roles[0].metadata.labels.as_ref().unwrap()[OPERATOR_LABEL], "thing");
         assert_eq!(rights.role.metadata.namespace.as_deref(), Some(SYSTEM_NAMESPACE));
         assert_eq!(rights.cluster_role_binding.role_ref.name, "keelson:operator:thing");
     }

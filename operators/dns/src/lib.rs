@@ -6,7 +6,8 @@
 //! - `forward`: asks the node's resolvers, and keeps what they say for a moment
 //! - `clients`: who is answered; pure
 //! - `server`: the sockets
-//! - `publish`: the Service `kube-dns` and its EndpointSlice
+//!
+//! Pods reach it by the Service `kube-dns`, whose slice leads to it.
 //!
 //! Tasks: watches write the zone and the clients; the server reads them; a reconciler keeps Service and slice as they have to
 //! be. The server listens at a port of the node's address, the one that the slice told before if it is free.
@@ -16,14 +17,16 @@
 //! Not done: wildcards, transfers of the zone, and names of pods beyond those that contain their address.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use hickory_proto::rr::Name;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use keelson_operator_kit::publication::{self, Port, publish};
 use keelson_operator_kit::{
-    Context, Controller, Definition, Error, Informer, ObjectKey, Operator, WorkQueue, async_trait, rule,
+    Context, Controller, Definition, Error, Informer, Next, ObjectKey, Operator, WorkQueue, async_trait, rule,
 };
 use kube::Api;
 use kube::runtime::watcher;
@@ -38,7 +41,6 @@ use crate::zone::{Domain, Zone, read};
 mod answer;
 mod clients;
 mod forward;
-mod publish;
 mod server;
 mod zone;
 
@@ -87,13 +89,31 @@ impl Default for Dns {
     }
 }
 
+/// Where Service and slice are, and what they are called; programs look for them there.
+const NAMESPACE: &str = "kube-system";
+const NAME: &str = "kube-dns";
+
+/// What pods see of the server.
+fn published(address: IpAddr) -> publication::Publication {
+    publication::Publication {
+        namespace: NAMESPACE.to_owned(),
+        name: NAME.to_owned(),
+        labels: vec![("k8s-app", NAME), ("kubernetes.io/cluster-service", "true")],
+        manager: "dns.keelson.io",
+        address: Some(address),
+        ports: [("dns", "UDP"), ("dns-tcp", "TCP")]
+            .map(|(name, protocol)| Port { name, protocol, port: 53 })
+            .into(),
+    }
+}
+
 /// The one thing that is looked at: how pods reach the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Publication;
 
 impl fmt::Display for Publication {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", publish::NAMESPACE, publish::NAME)
+        write!(f, "{NAMESPACE}/{NAME}")
     }
 }
 
@@ -109,7 +129,7 @@ impl Operator for Dns {
         let mut origin = Name::from_ascii(&facts.cluster_domain)
             .map_err(|error| Error::failed("read the domain", error))?;
         origin.set_fqdn(true);
-        let before = publish::port_before(&context.client).await;
+        let before = publication::port_before(&context.client, NAMESPACE, NAME).await;
         let before = before.map_err(|error| Error::failed("look for an earlier server", error))?;
         let sockets = Sockets::open(context.address, before).await;
         let sockets = sockets.map_err(|error| Error::failed("listen", error))?;
@@ -130,10 +150,10 @@ impl Operator for Dns {
         queue.add(Publication);
         let mut controller = Controller::new(&context);
         watch(&context, &mut controller, &server, &queue);
-        let (client, own) = (context.client.clone(), facts.cluster_dns);
+        let (client, own) = (context.client.clone(), published(facts.cluster_dns));
         controller.reconcile(&queue, 1, move |Publication| {
-            let client = client.clone();
-            async move { publish::publish(&client, own, address).await }
+            let (client, own) = (client.clone(), own.clone());
+            async move { publish(&client, &own, address).await.map(|()| Next::OnChange) }
         });
         let shutdown = context.shutdown.clone();
         controller.task("server", async move {
@@ -147,7 +167,7 @@ impl Operator for Dns {
 /// Keeps the zone, the clients and the publication equal to the cluster.
 fn watch(context: &Context, controller: &mut Controller, server: &Server, queue: &WorkQueue<Publication>) {
     let all = watcher::Config::default;
-    let ours = |key: &ObjectKey| key.namespace() == publish::NAMESPACE && key.name() == publish::NAME;
+    let ours = |key: &ObjectKey| key.namespace() == NAMESPACE && key.name() == NAME;
 
     let (zone, queue_of_services) = (Arc::clone(&server.zone), queue.clone());
     let services: Api<Service> = Api::all(context.client.clone());

@@ -7,6 +7,7 @@
 //! - [`condition`], [`owner`], [`pod`], [`int_or_percent`], [`selection`]: pure rules that several kinds follow.
 //! - [`discovery`]: which resources the API serves.
 //! - [`apply`]: server-side apply under an own field manager, and pruning of what is no longer wanted.
+//! - [`publication`]: the Service and the EndpointSlice of an operator that serves something.
 //! - [`leader_election`]: one holder of a Lease at a time.
 //!
 //! Data flows one way: a watch task writes an [`informer::Informer`] and adds keys to a [`work_queue::WorkQueue`]; the
@@ -24,6 +25,7 @@ pub mod object_key;
 pub mod operator;
 pub mod owner;
 pub mod pod;
+pub mod publication;
 pub mod recorder;
 pub mod selection;
 pub mod time;
@@ -32,7 +34,9 @@ pub mod work_queue;
 pub use controller::{Controller, Fault, Next, Policy};
 pub use informer::Informer;
 pub use object_key::ObjectKey;
-pub use operator::{ClusterFacts, Context, Definition, Error, Operator, Readiness, SYSTEM_NAMESPACE, rule};
+pub use operator::{
+    ClusterFacts, Context, Definition, Error, OPERATOR_LABEL, Operator, Readiness, SYSTEM_NAMESPACE, rule,
+};
 pub use recorder::Recorder;
 pub use work_queue::WorkQueue;
 

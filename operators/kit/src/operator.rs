@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use k8s_openapi::api::rbac::v1::PolicyRule;
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
 use serde::de::DeserializeOwned;
@@ -16,6 +16,10 @@ use crate::recorder::Recorder;
 
 /// The namespace of operators' ServiceAccounts and Leases.
 pub const SYSTEM_NAMESPACE: &str = "keelson-system";
+
+/// The label that names the operator for which something was made. Roles and registrations of API groups that carry it go with
+/// the operator.
+pub const OPERATOR_LABEL: &str = "platform.keelson.io/operator";
 
 /// A part of the platform that can be installed and removed while the cluster runs.
 #[async_trait]
@@ -43,6 +47,10 @@ pub struct Definition {
     pub crds: Vec<CustomResourceDefinition>,
     /// Exactly what it may do in the whole cluster. Its own Lease, and writing Events, need not be listed.
     pub rules: Vec<PolicyRule>,
+    /// Exactly what it may do in [`SYSTEM_NAMESPACE`] alone.
+    pub own_rules: Vec<PolicyRule>,
+    /// Roles that it brings for others, as those that are aggregated to `view`.
+    pub roles: Vec<ClusterRole>,
     /// The configuration where `spec.config` says nothing; `null` where the operator has none.
     pub default_config: serde_json::Value,
 }
@@ -56,6 +64,8 @@ impl Definition {
             version: env!("CARGO_PKG_VERSION"),
             crds: Vec::new(),
             rules: Vec::new(),
+            own_rules: Vec::new(),
+            roles: Vec::new(),
             default_config: serde_json::Value::Null,
         }
     }

@@ -4,16 +4,19 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
+use keelson_api::pod_references::forbidden_reference;
 use keelson_api::{GroupResource, Object, Status};
 use serde_json::Value;
 
 use super::{Admission, Attributes, Operation};
-use crate::authorization::node::referred_kind;
 use crate::certificates::request::Request;
 use crate::certificates::signer;
 use crate::registry::Registry;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
+/// The label of a volume that is a folder on a node, with the node's name; and the finalizer that goes with the folder.
+const VOLUME_NODE: &str = "local.keelson.io/node";
+const VOLUME_FOLDER: &str = "local.keelson.io/folder";
 /// The domain of labels that are the administrator's.
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
 /// The labels of Kubernetes' own domains that a kubelet may set.
@@ -67,22 +70,6 @@ fn claims(pod: &Object) -> Vec<(&Value, &Value)> {
 /// The claim for a pod's extended resources: what it names, the node may read.
 fn extended_claim(pod: &Object) -> Option<&Value> {
     pod.get(&["status", "extendedResourceClaimStatus", "resourceClaimName"])
-}
-
-/// What a pod of a kubelet's own may not refer to, as its kubelet could then read it.
-fn forbidden_reference(pod: &Object) -> Option<&'static str> {
-    const PROJECTED: [(&str, &str); 3] = [
-        ("serviceAccountToken", "a service account"),
-        ("clusterTrustBundle", "clustertrustbundles"),
-        ("podCertificate", "podcertificates"),
-    ];
-    let volumes = pod.get(&["spec", "volumes"]).and_then(Value::as_array).into_iter().flatten();
-    let sources = volumes.filter_map(|volume| volume.pointer("/projected/sources")?.as_array()).flatten();
-    let mut projected = sources.filter_map(|source| {
-        let found = PROJECTED.iter().find(|(field, _)| source.get(*field).is_some_and(|it| !it.is_null()));
-        found.map(|(_, kind)| *kind)
-    });
-    referred_kind(pod).or_else(|| projected.next())
 }
 
 /// A kubelet asks for certificates of its own name alone.
@@ -145,6 +132,39 @@ fn claim(attributes: &Attributes<'_>, object: Option<&Object>, node: &str) -> Re
         _ => Err(format!(
             "node {node:?} is not allowed to update fields other than status.capacity and status.conditions"
         )),
+    }
+}
+
+/// A node takes its own finalizer away from a volume that is a folder on it, and nothing else.
+fn volume(attributes: &Attributes<'_>, object: Option<&Object>, node: &str) -> Result<(), String> {
+    let refused = || {
+        format!(
+            "node {node:?} may only remove the finalizer {VOLUME_FOLDER:?} of its own volumes that are deleted"
+        )
+    };
+    let (Operation::Update, "", Some(old), Some(new)) =
+        (attributes.operation, attributes.subresource, attributes.old, object)
+    else {
+        return Err(refused());
+    };
+    let rest = |volume: &Object| {
+        let mut rest = volume.clone();
+        for field in ["finalizers", "resourceVersion", "managedFields"] {
+            rest.remove(&["metadata", field]);
+        }
+        rest
+    };
+    let finalizers = |volume: &Object| -> Vec<String> {
+        let list = volume.get(&["metadata", "finalizers"]).and_then(Value::as_array);
+        let names = list.into_iter().flatten().filter_map(Value::as_str);
+        names.filter(|name| *name != VOLUME_FOLDER).map(str::to_owned).collect()
+    };
+    let is_own =
+        old.label(VOLUME_NODE) == Some(node) && old.get(&["metadata", "deletionTimestamp"]).is_some();
+    if is_own && rest(old) == rest(new) && finalizers(old) == finalizers(new) {
+        Ok(())
+    } else {
+        Err(refused())
     }
 }
 
@@ -277,6 +297,7 @@ impl Admission for NodeRestriction {
                 pod(attributes, object, node, own.as_ref().and_then(Object::uid))
             }
             ("", "persistentvolumeclaims") => claim(attributes, object, node),
+            ("", "persistentvolumes") => volume(attributes, object, node),
             ("resource.k8s.io", "resourceslices") => slice(attributes, object, node),
             ("", "nodes") => own_node(attributes, object, node),
             ("coordination.k8s.io", "leases") => {

@@ -3,7 +3,8 @@
 //! - [`families`]: which families of addresses a Service gets (pure).
 //! - [`addresses`]: an address is a Service's once an `IPAddress` of that name says so.
 //! - [`node_ports`]: which Service holds which port, kept from the events of Services.
-//! - [`pending`]: what was given to Services that are still on the way to the store.
+//! - [`port_claims`]: a port is a Service's once a note in the store says so.
+//! - [`pending`]: what this server has given to Services that are still on the way to the store.
 //! - [`ranges`]: from where addresses are given, and when such a range may go.
 //! - [`repair`]: gives back what nobody holds, and notes what nobody has noted.
 
@@ -16,7 +17,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use self::families::Families;
-use self::node_ports::NodePorts;
+use self::node_ports::{NodePorts, Reserved};
 use self::pending::Pending;
 use super::{Admission, Attributes};
 use crate::registry::Registry;
@@ -25,6 +26,7 @@ mod addresses;
 mod families;
 mod node_ports;
 mod pending;
+mod port_claims;
 mod ranges;
 pub mod repair;
 
@@ -71,7 +73,7 @@ impl ServiceAllocation {
         Ok(())
     }
 
-    fn node_ports(
+    async fn node_ports(
         &self,
         registry: &Registry,
         attributes: &Attributes<'_>,
@@ -86,45 +88,83 @@ impl ServiceAllocation {
             return Ok(());
         }
         let key = format!("{}/{}", attributes.namespace.unwrap_or_default(), attributes.name);
-        let mut ports = self.allocations.ports.lock();
-        let mut pending = self.allocations.pending.lock();
-        ports.follow(registry, &mut pending)?;
-        let mut grant = node_ports::Grant { ports: &ports, pending: &mut pending, key: &key };
+        let turn = Turn { allocations: &self.allocations, registry, attributes, key: &key };
         let Some(list) = service.get(&["spec", "ports"]).and_then(Value::as_array) else { return Ok(()) };
         let mut list = list.clone();
-        let fault = |field: String, number: u16, detail: &str| {
-            let error = FieldError::invalid(field, number, detail);
-            Status::invalid(&attributes.resource.gvk(), attributes.name, &[error])
-        };
         for (place, port) in list.iter().enumerate() {
-            if let Some(number) = node_ports::number(&port["nodePort"]) {
-                let refused = |detail| fault(format!("spec.ports[{place}].nodePort"), number, detail);
-                grant.reserve(number).map_err(refused)?;
+            if let Some(number) = node_ports::number(&port["nodePort"])
+                && let Err(detail) = turn.reserve(number).await?
+            {
+                let error = FieldError::invalid(format!("spec.ports[{place}].nodePort"), number, detail);
+                return Err(Status::invalid(&attributes.resource.gvk(), attributes.name, &[error]));
             }
         }
         for port in list.iter_mut().filter(|_| needed) {
             if node_ports::number(&port["nodePort"]).is_none() {
-                port["nodePort"] = grant.next().ok_or_else(full)?.into();
+                port["nodePort"] = turn.next().await?.into();
             }
         }
         let health = service.get(&["spec", "healthCheckNodePort"]).and_then(node_ports::number);
         match health {
             Some(number) if asks_health => {
-                let refused = |detail: &str| {
-                    let detail =
-                        format!("failed to allocate requested HealthCheck NodePort {number}: {detail}");
-                    Status::internal(detail)
-                };
-                grant.reserve(number).map_err(refused)?;
+                if let Err(detail) = turn.reserve(number).await? {
+                    return Err(Status::internal(format!(
+                        "failed to allocate requested HealthCheck NodePort {number}: {detail}"
+                    )));
+                }
             }
             None if asks_health => {
-                let number = grant.next().ok_or_else(full)?;
+                let number = turn.next().await?;
                 service.set(&["spec", "healthCheckNodePort"], number.into());
             }
             Some(_) | None => {}
         }
         service.set(&["spec", "ports"], list.into());
         Ok(())
+    }
+}
+
+/// Gives node ports to one Service: what this server knows to be free is claimed in the store.
+struct Turn<'a> {
+    allocations: &'a Allocations,
+    registry: &'a Registry,
+    attributes: &'a Attributes<'a>,
+    key: &'a str,
+}
+
+impl Turn<'_> {
+    fn know<T>(&self, ask: impl FnOnce(&mut node_ports::Grant<'_>) -> T) -> Result<T, Status> {
+        let mut ports = self.allocations.ports.lock();
+        let mut pending = self.allocations.pending.lock();
+        ports.follow(self.registry, &mut pending)?;
+        Ok(ask(&mut node_ports::Grant { ports: &ports, pending: &mut pending, key: self.key }))
+    }
+
+    async fn claim(&self, port: u16) -> Result<bool, Status> {
+        Ok(self.attributes.dry_run || port_claims::claim(self.registry, port, self.key).await?)
+    }
+
+    /// Gives the port that is asked for, or says why not.
+    async fn reserve(&self, port: u16) -> Result<Result<(), &'static str>, Status> {
+        match self.know(|grant| grant.reserve(port))? {
+            Err(detail) => Ok(Err(detail)),
+            // The write is made of the Service that has it, or not at all.
+            Ok(Reserved::Before) if self.attributes.old.is_some() => Ok(Ok(())),
+            Ok(Reserved::Before | Reserved::Now) => {
+                Ok(if self.claim(port).await? { Ok(()) } else { Err(node_ports::TAKEN) })
+            }
+        }
+    }
+
+    /// Gives a port that nobody has.
+    async fn next(&self) -> Result<u16, Status> {
+        loop {
+            // One that is another's all the same is passed over from then on.
+            let port = self.know(|grant| grant.next())?.ok_or_else(full)?;
+            if self.claim(port).await? {
+                return Ok(port);
+            }
+        }
     }
 }
 
@@ -167,6 +207,6 @@ impl Admission for ServiceAllocation {
         } else {
             self.addresses(registry, attributes, object, &families).await?;
         }
-        self.node_ports(registry, attributes, object)
+        self.node_ports(registry, attributes, object).await
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use keelson_api::selector::FieldSelector;
+use keelson_api::pod_references::Reference;
+use keelson_api::selector::{FieldSelector, LabelSelector};
 use keelson_api::{GroupResource, Object};
 use keelson_store::EventKind;
 use parking_lot::Mutex;
@@ -16,9 +17,6 @@ use crate::request_info::RequestInfo;
 mod graph;
 
 pub use graph::Graph;
-pub(crate) use graph::referred_kind;
-
-use graph::Reference;
 
 fn put(graph: &mut Graph, pod: &Cached) {
     match cache::decode(&pod.bytes) {
@@ -31,6 +29,15 @@ fn put(graph: &mut Graph, pod: &Cached) {
 fn selects(info: &RequestInfo, field: &str, value: &str) -> bool {
     let selector = info.parameter("fieldSelector").and_then(|text| FieldSelector::parse(text).ok());
     selector.is_some_and(|selector| selector.exact(field) == Some(value))
+}
+
+/// The label of a volume that is a folder on a node, with the node's name.
+const VOLUME_NODE: &str = "local.keelson.io/node";
+
+/// Whether the request's label selector asks for volumes of this node alone.
+fn selects_volumes(info: &RequestInfo, node: &str) -> bool {
+    let selector = info.parameter("labelSelector").and_then(|text| LabelSelector::parse(text).ok());
+    selector.is_some_and(|selector| selector.exact(VOLUME_NODE) == Some(node))
 }
 
 /// The graph, and the revision up to which it knows of pods.
@@ -103,6 +110,12 @@ impl NodeAuthorizer {
         volume.is_some_and(|volume| self.claim_reaches(graph, node, &volume))
     }
 
+    /// Whether a volume is a folder on the node.
+    fn is_folder_of(&self, node: &str, volume: &str) -> bool {
+        let volume = self.volumes.get(volume).and_then(|volume| cache::decode(&volume.bytes).ok());
+        volume.is_some_and(|volume| volume.label(VOLUME_NODE) == Some(node))
+    }
+
     /// Whether a volume that one of the node's pods has claimed needs the secret in order to be mounted.
     fn secret_of_volume(&self, graph: &Graph, node: &str, namespace: &str, name: &str) -> bool {
         let listing = self.volumes.list();
@@ -171,10 +184,15 @@ impl NodeAuthorizer {
                 limited(&["update", "patch"], "can only get/update/patch this type")?;
                 related(refers(Reference::Claim))
             }
-            ("", "persistentvolumes", "") => {
-                limited(&["get"], GET_ONLY)?;
-                related(self.volume_of_claim(graph, node, name))
-            }
+            ("", "persistentvolumes", "") => match verb {
+                // A node removes the folders of its own volumes; NodeRestriction limits what it may change.
+                "list" | "watch" if selects_volumes(info, node) => Ok(()),
+                "patch" => related(self.is_folder_of(node, name)),
+                _ => {
+                    limited(&["get"], GET_ONLY)?;
+                    related(self.volume_of_claim(graph, node, name))
+                }
+            },
             ("resource.k8s.io", "resourceclaims", "") => {
                 limited(&["get"], GET_ONLY)?;
                 related(refers(Reference::ResourceClaim))

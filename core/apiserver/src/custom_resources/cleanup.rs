@@ -15,8 +15,8 @@ use crate::registry::{Registry, Target};
 /// Deletions that are under way at once.
 const AT_ONCE: usize = 64;
 
-/// Waits for the creations of objects that have begun, deletes all objects of a resource, waits until they are gone, and
-/// takes the finalizer from the definition. Ends too when the definition with that UID is not there any more.
+/// Deletes all objects of a resource, of which none comes any more, waits until they are gone, and takes the finalizer from
+/// the definition. Ends too when the definition with that UID is not there any more.
 pub(super) async fn run(
     registry: &Arc<Registry>,
     resource: &Arc<ResourceInfo>,
@@ -25,7 +25,6 @@ pub(super) async fn run(
 ) {
     let objects = registry.resource(&resource.group_resource());
     let mut newest = objects.follow();
-    registry.creations().drain(&resource.group_resource()).await;
     loop {
         newest.borrow_and_update();
         match delete_all(registry, resource).await {

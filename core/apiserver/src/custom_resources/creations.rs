@@ -1,65 +1,51 @@
-//! Creations of custom resources that are under way, so that none of them outlives its definition.
+//! Creations of custom resources, so that none of them outlives its definition.
 //!
-//! **Guarantee**: after [`Creations::drain`] has ended, every object of the resource that was created while its definition
-//! was not ending is in the store, and no other one will come.
+//! **Guarantee**: once a definition is marked in the store as ending, no object of its resource comes into the store any
+//! more, whichever server was asked to make it and whenever that was: each object is made only if its definition is as
+//! it was when it was last seen not to end ([`Pass::absent`]).
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use keelson_api::{Catalog, ResourceInfo, Status};
+use keelson_store::{Key, Precondition, Revision};
 
-use keelson_api::{Catalog, GroupResource, ResourceInfo, Status};
-use parking_lot::Mutex;
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
-
-/// The creations, by resource.
-#[derive(Debug, Default)]
-pub(crate) struct Creations(Mutex<HashMap<GroupResource, Arc<RwLock<()>>>>);
+use crate::cache::{self, ResourceCache};
 
 /// A creation that is under way.
 #[derive(Debug)]
 pub(crate) struct Pass {
-    _held: OwnedRwLockReadGuard<()>,
+    /// The name of the definition.
+    definition: String,
+    uid: String,
 }
 
-impl Creations {
-    fn gate(&self, resource: &GroupResource) -> Arc<RwLock<()>> {
-        let mut gates = self.0.lock();
-        match gates.get(resource) {
-            Some(gate) => Arc::clone(gate),
-            None => Arc::clone(gates.entry(resource.clone()).or_default()),
-        }
-    }
-
-    /// Begins a creation. `catalog` tells what is served now.
-    pub(crate) async fn begin(
-        &self,
-        resource: &ResourceInfo,
-        catalog: impl Fn() -> Arc<Catalog>,
-    ) -> Result<Option<Pass>, Status> {
-        let Some(custom) = &resource.custom else { return Ok(None) };
-        // Nobody waits for a refusal.
-        check(resource, &custom.uid, &catalog())?;
-        let held = self.gate(&resource.group_resource()).read_owned().await;
-        check(resource, &custom.uid, &catalog())?;
-        Ok(Some(Pass { _held: held }))
-    }
-
-    /// Waits until the creations that have begun are done.
-    pub(crate) async fn drain(&self, resource: &GroupResource) {
-        drop(self.gate(resource).write_owned().await);
-    }
-
-    /// Forgets a resource that is not served any more.
-    pub(crate) fn forget(&self, resource: &GroupResource) {
-        self.0.lock().remove(resource);
-    }
-}
-
-fn check(resource: &ResourceInfo, uid: &str, catalog: &Catalog) -> Result<(), Status> {
+/// Begins a creation; nothing is to be heeded for what is built in. `catalog` says what is served now.
+pub(crate) fn begin(resource: &ResourceInfo, catalog: &Catalog) -> Result<Option<Pass>, Status> {
+    let Some(custom) = &resource.custom else { return Ok(None) };
     let served = catalog.find(&resource.group, &resource.version, &resource.plural);
-    match served.and_then(|served| served.custom.as_ref()).filter(|served| served.uid == uid) {
+    match served.and_then(|served| served.custom.as_ref()).filter(|served| served.uid == custom.uid) {
         Some(served) if served.terminating => Err(terminating()),
-        Some(_) => Ok(()),
+        Some(_) => {
+            let definition = format!("{}.{}", resource.plural, resource.group);
+            Ok(Some(Pass { definition, uid: custom.uid.clone() }))
+        }
         None => Err(Status::path_not_found()),
+    }
+}
+
+impl Pass {
+    /// What must hold for the object to be made: it is not there, and its definition is as it is now, where that is not
+    /// ending.
+    pub(crate) fn absent(&self, definitions: &ResourceCache) -> Result<Precondition, Status> {
+        let found = definitions.get(&self.definition).ok_or_else(Status::path_not_found)?;
+        let definition = cache::decode(&found.bytes)?;
+        if definition.uid() != Some(self.uid.as_str()) {
+            return Err(Status::path_not_found());
+        }
+        if definition.deletion_timestamp().is_some() {
+            return Err(terminating());
+        }
+        let other = Key::new(cache::key(&super::definitions(), None, &self.definition));
+        let other = other.map_err(Status::internal)?;
+        Ok(Precondition::AbsentBeside { other, at: Revision::new(found.revision) })
     }
 }
 

@@ -73,7 +73,7 @@ impl Measured {
 impl Store for Measured {
     async fn write(&self, write: Write) -> Result<Entry, StoreError> {
         let operation = match (&write.change, &write.precondition) {
-            (Change::Put(_), Precondition::Absent) => &self.create,
+            (Change::Put(_), Precondition::Absent | Precondition::AbsentBeside { .. }) => &self.create,
             (Change::Put(_), _) => &self.update,
             (Change::Delete(_), _) => &self.delete,
         };

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use keelson_store::raft_store::PeerCertificate;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -104,6 +105,13 @@ impl Renewed {
         Renewed::new(file, &first, move || {
             Ok(pki.new_serving(&subject, &names, &addresses)?.behind(pki.authority()))
         })
+    }
+
+    /// The certificate of one that is server and client to others of its kind, from its files or new.
+    pub fn peer(pki: &Arc<Pki>, file: &str, names: &[String]) -> Result<Arc<Self>, PkiError> {
+        let first = pki.peer(file, names)?;
+        let (pki, subject, names) = (Arc::clone(pki), file.to_owned(), names.to_vec());
+        Renewed::new(file, &first, move || pki.new_peer(&subject, &names))
     }
 
     /// The certificate of a user without groups; it is on no disk.
@@ -210,6 +218,14 @@ impl ResolvesClientCert for Renewed {
     }
 }
 
+impl PeerCertificate for Renewed {
+    /// Connections of members last, so that nobody has to keep their certificate: it is looked at when one is made.
+    fn current(&self) -> Option<Arc<CertifiedKey>> {
+        self.look(Timestamp::now().as_second());
+        Some(Renewed::current(self))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -258,5 +274,23 @@ mod tests {
         let stored = pki.serving("apiserver", &names, &[]).unwrap().to_der().unwrap().0;
         let shown = renewed.current();
         assert_eq!((shown.cert.len(), shown.cert.first()), (2, stored.first()));
+    }
+
+    #[test]
+    fn a_members_certificate_is_renewed_when_a_connection_is_made_in_its_last_days() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Arc::new(Pki::open(dir.path()).unwrap());
+        let names = ["a".to_owned()];
+        let renewed = Renewed::peer(&pki, "member", &names).unwrap();
+        let shown = |renewed: &Renewed| PeerCertificate::current(renewed).unwrap();
+        let first = shown(&renewed);
+        assert!(Arc::ptr_eq(&first, &shown(&renewed)));
+        renewed.current.store(Arc::new(Current { key: Arc::clone(&first), due: 0 }));
+        let second = shown(&renewed);
+        assert_ne!(first.cert, second.cert);
+        assert!(Arc::ptr_eq(&second, &shown(&renewed)), "and no more often than that");
+        // Who starts again shows the new one.
+        let again = Renewed::peer(&pki, "member", &names).unwrap();
+        assert_eq!(shown(&again).cert, second.cert);
     }
 }

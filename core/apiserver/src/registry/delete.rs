@@ -222,7 +222,7 @@ impl Registry {
             };
             match outcome {
                 Ok(deleted) => return Ok(deleted),
-                Err(WriteFailure::Conflict) => {}
+                Err(WriteFailure::Conflict | WriteFailure::Outdated) => {}
                 Err(WriteFailure::Status(status)) => return Err(status),
             }
         }

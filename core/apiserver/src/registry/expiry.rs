@@ -134,7 +134,7 @@ impl Registry {
         let Some(found) = self.find(target).filter(|found| found.revision == revision) else { return Ok(()) };
         let object = cache::decode(&found.bytes)?;
         match self.remove(target, &object, Precondition::Unchanged(Revision::new(revision))).await {
-            Ok(_) | Err(WriteFailure::Conflict) => Ok(()),
+            Ok(_) | Err(WriteFailure::Conflict | WriteFailure::Outdated) => Ok(()),
             Err(WriteFailure::Status(status)) => Err(status),
         }
     }

@@ -57,12 +57,12 @@ impl Registry {
         let at = Precondition::Unchanged(Revision::new(found.revision));
         let change = match value(&object) {
             Ok(value) => Change::Put(value),
-            Err(WriteFailure::Conflict) => return Ok(false),
+            Err(WriteFailure::Conflict | WriteFailure::Outdated) => return Ok(false),
             Err(WriteFailure::Status(status)) => return Err(status),
         };
         match self.write(&target, change, at).await {
             Ok(_) => Ok(true),
-            Err(WriteFailure::Conflict) => Ok(false),
+            Err(WriteFailure::Conflict | WriteFailure::Outdated) => Ok(false),
             Err(WriteFailure::Status(status)) => Err(status),
         }
     }

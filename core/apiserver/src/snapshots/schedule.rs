@@ -68,7 +68,8 @@ impl Schedule {
     fn next(&self, last: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
         match (self, last) {
             (Schedule::Every(_), None) => Some(now),
-            (Schedule::Every(every), Some(last)) => last.checked_add(*every).ok(),
+            // A clock that was ahead has named it: nobody waits until that time comes.
+            (Schedule::Every(every), Some(last)) => last.min(now).checked_add(*every).ok(),
             (Schedule::At(times), _) => times.find_next(MakeTimestamp(now)).ok().map(|next| next.timestamp()),
         }
     }
@@ -146,9 +147,11 @@ fn prepare(dir: &Path) -> Result<(), SaveError> {
     Ok(())
 }
 
-/// Removes all but the newest `keep`.
-fn retain(dir: &Path, keep: usize) -> Result<(), SaveError> {
-    let found = complete(dir)?;
+/// Removes all but the newest `keep` as of `now`. Those that a clock named that was ahead are not newer than what was
+/// saved now.
+fn retain(dir: &Path, keep: usize, now: Timestamp) -> Result<(), SaveError> {
+    let mut found = complete(dir)?;
+    found.sort_by_key(|(time, _)| (*time <= now, *time));
     let surplus = found.len().saturating_sub(keep.max(1));
     for (_, path) in &found[..surplus] {
         std::fs::remove_file(path).map_err(|source| SaveError::Io {
@@ -163,14 +166,40 @@ fn retain(dir: &Path, keep: usize) -> Result<(), SaveError> {
 async fn save(snapshots: &Snapshots, options: &Options, now: Timestamp) -> Result<u64, SaveError> {
     prepare(&options.dir)?;
     let bytes = snapshots.save(&options.dir.join(name(now))).await?;
-    retain(&options.dir, options.retention)?;
+    retain(&options.dir, options.retention, now)?;
     Ok(bytes)
+}
+
+/// When the last one was begun; `None` where there is none.
+fn last(dir: &Path) -> Result<Option<Timestamp>, SaveError> {
+    match complete(dir) {
+        Ok(found) => Ok(found.last().map(|(time, _)| *time)),
+        Err(SaveError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same as soon as the folder can be read; `None` if the server ends before.
+async fn begun(options: &Options, counts: &Counts, stop: &CancellationToken) -> Option<Option<Timestamp>> {
+    loop {
+        match last(&options.dir) {
+            Ok(last) => return Some(last),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, dir = %options.dir.display(), "no snapshot of the store can be saved");
+            }
+        }
+        counts.saved.with_label_values(&["failure"]).inc();
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(RETRY.unsigned_abs()) => {}
+        }
+    }
 }
 
 /// Saves snapshots until the server ends.
 pub async fn keep(snapshots: Arc<Snapshots>, options: Options, counts: Counts, stop: CancellationToken) {
-    let found = complete(&options.dir).unwrap_or_default();
-    let mut last = found.last().map(|(time, _)| *time);
+    let Some(mut last) = begun(&options, &counts, &stop).await else { return };
     let mut now = Timestamp::now();
     let mut next = options.schedule.next(last, now);
     loop {
@@ -180,8 +209,12 @@ pub async fn keep(snapshots: Arc<Snapshots>, options: Options, counts: Counts, s
             () = stop.cancelled() => return,
             () = tokio::time::sleep(left) => {}
         }
-        now = Timestamp::now();
+        let before = std::mem::replace(&mut now, Timestamp::now());
         if now < due {
+            if now < before {
+                // A clock that was set back must not keep anything from being saved for as long.
+                next = options.schedule.next(last, now).map(|regular| regular.min(due));
+            }
             continue;
         }
         match save(&snapshots, &options, now).await {
@@ -232,6 +265,16 @@ mod tests {
         assert!("0 3 * * 1-5".parse::<Schedule>().is_ok());
     }
 
+    #[test]
+    fn a_folder_that_is_not_there_has_no_snapshots_and_one_that_cannot_be_read_is_not_taken_for_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(last(&dir.path().join("none")).unwrap(), None);
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert!(last(&dir.path().join("file")).is_err());
+        std::fs::write(dir.path().join("keelson-20260101T000000Z.snapshot"), "").unwrap();
+        assert_eq!(last(dir.path()).unwrap(), Some(at("2026-01-01T00:00:00Z")));
+    }
+
     #[tokio::test]
     async fn the_newest_are_kept_and_neither_a_partial_one_nor_another_file_counts() {
         let dir = tempfile::tempdir().unwrap();
@@ -253,5 +296,24 @@ mod tests {
         );
         assert!(kept.iter().all(|(_, path)| archive::check(path).is_ok()));
         assert!(!others[0].exists() && others[1].exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_clock_named_that_was_ahead_neither_keeps_others_from_being_saved_nor_outlives_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { schedule: "6h".parse().unwrap(), dir: dir.path().to_owned(), retention: 2 };
+        let store = MemoryStore::open(Config::default(), Arc::new(WatchCache::default()));
+        let snapshots = Snapshots::new(store, None, None, "v1");
+        for early in ["2038-01-01T00:00:00Z", "2038-01-01T06:00:00Z"] {
+            save(&snapshots, &options, at(early)).await.unwrap();
+        }
+        let now = at("2026-01-01T12:00:00Z");
+        let last = complete(dir.path()).unwrap().last().map(|(time, _)| *time);
+        assert_eq!(options.schedule.next(last, now), Some(at("2026-01-01T18:00:00Z")));
+        for hour in ["12", "18"] {
+            save(&snapshots, &options, at(&format!("2026-01-01T{hour}:00:00Z"))).await.unwrap();
+        }
+        let kept: Vec<_> = complete(dir.path()).unwrap().into_iter().map(|(time, _)| time).collect();
+        assert_eq!(kept, [now, at("2026-01-01T18:00:00Z")]);
     }
 }

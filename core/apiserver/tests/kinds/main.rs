@@ -36,6 +36,7 @@ mod protocol;
 mod proxying;
 mod roles;
 mod services;
+mod several;
 mod strategies;
 mod validation_rules;
 mod watches;

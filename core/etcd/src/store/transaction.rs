@@ -49,9 +49,16 @@ fn is_at(key: &Bytes, revision: i64) -> Compare {
 
 /// The transaction of a write. It reads when the key came into being, and what is there where it is refused.
 pub(super) fn build(copy: &Copy, write: &Write, key: Bytes, id: WriteId, last: Last) -> TxnRequest {
-    let compare = match (write.precondition, &write.change) {
+    let compare = match (&write.precondition, &write.change) {
         (Precondition::Absent, _) => vec![is_absent(&key)],
-        (Precondition::Unchanged(at), _) => vec![is_at(&key, number(at)), exists(&key)],
+        (Precondition::AbsentBeside { other, at }, _) => {
+            let mut beside = vec![is_absent(&key)];
+            // One outside of the prefix has no revision that could be named.
+            let other = copy.keys.to_etcd(other);
+            beside.extend(other.map(|other| is_at(&other, number(*at))));
+            beside
+        }
+        (Precondition::Unchanged(at), _) => vec![is_at(&key, number(*at)), exists(&key)],
         (Precondition::Any, Change::Put(_)) => Vec::new(),
         (Precondition::Any, Change::Delete(_)) => vec![exists(&key)],
     };
@@ -62,9 +69,9 @@ pub(super) fn build(copy: &Copy, write: &Write, key: Bytes, id: WriteId, last: L
         }
         Change::Delete(value) => {
             // The copy knows what is deleted only where the precondition says which it is.
-            let is_stored = match write.precondition {
-                Precondition::Unchanged(at) => copy.holds(&write.key, at, value),
-                Precondition::Absent | Precondition::Any => false,
+            let is_stored = match &write.precondition {
+                Precondition::Unchanged(at) => copy.holds(&write.key, *at, value),
+                Precondition::Absent | Precondition::AbsentBeside { .. } | Precondition::Any => false,
             };
             let last = (last == Last::Told && !is_stored).then(|| Value::clone(value));
             let deleted = Deleted { id, key: key.clone(), last }.encode();

@@ -87,3 +87,26 @@ fn a_full_name_that_the_kernel_refuses_is_an_error() {
     let spec = json!({"hostname": "h".repeat(60), "subdomain": "sub", "setHostnameAsFQDN": true});
     assert!(matches!(hostname(&pod(spec), &config()), Err(HostnameError::TooLong { .. })));
 }
+
+#[test]
+fn what_is_left_out_is_told() {
+    let own: Vec<String> = (0..40).map(|number| format!("d{number}.example")).collect();
+    let servers = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
+    let pod = serde_json::json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {"containers": [],
+        "dnsPolicy": "None", "dnsConfig": {"nameservers": servers, "searches": own}}});
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    let mut config = crate::testing::config();
+    let told = notices(&pod, &config, &ResolvConf::default());
+    assert_eq!(
+        told.iter().map(|(reason, _)| *reason).collect::<Vec<_>>(),
+        ["DNSConfigForming", "DNSConfigForming"]
+    );
+    assert!(told[0].1.ends_with(&format!("the applied search line is: {}", own[..32].join(" "))), "{told:?}");
+    let line = "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: 192.0.2.1 192.0.2.2 192.0.2.3";
+    assert_eq!(told[1].1, line);
+    config.cluster_dns.clear();
+    let plain = serde_json::json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {"containers": []}});
+    let told = notices(&serde_json::from_value(plain).unwrap(), &config, &ResolvConf::default());
+    assert_eq!(told[0].0, "MissingClusterDNS");
+    assert!(told[0].1.starts_with("pod: \"p_n(u)\". kubelet does not have ClusterDNS IP"), "{told:?}");
+}

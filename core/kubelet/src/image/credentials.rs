@@ -1,21 +1,62 @@
-//! Credentials for registries, from the pod's `imagePullSecrets`.
+//! Credentials for registries: from the pod's `imagePullSecrets`, and the node's own, which its owner keeps in `config.json` in
+//! the kubelet's folder, as `docker login` writes it.
+
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Secret;
 use keelson_cri::v1::AuthConfig;
+use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
 use super::name::Name;
+use super::records::PullSecret;
 use crate::objects::Objects;
 use crate::pod::PodModel;
 
 /// Other names of the default registry, under which its credentials are often kept.
 const DEFAULT_HOSTS: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 
+/// Credentials, and where they are from.
+#[derive(Debug, Clone)]
+pub(super) struct Key {
+    pub(super) auth: AuthConfig,
+    /// `None` for the node's own, which are there for every pod.
+    pub(super) secret: Option<PullSecret>,
+}
+
+impl Key {
+    fn new(secret: &Secret, auth: AuthConfig) -> Self {
+        let words = [
+            &auth.username,
+            &auth.password,
+            &auth.auth,
+            &auth.server_address,
+            &auth.identity_token,
+            &auth.registry_token,
+        ];
+        let text = serde_json::json!(words).to_string();
+        let text_of = |field: &Option<String>| field.clone().unwrap_or_default();
+        let secret = PullSecret {
+            uid: text_of(&secret.metadata.uid),
+            namespace: text_of(&secret.metadata.namespace),
+            name: text_of(&secret.metadata.name),
+            credential_hash: hex::encode(digest(&SHA256, text.as_bytes())),
+        };
+        Self { auth, secret: Some(secret) }
+    }
+}
+
 /// The credentials that fit an image, the most specific ones first, and the secrets that could not be had.
-pub(super) async fn find(pod: &PodModel, objects: &Objects, image: &Name) -> (Vec<AuthConfig>, Vec<String>) {
-    let mut found: Vec<(usize, AuthConfig)> = Vec::new();
+/// The pod's own come before the node's, which are in the file `node`.
+pub(super) async fn find(
+    pod: &PodModel,
+    objects: &Objects,
+    image: &Name,
+    node: &Path,
+) -> (Vec<Key>, Vec<String>) {
+    let mut found: Vec<(usize, Key)> = Vec::new();
     let mut missing = Vec::new();
     for reference in pod.spec().image_pull_secrets.iter().flatten().filter(|one| !one.name.is_empty()) {
         match objects.secret(&pod.namespace, &reference.name).await {
@@ -23,7 +64,8 @@ pub(super) async fn find(pod: &PodModel, objects: &Objects, image: &Name) -> (Ve
                 Some(servers) => found.extend(
                     servers
                         .into_iter()
-                        .filter_map(|(server, auth)| fits(&server, image).then_some((server.len(), auth))),
+                        .filter(|(server, _)| fits(server, image))
+                        .map(|(server, auth)| (server.len(), Key::new(&secret, auth))),
                 ),
                 None => missing.push(reference.name.clone()),
             },
@@ -35,7 +77,31 @@ pub(super) async fn find(pod: &PodModel, objects: &Objects, image: &Name) -> (Ve
         }
     }
     found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
-    (found.into_iter().map(|(_, auth)| auth).collect(), missing)
+    let mut keys: Vec<Key> = found.into_iter().map(|(_, key)| key).collect();
+    keys.extend(of_node(node, image).await);
+    (keys, missing)
+}
+
+/// The node's own. A file that is not what it should be is told, and stands in nobody's way.
+async fn of_node(file: &Path, image: &Name) -> Vec<Key> {
+    let text = match tokio::fs::read(file).await {
+        Ok(text) => text,
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!(file = %file.display(), %error, "the node's credentials cannot be read");
+            }
+            return Vec::new();
+        }
+    };
+    let servers = serde_json::from_slice::<Value>(&text).ok();
+    let servers = servers.and_then(|mut config| entries(&config.get_mut("auths")?.take()));
+    let Some(mut servers) = servers else {
+        tracing::warn!(file = %file.display(), "the node's credentials are not what they should be");
+        return Vec::new();
+    };
+    servers.retain(|(server, _)| fits(server, image));
+    servers.sort_by_key(|(server, _)| std::cmp::Reverse(server.len()));
+    servers.into_iter().map(|(_, auth)| Key { auth, secret: None }).collect()
 }
 
 /// Registries with their credentials; `None` when the secret has another form.
@@ -47,6 +113,11 @@ fn of_secret(secret: &Secret) -> Option<Vec<(String, AuthConfig)>> {
     } else {
         serde_json::from_slice(&data.get(".dockercfg")?.0).ok()?
     };
+    entries(&servers)
+}
+
+/// Registries with their credentials, as `auths` of Docker's configuration has them.
+fn entries(servers: &Value) -> Option<Vec<(String, AuthConfig)>> {
     let entry = |(server, one): (&String, &Value)| {
         let text = |field: &str| one.get(field).and_then(Value::as_str).unwrap_or("").to_owned();
         let (mut username, mut password) = (text("username"), text("password"));
@@ -130,5 +201,21 @@ mod tests {
             .collect();
         assert_eq!(users, [("a.example", "u", "p:q"), ("b.example", "v", "w")]);
         assert_eq!(of_secret(&Secret::default()), None);
+    }
+
+    #[tokio::test]
+    async fn the_nodes_own_credentials_are_for_all_pods() {
+        let file = std::env::temp_dir().join(format!("keelson-config-{}.json", uuid::Uuid::new_v4()));
+        let image = Name::parse("registry.example:5000/team/app:1").unwrap();
+        assert!(of_node(&file, &image).await.is_empty());
+        let text = r#"{"auths": {"registry.example:5000": {"auth": "dTpw"}, "registry.example:5000/team": {"auth": "dDpw"}, "x": {"auth": "eDpw"}}}"#;
+        std::fs::write(&file, text).unwrap();
+        let found = of_node(&file, &image).await;
+        let users: Vec<_> =
+            found.iter().map(|key| (key.auth.username.as_str(), key.secret.is_none())).collect();
+        assert_eq!(users, [("t", true), ("u", true)]);
+        std::fs::write(&file, "[]").unwrap();
+        assert!(of_node(&file, &image).await.is_empty());
+        std::fs::remove_file(&file).unwrap();
     }
 }

@@ -113,6 +113,16 @@ impl Name {
         self.digest.is_none() && self.tag.as_deref().is_none_or(|tag| tag == "latest")
     }
 
+    /// Host and path, without tag and digest.
+    pub(crate) fn repository(&self) -> String {
+        format!("{}/{}", self.host, self.path)
+    }
+
+    /// Host, path and tag, as runtimes list images.
+    pub(crate) fn whole(&self) -> String {
+        format!("{}:{}", self.repository(), self.tag.as_deref().unwrap_or("latest"))
+    }
+
     /// `text`, of which this name was made, with a tag in any case.
     pub(crate) fn tagged(&self, text: &str) -> String {
         let is_open = self.tag.is_none() && self.digest.is_none();

@@ -5,16 +5,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use nix::sys::statvfs::statvfs;
 
 use crate::config::Config;
-
-/// Memory that pods are not given, so that the node is told of pressure before the kernel ends processes.
-pub(crate) const RESERVED_MEMORY: u64 = 100 << 20;
-/// The part of the node's file system that pods are not given.
-const RESERVED_STORAGE_PERCENT: u64 = 10;
 
 /// Why the machine cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +48,13 @@ pub(crate) struct Memory {
     pub(crate) available: u64,
 }
 
+impl Memory {
+    /// What is not to be had.
+    pub(crate) fn used(&self) -> u64 {
+        self.total.saturating_sub(self.available)
+    }
+}
+
 /// A file system: bytes and inodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileSystem {
@@ -59,6 +62,15 @@ pub(crate) struct FileSystem {
     pub(crate) available: u64,
     pub(crate) inodes: u64,
     pub(crate) inodes_free: u64,
+    /// Bytes that are kept for root, or that lie elsewhere: neither used nor available.
+    pub(crate) withheld: u64,
+}
+
+impl FileSystem {
+    /// What parts are parts of: the bytes that are used or available.
+    pub(crate) fn usable(&self) -> u64 {
+        self.capacity.saturating_sub(self.withheld)
+    }
 }
 
 /// Process identifiers.
@@ -101,6 +113,7 @@ pub(crate) fn file_system(path: &Path) -> Result<FileSystem, MachineError> {
         available: found.blocks_available() * block,
         inodes: found.files(),
         inodes_free: found.files_available(),
+        withheld: found.blocks_free().saturating_sub(found.blocks_available()) * block,
     })
 }
 
@@ -132,7 +145,17 @@ fn parse_cpu(text: &str) -> Option<u64> {
     Some(busy.map(|(_, ticks)| ticks).sum::<u64>() * 10_000_000)
 }
 
-fn cpus() -> Result<u64, MachineError> {
+/// When the machine was started.
+pub(crate) fn boot_time() -> Result<Timestamp, MachineError> {
+    let path = PathBuf::from("/proc/stat");
+    let text = read(&path)?;
+    let seconds = text.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
+    let started = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    started.ok_or(MachineError::Field { path, field: "btime" })
+}
+
+/// How many processors there are.
+pub(crate) fn cpus() -> Result<u64, MachineError> {
     let path = PathBuf::from("/proc/cpuinfo");
     let count = read(&path)?.lines().filter(|line| line.starts_with("processor")).count();
     match u64::try_from(count) {
@@ -142,7 +165,7 @@ fn cpus() -> Result<u64, MachineError> {
 }
 
 /// Sizes of huge pages that the kernel has, as the resource names have them, with the bytes reserved for each.
-fn huge_pages() -> Vec<(String, u64)> {
+pub(super) fn huge_pages() -> Vec<(String, u64)> {
     let Ok(entries) = fs::read_dir("/sys/kernel/mm/hugepages") else { return Vec::new() };
     let mut found = Vec::new();
     for entry in entries.flatten() {
@@ -161,7 +184,12 @@ fn huge_pages() -> Vec<(String, u64)> {
     found
 }
 
-fn kibibytes(bytes: u64) -> Quantity {
+/// Resource names of the huge pages that the kernel has.
+pub(crate) fn huge_page_names() -> Vec<String> {
+    huge_pages().into_iter().map(|(name, _)| name).collect()
+}
+
+pub(super) fn kibibytes(bytes: u64) -> Quantity {
     Quantity(format!("{}Ki", bytes >> 10))
 }
 
@@ -172,25 +200,13 @@ pub(crate) fn capacity(config: &Config) -> Result<BTreeMap<String, Quantity>, Ma
         ("cpu".to_owned(), Quantity(cpus()?.to_string())),
         ("memory".to_owned(), kibibytes(memory()?.total)),
         ("ephemeral-storage".to_owned(), kibibytes(storage.capacity)),
-        ("pods".to_owned(), Quantity(config.max_pods.to_string())),
+        ("pods".to_owned(), Quantity(config.settings.max_pods.to_string())),
     ]);
     found.extend(
         huge_pages().into_iter().map(|(name, bytes)| {
             (name, if bytes == 0 { Quantity("0".to_owned()) } else { kibibytes(bytes) })
         }),
     );
-    Ok(found)
-}
-
-/// What pods may have of it.
-pub(crate) fn allocatable(config: &Config) -> Result<BTreeMap<String, Quantity>, MachineError> {
-    let mut found = capacity(config)?;
-    let huge: u64 = huge_pages().iter().map(|(_, bytes)| bytes).sum();
-    let memory = memory()?.total.saturating_sub(RESERVED_MEMORY).saturating_sub(huge);
-    found.insert("memory".to_owned(), kibibytes(memory));
-    let storage = file_system(&config.data_dir)?.capacity;
-    let storage = storage - storage / 100 * RESERVED_STORAGE_PERCENT;
-    found.insert("ephemeral-storage".to_owned(), Quantity(storage.to_string()));
     Ok(found)
 }
 
@@ -255,18 +271,14 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_can_be_read_and_gives_less_than_it_has() {
+    fn this_machine_can_be_read() {
         let mut config = config();
         config.data_dir = std::env::temp_dir();
-        let bytes = |map: &BTreeMap<String, Quantity>, name: &str| {
-            keelson_api::quantity::Quantity::parse(&map[name].0).unwrap().value()
-        };
-        let (capacity, allocatable) = (capacity(&config).unwrap(), allocatable(&config).unwrap());
-        assert!(bytes(&capacity, "cpu") >= 1);
-        for name in ["memory", "ephemeral-storage"] {
-            assert!(bytes(&allocatable, name) < bytes(&capacity, name), "{name}");
-        }
+        let capacity = capacity(&config).unwrap();
+        assert!(keelson_api::quantity::Quantity::parse(&capacity["cpu"].0).unwrap().value() >= 1);
         assert_eq!(capacity["pods"].0, "110");
+        let disk = file_system(&config.data_dir).unwrap();
+        assert!(disk.available <= disk.usable() && disk.usable() <= disk.capacity);
         let processes = processes().unwrap();
         assert!(processes.running > 0 && processes.running < processes.max);
         assert!(!system_info(&config, "keelson://1".into()).unwrap().kernel_version.is_empty());

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::machine;
 use crate::config::Config;
+use crate::volume::local;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(7);
@@ -41,6 +42,12 @@ fn labels(config: &Config) -> BTreeMap<String, String> {
     usual.chain(config.labels.clone()).collect()
 }
 
+/// Where the node has its volumes, for those who make volumes on it.
+fn annotations(config: &Config) -> BTreeMap<String, String> {
+    let folder = local::folder(config).to_string_lossy().into_owned();
+    BTreeMap::from([(local::FOLDER.to_owned(), folder)])
+}
+
 fn node(config: &Config) -> Node {
     let cidr = config.pod_cidr.map(|range| range.to_string());
     let taints = Some(config.taints.clone()).filter(|taints| !taints.is_empty());
@@ -54,6 +61,7 @@ fn node(config: &Config) -> Node {
         metadata: ObjectMeta {
             name: Some(config.node_name.clone()),
             labels: Some(labels(config)),
+            annotations: Some(annotations(config)),
             ..ObjectMeta::default()
         },
         spec: Some(spec),
@@ -69,6 +77,12 @@ fn difference(config: &Config, found: &Node) -> Option<Value> {
     let mut patch = json!({});
     if !wanted.is_empty() {
         patch["metadata"] = json!({ "labels": wanted });
+    }
+    let known = found.metadata.annotations.clone().unwrap_or_default();
+    let mut wanted = annotations(config);
+    wanted.retain(|key, value| known.get(key) != Some(value));
+    if !wanted.is_empty() {
+        patch["metadata"]["annotations"] = json!(wanted);
     }
     let range = found.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).unwrap_or_default();
     if let Some(configured) = config.pod_cidr.map(|range| range.to_string()) {

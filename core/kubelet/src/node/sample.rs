@@ -1,6 +1,7 @@
 //! One look at the machine and its container runtime.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ContainerImage, NodeSystemInfo};
@@ -9,8 +10,8 @@ use keelson_cri::v1;
 use tokio::time::Instant;
 
 use super::machine::{self, MachineError};
-use super::pressure::State;
 use crate::config::Config;
+use crate::relist::Health;
 use crate::runtime_client::RuntimeClient;
 
 /// A runtime that does not answer is taken to be as it was for so long.
@@ -21,18 +22,20 @@ const MAX_IMAGE_NAMES: usize = 5;
 /// What was seen.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
-    pub(super) state: State,
     pub(super) capacity: BTreeMap<String, Quantity>,
     pub(super) allocatable: BTreeMap<String, Quantity>,
     pub(super) info: NodeSystemInfo,
     pub(super) images: Vec<ContainerImage>,
     /// What the runtime says of itself, or why it does not.
     pub(super) runtime: Result<v1::StatusResponse, String>,
+    /// Why nothing is known of the pods.
+    pub(super) blind: Option<String>,
 }
 
 /// Looks, and remembers what the runtime said before.
 pub(super) struct Sampler {
     runtime: RuntimeClient,
+    health: Arc<Health>,
     /// `NAME://VERSION`.
     version: Option<String>,
     status: Option<(v1::StatusResponse, Instant)>,
@@ -58,8 +61,8 @@ fn images(listed: Vec<v1::Image>) -> Vec<ContainerImage> {
 }
 
 impl Sampler {
-    pub(super) fn new(runtime: RuntimeClient) -> Self {
-        Sampler { runtime, version: None, status: None, images: Vec::new() }
+    pub(super) fn new(runtime: RuntimeClient, health: Arc<Health>) -> Self {
+        Sampler { runtime, health, version: None, status: None, images: Vec::new() }
     }
 
     async fn status(&mut self) -> Result<v1::StatusResponse, String> {
@@ -70,6 +73,8 @@ impl Sampler {
             }
             Err(error) => {
                 tracing::warn!(%error, "the container runtime does not tell its status");
+                // The one that comes back may be another version.
+                self.version = None;
                 let before = self.status.as_ref().filter(|(_, at)| at.elapsed() < PATIENCE);
                 before.map(|(status, _)| status.clone()).ok_or_else(|| error.text())
             }
@@ -97,14 +102,13 @@ impl Sampler {
         if runtime.is_ok() {
             self.refresh().await;
         }
-        let storage = machine::file_system(&config.data_dir)?;
         Ok(Sample {
-            state: State { memory: machine::memory()?, storage, processes: machine::processes()? },
             capacity: machine::capacity(config)?,
-            allocatable: machine::allocatable(config)?,
+            allocatable: super::allocatable::allocatable(config)?,
             info: machine::system_info(config, self.version.clone().unwrap_or_default())?,
             images: self.images.clone(),
             runtime,
+            blind: self.health.fault(),
         })
     }
 }

@@ -8,9 +8,10 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use keelson_cri::v1;
 
-use super::pressure::Shortage;
+use super::problem::Problem;
 use super::sample::Sample;
 use crate::config::Config;
+use crate::eviction::Shortage;
 
 /// A condition's words: reason, message and event for either state.
 struct Words {
@@ -52,6 +53,13 @@ pub(super) fn is_ready(status: &NodeStatus) -> bool {
     condition_of(status, "Ready").is_some_and(|condition| condition.status == "True")
 }
 
+/// The boot of the machine, if it is another one than before.
+pub(super) fn rebooted(before: &NodeStatus, now: &NodeStatus) -> Option<String> {
+    let boot = |status: &NodeStatus| status.node_info.as_ref().map(|info| info.boot_id.clone());
+    let before = boot(before).filter(|boot| !boot.is_empty())?;
+    boot(now).filter(|boot| *boot != before)
+}
+
 /// Whether two statuses differ in nothing but the times of their heartbeats.
 pub(super) fn is_same(one: &NodeStatus, other: &NodeStatus) -> bool {
     let timeless = |status: &NodeStatus| {
@@ -64,22 +72,34 @@ pub(super) fn is_same(one: &NodeStatus, other: &NodeStatus) -> bool {
     timeless(one) == timeless(other)
 }
 
+/// The runtime's condition of its network, and what others call that.
+const NETWORK: (&str, &str) = ("NetworkReady", "container runtime network");
+
+/// What a condition of the runtime says is not ready.
+fn fault(status: &v1::RuntimeStatus, kind: &str, what: &str) -> Option<String> {
+    let Some(found) = status.conditions.iter().find(|condition| condition.r#type == kind) else {
+        return Some(format!("container runtime status check may not have completed yet: no {kind}"));
+    };
+    let v1::RuntimeCondition { status, reason, message, .. } = found;
+    (!status).then(|| format!("{what} not ready: {kind}={status} reason:{reason} message:{message}"))
+}
+
+/// Why pods get no network.
+pub(crate) fn network_fault(status: &v1::StatusResponse) -> Option<String> {
+    fault(status.status.as_ref()?, NETWORK.0, NETWORK.1)
+}
+
 /// Why the runtime cannot run pods, in the words of other kubelets.
-fn faults(runtime: &Result<v1::StatusResponse, String>) -> Vec<String> {
-    let status = match runtime {
+fn faults(sample: &Sample) -> Vec<String> {
+    let status = match &sample.runtime {
         Ok(status) => status.status.clone().unwrap_or_default(),
-        Err(error) => return vec![format!("container runtime is down: {error}")],
+        Err(error) => {
+            let down = format!("container runtime is down: {error}");
+            return std::iter::once(down).chain(sample.blind.clone()).collect();
+        }
     };
-    let check = |kind: &str, what: &str| {
-        let Some(found) = status.conditions.iter().find(|condition| condition.r#type == kind) else {
-            return Some(format!("container runtime status check may not have completed yet: no {kind}"));
-        };
-        let v1::RuntimeCondition { status, reason, message, .. } = found;
-        (!status).then(|| format!("{what} not ready: {kind}={status} reason:{reason} message:{message}"))
-    };
-    let checks =
-        [check("RuntimeReady", "container runtime"), check("NetworkReady", "container runtime network")];
-    checks.into_iter().flatten().collect()
+    let checks = [fault(&status, "RuntimeReady", "container runtime"), fault(&status, NETWORK.0, NETWORK.1)];
+    checks.into_iter().flatten().chain(sample.blind.clone()).collect()
 }
 
 struct Conditions<'a> {
@@ -146,6 +166,7 @@ pub(super) fn build(
     config: &Config,
     sample: Sample,
     shortage: Shortage,
+    problems: Vec<Problem>,
     before: Option<&NodeStatus>,
     now: Timestamp,
 ) -> (NodeStatus, Vec<&'static str>) {
@@ -153,7 +174,10 @@ pub(super) fn build(
     conditions.pressure(&MEMORY, shortage.memory);
     conditions.pressure(&DISK, shortage.disk);
     conditions.pressure(&PROCESSES, shortage.processes);
-    conditions.ready(&faults(&sample.runtime));
+    for Problem { kind, is_there, reason, message } in problems {
+        conditions.put(kind, is_there, reason, message);
+    }
+    conditions.ready(&faults(&sample));
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
     let runtime = sample.runtime.ok();
     let features = runtime.as_ref().and_then(|runtime| runtime.features);

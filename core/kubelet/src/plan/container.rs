@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Action, Killing, Plan, View, go_duration, retry_reached};
+use crate::allocation;
 use crate::memory::{Hook, Image, Task, Why};
 use crate::pod::{Kind, Member};
 use crate::probe;
@@ -53,13 +54,20 @@ pub(crate) fn fate(view: View<'_>, member: &Member) -> Fate {
         ContainerState::Running { .. } => Fate::Running,
         ContainerState::Created | ContainerState::Unknown => Fate::Open,
         ContainerState::Exited { exit_code, .. } => {
-            if view.pod.restarts(member, exit_code) {
+            if restarts(view, member, newest, exit_code) {
                 Fate::Restarting
             } else {
                 Fate::Over { exit_code }
             }
         }
     }
+}
+
+/// Whether an instance that has ended is followed by another: as the policy says, or since it was ended for a new image.
+fn restarts(view: View<'_>, member: &Member, instance: &Instance, exit_code: i32) -> bool {
+    let memory = view.memory.containers.get(member.name());
+    let redefined = memory.and_then(|memory| memory.redefined.as_ref()) == Some(&instance.id);
+    redefined || view.pod.restarts(member, exit_code)
 }
 
 /// The exit code of a container that has ended for good, of which only the API still knows. One that ran when it was
@@ -72,6 +80,9 @@ pub(crate) fn known_end(view: View<'_>, member: &Member) -> Option<i32> {
     let lost = state.running.is_some().then_some(LOST);
     let ended = state.terminated.or(last.terminated).map(|ended| ended.exit_code);
     let code = lost.or(ended)?;
+    if view.memory.renewed.contains_key(member.name()) || super::renewal::is_known(view) {
+        return None;
+    }
     (member.kind == Kind::Regular && !view.pod.restarts(member, code)).then_some(code)
 }
 
@@ -112,16 +123,16 @@ fn next(view: View<'_>, member: &Member, sandbox: &str) -> Next {
         ContainerState::Unknown => Next::Kill { instance: newest.id.clone(), killing: Killing::Lost },
         // The one who made it was interrupted: another one is made in its place.
         ContainerState::Created => Next::Discard { instance: newest.id.clone() },
-        ContainerState::Exited { exit_code, finished_at, .. } => {
+        ContainerState::Exited { exit_code, .. } => {
             let init = matches!(member.kind, Kind::Init | Kind::Sidecar);
             if init && newest.sandbox != sandbox {
                 return before_start(view, member, again);
             }
-            if !view.pod.restarts(member, exit_code) {
+            if !restarts(view, member, newest, exit_code) {
                 return Next::Over;
             }
             let memory = view.memory.containers.get(member.name());
-            let wait = memory.and_then(|memory| memory.restarts.waiting(finished_at, view.now));
+            let wait = memory.and_then(|memory| memory.restarts.waiting(newest.since, view.now));
             match wait {
                 Some((wait, until)) => Next::Wait { why: crash_loop(view, member, wait), until },
                 None => before_start(view, member, again),
@@ -130,7 +141,7 @@ fn next(view: View<'_>, member: &Member, sandbox: &str) -> Next {
     }
 }
 
-fn crash_loop(view: View<'_>, member: &Member, wait: SignedDuration) -> Why {
+pub(super) fn crash_loop(view: View<'_>, member: &Member, wait: SignedDuration) -> Why {
     let pod = view.pod;
     let message = format!(
         "back-off {} restarting failed container={} pod={}_{}({})",
@@ -153,8 +164,13 @@ fn known_restarts(view: View<'_>, member: &Member) -> u32 {
 
 fn runs(view: View<'_>, member: &Member, newest: &Instance) -> Next {
     let kill = |killing: Killing| Next::Kill { instance: newest.id.clone(), killing };
-    if !newest.hash.is_empty() && newest.hash != member.hash && member.kind != Kind::Ephemeral {
+    let is_other = !newest.hash.is_empty() && newest.hash != member.hash;
+    // An init container has its work to do, and ends by itself.
+    if is_other && matches!(member.kind, Kind::Sidecar | Kind::Regular) {
         return kill(Killing::Definition);
+    }
+    if allocation::difference(member, newest.resources.as_ref()).restarts(&member.container) {
+        return kill(Killing::Resize);
     }
     let Some(memory) = view.memory.containers.get(member.name()) else { return Next::Runs };
     match memory.hook.as_ref().filter(|(instance, _)| *instance == newest.id) {
@@ -238,7 +254,12 @@ fn grace(view: View<'_>, member: &Member, killing: Killing) -> Duration {
         Killing::Probe(kind) => {
             probe::specification(member, kind).and_then(|probe| probe.termination_grace_period_seconds)
         }
-        Killing::PodEnds | Killing::Definition | Killing::Hook | Killing::Lost => None,
+        Killing::PodEnds
+        | Killing::Definition
+        | Killing::Resize
+        | Killing::Hook
+        | Killing::Lost
+        | Killing::Renewal => None,
     };
     own.map_or_else(|| view.pod.grace(), |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(1)))
 }
@@ -284,10 +305,7 @@ fn take(
             false
         }
         Next::Kill { instance, killing } => {
-            plan.add(
-                view,
-                Action::Kill { container, instance, grace: grace(view, member, killing), killing },
-            );
+            plan.kill(view, &container, &instance, grace(view, member, killing), killing);
             true
         }
     }
@@ -297,6 +315,10 @@ fn take(
 pub(super) fn start(view: View<'_>, plan: &mut Plan, sandbox: &str, ips: &[String]) {
     let here = |member: &Member| view.observed.instances(member.name()).any(|one| one.sandbox == sandbox);
     let initialized = view.pod.of(Kind::Regular).any(here);
+    // Who looks for a fault does not wait for what may have it. They run once.
+    for member in view.pod.of(Kind::Ephemeral).filter(|member| !here(member)) {
+        take(view, plan, member, next(view, member, sandbox), (sandbox, ips), true);
+    }
     for member in view.pod.init() {
         if initialized && member.kind == Kind::Init {
             continue;
@@ -321,11 +343,7 @@ pub(super) fn start(view: View<'_>, plan: &mut Plan, sandbox: &str, ips: &[Strin
         }
     }
     let mut may = true;
-    for member in view.pod.members.iter().filter(|one| matches!(one.kind, Kind::Regular | Kind::Ephemeral)) {
-        if member.kind == Kind::Ephemeral && here(member) {
-            // They run once.
-            continue;
-        }
+    for member in view.pod.of(Kind::Regular) {
         let next = next(view, member, sandbox);
         may &= take(view, plan, member, next, (sandbox, ips), may);
     }

@@ -10,6 +10,10 @@ use crate::pod::Kind;
 
 /// A container always has this much between its stop signal and its end.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
+/// An instance whose kill failed this often is left to the sandbox's end.
+const KILL_TRIES: u32 = 3;
+/// So is one that still runs this long after its time; a runtime waits half a minute for a killed process itself.
+const KILL_MARGIN: SignedDuration = SignedDuration::from_secs(45);
 /// An end that is under way is hastened when that saves as much.
 const WORTH_ASKING: SignedDuration = SignedDuration::from_secs(1);
 
@@ -18,7 +22,8 @@ pub(super) fn plan(view: View<'_>, termination: &Termination) -> Plan {
     // A container or sandbox that is just coming up is waited for: it ends right after.
     let coming = |task: &Task| matches!(task, Task::Start(_) | Task::RunSandbox | Task::Volumes);
     let any_coming = view.memory.tasks.iter().any(coming);
-    if kill(view, termination, &mut plan) || any_coming {
+    let running = kill(view, termination, &mut plan);
+    if any_coming || (running && !given_up(view, &mut plan)) {
         return plan;
     }
     let ready: Vec<&str> =
@@ -32,6 +37,10 @@ pub(super) fn plan(view: View<'_>, termination: &Termination) -> Plan {
                 plan.add(view, Action::StopSandbox { id: id.to_owned() });
             }
         }
+        return plan;
+    }
+    if running {
+        // Nothing more can be done than to try again.
         return plan;
     }
     plan.stage = Stage::Stopped;
@@ -62,6 +71,21 @@ fn remove_all(view: View<'_>, plan: &mut Plan) {
     plan.add(view, Action::Remove { instances, sandboxes });
 }
 
+/// Whether none of what still runs can be killed by itself: the sandbox's end may take it along.
+fn given_up(view: View<'_>, plan: &mut Plan) -> bool {
+    let mut all = true;
+    for one in view.observed.containers.iter().filter(|one| one.is_running()) {
+        let failures = view.memory.failed_kills.get(&one.id).map_or(0, |failed| failed.count);
+        let deadline = view.memory.kill_deadlines.get(&one.id);
+        let limit = deadline.and_then(|deadline| deadline.checked_add(KILL_MARGIN).ok());
+        if failures < KILL_TRIES && limit.is_none_or(|limit| limit > view.now) {
+            all = false;
+            limit.into_iter().for_each(|limit| plan.wake_at(limit));
+        }
+    }
+    all
+}
+
 /// Kills what runs; says whether anything does.
 fn kill(view: View<'_>, termination: &Termination, plan: &mut Plan) -> bool {
     let running: Vec<_> = view.observed.containers.iter().filter(|one| one.is_running()).collect();
@@ -76,7 +100,7 @@ fn kill(view: View<'_>, termination: &Termination, plan: &mut Plan) -> bool {
         let end = view.now.checked_add(remaining).ok()?;
         end.checked_add(WORTH_ASKING).ok()
     });
-    let mut end = |name: &str, id: &str| {
+    let end = |plan: &mut Plan, name: &str, id: &str| {
         let before = view.memory.kill_deadlines.get(id);
         let hastened = before.zip(sooner).is_some_and(|(before, sooner)| *before > sooner);
         let action = Action::Kill {
@@ -86,17 +110,32 @@ fn kill(view: View<'_>, termination: &Termination, plan: &mut Plan) -> bool {
             killing: Killing::PodEnds,
         };
         // One that was asked to end later is asked again.
-        if hastened { plan.actions.push(action) } else { plan.add(view, action) }
+        if hastened && view.memory.busy(&action.task()) {
+            plan.actions.push(action);
+        } else {
+            plan.kill(view, name, id, remaining, Killing::PodEnds);
+        }
     };
     for one in &others {
-        end(&one.name, &one.id);
+        end(plan, &one.name, &one.id);
     }
-    if others.is_empty() {
-        let last = view.pod.of(Kind::Sidecar).rev();
-        let mut sidecars = last.filter_map(|member| running.iter().find(|one| one.name == member.name()));
-        if let Some(one) = sidecars.next() {
-            end(&one.name, &one.id);
+    // The last one that started is the first one whose turn it is; their hooks do not wait for it.
+    let is_overdue = termination.deadline <= view.now;
+    let mut has_turn = others.is_empty();
+    for member in view.pod.of(Kind::Sidecar).rev() {
+        let Some(one) = running.iter().find(|one| one.name == member.name()) else { continue };
+        let has_hook = member.container.lifecycle.as_ref().is_some_and(|all| all.pre_stop.is_some());
+        let prepares = has_hook && !view.memory.prepared.contains(&one.id);
+        if is_overdue || (has_turn && !prepares) {
+            end(plan, &one.name, &one.id);
+        } else if prepares {
+            let (container, instance) = (one.name.clone(), one.id.clone());
+            plan.add(view, Action::PreStop { container, instance, grace: remaining });
         }
+        has_turn = false;
+    }
+    if !running.is_empty() && !is_overdue {
+        plan.wake_at(termination.deadline);
     }
     !running.is_empty()
 }

@@ -6,20 +6,20 @@ use super::*;
 use crate::memory::{End, Image, Termination};
 use crate::runtime_view::{ContainerState, Instance, Sandbox, fixture};
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
 }
 
-fn pod(spec: Value) -> PodModel {
+pub(super) fn pod(spec: Value) -> PodModel {
     let pod = json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" }, "spec": spec });
     PodModel::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap()
 }
 
-fn running() -> ContainerState {
+pub(super) fn running() -> ContainerState {
     ContainerState::Running { started_at: at(50) }
 }
 
-fn exited(exit_code: i32) -> ContainerState {
+pub(super) fn exited(exit_code: i32) -> ContainerState {
     ContainerState::Exited {
         started_at: at(50),
         finished_at: at(60),
@@ -33,24 +33,25 @@ fn sandbox(ready: bool) -> Sandbox {
     Sandbox { id: "s0".into(), attempt: 0, ready, ips: vec!["10.42.0.7".into()], created_at: 0 }
 }
 
-fn observed(containers: Vec<Instance>) -> Observed {
-    Observed { sandboxes: vec![sandbox(true)], containers: containers.into_iter().map(Arc::new).collect() }
+pub(super) fn observed(containers: Vec<Instance>) -> Observed {
+    let containers = containers.into_iter().map(Arc::new).collect();
+    Observed { runtime: "keelson".into(), sandboxes: vec![sandbox(true)], containers }
 }
 
 /// A worker whose volumes are there, and whose images are found.
-fn memory(names: &[&str]) -> Memory {
-    let mut memory = Memory { volumes: Step::Done, ..Memory::default() };
+pub(super) fn memory(names: &[&str]) -> Memory {
+    let mut memory = Memory { volumes: Step::Done, mounted: true, ..Memory::default() };
     for name in names {
         memory.container(name).image = Image::Present { id: "i".into(), uid: None, username: String::new() };
     }
     memory
 }
 
-fn plan_at(now: i64, pod: &PodModel, observed: &Observed, memory: &Memory) -> Plan {
-    plan(View { pod, observed, memory, now: at(now) })
+pub(super) fn plan_at(now: i64, pod: &PodModel, observed: &Observed, memory: &Memory) -> Plan {
+    plan(View { pod, observed, memory, now: at(now), wall: at(now) })
 }
 
-fn start(container: &str, restart_count: u32) -> Action {
+pub(super) fn start(container: &str, restart_count: u32) -> Action {
     let ips = vec!["10.42.0.7".to_owned()];
     Action::Start { container: container.to_owned(), sandbox: "s0".to_owned(), restart_count, ips }
 }
@@ -60,7 +61,7 @@ fn a_new_pod_gets_volumes_then_a_sandbox_then_images_and_containers() {
     let pod = pod(json!({ "containers": [{ "name": "a" }, { "name": "b" }] }));
     let (mut memory, nothing) = (Memory::default(), Observed::default());
     assert_eq!(plan_at(100, &pod, &nothing, &memory).actions, [Action::SetUpVolumes]);
-    memory.volumes = Step::Done;
+    (memory.volumes, memory.mounted) = (Step::Done, true);
     assert_eq!(plan_at(100, &pod, &nothing, &memory).actions, [Action::RunSandbox { attempt: 0 }]);
     memory.tasks.insert(Task::RunSandbox);
     assert_eq!(plan_at(100, &pod, &nothing, &memory).actions, []);
@@ -82,6 +83,40 @@ fn init_containers_run_one_after_the_other_and_sidecars_stay() {
     assert_eq!(actions(vec![one("i", exited(0)), one("s", running())]), [start("a", 0)]);
     let all = vec![one("i", exited(0)), one("s", exited(0)), one("a", running())];
     assert_eq!(actions(all), [start("s", 1)]);
+}
+
+#[test]
+fn who_looks_for_a_fault_does_not_wait_for_init_containers_or_images() {
+    let debug = json!([{ "name": "d" }]);
+    let pod = pod(json!({ "initContainers": [{ "name": "i" }], "containers": [{ "name": "a" }],
+        "ephemeralContainers": debug }));
+    let mut memory = memory(&["d"]);
+    memory.tasks.insert(Task::Image("i".to_owned()));
+    assert_eq!(plan_at(100, &pod, &observed(vec![]), &memory).actions, [start("d", 0)]);
+    let ran = observed(vec![fixture("c1", "d", 0, exited(0))]);
+    assert_eq!(plan_at(100, &pod, &ran, &memory).actions, []);
+}
+
+#[test]
+fn containers_do_not_wait_for_the_next_content_of_their_volumes() {
+    let pod = pod(json!({ "containers": [{ "name": "a" }] }));
+    let mut memory = memory(&["a"]);
+    memory.volumes = Step::Open;
+    let ended = observed(vec![fixture("c1", "a", 1, exited(1))]);
+    assert_eq!(plan_at(100, &pod, &ended, &memory).actions, [Action::SetUpVolumes, start("a", 2)]);
+    memory.volumes = Step::Failed { retry: at(110), failures: 3 };
+    let plan = plan_at(100, &pod, &ended, &memory);
+    assert_eq!((plan.actions, plan.wake), (vec![start("a", 2)], Some(at(110))));
+}
+
+#[test]
+fn a_container_that_is_ended_for_a_new_image_starts_whatever_its_policy() {
+    let pod = pod(json!({ "restartPolicy": "Never", "containers": [{ "name": "a" }] }));
+    let mut memory = memory(&["a"]);
+    let ended = observed(vec![fixture("c1", "a", 0, exited(0))]);
+    assert_eq!(plan_at(100, &pod, &ended, &memory).stage, Stage::Complete);
+    memory.container("a").redefined = Some("c1".to_owned());
+    assert_eq!(plan_at(100, &pod, &ended, &memory).actions, [start("a", 1)]);
 }
 
 #[test]
@@ -158,6 +193,39 @@ fn a_pod_ends_with_its_containers_then_its_sidecars_then_its_sandbox() {
 }
 
 #[test]
+fn hooks_of_sidecars_do_not_wait_for_their_turn_and_nothing_waits_when_the_time_is_over() {
+    let hook = json!({ "preStop": { "exec": { "command": ["true"] } } });
+    let init = json!([{ "name": "s", "restartPolicy": "Always", "lifecycle": hook },
+        { "name": "t", "restartPolicy": "Always" }]);
+    let pod = pod(json!({ "initContainers": init, "containers": [{ "name": "a" }] }));
+    let mut memory = ending(End::Deleted, 130, 30);
+    let of = |name: &str, id: &str, state: ContainerState| fixture(id, name, 0, state);
+    let all = |a: ContainerState, t: ContainerState| {
+        observed(vec![of("a", "c1", a), of("s", "c2", running()), of("t", "c3", t)])
+    };
+    let seconds = Duration::from_secs;
+    let kill = |name: &str, id: &str, grace: Duration| Action::Kill {
+        container: name.to_owned(),
+        instance: id.to_owned(),
+        grace,
+        killing: Killing::PodEnds,
+    };
+    let hook = Action::PreStop { container: "s".into(), instance: "c2".into(), grace: seconds(30) };
+    let plan = plan_at(100, &pod, &all(running(), running()), &memory);
+    assert_eq!(plan.actions, [kill("a", "c1", seconds(30)), hook]);
+    memory.tasks.insert(Task::PreStop("c2".to_owned()));
+    assert_eq!(plan_at(100, &pod, &all(exited(0), exited(0)), &memory).actions, []);
+    memory.tasks.clear();
+    memory.prepared.insert("c2".to_owned());
+    let last = plan_at(110, &pod, &all(exited(0), exited(0)), &memory).actions;
+    assert_eq!(last, [kill("s", "c2", seconds(20))]);
+    memory.prepared.clear();
+    let late = plan_at(130, &pod, &all(running(), running()), &memory).actions;
+    let names = [("a", "c1"), ("t", "c3"), ("s", "c2")];
+    assert_eq!(late, names.map(|(name, id)| kill(name, id, seconds(2))));
+}
+
+#[test]
 fn an_end_under_way_is_hastened_once() {
     let pod = pod(json!({ "containers": [{ "name": "a" }] }));
     let all = observed(vec![fixture("c1", "a", 0, running())]);
@@ -168,6 +236,33 @@ fn an_end_under_way_is_hastened_once() {
     memory.kill_deadlines.insert("c1".to_owned(), at(102));
     assert_eq!(plan_at(100, &pod, &all, &memory).actions, []);
     assert_eq!(plan_at(110, &pod, &all, &memory).actions, []);
+}
+
+#[test]
+fn what_cannot_be_killed_is_tried_at_its_pace_and_goes_with_the_sandbox_at_last() {
+    let pod = pod(json!({ "containers": [{ "name": "a" }] }));
+    let all = observed(vec![fixture("c1", "a", 0, running())]);
+    let mut memory = ending(End::Deleted, 130, 30);
+    memory.kill_deadlines.insert("c1".to_owned(), at(130));
+    let failed = |count: u32| crate::memory::FailedKills { count, retry: at(105) };
+    memory.failed_kills.insert("c1".to_owned(), failed(1));
+    let plan = plan_at(101, &pod, &all, &memory);
+    assert_eq!((plan.actions.as_slice(), plan.wake), (&[][..], Some(at(105))));
+    assert!(matches!(plan_at(105, &pod, &all, &memory).actions.as_slice(), [Action::Kill { .. }]));
+    let stop = Action::StopSandbox { id: "s0".into() };
+    memory.failed_kills.insert("c1".to_owned(), failed(3));
+    assert_eq!(plan_at(101, &pod, &all, &memory).actions, std::slice::from_ref(&stop));
+    // A kill that hangs is waited for no longer than its time and a margin.
+    memory.failed_kills.clear();
+    memory.tasks.insert(Task::Kill("c1".to_owned()));
+    let plan = plan_at(140, &pod, &all, &memory);
+    assert_eq!((plan.actions.as_slice(), plan.wake), (&[][..], Some(at(175))));
+    assert_eq!(plan_at(175, &pod, &all, &memory).actions, [stop]);
+    // Nothing is cleaned up under a container that still runs.
+    memory.stopped_sandboxes.insert("s0".into());
+    let mut dead = all.clone();
+    dead.sandboxes[0].ready = false;
+    assert_eq!(plan_at(180, &pod, &dead, &memory).stage, Stage::Ending);
 }
 
 #[test]

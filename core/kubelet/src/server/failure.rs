@@ -4,8 +4,10 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
 use crate::logs::OptionError;
+use crate::node::machine::MachineError;
 use crate::pods::LookupError;
 use crate::runtime_client::RuntimeError;
+use crate::usage::UsageError;
 
 /// An answer that is no success.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,18 @@ impl From<OptionError> for Failure {
 impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Self {
         Failure::internal(error.text())
+    }
+}
+
+impl From<MachineError> for Failure {
+    fn from(error: MachineError) -> Self {
+        Failure::internal(error.to_string())
+    }
+}
+
+impl From<UsageError> for Failure {
+    fn from(error: UsageError) -> Self {
+        Failure::internal(error.to_string())
     }
 }
 

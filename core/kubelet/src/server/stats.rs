@@ -1,22 +1,26 @@
-//! `GET /stats/summary`: what the node and its pods use.
+//! `GET /stats/summary`: what the node and its pods use (`stats/v1alpha1`).
 
+use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use jiff::Timestamp;
 use keelson_cri::v1;
 use serde_json::{Map, Value, json};
 
 use super::Node;
 use super::failure::Failure;
-use crate::config::Config;
-use crate::labels;
-use crate::node::machine::{self, MachineError};
+use crate::disk_usage::{PodUsage, Usage};
+use crate::node::machine::{self, FileSystem, MachineError};
+use crate::usage::claim::{self, ClaimFigures};
+use crate::usage::group::{Detail, Group};
+use crate::usage::interface::{self, Interface};
+use crate::usage::{Container, PodFigures, Snapshot};
 
-fn time(nanoseconds: i64) -> Value {
-    let time = Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or(Timestamp::UNIX_EPOCH);
-    Value::String(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+fn time(at: Timestamp) -> Value {
+    Value::String(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 /// An object of those fields that are known.
@@ -25,146 +29,255 @@ fn object(fields: impl IntoIterator<Item = (&'static str, Option<Value>)>) -> Va
     Value::Object(known.collect::<Map<_, _>>())
 }
 
-fn number(value: &Option<v1::UInt64Value>) -> Option<Value> {
-    value.as_ref().map(|value| value.value.into())
-}
-
-fn cpu(usage: &v1::CpuUsage) -> Value {
+fn cpu(at: Timestamp, total: u64, rate: Option<u64>) -> Value {
     object([
-        ("time", Some(time(usage.timestamp))),
-        ("usageNanoCores", number(&usage.usage_nano_cores)),
-        ("usageCoreNanoSeconds", number(&usage.usage_core_nano_seconds)),
+        ("time", Some(time(at))),
+        ("usageNanoCores", rate.map(Value::from)),
+        ("usageCoreNanoSeconds", Some(total.into())),
     ])
 }
 
-fn memory(usage: &v1::MemoryUsage) -> Value {
+fn memory(at: Timestamp, group: &Group) -> Value {
+    let found = &group.memory;
+    let available = found.limit.map(|limit| limit.saturating_sub(found.working_set));
     object([
-        ("time", Some(time(usage.timestamp))),
-        ("availableBytes", number(&usage.available_bytes)),
-        ("usageBytes", number(&usage.usage_bytes)),
-        ("workingSetBytes", number(&usage.working_set_bytes)),
-        ("rssBytes", number(&usage.rss_bytes)),
-        ("pageFaults", number(&usage.page_faults)),
-        ("majorPageFaults", number(&usage.major_page_faults)),
+        ("time", Some(time(at))),
+        ("availableBytes", available.map(Value::from)),
+        ("usageBytes", Some(found.usage.into())),
+        ("workingSetBytes", Some(found.working_set.into())),
+        ("rssBytes", Some(found.rss.into())),
+        ("pageFaults", Some(found.page_faults.into())),
+        ("majorPageFaults", Some(found.major_page_faults.into())),
     ])
 }
 
-fn interface(usage: &v1::NetworkInterfaceUsage) -> Value {
-    object([
-        ("name", Some(usage.name.clone().into())),
-        ("rxBytes", number(&usage.rx_bytes)),
-        ("rxErrors", number(&usage.rx_errors)),
-        ("txBytes", number(&usage.tx_bytes)),
-        ("txErrors", number(&usage.tx_errors)),
-    ])
+fn swap(at: Timestamp, group: &Group) -> Option<Value> {
+    let bytes = group.memory.swap?;
+    Some(json!({ "time": time(at), "swapUsageBytes": bytes }))
+}
+
+fn interface(usage: &Interface) -> Map<String, Value> {
+    let fields = [
+        ("name", Value::from(usage.name.clone())),
+        ("rxBytes", usage.received.bytes.into()),
+        ("rxErrors", usage.received.errors.into()),
+        ("txBytes", usage.sent.bytes.into()),
+        ("txErrors", usage.sent.errors.into()),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The default interface's numbers stand beside the list of all.
-fn network(usage: &v1::NetworkUsage) -> Value {
-    let default = usage.default_interface.as_ref().map(interface);
-    let mut out = default.and_then(|value| value.as_object().cloned()).unwrap_or_default();
-    out.insert("time".to_owned(), time(usage.timestamp));
-    out.insert("interfaces".to_owned(), usage.interfaces.iter().map(interface).collect());
+fn network(at: Timestamp, all: &[Interface], default: Option<&str>) -> Value {
+    let mut out = interface::default_of(all, default).map(interface).unwrap_or_default();
+    out.insert("time".to_owned(), time(at));
+    out.insert("interfaces".to_owned(), all.iter().map(|one| Value::Object(interface(one))).collect());
     Value::Object(out)
 }
 
-fn container(usage: &v1::ContainerStats) -> Value {
-    let attributes = usage.attributes.clone().unwrap_or_default();
-    let name = attributes.labels.get(labels::CONTAINER_NAME).cloned();
-    let name = name.or_else(|| attributes.metadata.map(|metadata| metadata.name));
-    let layer = usage.writable_layer.as_ref().map(|layer| {
-        object([
-            ("time", Some(time(layer.timestamp))),
-            ("usedBytes", number(&layer.used_bytes)),
-            ("inodesUsed", number(&layer.inodes_used)),
-        ])
-    });
+/// A file system, and how much of it something uses.
+fn file_system(at: Timestamp, found: &FileSystem, used: Usage) -> Value {
+    json!({
+        "time": time(at),
+        "availableBytes": found.available,
+        "capacityBytes": found.capacity,
+        "usedBytes": used.bytes,
+        "inodesFree": found.inodes_free,
+        "inodes": found.inodes,
+        "inodesUsed": used.inodes,
+    })
+}
+
+/// All that is used of a file system.
+fn used(found: &FileSystem) -> Usage {
+    Usage {
+        bytes: found.capacity.saturating_sub(found.available),
+        inodes: found.inodes.saturating_sub(found.inodes_free),
+    }
+}
+
+/// What lies beside the control groups.
+struct Disks {
+    /// Of pods' folders and of logs.
+    node: FileSystem,
+    logs: FileSystem,
+    /// By UID.
+    pods: HashMap<String, Arc<PodUsage>>,
+    claims: HashMap<String, Vec<ClaimFigures>>,
+}
+
+fn container(at: Timestamp, one: &Container, disks: Option<&Disks>, of_pod: Option<&PodUsage>) -> Value {
+    let usage = of_pod.and_then(|usage| Some((usage.at, usage.containers.get(&one.name)?)));
+    let disk = disks.zip(usage);
     object([
-        ("name", name.map(Value::String)),
-        ("cpu", usage.cpu.as_ref().map(cpu)),
-        ("memory", usage.memory.as_ref().map(memory)),
-        ("rootfs", layer),
+        ("name", Some(one.name.clone().into())),
+        ("startTime", Some(time(one.started_at))),
+        ("cpu", Some(cpu(at, one.group.cpu.total, one.rate))),
+        ("memory", Some(memory(at, &one.group))),
+        ("rootfs", disk.and_then(|(disks, (at, usage))| Some(file_system(at, &disks.node, usage.layer?)))),
+        ("logs", disk.map(|(disks, (at, usage))| file_system(at, &disks.logs, usage.logs))),
+        ("swap", swap(at, &one.group)),
     ])
 }
 
-fn pod(usage: &v1::PodSandboxStats) -> Value {
-    let attributes = usage.attributes.clone().unwrap_or_default();
-    let metadata = attributes.metadata.unwrap_or_default();
-    let linux = usage.linux.as_ref();
-    let containers: Vec<Value> =
-        linux.into_iter().flat_map(|linux| &linux.containers).map(container).collect();
-    let processes = linux.and_then(|linux| linux.process.as_ref());
+fn volumes(disks: &Disks, uid: &str) -> Vec<Value> {
+    let mut all = Vec::new();
+    if let Some(usage) = disks.pods.get(uid) {
+        for (name, volume) in &usage.volumes {
+            let mut value = file_system(usage.at, &disks.node, volume.usage);
+            value["name"] = name.as_str().into();
+            if volume.in_memory
+                && let Some(fields) = value.as_object_mut()
+            {
+                // The node's disk says nothing of it.
+                for name in ["availableBytes", "capacityBytes", "inodes", "inodesFree"] {
+                    fields.remove(name);
+                }
+            }
+            all.push(value);
+        }
+    }
+    for one in disks.claims.get(uid).into_iter().flatten() {
+        let mut value = file_system(Timestamp::now(), &one.file_system, used(&one.file_system));
+        value["name"] = one.volume.as_str().into();
+        value["pvcRef"] = json!({ "name": one.claim, "namespace": one.namespace });
+        all.push(value);
+    }
+    all
+}
+
+fn pod(at: Timestamp, one: &PodFigures, disks: Option<&Disks>) -> Value {
+    let model = &one.model;
+    let usage = disks.and_then(|disks| disks.pods.get(&model.uid));
+    let of_container = |it| container(at, it, disks, usage.map(AsRef::as_ref));
+    let started = model.pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+    let volumes = disks.map(|disks| volumes(disks, &model.uid)).filter(|all| !all.is_empty());
+    let network = one.interfaces.as_deref().filter(|_| disks.is_some());
     object([
+        ("podRef", Some(json!({ "name": model.name, "namespace": model.namespace, "uid": model.uid }))),
+        ("startTime", started.map(|started| time(started.0))),
+        ("containers", Some(one.containers.iter().map(of_container).collect())),
+        ("cpu", Some(cpu(at, one.group.cpu.total, one.rate))),
+        ("memory", Some(memory(at, &one.group))),
+        ("network", network.map(|all| network_of_pod(at, all))),
+        ("volume", volumes.map(Value::Array)),
         (
-            "podRef",
-            Some(json!({ "name": metadata.name, "namespace": metadata.namespace, "uid": metadata.uid })),
+            "ephemeral-storage",
+            disks
+                .zip(usage)
+                .map(|(disks, usage)| file_system(usage.at, &disks.node, usage.ephemeral_storage())),
         ),
-        ("containers", Some(Value::Array(containers))),
-        ("cpu", linux.and_then(|linux| linux.cpu.as_ref()).map(cpu)),
-        ("memory", linux.and_then(|linux| linux.memory.as_ref()).map(memory)),
-        ("network", linux.and_then(|linux| linux.network.as_ref()).map(network)),
-        ("process_stats", processes.map(|it| object([("process_count", number(&it.process_count))]))),
+        (
+            "process_stats",
+            one.group.threads.filter(|_| disks.is_some()).map(|count| json!({ "process_count": count })),
+        ),
+        ("swap", swap(at, &one.group)),
     ])
 }
 
-fn node(config: &Config) -> Result<Value, MachineError> {
-    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let memory = machine::memory()?;
-    let storage = machine::file_system(&config.data_dir)?;
-    let processes = machine::processes()?;
-    let used = memory.total.saturating_sub(memory.available);
-    Ok(json!({
-        "nodeName": config.node_name,
-        "cpu": { "time": now, "usageCoreNanoSeconds": machine::cpu_nanoseconds()? },
-        "memory": {
-            "time": now,
-            "availableBytes": memory.available,
-            "usageBytes": used,
-            "workingSetBytes": used,
-        },
-        "fs": {
-            "time": now,
-            "availableBytes": storage.available,
-            "capacityBytes": storage.capacity,
-            "usedBytes": storage.capacity.saturating_sub(storage.available),
-            "inodes": storage.inodes,
-            "inodesFree": storage.inodes_free,
-            "inodesUsed": storage.inodes.saturating_sub(storage.inodes_free),
-        },
-        "rlimit": { "time": now, "maxpid": processes.max, "curproc": processes.running },
-    }))
+fn network_of_pod(at: Timestamp, all: &[Interface]) -> Value {
+    network(at, all, Some("eth0"))
 }
 
-pub(super) async fn summary(State(of): State<Arc<Node>>) -> Result<Json<Value>, Failure> {
-    let stats = of.runtime.list_pod_sandbox_stats(v1::ListPodSandboxStatsRequest { filter: None }).await?;
-    let node = node(&of.config).map_err(|error| Failure::internal(error.to_string()))?;
-    Ok(Json(json!({ "node": node, "pods": stats.stats.iter().map(pod).collect::<Vec<_>>() })))
+/// What the node itself uses; `images` is the file system of images with what they take of it.
+fn node(
+    of: &Node,
+    snapshot: &Snapshot,
+    disks: Option<&Disks>,
+    images: Option<(FileSystem, Usage)>,
+) -> Result<Value, MachineError> {
+    let (at, figures) = (snapshot.at, &snapshot.node);
+    let group = figures.group.as_ref();
+    let of_group = |value: fn(&Group) -> u64| group.map(|group| Value::from(value(group)));
+    let used_memory = figures.memory.used();
+    let started = machine::boot_time()?;
+    let memory = object([
+        ("time", Some(time(at))),
+        ("availableBytes", Some(figures.memory.available.into())),
+        ("usageBytes", Some(used_memory.into())),
+        ("workingSetBytes", Some(used_memory.into())),
+        ("rssBytes", of_group(|group| group.memory.rss)),
+        ("pageFaults", of_group(|group| group.memory.page_faults)),
+        ("majorPageFaults", of_group(|group| group.memory.major_page_faults)),
+    ]);
+    let mut out = json!({
+        "nodeName": of.config.node_name,
+        "startTime": time(started),
+        "cpu": cpu(at, figures.cpu, figures.rate),
+        "memory": memory,
+    });
+    let pods = |value: fn(&PodFigures) -> u64| snapshot.pods.iter().map(value).sum::<u64>();
+    let rates: Option<Vec<u64>> = snapshot.pods.iter().map(|pod| pod.rate).collect();
+    out["systemContainers"] = json!([{
+        "name": "pods",
+        "startTime": time(started),
+        "cpu": cpu(at, pods(|pod| pod.group.cpu.total), rates.map(|rates| rates.iter().sum())),
+        "memory": {
+            "time": time(at),
+            "availableBytes": figures.memory.total.saturating_sub(pods(|pod| pod.group.memory.working_set)),
+            "usageBytes": pods(|pod| pod.group.memory.usage),
+            "workingSetBytes": pods(|pod| pod.group.memory.working_set),
+            "rssBytes": pods(|pod| pod.group.memory.rss),
+        },
+    }]);
+    let Some(disks) = disks else { return Ok(out) };
+    let processes = machine::processes()?;
+    let default = interface::of_default_route();
+    out["network"] = network(at, &figures.interfaces, default.as_deref());
+    out["fs"] = file_system(at, &disks.node, used(&disks.node));
+    if let Some((found, usage)) = images {
+        out["runtime"] = json!({ "imageFs": file_system(at, &found, usage) });
+    }
+    out["rlimit"] = json!({ "time": time(at), "maxpid": processes.max, "curproc": processes.running });
+    Ok(out)
+}
+
+/// (client) The file system of images, as the runtime says.
+async fn images(of: &Node) -> Option<(FileSystem, Usage)> {
+    let answer = of.runtime.image_fs_info(v1::ImageFsInfoRequest {}).await;
+    let found = match answer {
+        Ok(answer) => answer.image_filesystems.into_iter().next()?,
+        Err(error) => {
+            tracing::warn!(%error, "the container runtime does not say how much images take");
+            return None;
+        }
+    };
+    let number = |value: Option<v1::UInt64Value>| value.map_or(0, |value| value.value);
+    let usage = Usage { bytes: number(found.used_bytes), inodes: number(found.inodes_used) };
+    let path = found.fs_id?.mountpoint;
+    Some((machine::file_system(Path::new(&path)).ok()?, usage))
+}
+
+/// With `?only_cpu_and_memory=true` nothing else is looked at.
+pub(super) async fn summary(
+    State(of): State<Arc<Node>>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Json<Value>, Failure> {
+    let is_set = |(name, value): &(String, String)| name == "only_cpu_and_memory" && value == "true";
+    if parameters.iter().any(is_set) {
+        let snapshot = of.meter.look_twice(Detail::Brief).await?;
+        let pods: Vec<Value> = snapshot.pods.iter().map(|one| pod(snapshot.at, one, None)).collect();
+        return Ok(Json(json!({ "node": node(&of, &snapshot, None, None)?, "pods": pods })));
+    }
+    let snapshot = of.meter.look_twice(Detail::Full).await?;
+    let mut claims = HashMap::new();
+    for one in &snapshot.pods {
+        claims.insert(one.model.uid.clone(), claim::of_pod(&of.runtime, one).await);
+    }
+    let counted = snapshot.pods.iter().filter_map(|one| {
+        let uid = &one.model.uid;
+        Some((uid.clone(), of.pods.disk.of(uid)?))
+    });
+    let disks = Disks {
+        node: machine::file_system(&of.config.data_dir)?,
+        logs: machine::file_system(&of.config.log_dir)?,
+        pods: counted.collect(),
+        claims,
+    };
+    let node = node(&of, &snapshot, Some(&disks), images(&of).await)?;
+    let pods: Vec<Value> = snapshot.pods.iter().map(|one| pod(snapshot.at, one, Some(&disks))).collect();
+    Ok(Json(json!({ "node": node, "pods": pods })))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pod_is_the_sum_of_its_containers_by_name() {
-        let value = |value| Some(v1::UInt64Value { value });
-        let metadata = v1::ContainerMetadata { name: "c".into(), attempt: 0 };
-        let of_container = v1::ContainerStats {
-            attributes: Some(v1::ContainerAttributes {
-                metadata: Some(metadata),
-                ..v1::ContainerAttributes::default()
-            }),
-            cpu: Some(v1::CpuUsage { usage_core_nano_seconds: value(7), ..v1::CpuUsage::default() }),
-            ..v1::ContainerStats::default()
-        };
-        let linux = v1::LinuxPodSandboxStats {
-            containers: vec![of_container],
-            ..v1::LinuxPodSandboxStats::default()
-        };
-        let found = pod(&v1::PodSandboxStats { linux: Some(linux), ..v1::PodSandboxStats::default() });
-        assert_eq!(found["containers"][0]["name"], "c");
-        assert_eq!(found["containers"][0]["cpu"]["usageCoreNanoSeconds"], 7);
-        assert_eq!(found["containers"][0]["cpu"]["time"], "1970-01-01T00:00:00Z");
-        assert!(found.get("memory").is_none());
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use super::Node;
 use super::failure::Failure;
+use super::idle;
 use crate::pods::LookupError;
 
 /// How long the runtime's streaming server may take to accept a connection.
@@ -80,8 +81,16 @@ pub(super) async fn exec(
     let Streams { stdin, stdout, stderr, tty } = Streams::parse(&parameters)?;
     needs_upgrade(&request)?;
     let command = parameters.into_iter().filter(|(name, _)| name == "command").map(|(_, value)| value);
-    let wanted = v1::ExecRequest { container_id, cmd: command.collect(), tty, stdin, stdout, stderr };
-    forward(&node.runtime.exec(wanted).await?.url, request).await
+    let wanted = v1::ExecRequest {
+        container_id,
+        cmd: command.collect(),
+        tty,
+        stdin,
+        stdout,
+        stderr,
+        ..v1::ExecRequest::default()
+    };
+    forward(&node, &node.runtime.exec(wanted).await?.url, request).await
 }
 
 pub(super) async fn attach(
@@ -93,8 +102,9 @@ pub(super) async fn attach(
     let container_id = running(&node, &path)?;
     let Streams { stdin, stdout, stderr, tty } = Streams::parse(&parameters)?;
     needs_upgrade(&request)?;
-    let wanted = v1::AttachRequest { container_id, stdin, tty, stdout, stderr };
-    forward(&node.runtime.attach(wanted).await?.url, request).await
+    let wanted =
+        v1::AttachRequest { container_id, stdin, tty, stdout, stderr, ..v1::AttachRequest::default() };
+    forward(&node, &node.runtime.attach(wanted).await?.url, request).await
 }
 
 /// `port=80,81`, as the API server writes them, or `port` several times.
@@ -123,11 +133,11 @@ pub(super) async fn port_forward(
     let port = ports(&parameters)?;
     needs_upgrade(&request)?;
     let wanted = v1::PortForwardRequest { pod_sandbox_id: sandbox, port };
-    forward(&node.runtime.port_forward(wanted).await?.url, request).await
+    forward(&node, &node.runtime.port_forward(wanted).await?.url, request).await
 }
 
 /// Hands the connection to the server at `url`.
-async fn forward(url: &str, mut request: Request<Body>) -> Result<Response, Failure> {
+async fn forward(node: &Node, url: &str, mut request: Request<Body>) -> Result<Response, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::internal(format!("error dialing the container runtime's streaming server: {error}"))
     };
@@ -149,6 +159,7 @@ async fn forward(url: &str, mut request: Request<Body>) -> Result<Response, Fail
         }
     });
     let outer = hyper::upgrade::on(&mut request);
+    let idle = node.config.settings.streaming_connection_idle_timeout;
     let (parts, body) = request.into_parts();
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     let mut inward = Request::builder().method(parts.method).uri(path);
@@ -161,12 +172,12 @@ async fn forward(url: &str, mut request: Request<Body>) -> Result<Response, Fail
     let mut response = sender.send_request(inward).await.map_err(|error| failed(&error))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let inner = hyper::upgrade::on(&mut response);
-        tokio::spawn(pass(outer, inner));
+        tokio::spawn(pass(outer, inner, idle));
     }
     Ok(response.map(Body::new))
 }
 
-async fn pass(outer: hyper::upgrade::OnUpgrade, inner: hyper::upgrade::OnUpgrade) {
+async fn pass(outer: hyper::upgrade::OnUpgrade, inner: hyper::upgrade::OnUpgrade, idle: Duration) {
     let (outer, inner) = match tokio::try_join!(outer, inner) {
         Ok(both) => both,
         Err(error) => {
@@ -174,8 +185,7 @@ async fn pass(outer: hyper::upgrade::OnUpgrade, inner: hyper::upgrade::OnUpgrade
             return;
         }
     };
-    let (mut outer, mut inner) = (TokioIo::new(outer), TokioIo::new(inner));
-    if let Err(error) = tokio::io::copy_bidirectional(&mut outer, &mut inner).await {
+    if let Err(error) = idle::copy(TokioIo::new(outer), TokioIo::new(inner), idle).await {
         tracing::debug!(%error, "an upgraded connection ended");
     }
 }

@@ -1,5 +1,6 @@
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls_pki_types::PrivateKeyDer;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 
@@ -35,27 +36,49 @@ impl Authority {
     }
 }
 
+/// What a client shows.
+enum Credentials {
+    Certificate(String, String),
+    Token(&'static str),
+    Nothing,
+}
+
+impl From<(String, String)> for Credentials {
+    fn from((certificate, key): (String, String)) -> Self {
+        Credentials::Certificate(certificate, key)
+    }
+}
+
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// What a client with the certificate gets; `None` if it is not let in.
-async fn get(authority: &Authority, port: u16, client: (String, String), path: &str) -> Option<String> {
+async fn get(authority: &Authority, port: u16, client: impl Into<Credentials>, path: &str) -> Option<String> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let chain = vec![CertificateDer::from_pem_slice(client.0.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(client.1.as_bytes()).unwrap();
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .unwrap();
+        .with_root_certificates(roots);
+    let mut header = String::new();
+    let tls = match client.into() {
+        Credentials::Certificate(certificate, key) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            tls.with_client_auth_cert(chain, key).unwrap()
+        }
+        Credentials::Token(token) => {
+            header = format!("authorization: Bearer {token}\r\n");
+            tls.with_no_client_auth()
+        }
+        Credentials::Nothing => tls.with_no_client_auth(),
+    };
     let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     let name = "127.0.0.1".try_into().unwrap();
     let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{header}connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = String::new();
     // With TLS 1.3 the refusal of a certificate comes with the first bytes.
@@ -77,9 +100,19 @@ async fn only_known_clients_are_answered() {
     let serving = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
     let client_ca = authority.pem.clone();
     let config = Arc::new(Config { bind, serving, client_ca, ..testing::config() });
-    let runtime = RuntimeClient::new(&config.cri_socket);
+    let runtime = RuntimeClient::new(&config.cri_socket, None);
     let shutdown = CancellationToken::new();
-    let server = tokio::spawn(run(config, Arc::default(), runtime, shutdown.clone()));
+    // Nobody may do anything, as far as the API says.
+    let api = tower::service_fn(|request: Request<kube::client::Body>| async move {
+        let known = request.uri().path().ends_with("/tokenreviews");
+        let status = json!({"authenticated": known, "allowed": false, "user": {"username": "scraper"}});
+        let review = json!({"metadata": {}, "spec": {}, "status": status}).to_string();
+        Ok::<_, Infallible>(http::Response::new(kube::client::Body::from(review.into_bytes())))
+    });
+    let api = kube::Client::new(api, "default");
+    let pods = Arc::default();
+    let metrics = Metrics::new("node-1", "v1.36.0", &pods).unwrap();
+    let server = tokio::spawn(run(config, pods, runtime, api, metrics, shutdown.clone()));
     let master = || authority.client("someone", "system:masters");
     let mut healthy = None;
     while healthy.is_none() {
@@ -96,6 +129,11 @@ async fn only_known_clients_are_answered() {
     let node = authority.client("system:node:other", "system:nodes");
     let refused = get(&authority, port, node, "/pods").await.unwrap();
     assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+    let refused = get(&authority, port, Credentials::Token("t"), "/pods").await.unwrap();
+    let text = "Forbidden (user=scraper, verb=get, resource=nodes, subresource(s)=[pods proxy])\n";
+    assert!(refused.starts_with("HTTP/1.1 403") && refused.ends_with(text), "{refused}");
+    let refused = get(&authority, port, Credentials::Nothing, "/healthz").await.unwrap();
+    assert!(refused.starts_with("HTTP/1.1 401") && refused.ends_with("\r\n\r\nUnauthorized"), "{refused}");
     let stranger = Authority::new().client("someone", "system:masters");
     assert_eq!(get(&authority, port, stranger, "/healthz").await, None);
     shutdown.cancel();

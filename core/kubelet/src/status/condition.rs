@@ -3,12 +3,19 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 
 use super::{Phase, time};
+use crate::allocation::difference;
 use crate::plan::View;
 use crate::pod::Kind;
+use crate::runtime_view::Instance;
 
 /// The conditions that are the kubelet's, in the order in which they are listed.
 const OWN: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// Those that go when they do not hold any more.
+pub(super) const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+/// Of pods with a rule that begins all of it anew: whether that is under way.
+pub(crate) const RENEWING: &str = "AllContainersRestarting";
 
 /// What a condition says.
 struct Verdict {
@@ -101,9 +108,49 @@ fn ready(view: View<'_>, status: &PodStatus, phase: Phase) -> Verdict {
     }
 }
 
+fn renewing(view: View<'_>, phase: Phase) -> Verdict {
+    match phase {
+        Phase::Succeeded => Verdict::no("PodCompleted", String::new()),
+        Phase::Failed => Verdict::no("PodFailed", String::new()),
+        Phase::Pending | Phase::Running if crate::plan::is_under_way(view) => Verdict {
+            holds: true,
+            reason: Some("RestartAllContainersStarted"),
+            message: Some("container exited with restart policy rule".to_owned()),
+        },
+        Phase::Pending | Phase::Running => Verdict::plain(false),
+    }
+}
+
 fn sandbox_ready(view: View<'_>) -> bool {
     let sandbox = view.observed.ready_sandbox();
     sandbox.is_some_and(|sandbox| view.pod.host_network() || !sandbox.ips.is_empty())
+}
+
+/// A condition that is there or is not: its type, reason and message.
+type Sometimes = Option<(&'static str, String, String)>;
+
+fn disruption(view: View<'_>) -> Sometimes {
+    let message = view.memory.disruption.clone()?;
+    Some(("DisruptionTarget", "TerminationByKubelet".to_owned(), message))
+}
+
+fn resize_pending(view: View<'_>) -> Sometimes {
+    let why = view.memory.resize_pending.clone().filter(|_| view.memory.termination.is_none())?;
+    Some((RESIZE[0], why.reason, why.message))
+}
+
+fn resize_in_progress(view: View<'_>) -> Sometimes {
+    let differs = |one: &std::sync::Arc<Instance>| {
+        let member = view.pod.member(&one.name).filter(|_| one.is_running());
+        member.is_some_and(|member| difference(member, one.resources.as_ref()).any())
+    };
+    let runs = view.memory.termination.is_none();
+    let goes_on = view.memory.resize_due || view.observed.containers.iter().any(differs);
+    let (reason, message) = match &view.memory.resize_failed {
+        Some((text, _)) => ("Error".to_owned(), text.clone()),
+        None => (String::new(), String::new()),
+    };
+    (runs && goes_on).then_some((RESIZE[1], reason, message))
 }
 
 /// The kubelet's conditions, whose transition times stay while they say the same.
@@ -115,6 +162,7 @@ pub(super) fn all(view: View<'_>, status: &PodStatus, phase: Phase) -> Vec<PodCo
             "PodReadyToStartContainers" => Verdict::plain(sandbox_ready(view)),
             "Initialized" => initialized(view, status, phase),
             "Ready" => ready(view, status, phase),
+            RENEWING => renewing(view, phase),
             "ContainersReady" => containers_ready(view, status, phase),
             _ => Verdict::plain(true),
         };
@@ -126,10 +174,26 @@ pub(super) fn all(view: View<'_>, status: &PodStatus, phase: Phase) -> Vec<PodCo
             status: says.to_owned(),
             reason: verdict.reason.map(str::to_owned),
             message: verdict.message,
-            last_transition_time: Some(since.unwrap_or_else(|| time(view.now))),
+            last_transition_time: Some(since.unwrap_or_else(|| time(view.wall))),
             last_probe_time: None,
             observed_generation: generation,
         }
     };
-    OWN.iter().map(|kind| condition(kind)).collect()
+    let renewing = view.pod.may_restart_all().then_some(RENEWING);
+    let mut all: Vec<PodCondition> = OWN.into_iter().chain(renewing).map(condition).collect();
+    let more = [disruption(view), resize_pending(view), resize_in_progress(view)];
+    for (kind, reason, message) in more.into_iter().flatten() {
+        let before = known.iter().find(|one| one.type_ == kind && one.status == "True");
+        let since = before.and_then(|one| one.last_transition_time.clone());
+        all.push(PodCondition {
+            type_: kind.to_owned(),
+            status: "True".to_owned(),
+            reason: (!reason.is_empty()).then_some(reason),
+            message: (!message.is_empty()).then_some(message),
+            last_transition_time: Some(since.unwrap_or_else(|| time(view.wall))),
+            last_probe_time: None,
+            observed_generation: generation,
+        });
+    }
+    all
 }

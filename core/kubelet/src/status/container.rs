@@ -3,17 +3,15 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState as State, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, ContainerUser, LinuxContainerUser, VolumeMountStatus,
+    ContainerStatus, ContainerUser, LinuxContainerUser, ResourceRequirements, VolumeMountStatus,
 };
 
 use super::time;
+use crate::allocation::difference;
 use crate::memory::Why;
 use crate::plan::{LOST, Plan, Stage, View, known_end};
 use crate::pod::{Kind, Member};
 use crate::runtime_view::{ContainerState, Instance};
-
-/// What stands before the runtime's identifier.
-const RUNTIME: &str = "keelson://";
 
 fn waiting(why: &Why) -> State {
     let message = (!why.message.is_empty()).then(|| why.message.clone());
@@ -36,7 +34,7 @@ fn end(view: View<'_>, instance: &Instance) -> Option<ContainerStateTerminated> 
     let words = memory.and_then(|memory| memory.last_words.get(&instance.id)).filter(|text| !text.is_empty());
     let message = words.unwrap_or(message);
     Some(ContainerStateTerminated {
-        container_id: Some(format!("{RUNTIME}{}", instance.id)),
+        container_id: Some(view.observed.container_id(instance)),
         exit_code,
         reason: (!reason.is_empty()).then(|| reason.clone()),
         message: (!message.is_empty()).then(|| message.clone()),
@@ -71,10 +69,16 @@ pub(super) fn status(view: View<'_>, plan: &Plan, member: &Member) -> ContainerS
     };
     let previous = instances.next().and_then(|one| end(view, one)).map(ended);
     let own_end = end(view, newest);
+    let memory = view.memory.containers.get(name);
+    let redefined = memory.is_some_and(|memory| memory.redefined.as_ref() == Some(&newest.id));
     let (state, last_state) = match (&newest.state, own_end) {
         (ContainerState::Running { started_at }, _) => {
             let running = ContainerStateRunning { started_at: Some(time(*started_at)) };
             (State { running: Some(running), ..State::default() }, previous)
+        }
+        // It is followed by another: the API lets none that has ended begin again.
+        (ContainerState::Exited { .. }, Some(own)) if redefined && plan.stage == Stage::Running => {
+            (waiting(&why), Some(ended(own)))
         }
         (ContainerState::Exited { .. }, Some(own)) if is_idle(&why) || plan.stage != Stage::Running => {
             (ended(own), previous)
@@ -82,7 +86,6 @@ pub(super) fn status(view: View<'_>, plan: &Plan, member: &Member) -> ContainerS
         (ContainerState::Exited { .. }, own) => (waiting(&why), own.map(ended)),
         (ContainerState::Created | ContainerState::Unknown, _) => (waiting(&why), previous),
     };
-    let memory = view.memory.containers.get(name);
     let fresh = crate::probe::ProbeStates::default();
     let probes = memory.map_or(&fresh, |memory| &memory.probes);
     let started = probes.started(member, newest);
@@ -96,18 +99,25 @@ pub(super) fn status(view: View<'_>, plan: &Plan, member: &Member) -> ContainerS
         image: if newest.image.is_empty() { image(member) } else { newest.image.clone() },
         image_id: newest.image_ref.clone(),
         // One that was made and not started may yet be discarded.
-        container_id: (newest.state != ContainerState::Created).then(|| format!("{RUNTIME}{}", newest.id)),
+        container_id: (newest.state != ContainerState::Created).then(|| view.observed.container_id(newest)),
         ready,
         restart_count: i32::try_from(newest.restart_count).unwrap_or(i32::MAX),
         started: Some(started),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
-        resources: Some(member.container.resources.clone().unwrap_or_default()),
+        resources: Some(in_force(view, member, newest)),
         allocated_resources: member.container.resources.as_ref().and_then(|all| all.requests.clone()),
         user: user(newest),
         volume_mounts: mounts(member),
         ..ContainerStatus::default()
     }
+}
+
+/// What a container has got: what it has been given, or what it had before while that is not in force yet.
+fn in_force(view: View<'_>, member: &Member, newest: &Instance) -> ResourceRequirements {
+    let pending = newest.is_running() && difference(member, newest.resources.as_ref()).any();
+    let before = known(view, member.name()).and_then(|known| known.resources.clone()).filter(|_| pending);
+    before.unwrap_or_else(|| member.container.resources.clone().unwrap_or_default())
 }
 
 fn image(member: &Member) -> String {

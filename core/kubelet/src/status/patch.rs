@@ -3,6 +3,8 @@
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use serde_json::{Map, Value, json};
 
+use super::condition::RESIZE;
+
 /// Fields of the status that the kubelet writes.
 const OWN: [&str; 14] = [
     "conditions",
@@ -41,6 +43,11 @@ fn conditions(known: &PodStatus, wanted: &PodStatus) -> Result<Vec<Value>, serde
             }
         }
         out.push(value);
+    }
+    let wanted = wanted.conditions.as_deref().unwrap_or_default();
+    let holds = |kind: &str| wanted.iter().any(|one| one.type_ == kind);
+    for one in known.iter().filter(|one| RESIZE.contains(&one.type_.as_str()) && !holds(&one.type_)) {
+        out.push(json!({ "$patch": "delete", "type": one.type_ }));
     }
     Ok(out)
 }

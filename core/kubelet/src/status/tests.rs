@@ -34,11 +34,12 @@ fn exited(exit_code: i32) -> ContainerState {
 fn observed(containers: Vec<Instance>) -> Observed {
     let sandbox =
         Sandbox { id: "s0".into(), attempt: 0, ready: true, ips: vec!["10.42.0.7".into()], created_at: 0 };
-    Observed { sandboxes: vec![sandbox], containers: containers.into_iter().map(Arc::new).collect() }
+    let containers = containers.into_iter().map(Arc::new).collect();
+    Observed { runtime: "keelson".into(), sandboxes: vec![sandbox], containers }
 }
 
 fn status_of(pod: &PodModel, observed: &Observed, memory: &Memory) -> Value {
-    let view = View { pod, observed, memory, now: at(99) };
+    let view = View { pod, observed, memory, now: at(99), wall: at(99) };
     let plan = crate::plan::plan(view);
     serde_json::to_value(status(view, &plan, "192.0.2.1".parse().unwrap())).unwrap()
 }
@@ -51,7 +52,7 @@ fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
 #[test]
 fn a_pod_whose_container_runs_is_running_and_ready_with_its_address() {
     let pod = pod(json!({ "containers": [{ "name": "a", "image": "img" }] }));
-    let memory = Memory { volumes: crate::memory::Step::Done, ..Memory::default() };
+    let memory = Memory { volumes: crate::memory::Step::Done, mounted: true, ..Memory::default() };
     let got = status_of(&pod, &observed(vec![fixture("c1", "a", 0, running())]), &memory);
     assert_eq!((got["phase"].as_str(), got["podIP"].as_str()), (Some("Running"), Some("10.42.0.7")));
     assert_eq!(got["hostIP"], "192.0.2.1");
@@ -66,7 +67,7 @@ fn a_pod_whose_container_runs_is_running_and_ready_with_its_address() {
 #[test]
 fn a_container_that_waits_to_be_restarted_says_why_and_how_it_ended() {
     let pod = pod(json!({ "containers": [{ "name": "a", "image": "img" }] }));
-    let mut memory = Memory { volumes: crate::memory::Step::Done, ..Memory::default() };
+    let mut memory = Memory { volumes: crate::memory::Step::Done, mounted: true, ..Memory::default() };
     memory.container("a").restarts.advance(at(55), at(58));
     memory.container("a").restarts.advance(at(58), at(59));
     memory.container("a").restarts.advance(at(59), at(60));
@@ -95,9 +96,28 @@ fn a_pod_that_never_restarts_has_failed_when_one_container_has() {
 }
 
 #[test]
+fn a_pod_runs_on_while_one_of_its_containers_restarts_by_a_policy_of_its_own() {
+    let rules = json!([{ "action": "Restart", "exitCodes": { "operator": "In", "values": [42] } }]);
+    let container = json!({ "name": "a", "restartPolicy": "Never", "restartPolicyRules": rules });
+    let ruled = pod(json!({ "restartPolicy": "Never", "containers": [container] }));
+    let phase = |pod: &PodModel, code: i32| {
+        let ended = observed(vec![fixture("c1", "a", 0, exited(code))]);
+        status_of(pod, &ended, &Memory::default())["phase"].take()
+    };
+    assert_eq!((phase(&ruled, 42), phase(&ruled, 1)), (json!("Running"), json!("Failed")));
+    let own = |own: &str, pods: &str| {
+        pod(json!({ "restartPolicy": pods, "containers": [{ "name": "a", "restartPolicy": own }] }))
+    };
+    assert_eq!(phase(&own("Always", "OnFailure"), 0), "Running");
+    assert_eq!(phase(&own("OnFailure", "Never"), 1), "Running");
+    assert_eq!(phase(&own("OnFailure", "Always"), 0), "Succeeded");
+    assert_eq!(phase(&own("Never", "Always"), 1), "Failed");
+}
+
+#[test]
 fn containers_wait_for_init_containers() {
     let pod = pod(json!({ "initContainers": [{ "name": "i" }], "containers": [{ "name": "a" }] }));
-    let memory = Memory { volumes: crate::memory::Step::Done, ..Memory::default() };
+    let memory = Memory { volumes: crate::memory::Step::Done, mounted: true, ..Memory::default() };
     let got = status_of(&pod, &observed(vec![fixture("c1", "i", 0, running())]), &memory);
     assert_eq!(got["phase"], "Pending");
     assert_eq!(got["containerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing");

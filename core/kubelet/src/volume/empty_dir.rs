@@ -58,21 +58,45 @@ pub(super) fn plan(source: &EmptyDirVolumeSource, pod: &Pod, allocatable: u64) -
     }
 }
 
-/// Makes the folder. What is in it stays.
+/// Whether nobody has used the folder yet: it is not there, or is as it was made and never handed out.
+fn is_fresh(folder: &Path) -> bool {
+    let Ok(found) = fs::metadata(folder) else { return true };
+    let untouched = matches!(found.permissions().mode() & 0o7777, 0o755 | 0o750 | 0o700);
+    untouched && fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// Makes the folder. What is in it stays, and so does the mode that its user gave it.
 pub(super) fn make(folder: &Path, medium: &Medium, group: Option<FsGroup>) -> Result<(), SetUpError> {
+    let fresh = is_fresh(folder);
     mount_point::folder(folder)?;
     if let Medium::Memory { bytes } = medium {
         mount_point::tmpfs(folder, Some(*bytes), 0o777)?;
     }
-    let mode = fs::Permissions::from_mode(0o777);
-    match group {
-        Some(group) => {
-            if !group.is_set(folder)? {
-                fs::set_permissions(folder, mode).map_err(io_error("set the mode of", folder))?;
-                group.apply(folder, Access::Write)?;
-            }
-        }
-        None => fs::set_permissions(folder, mode).map_err(io_error("set the mode of", folder))?,
+    if !fresh {
+        return Ok(());
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o777))
+        .map_err(io_error("set the mode of", folder))?;
+    if let Some(group) = group {
+        group.apply(folder, Access::Write)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mode_that_its_user_gave_a_folder_stays() {
+        let folder = std::env::temp_dir().join(format!("keelson-empty-dir-{}", uuid::Uuid::new_v4()));
+        let mode = || fs::metadata(&folder).unwrap().permissions().mode() & 0o7777;
+        make(&folder, &Medium::Disk, None).unwrap();
+        assert_eq!(mode(), 0o777);
+        fs::write(folder.join("PG_VERSION"), "17").unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        make(&folder, &Medium::Disk, None).unwrap();
+        assert_eq!(mode(), 0o700);
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

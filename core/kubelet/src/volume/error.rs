@@ -3,8 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::claim::ClaimError;
 use super::host_path::HostPathError;
 use super::plan::Refused;
+use crate::csi::CsiError;
 use crate::field::FieldError;
 use crate::node::machine::MachineError;
 use crate::objects::ObjectError;
@@ -34,9 +36,13 @@ pub(crate) enum VolumeError {
         /// The container's name.
         container: String,
     },
-    /// A container asks for a block device.
-    #[error("container {container:?} uses volumeDevices, which are not supported")]
-    Devices {
+    /// A container asks for a block device that is none.
+    #[error(
+        "container {container:?} cannot have volume {volume:?} as a device: it is not a claim with volumeMode Block"
+    )]
+    Device {
+        /// The volume's name.
+        volume: String,
         /// The container's name.
         container: String,
     },
@@ -70,6 +76,9 @@ pub(crate) enum VolumeError {
         /// Why it failed.
         reason: io::Error,
     },
+    /// A driver does not take a volume back.
+    #[error(transparent)]
+    Csi(#[from] CsiError),
     /// The work was given up with the process.
     #[error("interrupted")]
     Interrupted,
@@ -88,6 +97,10 @@ pub(crate) enum SetUpError {
     Refused(#[from] Refused),
     #[error(transparent)]
     HostPath(#[from] HostPathError),
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error(transparent)]
+    Csi(#[from] CsiError),
     #[error(transparent)]
     Object(#[from] ObjectError),
     #[error(transparent)]

@@ -1,13 +1,37 @@
 //! What of a pod's volumes a container sees, and where.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use keelson_cri::v1;
 
+use super::claim::ClaimError;
 use super::error::VolumeError;
-use super::{plan, sub_path};
+use super::{Place, plan, sub_path};
 use crate::environment::expand;
+
+/// Whether the container runtime makes mounts read-only with all that is mounted below them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recursion {
+    /// It says so.
+    Possible,
+    /// It does not say so.
+    Unknown,
+}
+
+impl Recursion {
+    /// What a runtime says of its default handler.
+    pub(crate) fn of(status: &v1::StatusResponse) -> Self {
+        let default = status.runtime_handlers.iter().find(|handler| handler.name.is_empty());
+        let features = default.and_then(|handler| handler.features.as_ref());
+        if features.is_some_and(|features| features.recursive_read_only_mounts) {
+            Recursion::Possible
+        } else {
+            Recursion::Unknown
+        }
+    }
+}
 
 fn propagation(mount: &VolumeMount) -> Result<v1::MountPropagation, String> {
     match mount.mount_propagation.as_deref().unwrap_or("None") {
@@ -18,12 +42,16 @@ fn propagation(mount: &VolumeMount) -> Result<v1::MountPropagation, String> {
     }
 }
 
-/// Whether mounts below the mount are read-only too. `IfPossible` leaves that to what the mount itself can do.
-fn recursive(mount: &VolumeMount, readonly: bool, private: bool) -> Result<bool, String> {
+/// Whether mounts below the mount are read-only too, as far as the runtime can do that.
+fn recursive(mount: &VolumeMount, readonly: bool, private: bool, runtime: Recursion) -> Result<bool, String> {
     match mount.recursive_read_only.as_deref().unwrap_or("Disabled") {
-        "Disabled" | "" | "IfPossible" => Ok(false),
+        "Disabled" | "" => Ok(false),
+        "IfPossible" => Ok(readonly && private && runtime == Recursion::Possible),
         "Enabled" if !readonly => Err("recursiveReadOnly needs readOnly".to_owned()),
         "Enabled" if !private => Err("recursiveReadOnly needs mountPropagation None".to_owned()),
+        "Enabled" if runtime == Recursion::Unknown => {
+            Err("the container runtime does not support recursiveReadOnly".to_owned())
+        }
         "Enabled" => Ok(true),
         other => Err(format!("unknown recursiveReadOnly mode {other:?}")),
     }
@@ -53,10 +81,9 @@ pub(super) fn of(
     pod: &Pod,
     container: &Container,
     env: &[(String, String)],
+    places: &HashMap<String, Place>,
+    runtime: Recursion,
 ) -> Result<Vec<v1::Mount>, VolumeError> {
-    if container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(VolumeError::Devices { container: container.name.clone() });
-    }
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     let mut out = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
@@ -69,7 +96,15 @@ pub(super) fn of(
             || VolumeError::Missing { volume: mount.name.clone(), container: container.name.clone() };
         let volume = volumes.iter().find(|volume| volume.name == mount.name).ok_or_else(missing)?;
         let kind = plan::kind(volume).map_err(|reason| VolumeError::new(&volume.name, reason.into()))?;
-        let path = plan::path(data_dir, uid, &kind, &volume.name);
+        let path = match places.get(&volume.name) {
+            None => plan::path(data_dir, uid, &kind, &volume.name),
+            Some(Place::Folder(path)) => path.clone(),
+            Some(Place::Image(id)) => {
+                out.push(of_image(mount, id, part(mount, env).map_err(refused)?));
+                continue;
+            }
+            Some(Place::Device(_)) => return Err(VolumeError::new(&volume.name, ClaimError::IsBlock.into())),
+        };
         let part = part(mount, env).map_err(refused)?;
         let host = if part.is_empty() {
             path
@@ -91,9 +126,43 @@ pub(super) fn of(
             container_path: Path::new("/").join(&mount.mount_path).to_string_lossy().into_owned(),
             host_path: host.to_string_lossy().into_owned(),
             readonly,
-            recursive_read_only: recursive(mount, readonly, private).map_err(refused)?,
+            recursive_read_only: recursive(mount, readonly, private, runtime).map_err(refused)?,
             propagation: propagation.into(),
             ..v1::Mount::default()
+        });
+    }
+    Ok(out)
+}
+
+/// An image, which the runtime mounts for reading alone.
+fn of_image(mount: &VolumeMount, id: &str, part: String) -> v1::Mount {
+    v1::Mount {
+        container_path: Path::new("/").join(&mount.mount_path).to_string_lossy().into_owned(),
+        readonly: true,
+        image: Some(v1::ImageSpec { image: id.to_owned(), ..v1::ImageSpec::default() }),
+        image_sub_path: part,
+        ..v1::Mount::default()
+    }
+}
+
+/// The block devices of a container.
+pub(super) fn devices(
+    container: &Container,
+    places: &HashMap<String, Place>,
+    read_only: impl Fn(&str) -> bool,
+) -> Result<Vec<v1::Device>, VolumeError> {
+    let mut out = Vec::new();
+    for wanted in container.volume_devices.iter().flatten() {
+        let Some(Place::Device(path)) = places.get(&wanted.name) else {
+            return Err(VolumeError::Device {
+                volume: wanted.name.clone(),
+                container: container.name.clone(),
+            });
+        };
+        out.push(v1::Device {
+            container_path: wanted.device_path.clone(),
+            host_path: path.to_string_lossy().into_owned(),
+            permissions: if read_only(&wanted.name) { "r" } else { "mrw" }.to_owned(),
         });
     }
     Ok(out)

@@ -45,6 +45,17 @@ impl FsGroup {
         u32::try_from(context.fs_group?).ok().map(FsGroup)
     }
 
+    /// Its number.
+    pub(super) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// Whether files that containers made are given again with each pod, although the folder already is as the group needs it.
+    pub(super) fn is_always(pod: &Pod) -> bool {
+        let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+        context.and_then(|it| it.fs_group_change_policy.as_deref()) != Some("OnRootMismatch")
+    }
+
     /// Whether the folder itself already is as the group needs it; then all that is in it is taken to be.
     pub(super) fn is_set(self, folder: &Path) -> Result<bool, SetUpError> {
         let found = fs::symlink_metadata(folder).map_err(io_error("look at", folder))?;

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, DownwardAPIVolumeSource, EmptyDirVolumeSource, HostPathVolumeSource,
-    ProjectedVolumeSource, SecretVolumeSource, Volume,
+    CSIVolumeSource, ConfigMapVolumeSource, DownwardAPIVolumeSource, EmptyDirVolumeSource,
+    HostPathVolumeSource, PersistentVolumeClaimVolumeSource, ProjectedVolumeSource, SecretVolumeSource,
+    Volume,
 };
 
 /// A volume's source, of those that are supported.
@@ -16,6 +17,14 @@ pub(super) enum Kind<'a> {
     Secret(&'a SecretVolumeSource),
     DownwardApi(&'a DownwardAPIVolumeSource),
     Projected(&'a ProjectedVolumeSource),
+    /// A persistent volume, by its claim.
+    Claim(&'a PersistentVolumeClaimVolumeSource),
+    /// A claim that is made for the pod.
+    Ephemeral,
+    /// A driver's volume that lives in the pod.
+    Csi(&'a CSIVolumeSource),
+    /// An image, mounted by the runtime.
+    Image,
 }
 
 /// A volume that is not supported.
@@ -42,6 +51,9 @@ impl Kind<'_> {
             Kind::Secret(_) => "kubernetes.io~secret",
             Kind::DownwardApi(_) => "kubernetes.io~downward-api",
             Kind::Projected(_) => "kubernetes.io~projected",
+            Kind::Claim(_) | Kind::Ephemeral => "kubernetes.io~local-volume",
+            Kind::Csi(_) => "kubernetes.io~csi",
+            Kind::Image => "kubernetes.io~image",
         }
     }
 
@@ -52,7 +64,16 @@ impl Kind<'_> {
 
     /// Whether containers may not write.
     pub(super) fn is_read_only(self) -> bool {
-        !matches!(self, Kind::EmptyDir(_) | Kind::HostPath(_))
+        match self {
+            Kind::EmptyDir(_) | Kind::HostPath(_) | Kind::Ephemeral => false,
+            Kind::Claim(source) => source.read_only == Some(true),
+            Kind::Csi(source) => source.read_only == Some(true),
+            Kind::ConfigMap(_)
+            | Kind::Secret(_)
+            | Kind::DownwardApi(_)
+            | Kind::Projected(_)
+            | Kind::Image => true,
+        }
     }
 }
 
@@ -76,6 +97,18 @@ pub(super) fn kind(volume: &Volume) -> Result<Kind<'_>, Refused> {
     if let Some(source) = &volume.projected {
         return projected(source);
     }
+    if let Some(source) = &volume.persistent_volume_claim {
+        return Ok(Kind::Claim(source));
+    }
+    if volume.ephemeral.is_some() {
+        return Ok(Kind::Ephemeral);
+    }
+    if let Some(source) = &volume.csi {
+        return Ok(Kind::Csi(source));
+    }
+    if volume.image.is_some() {
+        return Ok(Kind::Image);
+    }
     Err(Refused::Kind(unsupported(volume)))
 }
 
@@ -93,10 +126,6 @@ fn projected(source: &ProjectedVolumeSource) -> Result<Kind<'_>, Refused> {
 
 fn unsupported(volume: &Volume) -> &'static str {
     let sources = [
-        (volume.persistent_volume_claim.is_some(), "persistentVolumeClaim"),
-        (volume.ephemeral.is_some(), "ephemeral"),
-        (volume.csi.is_some(), "csi"),
-        (volume.image.is_some(), "image"),
         (volume.nfs.is_some(), "nfs"),
         (volume.iscsi.is_some(), "iscsi"),
         (volume.fc.is_some(), "fc"),
@@ -121,16 +150,52 @@ fn unsupported(volume: &Volume) -> &'static str {
     sources.into_iter().find(|(is_set, _)| *is_set).map_or("unknown", |(_, name)| name)
 }
 
-/// Where a volume lies on the node. A hostPath lies where it says.
+/// Where a volume lies on the node. A hostPath lies where it says; of a claim it is the mark that the pod has it.
 pub(super) fn path(data_dir: &Path, uid: &str, kind: &Kind<'_>, name: &str) -> PathBuf {
     match kind {
-        Kind::HostPath(source) => PathBuf::from(&source.path),
+        Kind::HostPath(source) => host_path(data_dir, &source.path),
         Kind::EmptyDir(_)
         | Kind::ConfigMap(_)
         | Kind::Secret(_)
         | Kind::DownwardApi(_)
-        | Kind::Projected(_) => {
-            data_dir.join("pods").join(uid).join("volumes").join(kind.folder()).join(name)
-        }
+        | Kind::Projected(_)
+        | Kind::Claim(_)
+        | Kind::Ephemeral
+        | Kind::Csi(_)
+        | Kind::Image => data_dir.join("pods").join(uid).join("volumes").join(kind.folder()).join(name),
     }
+}
+
+/// A volume whose content lies in the pod's own folder, and goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Local {
+    /// Its name in the pod.
+    pub(crate) name: String,
+    /// Its folder.
+    pub(crate) folder: PathBuf,
+    /// Its content is in memory.
+    pub(crate) in_memory: bool,
+}
+
+/// The volumes of a pod that lie in its own folder.
+pub(crate) fn local(data_dir: &Path, uid: &str, volumes: &[Volume]) -> Vec<Local> {
+    let of = |volume: &Volume| {
+        let kind = kind(volume).ok()?;
+        let in_memory = match kind {
+            Kind::EmptyDir(source) => source.medium.as_deref().unwrap_or_default() != "",
+            Kind::ConfigMap(_) => false,
+            Kind::Secret(_) | Kind::DownwardApi(_) | Kind::Projected(_) => true,
+            Kind::HostPath(_) | Kind::Claim(_) | Kind::Ephemeral | Kind::Csi(_) | Kind::Image => {
+                return None;
+            }
+        };
+        let folder = path(data_dir, uid, &kind, &volume.name);
+        Some(Local { name: volume.name.clone(), folder, in_memory })
+    };
+    volumes.iter().filter_map(of).collect()
+}
+
+/// A path of the node: what is said to be in the folder that kubelets elsewhere have is in this one's.
+pub(super) fn host_path(data_dir: &Path, path: &str) -> PathBuf {
+    crate::csi::translated(data_dir, Path::new(path)).unwrap_or_else(|| PathBuf::from(path))
 }

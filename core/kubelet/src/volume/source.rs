@@ -11,7 +11,6 @@ use super::plan::Kind;
 use super::token::{Tokens, Wish};
 use crate::config::Config;
 use crate::field;
-use crate::node::machine;
 use crate::objects::Objects;
 
 /// What a token is valid for, if the volume does not say.
@@ -34,7 +33,12 @@ impl Sources<'_> {
     pub(super) async fn payload(&self, kind: &Kind<'_>) -> Result<Payload, SetUpError> {
         let mut payload = Payload::default();
         match kind {
-            Kind::EmptyDir(_) | Kind::HostPath(_) => {}
+            Kind::EmptyDir(_)
+            | Kind::HostPath(_)
+            | Kind::Claim(_)
+            | Kind::Ephemeral
+            | Kind::Csi(_)
+            | Kind::Image => {}
             Kind::ConfigMap(source) => {
                 let wanted = Wanted {
                     items: source.items.as_deref(),
@@ -105,7 +109,7 @@ impl Sources<'_> {
             } else if let Some(selector) = &item.resource_field_ref {
                 let container = selector.container_name.as_deref().unwrap_or_default();
                 let container = field::container(self.pod, container)?;
-                let allocatable = machine::allocatable(self.config)?;
+                let allocatable = crate::node::allocatable::allocatable(self.config)?;
                 field::resource(selector, container.resources.as_ref(), &allocatable)?
             } else {
                 continue;

@@ -37,7 +37,9 @@ impl Node {
         let config = Arc::new(Config { data_dir: data_dir.clone(), ..testing::config() });
         let server = Server::default();
         let client = client(&server);
-        let volumes = Volumes::new(config, client.clone(), Objects::new(client));
+        let drivers = Arc::new(Drivers::new(Arc::clone(&config), client.clone()));
+        let volumes =
+            Volumes::new(config, client.clone(), Objects::new(client), drivers, Recursion::Possible);
         Node { volumes, server, data_dir }
     }
 
@@ -145,9 +147,9 @@ async fn folders_of_earlier_runs_are_known_and_removed_without_what_they_point_t
 #[tokio::test]
 async fn what_is_not_supported_is_refused_before_anything_is_made() {
     let node = Node::new("refused");
-    let claim = json!({"name": "c", "persistentVolumeClaim": {"claimName": "x"}});
-    let pod = pod(json!([{"name": "e", "emptyDir": {}}, claim]), json!([]));
+    let share = json!({"name": "c", "nfs": {"server": "s", "path": "/"}});
+    let pod = pod(json!([{"name": "e", "emptyDir": {}}, share]), json!([]));
     let error = node.volumes.set_up(&pod).await.unwrap_err().to_string();
-    assert!(error.contains("volumes of type persistentVolumeClaim are not supported"), "{error}");
+    assert!(error.contains("volumes of type nfs are not supported"), "{error}");
     assert!(!node.path("kubernetes.io~empty-dir/e").exists());
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use keelson_cri::v1;
 
 use super::{Node, Worker};
@@ -17,12 +18,15 @@ use crate::plan::{Action, Killing};
 use crate::pod::{Member, PodModel};
 use crate::probe::run::Target;
 use crate::probe::{Finding, ProbeKind};
-use crate::runtime_view::{ContainerState, Instance};
+use crate::runtime_view::Instance;
 use crate::security::ImageUser;
-use crate::{container, environment, hosts, image, resources, sandbox, security};
+use crate::{container, environment, hosts, image, resources, sandbox, security, user_namespace};
 
 /// A container always has this much between its stop signal and its end.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
+
+/// The exit code of a process that was killed.
+const KILLED: i32 = 137;
 
 /// A task that is done.
 #[derive(Debug)]
@@ -37,7 +41,7 @@ pub(super) enum Outcome {
     /// The volumes have their content.
     Volumes(Result<(), String>),
     /// There is a sandbox.
-    Sandbox(Result<(), String>),
+    Sandbox(Result<(), (&'static str, String)>),
     /// A sandbox is stopped.
     Stopped(Result<String, String>),
     /// The image was found.
@@ -46,28 +50,22 @@ pub(super) enum Outcome {
     Started { container: String, result: Result<String, Why> },
     /// The hook after its start has ended.
     Hooked { container: String, instance: String, result: Result<(), String> },
+    /// The hook before an instance's end has ended.
+    Prepared { instance: String },
     /// An instance was ended.
-    Killed(Result<(), String>),
+    Killed { instance: String, result: Result<(), String> },
     /// Remains were removed.
     Removed(Result<(), String>),
     /// A probe was made.
     Probed { container: String, instance: String, kind: ProbeKind, finding: Finding },
+    /// Limits were changed.
+    Resized(Result<(), String>),
     /// Nothing is left outside the runtime.
     CleanedUp(Result<(), String>),
     /// The status was written.
     Written { patch: serde_json::Value, result: Result<Box<Pod>, kube::Error> },
     /// The object was deleted.
     Deleted(Result<(), kube::Error>),
-}
-
-async fn resolv_conf(path: &Path) -> ResolvConf {
-    match tokio::fs::read_to_string(path).await {
-        Ok(text) => ResolvConf::parse(&text),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the node's resolver configuration is not read");
-            ResolvConf::default()
-        }
-    }
 }
 
 impl Worker {
@@ -85,7 +83,7 @@ impl Worker {
         tracing::debug!(object = pod.object(), ?action, "action");
         match action {
             Action::SetUpVolumes => self.spawn(task.clone(), async move {
-                let result = node.volumes.set_up(&pod.pod).await.map_err(|error| error.to_string());
+                let result = set_up_volumes(&node, &pod).await;
                 Done { task, outcome: Outcome::Volumes(result) }
             }),
             Action::RunSandbox { attempt } => {
@@ -112,6 +110,26 @@ impl Worker {
             Action::Kill { container, instance, grace, killing } => {
                 self.kill(task, container, instance, grace, killing, now);
             }
+            Action::Renew { instances, triggers } => {
+                for container in &triggers {
+                    if let Some(ended) = self.observed.newest(container).cloned() {
+                        self.memory.container(container).restarts.advance(ended.since, now);
+                    }
+                }
+                let last = |name: &str| self.observed.newest(name).map(|newest| newest.id.clone());
+                let names = self.pod.members.iter().map(|member| member.name());
+                self.memory.renewed.extend(names.map(|name| (name.to_owned(), last(name))));
+                self.begin(Action::Remove { instances, sandboxes: Vec::new() }, now);
+            }
+            Action::PreStop { container, instance, grace } => {
+                let target = self.target(&container, &instance);
+                self.spawn(task.clone(), async move {
+                    if let Some(target) = target {
+                        pre_stop(&node, &pod, &target, grace).await;
+                    }
+                    Done { task, outcome: Outcome::Prepared { instance } }
+                });
+            }
             Action::Remove { instances, sandboxes } => {
                 let removed = |one: &&Arc<Instance>| instances.contains(&one.id) && !one.log_path.is_empty();
                 let all = self.observed.containers.iter().filter(removed);
@@ -121,7 +139,18 @@ impl Worker {
                     for log in logs.iter().filter(|_| result.is_ok()) {
                         crate::log_rotation::remove_log(log).await;
                     }
+                    if !logs.is_empty() {
+                        crate::log_links::sweep(&node.config.log_dir).await;
+                    }
                     Done { task, outcome: Outcome::Removed(result) }
+                });
+            }
+            Action::Resize { instances } => {
+                let chosen = |one: &&Arc<Instance>| instances.contains(&one.id);
+                let instances: Vec<_> = self.observed.containers.iter().filter(chosen).cloned().collect();
+                self.spawn(task.clone(), async move {
+                    let result = super::resizing::resize(&node, &pod, &instances).await;
+                    Done { task, outcome: Outcome::Resized(result) }
                 });
             }
             Action::CleanUp => self.spawn(task.clone(), async move {
@@ -140,8 +169,8 @@ impl Worker {
         now: Timestamp,
     ) {
         let newest = self.observed.newest(&container).cloned();
-        if let Some(ContainerState::Exited { finished_at, .. }) = newest.map(|one| one.state.clone()) {
-            self.memory.container(&container).restarts.advance(finished_at, now);
+        if let Some(ended) = newest.filter(|one| one.exit_code().is_some()) {
+            self.memory.container(&container).restarts.advance(ended.since, now);
         }
         let image = self.memory.container(&container).image.clone();
         let member = self.pod.member(&container);
@@ -202,18 +231,30 @@ impl Worker {
         killing: Killing,
         now: Timestamp,
     ) {
-        let again = self.memory.busy(&task);
+        // Its hook has run, and its end was told.
+        let again = self.memory.busy(&task) || self.memory.failed_kills.contains_key(&instance);
+        let is_prepared = self.memory.prepared.contains(&instance);
+        if killing == Killing::Definition {
+            self.memory.container(&container).redefined = Some(instance.clone());
+        }
         let end = now.checked_add(SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX));
-        self.memory.kill_deadlines.insert(instance.clone(), end.unwrap_or(Timestamp::MAX));
+        let end = end.unwrap_or(Timestamp::MAX);
+        let deadline = self.memory.kill_deadlines.entry(instance.clone()).or_insert(end);
+        *deadline = end.min(*deadline);
         let message = match killing {
             Killing::PodEnds => format!("Stopping container {container}"),
             Killing::Definition => format!("Container {container} definition changed, will be restarted"),
-            Killing::Probe(ProbeKind::Startup) => {
-                format!("Container {container} failed startup probe, will be restarted")
+            Killing::Probe(kind) => {
+                let kind = if kind == ProbeKind::Startup { "startup" } else { "liveness" };
+                let restarts = |member: &Member| self.pod.restarts(member, KILLED);
+                let again = self.pod.member(&container).is_some_and(restarts);
+                format!(
+                    "Container {container} failed {kind} probe{}",
+                    if again { ", will be restarted" } else { "" }
+                )
             }
-            Killing::Probe(ProbeKind::Liveness | ProbeKind::Readiness) => {
-                format!("Container {container} failed liveness probe, will be restarted")
-            }
+            Killing::Resize => format!("Container {container} resize requires restart"),
+            Killing::Renewal => format!("Stopping container {container} to restart all containers"),
             Killing::Hook => "FailedPostStartHook".to_owned(),
             Killing::Lost => "Container is in unknown state, try killing it".to_owned(),
         };
@@ -221,7 +262,8 @@ impl Worker {
             self.node.recorder.tell(&self.pod, Some(&container), EventType::Normal, "Killing", message);
         }
         let (node, pod) = (Arc::clone(&self.node), Arc::clone(&self.pod));
-        let target = self.target(&container, &instance).filter(|_| !again && killing != Killing::Lost);
+        let has_hook = !again && !is_prepared && !matches!(killing, Killing::Lost | Killing::Renewal);
+        let target = self.target(&container, &instance).filter(|_| has_hook);
         self.spawn(task.clone(), async move {
             let since = Instant::now();
             if let Some(target) = target {
@@ -229,7 +271,8 @@ impl Worker {
             }
             let rest = grace.saturating_sub(since.elapsed()).max(LEAST_GRACE);
             let result = node.runtime.stop_container(&instance, rest).await;
-            Done { task, outcome: Outcome::Killed(result.map_err(|error| error.text())) }
+            let result = result.map_err(|error| error.text());
+            Done { task, outcome: Outcome::Killed { instance, result } }
         });
     }
 }
@@ -241,8 +284,11 @@ async fn pre_stop(node: &Node, pod: &PodModel, target: &Target, grace: Duration)
     // A command that is cut off is killed with the connection.
     let outcome = tokio::time::timeout(grace, hook::run(target, handler, Some(grace))).await;
     if let Ok(Err(error)) = outcome {
-        let container = Some(target.container.name.as_str());
-        node.recorder.tell(pod, container, EventType::Warning, "FailedPreStopHook", error.to_string());
+        let container = target.container.name.as_str();
+        // The words of a hook may hold secrets: they are not for everybody who reads events.
+        tracing::warn!(object = pod.object(), container, %error, "a hook failed");
+        let message = "PreStopHook failed";
+        node.recorder.tell(pod, Some(container), EventType::Warning, "FailedPreStopHook", message);
     }
 }
 
@@ -250,45 +296,117 @@ async fn folder(path: &Path) -> Result<(), String> {
     tokio::fs::create_dir_all(path).await.map_err(|error| format!("create {}: {error}", path.display()))
 }
 
-async fn run_sandbox(node: &Node, pod: &PodModel, attempt: u32) -> Result<(), String> {
+/// Why a pod has no sandbox: reason and message of the event.
+async fn run_sandbox(node: &Node, pod: &PodModel, attempt: u32) -> Result<(), (&'static str, String)> {
+    let Err(error) = make_sandbox(node, pod, attempt).await else { return Ok(()) };
+    // A network that is not there yet is another matter than a sandbox that cannot be made. It is asked about only now.
+    if !pod.host_network()
+        && let Ok(status) = node.runtime.status(v1::StatusRequest { verbose: false }).await
+        && let Some(network) = crate::node::network_fault(&status)
+    {
+        return Err(("NetworkNotReady", format!("network is not ready: {network}")));
+    }
+    Err(("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}")))
+}
+
+async fn make_sandbox(node: &Node, pod: &PodModel, attempt: u32) -> Result<(), String> {
     let config = &node.config;
     folder(&sandbox::log_directory(pod, config)).await?;
-    let resolv_conf = resolv_conf(&config.resolv_conf).await;
-    let sandbox =
+    let resolv_conf = ResolvConf::of_node(config.settings.resolv_conf.as_deref()).await;
+    for (reason, message) in dns::notices(&pod.pod, config, &resolv_conf) {
+        node.recorder.tell(pod, None, EventType::Warning, reason, message);
+    }
+    let mut sandbox =
         sandbox::configuration(pod, attempt, config, &resolv_conf).map_err(|error| error.to_string())?;
-    let runtime_handler = match pod.spec().runtime_class_name.as_deref() {
-        None | Some("") => String::new(),
-        Some(class) => return Err(format!("RuntimeClass {class:?}: this node has no other runtimes")),
-    };
+    let runtime_handler = handler(node, pod).await?;
+    if let Some(users) = users(node, pod).await? {
+        let status = node.runtime.status(v1::StatusRequest::default()).await.map_err(|error| error.text())?;
+        // One that knows nothing of it would run the pod as root of the node.
+        if !user_namespace::is_supported(&status, &runtime_handler) {
+            return Err(format!("runtime handler {runtime_handler:?} does not support user namespaces"));
+        }
+        let security = sandbox.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+        user_namespace::tell(security.and_then(|it| it.namespace_options.as_mut()), Some(&users));
+    }
     let request = v1::RunPodSandboxRequest { config: Some(sandbox), runtime_handler };
     node.runtime.run_pod_sandbox(request).await.map_err(|error| error.text())?;
-    let (group, shares) = (pod.cgroup(&config.cgroup_root), resources::of_pod(pod).cpu_shares);
-    match tokio::task::spawn_blocking(move || crate::cgroup::share(&group, shares)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            tracing::warn!(object = pod.object(), %error, "the pod as a whole has no share of its own")
-        }
-        Err(error) => {
-            tracing::warn!(object = pod.object(), %error, "the pod as a whole has no share of its own")
-        }
+    let (group, limits) = (pod.cgroup(&config.cgroup_root), resources::of_pod(pod));
+    let pids = node.machine.pod_pids;
+    match tokio::task::spawn_blocking(move || crate::cgroup::limit(&group, &limits, pids)).await {
+        Ok(done) => done.map_err(|error| error.to_string())?,
+        Err(error) => return Err(error.to_string()),
+    }
+    node.tiers.share_out(&node.ledger.taken()).await;
+    Ok(())
+}
+
+/// The ids of a pod that has its own.
+async fn users(node: &Node, pod: &PodModel) -> Result<Option<v1::UserNamespace>, String> {
+    if pod.spec().host_users != Some(false) {
+        return Ok(None);
+    }
+    let (data_dir, uid) = (node.config.data_dir.clone(), pod.uid.clone());
+    let pods = node.config.settings.max_pods;
+    match tokio::task::spawn_blocking(move || user_namespace::of_pod(&data_dir, &uid, pods)).await {
+        Ok(found) => found.map(Some).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The runtime's handler that the pod's RuntimeClass names.
+async fn handler(node: &Node, pod: &PodModel) -> Result<String, String> {
+    let Some(class) = pod.spec().runtime_class_name.as_deref().filter(|class| !class.is_empty()) else {
+        return Ok(String::new());
+    };
+    let classes: kube::Api<RuntimeClass> = kube::Api::all(node.client.clone());
+    match classes.get_opt(class).await {
+        Ok(Some(found)) => Ok(found.handler),
+        Ok(None) => Err(format!("failed to get sandbox runtime: RuntimeClass {class:?} not found")),
+        Err(error) => Err(format!("failed to get sandbox runtime: RuntimeClass {class:?}: {error}")),
+    }
+}
+
+/// Makes volumes, and finds the images among them, which are pulled as those of containers are.
+async fn set_up_volumes(node: &Node, pod: &PodModel) -> Result<(), String> {
+    node.volumes.set_up(&pod.pod).await.map_err(|error| error.to_string())?;
+    for volume in pod.spec().volumes.iter().flatten() {
+        let Some(source) = &volume.image else { continue };
+        let container = Container {
+            name: volume.name.clone(),
+            image: source.reference.clone(),
+            image_pull_policy: source.pull_policy.clone(),
+            ..Container::default()
+        };
+        let failed =
+            |why: Why| format!("MountVolume.SetUp failed for volume {:?} : {}", volume.name, why.message);
+        let Image::Present { id, .. } = find(node, pod, &container).await.map_err(failed)? else {
+            return Err(failed(Why::new("ErrImagePull", "the image is not there")));
+        };
+        node.volumes.found_image(&pod.pod, &volume.name, id).map_err(|error| error.to_string())?;
     }
     Ok(())
 }
 
 async fn find_image(node: &Node, pod: &PodModel, container: &str) -> Result<Image, Why> {
-    let config = &node.config;
-    let resolv_conf = resolv_conf(&config.resolv_conf).await;
-    let sandbox = sandbox::configuration(pod, 0, config, &resolv_conf);
-    let sandbox = sandbox.map_err(|error| Why::new("ImageInspectError", error.to_string()))?;
     let Some(member) = pod.member(container) else {
         return Err(Why::new("ImageInspectError", "the pod has no such container any more"));
     };
+    find(node, pod, &member.container).await
+}
+
+async fn find(node: &Node, pod: &PodModel, container: &Container) -> Result<Image, Why> {
+    let config = &node.config;
+    let resolv_conf = ResolvConf::of_node(config.settings.resolv_conf.as_deref()).await;
+    let sandbox = sandbox::configuration(pod, 0, config, &resolv_conf);
+    let sandbox = sandbox.map_err(|error| Why::new("ImageInspectError", error.to_string()))?;
     let finder = image::Finder {
         pod,
-        container: &member.container,
+        container,
         sandbox: &sandbox,
         runtime: &node.runtime,
         objects: &node.objects,
+        credentials: &config.data_dir.join("config.json"),
+        records: &node.images,
         recorder: &node.recorder,
     };
     finder.find().await
@@ -313,10 +431,17 @@ fn config_error(error: impl std::fmt::Display) -> Why {
 impl Start {
     async fn run(&self, member: &Member) -> Result<String, Why> {
         let (node, pod) = (&self.node, &self.pod);
-        let config = self.configuration(member).await?;
-        let resolv_conf = resolv_conf(&node.config.resolv_conf).await;
+        let mut config = self.configuration(member).await?;
+        let resolv_conf = ResolvConf::of_node(node.config.settings.resolv_conf.as_deref()).await;
         let sandbox = sandbox::configuration(pod, self.attempt, &node.config, &resolv_conf);
-        let sandbox_config = Some(sandbox.map_err(config_error)?);
+        let mut sandbox = sandbox.map_err(config_error)?;
+        if let Some(users) = users(node, pod).await.map_err(config_error)? {
+            let of_pod = sandbox.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+            user_namespace::tell(of_pod.and_then(|it| it.namespace_options.as_mut()), Some(&users));
+            let own = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+            user_namespace::tell(own.and_then(|it| it.namespace_options.as_mut()), Some(&users));
+        }
+        let sandbox_config = Some(sandbox);
         let request = v1::CreateContainerRequest {
             pod_sandbox_id: self.sandbox.clone(),
             config: Some(config),
@@ -332,6 +457,9 @@ impl Start {
         let started = node.runtime.start_container(request).await;
         started.map_err(|error| Why::new("RunContainerError", error.message()))?;
         tell("Started", "Container started");
+        let log = crate::container::log_path(member.name(), self.restart_count);
+        let log = sandbox::log_directory(pod, &node.config).join(log);
+        crate::log_links::make(&node.config.log_dir, pod, member.name(), &id, &log).await;
         Ok(id)
     }
 
@@ -350,6 +478,7 @@ impl Start {
         let env = environment::environment(&pod.pod, &ips, &node.config, &member.container, &node.objects);
         let env = env.await.map_err(config_error)?;
         let mounts = node.volumes.mounts(&pod.pod, &member.container, &env).await.map_err(config_error)?;
+        let devices = node.volumes.devices(&pod.pod, &member.container).map_err(config_error)?;
         let hostname = dns::hostname(&pod.pod, &node.config).map_err(config_error)?;
         let hosts = hosts::write_hosts_file(&pod.pod, &ips, &hostname, &node.config).await;
         let hosts = hosts
@@ -369,12 +498,21 @@ impl Start {
             restart_count: self.restart_count,
             env,
             mounts,
+            devices,
             hosts,
             termination_log,
-            node_memory: node.memory,
+            machine: node.machine.clone(),
             target: self.target.clone(),
+            filters: security::Filters {
+                profiles: node.config.data_dir.join("seccomp"),
+                by_default: node.config.settings.seccomp_default,
+            },
         };
-        Ok(container::configuration(pod, member, found))
+        let mut config = container::configuration(pod, member, found);
+        if let Some(limits) = config.linux.as_mut().and_then(|linux| linux.resources.as_mut()) {
+            limits.cpuset_cpus = node.cpus.place(pod, member);
+        }
+        Ok(config)
     }
 }
 
@@ -410,5 +548,9 @@ async fn clean_up(node: &Node, pod: &PodModel) -> Result<(), String> {
     let groups = ["", "burstable/", "besteffort/"].map(|tier| format!("{root}/{tier}pod{}", pod.uid));
     let work = move || groups.iter().try_for_each(|group| crate::cgroup::remove(group));
     let removed = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
-    removed.map_err(|error| error.to_string())
+    removed.map_err(|error| error.to_string())?;
+    let mut others = node.ledger.taken();
+    others.retain(|one| one.uid != pod.uid);
+    node.tiers.share_out(&others).await;
+    Ok(())
 }

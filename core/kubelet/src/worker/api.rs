@@ -8,9 +8,9 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::Value;
 
-use super::Worker;
 use super::act::{Done, Outcome};
 use super::done::{API_RETRY, later};
+use super::{Record, Worker};
 use crate::memory::{End, Task};
 use crate::plan::{Plan, Stage};
 
@@ -52,8 +52,13 @@ impl Worker {
         if self.settled {
             return true;
         }
+        let uid = match &self.record {
+            Record::Pod => self.pod.uid.clone(),
+            Record::Mirror(Some(uid)) => uid.clone(),
+            Record::Mirror(None) => return true,
+        };
         let wanted = self.status(plan, now);
-        let patch = match crate::status::patch(&self.pod.uid, self.pod.status(), &wanted) {
+        let patch = match crate::status::patch(&uid, self.pod.status(), &wanted) {
             Ok(patch) => patch,
             Err(error) => {
                 tracing::error!(object = self.pod.object(), %error, "the status cannot be written down");
@@ -66,9 +71,11 @@ impl Worker {
             return true;
         }
         let (api, name) = (self.api(), self.pod.name.clone());
+        let metrics = Arc::clone(&self.node.metrics);
         self.spawn(Task::Status, async move {
-            let change = Patch::Strategic(&patch);
+            let (change, began) = (Patch::Strategic(&patch), std::time::Instant::now());
             let result = api.patch_status(&name, &PatchParams::default(), &change).await;
+            metrics.status_sync.observe(began.elapsed().as_secs_f64());
             Done { task: Task::Status, outcome: Outcome::Written { patch, result: result.map(Box::new) } }
         });
         false
@@ -91,6 +98,21 @@ impl Worker {
                 tracing::warn!(object = self.pod.object(), %error, "the status is not written");
                 self.api_retry = Some(later(now, API_RETRY));
             }
+        }
+    }
+
+    /// A pod that has come to run has been started.
+    pub(super) fn count_start(&self, pod: &Pod) {
+        const RUNNING: Option<&str> = Some("Running");
+        let now_runs = pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == RUNNING);
+        if !now_runs || self.pod.status().phase.as_deref() == RUNNING {
+            return;
+        }
+        let metrics = &self.node.metrics;
+        metrics.pod_start.observe(self.born.elapsed().as_secs_f64());
+        if let Some(made) = &pod.metadata.creation_timestamp {
+            let took = Timestamp::now().duration_since(made.0).as_secs_f64();
+            metrics.pod_start_total.with_label_values(&["false"]).observe(took.max(0.0));
         }
     }
 

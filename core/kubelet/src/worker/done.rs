@@ -5,8 +5,9 @@ use tokio::task::{Id, JoinError};
 
 use super::Worker;
 use super::act::{Done, Outcome};
+use crate::clock;
 use crate::event::EventType;
-use crate::memory::{Hook, Image, Step, Why};
+use crate::memory::{FailedKills, Hook, Image, Step, Why};
 use crate::probe::{Finding, ProbeKind, Recorded, specification};
 
 /// A stop, removal or clean-up that failed is tried again after this.
@@ -21,7 +22,7 @@ pub(super) fn later(now: Timestamp, by: SignedDuration) -> Timestamp {
 impl Worker {
     /// Takes what a task brought.
     pub(super) fn take(&mut self, joined: Result<(Id, Done), JoinError>) {
-        let now = Timestamp::now();
+        let now = clock::now();
         match joined {
             Ok((id, done)) => {
                 self.task_names.remove(&id);
@@ -46,6 +47,7 @@ impl Worker {
     fn learn_outcome(&mut self, outcome: Outcome, now: Timestamp) {
         match outcome {
             Outcome::Volumes(result) => {
+                self.memory.mounted |= result.is_ok();
                 self.memory.volumes = match &result {
                     Ok(()) => Step::Done,
                     Err(_) => self.memory.volumes.failed(now),
@@ -56,16 +58,16 @@ impl Worker {
             }
             Outcome::Sandbox(result) => {
                 self.stale = true;
+                self.node.metrics.started_pods.inc();
+                if result.is_err() {
+                    self.node.metrics.started_pods_errors.inc();
+                }
                 self.memory.sandbox = match &result {
                     Ok(()) => Step::Done,
                     Err(_) => self.memory.sandbox.failed(now),
                 };
-                if let Err(text) = result {
-                    self.warn(
-                        None,
-                        "FailedCreatePodSandBox",
-                        format!("Failed to create pod sandbox: {text}"),
-                    );
+                if let Err((reason, message)) = result {
+                    self.warn(None, reason, message);
                 }
             }
             Outcome::Stopped(result) => match result {
@@ -87,14 +89,28 @@ impl Worker {
                     Err(text) => Hook::Failed(text.clone()),
                 };
                 if let Err(text) = result {
-                    self.warn(Some(&container), "FailedPostStartHook", text);
+                    // The words of a hook may hold secrets: they are not for everybody who reads events.
+                    tracing::warn!(object = self.pod.object(), container, error = text, "a hook failed");
+                    self.warn(Some(&container), "FailedPostStartHook", "PostStartHook failed".to_owned());
                 }
                 self.memory.container(&container).hook = Some((instance, state));
             }
-            Outcome::Killed(result) => {
+            Outcome::Prepared { instance } => {
+                self.memory.prepared.insert(instance);
+            }
+            Outcome::Killed { instance, result } => {
                 self.stale = true;
                 if let Err(text) = result {
-                    self.fails("stop a container", &text, now);
+                    let before = self.memory.failed_kills.get(&instance).map_or(0, |failed| failed.count);
+                    let failed = FailedKills { count: before.saturating_add(1), retry: later(now, RETRY) };
+                    tracing::warn!(
+                        object = self.pod.object(),
+                        instance,
+                        tries = failed.count,
+                        error = text,
+                        "a container is not stopped"
+                    );
+                    self.memory.failed_kills.insert(instance, failed);
                 }
             }
             Outcome::Removed(result) => {
@@ -106,6 +122,17 @@ impl Worker {
             }
             Outcome::Probed { container, instance, kind, finding } => {
                 self.learn_finding(&container, &instance, kind, &finding);
+            }
+            Outcome::Resized(result) => {
+                self.stale = true;
+                self.memory.resize_due = result.is_err();
+                self.memory.resize_failed = result.err().map(|text| {
+                    tracing::warn!(object = self.pod.object(), error = text, "limits are not changed");
+                    (text, later(now, RETRY))
+                });
+                if let Some((text, _)) = self.memory.resize_failed.clone() {
+                    self.warn(None, "ResizeError", text);
+                }
             }
             Outcome::CleanedUp(result) => match result {
                 Ok(()) => {
@@ -146,6 +173,10 @@ impl Worker {
 
     fn learn_start(&mut self, container: &str, result: Result<String, Why>, now: Timestamp) {
         self.stale = true;
+        if let Some(member) = self.pod.member(container) {
+            let error = result.as_ref().err().map(|why| why.reason.as_str());
+            self.node.metrics.container_started(member.kind, error);
+        }
         let hook = match &result {
             Ok(id) => self.post_start(container, id),
             Err(_) => false,
@@ -183,7 +214,8 @@ impl Worker {
                 self.warn(Some(container), "Unhealthy", format!("{name} probe failed: {text}"))
             }
             Finding::Error(text) => {
-                self.warn(Some(container), "Unhealthy", format!("{name} probe errored: {text}"))
+                let told = format!("{name} probe errored and resulted in unknown state: {text}");
+                self.warn(Some(container), "Unhealthy", told);
             }
         }
     }

@@ -86,8 +86,11 @@ impl Worker {
             ip,
         };
         let (container, id) = (member.name().to_owned(), instance.id.clone());
+        let (node, pod) = (std::sync::Arc::clone(&self.node), std::sync::Arc::clone(&self.pod));
         self.spawn(task.clone(), async move {
+            let began = std::time::Instant::now();
             let finding = target.probe(&probe).await;
+            node.metrics.probes.ended(&pod, &container, kind, &finding, began.elapsed());
             Done { task, outcome: Outcome::Probed { container, instance: id, kind, finding } }
         });
         None

@@ -16,6 +16,14 @@ use super::archive::ImportError;
 use super::config::{Descriptor, ImageConfig, Manifest, architecture};
 use super::store::{Image, ImageStore, StoreError};
 
+mod fetch;
+mod hosts;
+mod turns;
+
+use hosts::Host;
+pub use hosts::HostsError;
+pub(crate) use turns::Pulls;
+
 /// Layers fetched at once.
 const PARALLEL: usize = 4;
 
@@ -36,6 +44,9 @@ pub struct Registries {
     pub plain_http: Vec<String>,
     /// PEM files with further certificate authorities.
     pub certificate_authorities: Vec<PathBuf>,
+    /// A folder with a `REGISTRY/hosts.toml` for each registry that is reached by other hosts, if there is one.
+    #[serde(skip)]
+    pub hosts: PathBuf,
 }
 
 /// Why an image could not be pulled.
@@ -96,6 +107,15 @@ pub enum PullError {
         #[source]
         source: std::io::Error,
     },
+    /// What says by which hosts a registry is reached cannot be followed.
+    #[error("{path} cannot be followed")]
+    Hosts {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: HostsError,
+    },
     /// It came, but could not be stored.
     #[error(transparent)]
     Import(#[from] ImportError),
@@ -115,15 +135,36 @@ impl Registries {
         loopback || self.plain_http.iter().any(|one| one == host)
     }
 
-    fn client(&self, host: &str) -> Result<Client, PullError> {
+    fn host(&self, authority: &str) -> Host {
+        Host {
+            authority: authority.to_owned(),
+            plain: self.is_plain(authority),
+            authorities: Vec::new(),
+            trusts_all: false,
+        }
+    }
+
+    /// The hosts that may serve a registry's images: mirrors, and at last the registry itself, `None` where its own name
+    /// leads to it.
+    fn ways(&self, registry: &str) -> Result<(Vec<Host>, Option<Host>), PullError> {
+        let found = hosts::read(&self.hosts, registry);
+        let found = found.map_err(|(path, source)| PullError::Hosts { path, source })?;
+        let mut mirrors: Vec<Host> =
+            self.mirrors.get(registry).into_iter().flatten().map(|mirror| self.host(mirror)).collect();
+        mirrors.extend(found.mirrors);
+        Ok((mirrors, found.server))
+    }
+
+    fn client(&self, host: &Host) -> Result<Client, PullError> {
         let mut config = ClientConfig {
-            protocol: if self.is_plain(host) { ClientProtocol::Http } else { ClientProtocol::Https },
+            protocol: if host.plain { ClientProtocol::Http } else { ClientProtocol::Https },
+            accept_invalid_certificates: host.trusts_all,
             connect_timeout: Some(std::time::Duration::from_secs(15)),
             read_timeout: Some(std::time::Duration::from_secs(60)),
             user_agent: concat!("keelson/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
-        for path in &self.certificate_authorities {
+        for path in self.certificate_authorities.iter().chain(&host.authorities) {
             let data =
                 fs::read(path).map_err(|source| PullError::Certificates { path: path.clone(), source })?;
             config.extra_root_certificates.push(Certificate { encoding: CertificateEncoding::Pem, data });
@@ -156,47 +197,77 @@ fn registry_error(name: &str, error: OciDistributionError) -> PullError {
     }
 }
 
+/// Credentials, and the host that they are for; the image's registry, when it is empty.
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    pub(crate) auth: RegistryAuth,
+    pub(crate) host: String,
+}
+
+impl Key {
+    /// What a mirror is shown: nothing that another host is to see.
+    fn for_mirror(&self, mirror: &str) -> RegistryAuth {
+        if self.host == mirror { self.auth.clone() } else { RegistryAuth::Anonymous }
+    }
+}
+
 /// Pulls `name` from its registry or one of its mirrors into the store.
 pub(crate) async fn pull(
     store: Arc<ImageStore>,
+    pulls: &Pulls,
     registries: &Registries,
     name: &str,
-    auth: &RegistryAuth,
+    key: &Key,
 ) -> Result<Image, PullError> {
     let _lease = store.lease()?;
     let reference =
         super::normalize(name).map_err(|source| PullError::Name { name: name.to_owned(), source })?;
-    for mirror in registries.mirrors.get(reference.registry()).into_iter().flatten() {
-        let mut mirrored = reference.clone();
-        mirrored.set_mirror_registry(mirror.clone());
-        match pull_from(&store, registries, &mirrored, &reference, auth).await {
+    let (mirrors, server) = registries.ways(reference.registry())?;
+    let at = |host: &Host| {
+        let mut source = reference.clone();
+        source.set_mirror_registry(host.authority.clone());
+        source
+    };
+    for host in mirrors {
+        let (auth, mirror) = (key.for_mirror(&host.authority), host.authority.as_str());
+        let client = registries.client(&host)?;
+        match pull_from(&store, pulls, &client, &at(&host), &reference, &auth).await {
             Ok(image) => return Ok(image),
             Err(error) => tracing::warn!(%error, mirror, image = name, "mirror did not serve the image"),
         }
     }
-    pull_from(&store, registries, &reference, &reference, auth).await
+    match server {
+        // The registry under another name has what is for the registry.
+        Some(host) => {
+            let client = registries.client(&host)?;
+            pull_from(&store, pulls, &client, &at(&host), &reference, &key.auth).await
+        }
+        None => {
+            let client = registries.client(&registries.host(reference.resolve_registry()))?;
+            pull_from(&store, pulls, &client, &reference, &reference, &key.auth).await
+        }
+    }
 }
 
 async fn pull_from(
     store: &Arc<ImageStore>,
-    registries: &Registries,
+    pulls: &Pulls,
+    client: &Client,
     source: &Reference,
     reference: &Reference,
     auth: &RegistryAuth,
 ) -> Result<Image, PullError> {
     let name = reference.whole();
-    let client = registries.client(source.resolve_registry())?;
     let failed = |error| registry_error(&name, error);
     let damaged = |source| PullError::Manifest { name: name.clone(), source };
-    let (text, mut digest_named) = client.pull_manifest_raw(source, auth, ACCEPTED).await.map_err(failed)?;
+    let (text, mut digest_named) = manifest(client, source, auth).await.map_err(failed)?;
     let named_digest = digest_named.clone();
     let mut text = text;
     let mut manifest: Manifest = serde_json::from_slice(&text).map_err(damaged)?;
     if manifest.config.is_none() {
         let chosen = manifest.for_this_machine().ok_or(PullError::Platform(architecture()))?.digest.clone();
         let chosen_reference = source.clone_with_digest(chosen);
-        (text, digest_named) =
-            client.pull_manifest_raw(&chosen_reference, auth, ACCEPTED).await.map_err(failed)?;
+        (text, digest_named) = self::manifest(client, &chosen_reference, auth).await.map_err(failed)?;
         manifest = serde_json::from_slice(&text).map_err(damaged)?;
     }
     let actual = format!("sha256:{}", hex::encode(digest(&SHA256, &text)));
@@ -204,9 +275,16 @@ async fn pull_from(
         return Err(StoreError::Digest { expected: digest_named, actual }.into());
     }
     let config = manifest.config.clone().ok_or(PullError::Platform(architecture()))?;
+    // Who wants the same image waits for the first, and finds it done.
+    let _turn = pulls.turn(&actual).await;
     let wanted: Vec<Descriptor> = manifest.layers.iter().cloned().chain([config.clone()]).collect();
+    let name = name.as_str();
     futures::stream::iter(wanted)
-        .map(|descriptor| fetch(&client, source, store, &name, descriptor))
+        .map(|descriptor| async move {
+            let _turn = pulls.turn(&descriptor.digest).await;
+            let _place = pulls.place().await;
+            fetch::blob(client, source, store, name, &descriptor).await
+        })
         .buffer_unordered(PARALLEL)
         .try_collect::<Vec<()>>()
         .await?;
@@ -220,7 +298,7 @@ async fn pull_from(
     let repository = format!("{}/{}", reference.registry(), reference.repository());
     let mut names = vec![format!("{repository}@{named_digest}")];
     if reference.digest().is_none() {
-        names.push(name.clone());
+        names.push(name.to_owned());
     }
     let store = Arc::clone(store);
     let work = move || -> Result<Image, PullError> {
@@ -234,27 +312,31 @@ async fn pull_from(
     tokio::task::spawn_blocking(work).await.map_err(|_| PullError::Interrupted)?
 }
 
-async fn fetch(
+/// The manifest's bytes and digest; a registry that is away for a moment is asked again.
+async fn manifest(
     client: &Client,
     source: &Reference,
-    store: &ImageStore,
-    name: &str,
-    descriptor: Descriptor,
-) -> Result<(), PullError> {
-    let path = store.blob_path(&descriptor.digest)?;
-    if path.exists() {
-        return Ok(());
+    auth: &RegistryAuth,
+) -> Result<(bytes::Bytes, String), OciDistributionError> {
+    let mut tries = fetch::Tries::default();
+    loop {
+        match client.pull_manifest_raw(source, auth, ACCEPTED).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => tries.after(error, "manifest").await?,
+        }
     }
-    let folder = store.stage()?;
-    let staged = folder.join("blob");
-    let failed = |source| StoreError::File { action: "write", path: staged.clone(), source };
-    let file = tokio::fs::File::create(&staged).await.map_err(failed)?;
-    // The client checks the digest of what arrives.
-    let result = client.pull_blob(source, descriptor.digest.as_str(), file).await;
-    let result = match result {
-        Ok(()) => store.adopt_blob(&staged, &descriptor.digest).map_err(PullError::from),
-        Err(error) => Err(registry_error(name, error)),
-    };
-    let _ = fs::remove_dir_all(&folder);
-    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_sees_only_credentials_that_are_for_it() {
+        let auth = RegistryAuth::Basic("u".to_owned(), "p".to_owned());
+        let key = |host: &str| Key { auth: auth.clone(), host: host.to_owned() };
+        assert_eq!(key("registry.example").for_mirror("mirror.local:5000"), RegistryAuth::Anonymous);
+        assert_eq!(key("").for_mirror("mirror.local:5000"), RegistryAuth::Anonymous);
+        assert_eq!(key("mirror.local:5000").for_mirror("mirror.local:5000"), auth);
+    }
 }

@@ -48,6 +48,9 @@ impl Connection {
     }
 
     pub(super) fn send(&mut self, kind: Kind, payload: &[u8]) {
+        if self.broken {
+            return;
+        }
         let mut frame = Vec::with_capacity(payload.len() + 5);
         protocol::encode(kind, payload, &mut frame);
         self.out.extend(frame);

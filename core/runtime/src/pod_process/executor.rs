@@ -4,25 +4,33 @@
 //! them: before the privileges go when the container may gain new ones, at the very end otherwise.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+use nix::sched::CloneFlags;
 use nix::unistd::{Gid, Uid};
 
 use super::protocol::Identity;
-use crate::seccomp;
+use crate::seccomp::{self, Filter};
 
 /// Runs the process of the specification as `Identity`.
 #[derive(Clone)]
 pub(super) struct IdentityExecutor {
     pub(super) identity: Identity,
+    /// The user namespace that the program runs in. The library prepares all as root of the node, and only the last steps are taken
+    /// in it: so are those of commands, for which the library would not enter it at all.
+    pub(super) users: Option<Arc<File>>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum IdentityError {
+    #[error("enter the pod's user namespace")]
+    Users(#[source] nix::Error),
     #[error("set the supplementary groups")]
     Groups(#[source] nix::Error),
     #[error("set the group")]
@@ -37,6 +45,12 @@ pub(super) enum IdentityError {
     },
     #[error(transparent)]
     Seccomp(#[from] seccomp::SeccompError),
+    #[error("run under the AppArmor profile {profile:?}")]
+    AppArmor {
+        profile: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("chdir to the working directory {path:?}")]
     WorkingDirectory {
         path: PathBuf,
@@ -72,7 +86,8 @@ impl Executor for IdentityExecutor {
             .unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         let own = &self.identity.working_directory;
         let cwd = if own.as_os_str().is_empty() { process.cwd() } else { own };
-        if let Err(error) = enter(cwd) {
+        let owner = self.identity.users.as_ref().map(|(_, users)| users.outside(0, 0));
+        if let Err(error) = enter(cwd, owner) {
             return refuse(format!("chdir to the working directory {cwd:?}: {error}"));
         }
         match find_executable(program, path, cwd) {
@@ -88,9 +103,12 @@ impl Executor for IdentityExecutor {
 
 /// Goes to the working directory, which is made if it is not there. A folder that only the container's user may
 /// enter is entered later.
-fn enter(cwd: &Path) -> io::Result<()> {
+fn enter(cwd: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     if std::fs::metadata(cwd).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         std::fs::create_dir_all(cwd)?;
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::chown(cwd, Some(uid), Some(gid))?;
+        }
     }
     match std::env::set_current_dir(cwd) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
@@ -126,7 +144,10 @@ fn find_executable(program: &str, path: &str, cwd: &Path) -> Found {
 impl IdentityExecutor {
     fn run(&self, spec: &Spec) -> Result<(), IdentityError> {
         let identity = &self.identity;
-        let filter = if identity.seccomp { Some(seccomp::program(&identity.capabilities)?) } else { None };
+        let filter = match &identity.seccomp_profile {
+            Some(text) => Some(Filter::of_profile(text).map_err(seccomp::SeccompError::from)?),
+            None => identity.seccomp.then(|| Filter::of_runtime(&identity.capabilities)),
+        };
         let arguments = spec
             .process()
             .as_ref()
@@ -142,10 +163,17 @@ impl IdentityExecutor {
         // The pod process blocks and ignores signals for itself only.
         let _ = nix::sys::signal::SigSet::all().thread_unblock();
         default_pipe_signal();
+        own_standard_files(identity);
+        if let Some(users) = &self.users {
+            enter_users(users, &identity.capabilities).map_err(IdentityError::Users)?;
+        }
         let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
         nix::unistd::setgroups(&groups).map_err(IdentityError::Groups)?;
         if let Some(filter) = filter.as_ref().filter(|_| !identity.no_new_privileges) {
-            seccomp::install(filter)?;
+            filter.install()?;
+        }
+        if let Some(profile) = &identity.app_armor {
+            confine(profile)?;
         }
         become_user(identity)?;
         let cwd = &identity.working_directory;
@@ -154,7 +182,7 @@ impl IdentityExecutor {
                 .map_err(|source| IdentityError::WorkingDirectory { path: cwd.clone(), source })?;
         }
         if let Some(filter) = filter.as_ref().filter(|_| identity.no_new_privileges) {
-            seccomp::install(filter)?;
+            filter.install()?;
         }
         let failure = match nix::unistd::execvp(program, &arguments) {
             Ok(never) => match never {},
@@ -162,6 +190,44 @@ impl IdentityExecutor {
         };
         Err(IdentityError::Exec { program: program.to_string_lossy().into_owned(), source: failure })
     }
+}
+
+/// So that a program that opens its standard output by name, as `/dev/stdout`, may do so as any user. Devices that others use
+/// too stay as they are.
+fn own_standard_files(identity: &Identity) {
+    let (uid, gid) = (identity.uid, identity.gid);
+    let (uid, gid) = identity.users.as_ref().map_or((uid, gid), |(_, users)| users.outside(uid, gid));
+    for number in 0..=2 {
+        let path = format!("/proc/self/fd/{number}");
+        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        let is_null = metadata.rdev() == libc::makedev(1, 3);
+        if is_null || metadata.uid() == uid {
+            continue;
+        }
+        if let Err(error) = std::os::unix::fs::chown(&path, Some(uid), Some(gid)) {
+            tracing::debug!(%error, number, "a standard file keeps its owner");
+        }
+    }
+}
+
+/// From here on there are no rights but those over what belongs to the namespace.
+fn enter_users(users: &File, capabilities: &[u8]) -> Result<(), nix::Error> {
+    const CAP_SYS_ADMIN: u8 = 21;
+    nix::sched::setns(users, CloneFlags::CLONE_NEWUSER)?;
+    if capabilities.contains(&CAP_SYS_ADMIN) {
+        // Who may mount does so in a namespace that belongs to the pod's users; what is mounted already stays.
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
+    }
+    Ok(())
+}
+
+/// What is executed next runs under the profile. Newer kernels have a folder for each security module.
+fn confine(profile: &str) -> Result<(), IdentityError> {
+    let text = format!("exec {profile}");
+    let own = Path::new("/proc/self/attr/apparmor/exec");
+    let path = if own.exists() { own } else { Path::new("/proc/self/attr/exec") };
+    let failed = |source| IdentityError::AppArmor { profile: profile.to_owned(), source };
+    std::fs::write(path, text).map_err(failed)
 }
 
 fn become_user(identity: &Identity) -> Result<(), IdentityError> {

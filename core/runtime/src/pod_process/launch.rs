@@ -7,6 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::Spec;
@@ -59,7 +60,7 @@ enum Outcome {
 pub(super) fn container(launch: &Launch) -> Result<Launched, LaunchError> {
     let stdio = Stdio::new(launch.tty, launch.stdin, &launch.bundle)?;
     run(stdio, |stdio| {
-        set_oom_score(launch.identity.oom_score_adj);
+        set_oom_score(launch.identity.oom_score_adj.unwrap_or(0));
         let builder = builder(launch, stdio)?;
         let mut container = builder
             .as_init(&launch.bundle)
@@ -83,6 +84,7 @@ pub(super) fn exec(launch: &Launch, request: &ExecRequest, number: u64) -> Resul
     fs::write(&path, text).map_err(LaunchError::Configuration)?;
     let stdio = Stdio::new(request.tty, request.stdin, &launch.bundle)?;
     let result = run(stdio, |stdio| {
+        set_oom_score(launch.identity.oom_score_adj.unwrap_or(0));
         builder(launch, stdio)?
             .as_tenant()
             .with_detach(true)
@@ -102,8 +104,10 @@ fn nix_pid(pid: impl ToString) -> i32 {
 fn builder(launch: &Launch, stdio: ChildEnds) -> Result<ContainerBuilder, String> {
     let state = launch.bundle.join("state");
     fs::create_dir_all(&state).map_err(|error| error.to_string())?;
+    let users = launch.identity.users.as_ref().map(|(path, _)| File::open(path)).transpose();
+    let users = users.map_err(|error| format!("open the pod's user namespace: {error}"))?.map(Arc::new);
     let mut builder = ContainerBuilder::new(launch.id.clone(), SyscallType::Linux)
-        .with_executor(IdentityExecutor { identity: launch.identity.clone() })
+        .with_executor(IdentityExecutor { identity: launch.identity.clone(), users })
         .with_root_path(&state)
         .map_err(|error| chain(&error))?
         .with_console_socket(stdio.console);
@@ -136,11 +140,15 @@ fn plain(message: &str) -> String {
     }
 }
 
-fn set_oom_score(wished: Option<i32>) {
-    if let Some(wished) = wished
-        && let Err(error) = fs::write("/proc/self/oom_score_adj", wished.to_string())
-    {
-        tracing::warn!(%error, wished, "the kernel refused the OOM score adjustment");
+/// What starts next has this adjustment, instead of the one that protects this process. Where the kernel lets nobody
+/// lower it, it stays what it is.
+fn set_oom_score(wished: i32) {
+    match fs::write("/proc/self/oom_score_adj", wished.to_string()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            tracing::debug!(%error, wished, "the kernel refused the OOM score adjustment");
+        }
+        Err(error) => tracing::warn!(%error, wished, "the OOM score adjustment is not set"),
     }
 }
 

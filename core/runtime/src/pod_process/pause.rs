@@ -9,7 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::protocol::PodSetup;
+use super::protocol::{IdRange, PodSetup, UserMap};
 use crate::cgroup::Hierarchy;
 
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,8 @@ pub(super) enum PauseError {
     },
     #[error("set up the pod's namespaces: {0}")]
     Inside(String),
+    #[error("give the pod's user namespace its ids")]
+    Users(#[source] io::Error),
     #[error("read from the pause process")]
     Pipe(#[source] io::Error),
     #[error("join the cgroup {path}")]
@@ -46,6 +48,10 @@ pub(super) fn start(setup: &PodSetup) -> Result<Pid, PauseError> {
     if setup.shared_pid {
         flags |= libc::CLONE_NEWPID;
     }
+    if setup.users.is_some() {
+        // The others then belong to it.
+        flags |= libc::CLONE_NEWUSER;
+    }
     let hierarchy = Hierarchy::detect();
     let groups = hierarchy.folders(&setup.cgroup);
     let in_group = |path: &Path, done: io::Result<()>| {
@@ -55,10 +61,14 @@ pub(super) fn start(setup: &PodSetup) -> Result<Pid, PauseError> {
         in_group(group, crate::cgroup::create(group))?;
     }
     let (mut read, write) = io::pipe().map_err(PauseError::Pipe)?;
+    let (mapped, mut maps) = io::pipe().map_err(PauseError::Pipe)?;
     let pid = clone(flags).map_err(PauseError::Clone)?;
     let Some(pid) = pid else {
-        drop(read);
-        let failure = enter(&hierarchy, &groups).and_then(|()| inside(setup)).err();
+        drop((read, maps));
+        let failure = enter(&hierarchy, &groups)
+            .and_then(|()| if setup.users.is_some() { become_root(mapped) } else { Ok(()) })
+            .and_then(|()| inside(setup))
+            .err();
         if let Some(failure) = failure {
             let mut write = write;
             let _ = io::Write::write_all(&mut write, failure.as_bytes());
@@ -67,7 +77,12 @@ pub(super) fn start(setup: &PodSetup) -> Result<Pid, PauseError> {
         drop(write);
         pause();
     };
-    drop(write);
+    drop((write, mapped));
+    if let Some(users) = &setup.users {
+        give_ids(pid, users).map_err(PauseError::Users)?;
+        io::Write::write_all(&mut maps, b"1").map_err(PauseError::Pipe)?;
+    }
+    drop(maps);
     let mut failure = String::new();
     io::Read::read_to_string(&mut read, &mut failure).map_err(PauseError::Pipe)?;
     if !failure.is_empty() {
@@ -95,6 +110,25 @@ fn enter(hierarchy: &Hierarchy, groups: &[PathBuf]) -> Result<(), String> {
         }),
         Hierarchy::Unified { .. } => Ok(()),
     }
+}
+
+/// Only its parent may.
+fn give_ids(pid: Pid, users: &UserMap) -> io::Result<()> {
+    let line = |range: &IdRange| format!("0 {} {}\n", range.outside, range.length);
+    std::fs::write(format!("/proc/{pid}/uid_map"), line(&users.uids))?;
+    std::fs::write(format!("/proc/{pid}/gid_map"), line(&users.gids))
+}
+
+/// Waits until the namespace has ids, and is its root.
+fn become_root(mut mapped: io::PipeReader) -> Result<(), String> {
+    let mut told = [0];
+    io::Read::read_exact(&mut mapped, &mut told)
+        .map_err(|error| format!("ids of the user namespace: {error}"))?;
+    let (uid, gid) = (nix::unistd::Uid::from_raw(0), nix::unistd::Gid::from_raw(0));
+    nix::unistd::setgroups(&[])
+        .and_then(|()| nix::unistd::setresgid(gid, gid, gid))
+        .and_then(|()| nix::unistd::setresuid(uid, uid, uid))
+        .map_err(|error| format!("be root of the user namespace: {error}"))
 }
 
 fn bind_namespace(pid: Pid, path: &Path) -> io::Result<()> {

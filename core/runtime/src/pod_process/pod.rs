@@ -56,7 +56,7 @@ impl Pod {
                 self.handle(source, events);
             }
             self.finish_processes();
-            self.connections.retain(|_, connection| !connection.finished());
+            self.close_finished();
             if self.stopping && self.processes.values().all(Process::is_over) {
                 if self.pause_alive {
                     let _ = kill(self.pause, Signal::SIGKILL);
@@ -198,9 +198,21 @@ impl Pod {
         }
     }
 
-    /// The peer is gone: what it was running goes too.
+    fn close_finished(&mut self) {
+        let finished = self.connections.iter().filter(|(_, connection)| connection.finished());
+        for key in finished.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.close(key);
+        }
+    }
+
+    /// The peer is gone: what it was running goes too, and a program that reads from one peer only has read all.
     fn close(&mut self, key: u64) {
         let Some(connection) = self.connections.remove(&key) else { return };
+        if let Role::Attached { process, stdin: true, .. } = connection.role
+            && let Some(process) = self.processes.get_mut(&process)
+        {
+            process.close_stdin();
+        }
         if let Role::Exec { process } = connection.role
             && let Some(process) = self.processes.get(&process).filter(|process| process.code.is_none())
         {
@@ -350,15 +362,14 @@ impl Pod {
 
     fn signal(&self, container: &str, signal: i32) -> Response {
         let Some(process) = self.running(container) else { return Response::Done };
-        let Ok(signal) = Signal::try_from(signal) else { return failed(format!("no signal {signal}")) };
-        if signal == Signal::SIGKILL
+        if signal == libc::SIGKILL
             && let Some(launch) = self.processes[&process].launch()
         {
             self.hierarchy.kill(&launch.cgroup);
         }
-        match kill(self.processes[&process].pid, signal) {
+        match send_signal(self.processes[&process].pid, signal) {
             Ok(()) | Err(nix::Error::ESRCH) => Response::Done,
-            Err(error) => failed(error.to_string()),
+            Err(error) => failed(format!("send signal {signal}: {error}")),
         }
     }
 
@@ -385,11 +396,11 @@ impl Pod {
         }
     }
 
-    /// Moves what is readable to log and peers; `false` when there is nothing more for now.
-    fn pump(&mut self, key: u64, output: Output) -> bool {
-        let Some(process) = self.processes.get_mut(&key) else { return false };
+    /// Moves what is readable to log and peers, a piece at a time; 0 when there is nothing more for now.
+    fn pump(&mut self, key: u64, output: Output) -> usize {
+        let Some(process) = self.processes.get_mut(&key) else { return 0 };
         let mut buffer = [0_u8; 16 * 1024];
-        let Some(count) = process.read(output, &mut buffer) else { return false };
+        let Some(count) = process.read(output, &mut buffer) else { return 0 };
         let bytes = &buffer[..count];
         if let Owner::Container { log: Some(log), launch, .. } = &mut process.owner
             && let Err(error) = log.write(output, bytes)
@@ -403,7 +414,19 @@ impl Pod {
         for connection in self.connections.values_mut().filter(|one| one.wants(key, output)) {
             connection.send(kind, bytes);
         }
-        true
+        count
+    }
+
+    /// Moves what an ended process left in its output. Others may still write to it, and are not waited for: no
+    /// more is taken than the output can hold, so that all that came before the end is in it.
+    fn drain(&mut self, key: u64, output: Output) {
+        let mut left = self.processes.get(&key).map_or(0, |process| process.capacity(output));
+        while left > 0 {
+            match self.pump(key, output) {
+                0 => return,
+                count => left = left.saturating_sub(count),
+            }
+        }
     }
 
     fn finish_processes(&mut self) {
@@ -414,8 +437,12 @@ impl Pod {
             .map(|(key, _)| *key)
             .collect();
         for key in ended {
+            // What a container leaves behind ends with it.
+            if let Some(launch) = self.processes.get(&key).and_then(Process::launch) {
+                self.hierarchy.kill(&launch.cgroup);
+            }
             for output in [Output::Stdout, Output::Stderr] {
-                while self.pump(key, output) {}
+                self.drain(key, output);
             }
             self.finish_process(key);
         }
@@ -439,8 +466,8 @@ impl Pod {
                 {
                     tracing::error!(%error, container = launch.id, "end of output not logged");
                 }
-                let oom_killed = self.hierarchy.oom_kills(&launch.cgroup) > 0 && code == 137;
-                self.hierarchy.kill(&launch.cgroup);
+                // Of any of its processes, whatever its first one made of it.
+                let oom_killed = self.hierarchy.oom_kills(&launch.cgroup) > 0;
                 let end = Exit { code, oom_killed, at: super::now() };
                 if let Err(error) = super::record(&launch.bundle.join("exit.json"), &end) {
                     tracing::error!(%error, container = launch.id, "exit not recorded");
@@ -461,6 +488,13 @@ impl Pod {
             connection.send_json(Kind::Json, event);
         }
     }
+}
+
+/// By number, since real-time signals have no names of their own.
+#[allow(unsafe_code)]
+fn send_signal(pid: Pid, signal: i32) -> nix::Result<()> {
+    // SAFETY: kill takes numbers, and refuses those that are no signal.
+    nix::errno::Errno::result(unsafe { libc::kill(pid.as_raw(), signal) }).map(drop)
 }
 
 fn failed(message: String) -> Response {

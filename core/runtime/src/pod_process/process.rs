@@ -11,6 +11,9 @@ use super::log::{Log, Output};
 use super::pod::read_file;
 use super::protocol::{ContainerReport, Exit, Launch, Started, TerminalSize};
 
+/// What a pipe holds that nobody has changed.
+const PIPE_SIZE: usize = 64 * 1024;
+
 /// Whose process it is.
 pub(super) enum Owner {
     Container { launch: Box<Launch>, log: Option<Log>, started: Started, exit: Option<Exit> },
@@ -86,6 +89,18 @@ impl Process {
     pub(super) fn outputs(&self) -> impl Iterator<Item = (Output, &OwnedFd)> {
         let stdout = self.stdout.as_ref().map(|file| (Output::Stdout, file));
         stdout.into_iter().chain(self.stderr.as_ref().map(|file| (Output::Stderr, file)))
+    }
+
+    /// How many bytes an output can hold that nobody has read yet.
+    pub(super) fn capacity(&self, output: Output) -> usize {
+        let slot = match output {
+            Output::Stdout => &self.stdout,
+            Output::Stderr => &self.stderr,
+        };
+        let Some(file) = slot else { return 0 };
+        // A terminal is no pipe, and holds less.
+        let size = fcntl(file, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok());
+        size.unwrap_or(PIPE_SIZE)
     }
 
     /// Reads what there is; closes the output at its end.

@@ -80,6 +80,27 @@ pub(crate) fn decode(buffer: &mut Vec<u8>) -> Result<Option<Frame>, FrameError> 
     Ok(Some(Frame { kind, payload }))
 }
 
+/// Ids of a user namespace, which begin with 0, and where they begin on the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IdRange {
+    pub(crate) outside: u32,
+    pub(crate) length: u32,
+}
+
+/// The users and groups of a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UserMap {
+    pub(crate) uids: IdRange,
+    pub(crate) gids: IdRange,
+}
+
+impl UserMap {
+    /// What a user of the namespace is on the node.
+    pub(crate) fn outside(&self, uid: u32, gid: u32) -> (u32, u32) {
+        (self.uids.outside.saturating_add(uid), self.gids.outside.saturating_add(gid))
+    }
+}
+
 /// How the pod's namespaces come to be; written as `pod.json` before the pod process starts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PodSetup {
@@ -95,6 +116,9 @@ pub(crate) struct PodSetup {
     /// The pause process's cgroup, relative to each controller's root.
     pub(crate) cgroup: String,
     pub(crate) sysctls: BTreeMap<String, String>,
+    /// The pod has a user namespace, with these ids.
+    #[serde(default)]
+    pub(crate) users: Option<UserMap>,
 }
 
 /// Who the process is and what it may do; applied by ourselves right before `execve`.
@@ -109,6 +133,15 @@ pub(crate) struct Identity {
     pub(crate) no_new_privileges: bool,
     /// The default system call filter is installed.
     pub(crate) seccomp: bool,
+    /// The profile whose filter is installed instead, as JSON.
+    #[serde(default)]
+    pub(crate) seccomp_profile: Option<String>,
+    /// The AppArmor profile under which the program runs.
+    #[serde(default)]
+    pub(crate) app_armor: Option<String>,
+    /// The user namespace that the program runs in, and its ids.
+    #[serde(default)]
+    pub(crate) users: Option<(PathBuf, UserMap)>,
     /// Wished value; refused lowering is logged.
     pub(crate) oom_score_adj: Option<i32>,
     /// Where the process begins; made when it is not there. Empty in older records, whose configuration says it.

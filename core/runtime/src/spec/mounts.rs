@@ -13,10 +13,6 @@ use crate::cgroup::{CONTROLLERS, Hierarchy};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MountError {
-    #[error("mount {0:?}: image volumes are not supported")]
-    Image(String),
-    #[error("mount {0:?}: id-mapped mounts are not supported")]
-    IdMapped(String),
     #[error("mount path {0:?} is not absolute")]
     Relative(String),
     #[error("create the host path {path}")]
@@ -115,12 +111,6 @@ fn cgroups(around: &Surroundings<'_>, access: &str) -> Vec<Value> {
 fn volume(mount: &Mount) -> Result<Value, MountError> {
     if !Path::new(&mount.container_path).is_absolute() {
         return Err(MountError::Relative(mount.container_path.clone()));
-    }
-    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(MountError::Image(mount.container_path.clone()));
-    }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(MountError::IdMapped(mount.container_path.clone()));
     }
     let source = Path::new(&mount.host_path);
     if !source.exists() {

@@ -48,13 +48,17 @@ pub(crate) fn oci(
         out.insert("cpu".into(), Value::Object(cpu));
     }
     if resources.memory_limit_in_bytes > 0 {
-        out.insert("memory".into(), json!({ "limit": resources.memory_limit_in_bytes }));
+        let mut memory = json!({ "limit": resources.memory_limit_in_bytes });
+        if resources.memory_swap_limit_in_bytes > 0 {
+            memory["swap"] = json!(resources.memory_swap_limit_in_bytes);
+        }
+        out.insert("memory".into(), memory);
     }
     let unified = matches!(hierarchy, Hierarchy::Unified { .. });
     if unified && !resources.unified.is_empty() {
         out.insert("unified".into(), json!(resources.unified));
     }
-    let has_huge_pages = hierarchy.folder("hugetlb", "").join("cgroup.procs").exists();
+    let has_huge_pages = hierarchy.has("hugetlb");
     let mut limits = Vec::new();
     for limit in &resources.hugepage_limits {
         if has_huge_pages {
@@ -70,7 +74,14 @@ pub(crate) fn oci(
 }
 
 /// The files to write and their values, for a change of a running container.
-fn writes(resources: &LinuxContainerResources, hierarchy: &Hierarchy, group: &str) -> Vec<(PathBuf, String)> {
+///
+/// `memory` is the limit that is in force.
+fn writes(
+    resources: &LinuxContainerResources,
+    hierarchy: &Hierarchy,
+    group: &str,
+    memory: Option<i64>,
+) -> Vec<(PathBuf, String)> {
     let mut out = Vec::new();
     let mut put = |controller: &str, file: &str, value: String| {
         out.push((hierarchy.folder(controller, group).join(file), value));
@@ -96,7 +107,17 @@ fn writes(resources: &LinuxContainerResources, hierarchy: &Hierarchy, group: &st
     }
     if resources.memory_limit_in_bytes != 0 {
         let limit = resources.memory_limit_in_bytes;
+        let swap = resources.memory_swap_limit_in_bytes;
         match (split, limit < 0) {
+            (true, _) if swap != 0 => {
+                // Memory is never more than memory with swap, also not between the two writes.
+                let rises = limit < 0 || memory.is_some_and(|memory| limit > memory);
+                let mut files = [("memory.limit_in_bytes", limit), ("memory.memsw.limit_in_bytes", swap)];
+                if rises {
+                    files.reverse();
+                }
+                files.iter().for_each(|(file, value)| put("memory", file, value.to_string()));
+            }
             (true, _) => put("memory", "memory.limit_in_bytes", limit.to_string()),
             (false, true) => put("memory", "memory.max", "max".to_owned()),
             (false, false) => put("memory", "memory.max", limit.to_string()),
@@ -130,7 +151,9 @@ pub(crate) fn update(
     hierarchy: &Hierarchy,
     group: &str,
 ) -> Result<(), ResourceError> {
-    for (path, value) in writes(resources, hierarchy, group) {
+    let memory = fs::read_to_string(hierarchy.folder("memory", group).join("memory.limit_in_bytes"));
+    let memory = memory.ok().and_then(|text| text.trim().parse().ok());
+    for (path, value) in writes(resources, hierarchy, group, memory) {
         write(&path, &value).map_err(|source| ResourceError::Write { path, value, source })?;
     }
     Ok(())
@@ -175,12 +198,24 @@ mod tests {
             ..LinuxContainerResources::default()
         };
         let unified = Hierarchy::Unified { mount: "/cg".into() };
-        let names: Vec<String> = writes(&resources, &unified, "a")
+        let names: Vec<String> = writes(&resources, &unified, "a", None)
             .into_iter()
             .map(|(path, value)| format!("{}={value}", path.display()))
             .collect();
         assert_eq!(names, ["/cg/a/cpu.weight=39", "/cg/a/cpu.max=50000 100000", "/cg/a/memory.max=1048576"]);
         let split = Hierarchy::Split { mount: "/cg".into() };
-        assert_eq!(writes(&resources, &split, "a")[3].0, Path::new("/cg/memory/a/memory.limit_in_bytes"));
+        assert_eq!(
+            writes(&resources, &split, "a", None)[3].0,
+            Path::new("/cg/memory/a/memory.limit_in_bytes")
+        );
+        let resources = LinuxContainerResources { memory_swap_limit_in_bytes: 1 << 20, ..resources };
+        let first = |now| {
+            let all = writes(&resources, &split, "a", Some(now));
+            all[3].0.file_name().unwrap().to_string_lossy().into_owned()
+        };
+        assert_eq!(
+            (first(1 << 10), first(1 << 30)),
+            ("memory.memsw.limit_in_bytes".into(), "memory.limit_in_bytes".into())
+        );
     }
 }

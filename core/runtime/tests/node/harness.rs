@@ -283,8 +283,12 @@ fn busybox(path: &Path) {
     std::fs::write(path, archive.into_inner().unwrap()).unwrap();
 }
 
-/// A registry on loopback that serves one image as an index, to the user `u` with password `p`.
-pub(crate) async fn registry(archive: &Path) -> std::net::SocketAddr {
+/// Blobs that a registry was asked for, with the range of bytes.
+pub(crate) type Asked = Arc<std::sync::Mutex<Vec<(String, String)>>>;
+
+/// A registry on loopback that serves one image as an index, to the user `u` with password `p`. What it sends of a large
+/// blob for the first time breaks off in the middle.
+pub(crate) async fn registry(archive: &Path) -> (std::net::SocketAddr, Asked) {
     use axum::http::{HeaderMap, StatusCode, Uri, header};
     use axum::response::IntoResponse as _;
 
@@ -337,6 +341,8 @@ pub(crate) async fn registry(archive: &Path) -> std::net::SocketAddr {
         ("latest".to_owned(), index.clone(), "application/vnd.oci.image.index.v1+json"),
         (name(manifest.as_bytes()), manifest.clone(), "application/vnd.oci.image.manifest.v1+json"),
     ];
+    let asked = Asked::default();
+    let told = Arc::clone(&asked);
     let serve = move |uri: Uri, headers: HeaderMap| {
         let response = || {
             use base64::Engine as _;
@@ -357,7 +363,30 @@ pub(crate) async fn registry(archive: &Path) -> std::net::SocketAddr {
             if uri.path() == "/v2/" {
                 return "{}".into_response();
             }
+            let range = headers.get(header::RANGE).map_or("", |range| range.to_str().unwrap());
+            if uri.path().contains("/blobs/") {
+                told.lock().unwrap().push((last.to_owned(), range.to_owned()));
+            }
             match blobs.get(last) {
+                Some(bytes) if bytes.len() > 10_000 && range.is_empty() => {
+                    let half = axum::body::Bytes::copy_from_slice(&bytes[..bytes.len() / 2]);
+                    let broken = std::io::Error::other("the connection breaks off");
+                    let pieces = futures::stream::iter([Ok(half), Err(broken)]);
+                    // The first half is on its way before the connection ends.
+                    let pieces = futures::StreamExt::then(pieces, |piece| async {
+                        for _ in 0..100 {
+                            tokio::task::yield_now().await;
+                        }
+                        piece
+                    });
+                    axum::body::Body::from_stream(pieces).into_response()
+                }
+                Some(bytes) if !range.is_empty() => {
+                    let from =
+                        range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-')).unwrap();
+                    let rest = bytes[from.parse::<usize>().unwrap()..].to_vec();
+                    (StatusCode::PARTIAL_CONTENT, rest).into_response()
+                }
                 Some(bytes) => bytes.clone().into_response(),
                 None => {
                     let text = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
@@ -371,5 +400,5 @@ pub(crate) async fn registry(archive: &Path) -> std::net::SocketAddr {
     let address = listener.local_addr().unwrap();
     let routes = axum::Router::new().fallback(serve);
     tokio::spawn(async move { axum::serve(listener, routes).await });
-    address
+    (address, asked)
 }

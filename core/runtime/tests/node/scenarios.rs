@@ -28,6 +28,7 @@ scenarios![
     users_and_groups_are_those_of_the_image_and_the_pod,
     a_stopped_container_gets_the_signal_of_its_image_first,
     containers_of_a_shared_pid_namespace_see_each_other,
+    what_writes_on_after_its_command_has_ended_holds_nobody_up,
     the_binary_itself_is_an_image,
     events_tell_of_every_change,
     creating_takes_milliseconds,
@@ -190,7 +191,7 @@ async fn the_filter_refuses_mounts_with_and_without_new_privileges() {
         sandbox_config: None,
     };
     let error = node.runtime.create_container(request).await.unwrap_err();
-    assert!(error.message().contains("Localhost"), "{error}");
+    assert!(error.message().contains("cannot load seccomp profile"), "{error}");
     node.finish().await;
 }
 
@@ -261,6 +262,27 @@ async fn containers_of_a_shared_pid_namespace_see_each_other() {
     }
     let out = text(&node.exec(&ids[0], "ps").await.stdout);
     assert!(out.contains("pause") && out.matches("sleep 1000").count() == 2, "{out}");
+    node.finish().await;
+}
+
+async fn what_writes_on_after_its_command_has_ended_holds_nobody_up() {
+    let mut node = Node::start().await;
+    let mut config = node.sandbox_config("flood");
+    let options = v1::NamespaceOption { pid: v1::NamespaceMode::Pod as i32, ..Default::default() };
+    let security_context = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    security_context.namespace_options = Some(options.clone());
+    let request = v1::RunPodSandboxRequest { config: Some(config), ..Default::default() };
+    let pod = node.runtime.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
+    let mut main = node.shell("main", "exec sleep 1000");
+    security(&mut main).namespace_options = Some(options.clone());
+    let id = node.launch(&pod, main).await;
+    assert_eq!(node.exec(&id, "yes & yes >&2 &").await.exit_code, 0);
+    assert_eq!(text(&node.exec(&id, "echo well").await.stdout), "well");
+    let mut short = node.shell("short", "yes & exit 7");
+    security(&mut short).namespace_options = Some(options);
+    let short = node.launch(&pod, short).await;
+    assert_eq!(node.ended(&short).await.exit_code, 7);
+    assert_eq!(text(&node.exec(&id, "echo still").await.stdout), "still");
     node.finish().await;
 }
 
@@ -341,6 +363,7 @@ async fn exec_streams_over_a_websocket() {
         stdout: true,
         stderr: true,
         tty: false,
+        ..v1::ExecRequest::default()
     };
     let url = node.runtime.exec(request).await.unwrap().into_inner().url;
     let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
@@ -375,8 +398,13 @@ async fn an_attached_terminal_takes_input_and_a_size() {
     let mut config = node.shell("att", "read line; stty size; echo got $line; exit 6");
     (config.tty, config.stdin) = (true, true);
     let id = node.launch(&pod, config).await;
-    let request =
-        v1::AttachRequest { container_id: id.clone(), stdin: true, stdout: true, tty: true, stderr: false };
+    let request = v1::AttachRequest {
+        container_id: id.clone(),
+        stdin: true,
+        stdout: true,
+        tty: true,
+        ..v1::AttachRequest::default()
+    };
     let url = node.runtime.attach(request).await.unwrap().into_inner().url;
     let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
     let mut request = url.replace("http://", "ws://").into_client_request().unwrap();
@@ -400,7 +428,7 @@ async fn an_attached_terminal_takes_input_and_a_size() {
 async fn an_image_is_pulled_with_credentials_and_exported_again() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut node = Node::start().await;
-    let address = registry(&node.folder.join("busybox.tar")).await;
+    let (address, asked) = registry(&node.folder.join("busybox.tar")).await;
     let pull = |name: &str, auth: Option<v1::AuthConfig>| v1::PullImageRequest {
         image: Some(v1::ImageSpec { image: format!("{address}/{name}"), ..Default::default() }),
         auth,
@@ -411,7 +439,17 @@ async fn an_image_is_pulled_with_credentials_and_exported_again() {
     assert!(error.message().contains("pull access denied"), "{error}");
     let error = node.images.pull_image(pull("team/app:none", auth.clone())).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::NotFound, "{error}");
-    let id = node.images.pull_image(pull("team/app", auth)).await.unwrap().into_inner().image_ref;
+    // Three at once bring it once, and what broke off is continued.
+    let mut clients = [node.images.clone(), node.images.clone(), node.images.clone()];
+    let pulls = clients.iter_mut().map(|client| client.pull_image(pull("team/app", auth.clone())));
+    let ids = futures::future::try_join_all(pulls).await.unwrap();
+    let id = ids[0].get_ref().image_ref.clone();
+    let asked = asked.lock().unwrap().clone();
+    // The configuration is there already.
+    assert_eq!(asked.iter().filter(|(_, range)| range.is_empty()).count(), 2, "{asked:?}");
+    let (large, range) = asked.iter().find(|(_, range)| !range.is_empty()).unwrap();
+    assert_eq!(asked.iter().filter(|(name, _)| name == large).count(), 2, "{asked:?}");
+    assert!(range != "bytes=0-", "{asked:?}");
     let request = v1::ImageStatusRequest {
         image: Some(v1::ImageSpec { image: format!("{address}/team/app:latest"), ..Default::default() }),
         verbose: false,

@@ -7,7 +7,7 @@ use crate::names::ObjectName;
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use crate::pod::affinity::Namespaces;
-use crate::volume::{Claim, Volume};
+use crate::volume::{Claim, Volume, Volumes};
 
 /// The cluster, with one node replaced where a decision asks what would be if.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +85,11 @@ impl<'a> View<'a> {
     /// A volume.
     pub fn volume(self, name: &str) -> Option<&'a Volume> {
         self.cache.volumes.volumes.get(name)
+    }
+
+    /// All claims, volumes and classes.
+    pub fn volumes(self) -> &'a Volumes {
+        &self.cache.volumes
     }
 
     /// How many nodes have an image.

@@ -50,7 +50,9 @@ fn scheduler(updates: impl IntoIterator<Item = Update>, now: Instant) -> Schedul
             Object::Node(node) => (Kind::Node, Key::Node(node.name.clone())),
             Object::Pending(pod, _) => (Kind::Pod, Key::Pod(pod.info.uid.clone())),
             Object::Placed(pod, _) => (Kind::Pod, Key::Pod(pod.uid.clone())),
-            Object::Namespace(..) | Object::Claim(..) | Object::Volume(..) => panic!("not used here"),
+            Object::Claim(name, _) => (Kind::Claim, Key::Claim(name.clone())),
+            Object::Class(name, _) => (Kind::Class, Key::Class(name.clone())),
+            Object::Namespace(..) | Object::Volume(..) => panic!("not used here"),
         };
         listed.entry(kind).or_default().insert(key);
         scheduler.update(update, now);
@@ -69,7 +71,9 @@ fn bind(uid: &str, node: &str) -> Action {
 fn message(action: &Action) -> &str {
     match action {
         Action::Report(report) => report.event.as_deref().unwrap_or_default(),
-        Action::Bind { .. } | Action::Preempt { .. } => panic!("{action:?} is no report"),
+        Action::Bind { .. } | Action::AskForVolumes { .. } | Action::Preempt { .. } => {
+            panic!("{action:?} is no report")
+        }
     }
 }
 
@@ -186,7 +190,7 @@ fn a_greater_pod_displaces_a_lesser_one_and_gets_its_room() {
         .iter()
         .filter_map(|action| match action {
             Action::Bind { pod, .. } => Some(pod.uid.as_str()),
-            Action::Report(_) | Action::Preempt { .. } => None,
+            Action::AskForVolumes { .. } | Action::Report(_) | Action::Preempt { .. } => None,
         })
         .collect();
     assert_eq!(bound, ["2"]);
@@ -201,4 +205,49 @@ fn a_node_heartbeat_wakes_nobody() {
     assert!(!scheduler.is_ready(now));
     scheduler.update(node("a", "2"), now);
     assert!(scheduler.is_ready(now));
+}
+
+#[test]
+fn a_pod_whose_claim_waits_for_it_is_bound_when_its_volume_has_come_to_its_node() {
+    use crate::names::ObjectName;
+    use crate::volume::{Claim, Class, SELECTED_NODE, Volume};
+    let now = Instant::now();
+    let name = || ObjectName::new("default", "data");
+    let claim = |value: Value| {
+        Update::Seen(Box::new(Object::Claim(name(), Claim::read(&from_value(value).unwrap()))))
+    };
+    let class = json!({"metadata": {}, "provisioner": "p", "volumeBindingMode": "WaitForFirstConsumer"});
+    let class =
+        Update::Seen(Box::new(Object::Class("late".into(), Class::read(&from_value(class).unwrap()))));
+    let mut wants = json_pod("1", "1", 0);
+    wants["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]);
+    let wants = PendingPod::read(&from_value(wants).unwrap()).unwrap();
+    let wanted = Update::Seen(Box::new(Object::Pending(wants, Standing::default())));
+    let unbound = json!({"metadata": {}, "spec": {"storageClassName": "late"}});
+    let mut scheduler = scheduler([node("a", "1"), class, claim(unbound), wanted], now);
+    let actions = scheduler.step(now);
+    let [Action::AskForVolumes { node, plan, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+    assert_eq!((node.as_str(), plan.provision.as_slice()), ("a", [name()].as_slice()));
+    let uid = PodUid::new("1");
+    assert_eq!(scheduler.asked(&uid, Ok(()), now), None);
+    assert_eq!(scheduler.step(now), []);
+    assert!(!scheduler.is_ready(now));
+    let annotations = json!({SELECTED_NODE: "a"});
+    scheduler.update(
+        claim(json!({"metadata": {"annotations": annotations}, "spec": {"storageClassName": "late"}})),
+        now,
+    );
+    assert_eq!(scheduler.step(now), []);
+    let volume = Volume::read(&from_value(json!({"metadata": {}, "spec": {}})).unwrap());
+    scheduler.update(Update::Seen(Box::new(Object::Volume("pv".into(), volume))), now);
+    let bound = json!({"storageClassName": "late", "volumeName": "pv"});
+    scheduler.update(
+        claim(json!({"metadata": {"annotations": annotations}, "spec": bound, "status": {"phase": "Bound"}})),
+        now,
+    );
+    assert!(scheduler.is_ready(now));
+    let actions = scheduler.step(now);
+    assert!(matches!(actions.as_slice(), [Action::Bind { node, .. }] if node.as_str() == "a"), "{actions:?}");
+    assert_eq!(scheduler.bound(&uid, Ok(()), now), None);
+    assert_eq!(scheduler.pending(), (0, 0));
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Bench, Open, delete, key, put};
 use crate::{EventKind, Precondition, Refusal, Revision, StoreError, Value};
 
-use Precondition::{Absent, Any, Unchanged};
+use Precondition::{Absent, AbsentBeside, Any, Unchanged};
 
 /// A key that is there is not made again, and whoever tries is told what is there.
 pub async fn a_key_is_made_once(bench: &dyn Bench) {
@@ -59,6 +59,31 @@ pub async fn a_write_without_condition_is_always_made(bench: &dyn Bench) {
     assert_eq!((first.created, second.created), (first.modified, first.modified));
     let kinds: Vec<EventKind> = open.witness.events().iter().map(|event| event.kind).collect();
     assert_eq!(kinds, [EventKind::Created, EventKind::Updated]);
+}
+
+/// What belongs to another key is made while that is as it was seen, and not afterwards.
+pub async fn a_key_is_made_beside_another_while_that_is_unchanged(bench: &dyn Bench) {
+    let open = Open::on(bench).await;
+    let beside = |at: Revision| AbsentBeside { other: key("owner"), at };
+    let outdated = async |write| match open.store.write(write).await {
+        Err(StoreError::Refused(Refusal::Outdated)) => {}
+        other => panic!("{other:?} instead of a refusal"),
+    };
+    outdated(put("a", beside(Revision::new(1)), "1")).await;
+    let owner = open.write(put("owner", Absent, "1")).await.unwrap();
+    outdated(put("a", beside(owner.modified.next()), "1")).await;
+    let made = open.write(put("a", beside(owner.modified), "1")).await.unwrap();
+    assert_eq!((made.created, &made.value[..]), (made.modified, &b"1"[..]));
+    assert_eq!(open.conflict(put("a", beside(owner.modified), "2")).await.as_ref(), Some(&made));
+    assert_eq!(open.conflict(delete("a", beside(owner.modified), "2")).await.as_ref(), Some(&made));
+    let changed = open.write(put("owner", Any, "2")).await.unwrap();
+    outdated(put("b", beside(owner.modified), "1")).await;
+    // Who is refused finds what has changed.
+    assert_eq!(open.store.snapshot().get(&key("owner")), Some(&changed));
+    open.write(put("b", beside(changed.modified), "1")).await.unwrap();
+    open.write(delete("owner", Any, "")).await.unwrap();
+    outdated(put("c", beside(changed.modified), "1")).await;
+    open.witness.must_agree(&open.store.snapshot());
 }
 
 /// After a refusal, everything is as it was.

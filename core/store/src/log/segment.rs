@@ -159,6 +159,11 @@ impl Segment {
         Ok(Some((segment, frames)))
     }
 
+    /// Makes durable whatever can be read of it.
+    pub(super) fn sync(&self) -> Result<(), LogError> {
+        self.file.sync_all().map_err(LogError::io("flush", &self.path))
+    }
+
     /// Writes one frame and flushes it.
     pub(super) fn append(&mut self, payload: &[u8]) -> Result<(), LogError> {
         let bytes = frame::encode(self.salt, self.sequence, payload).ok_or_else(|| LogError::Io {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use tokio::sync::oneshot;
 
 use super::core::{Core, unavailable};
 use super::message::{MembersRequest, MembersResponse, Refused, Request, Response};
@@ -24,6 +25,8 @@ struct View {
     voters: BTreeSet<u64>,
     nodes: BTreeMap<u64, Member>,
     status: BTreeMap<u64, MemberStatus>,
+    /// Whether all of this is committed: what is not may yet be cut off.
+    committed: bool,
 }
 
 /// Those whose votes count by themselves: in the middle of a change, majorities of the old and of the new voters are
@@ -72,7 +75,8 @@ impl View {
             (*id, status)
         });
         let status = status.collect();
-        Some(View { voters, nodes, status })
+        let committed = metrics.membership_config.log_id() == metrics.committed_membership_config.log_id();
+        Some(View { voters, nodes, status, committed })
     }
 
     /// Whether enough of these voters are well.
@@ -81,6 +85,19 @@ impl View {
         let (healthy, needed) = (healthy.count() as u64, voters.len() as u64 / 2 + 1);
         if healthy >= needed { Ok(()) } else { Err(MembersError::Unhealthy { healthy, needed }) }
     }
+}
+
+/// The other voters that are well, those that lack least first; none if this member does not lead.
+pub(crate) fn successors(core: &Core) -> Vec<(u64, Member)> {
+    let Some(view) = View::of(core) else { return Vec::new() };
+    let mut well: Vec<&MemberStatus> = view
+        .status
+        .values()
+        .filter(|status| status.role == Role::Voter && status.healthy && !status.leader)
+        .collect();
+    well.sort_by_key(|status| status.lag);
+    let known = |id: u64| view.nodes.get(&id).map(|member| (id, member.clone()));
+    well.into_iter().filter_map(|status| known(status.id.0)).collect()
 }
 
 /// What is to be done for a request.
@@ -110,27 +127,50 @@ pub(crate) async fn answer(core: &Arc<Core>, request: MembersRequest) -> Respons
         | MembersRequest::List => None,
     };
     let done = MembersResponse::Done { cluster: core.identity.cluster.unwrap_or_default() };
+    let committed = view.committed;
     let response = match plan(&view, request) {
+        Ok(Plan::Nothing) | Err(MembersError::NotFound { .. }) if !committed => {
+            MembersResponse::Refused(MembersError::Busy)
+        }
         Ok(Plan::Nothing) => done,
         Ok(Plan::List) => MembersResponse::List(view.status.into_values().collect()),
         Ok(Plan::Transfer(to)) => match core.raft.trigger().transfer_leader(to).await {
             Ok(()) => done,
             Err(error) => return Response::Refused(unavailable(error)),
         },
-        Ok(Plan::Change(change)) => match core.raft.change_membership(change, false).await {
-            Ok(response) => {
-                if let Some((id, member)) = removed {
-                    core.seen.forget(id);
-                    spawn(bid_farewell(Arc::clone(core), id, member, response.log_id));
-                }
-                done
-            }
-            Err(error) => match failed(core, error) {
-                Ok(refused) => MembersResponse::Refused(refused),
-                Err(response) => return response,
-            },
-        },
+        // It goes on to its end although who asked may not wait for it: one that is left in the middle needs the consent of
+        // those who were and of those who will be.
+        Ok(Plan::Change(change)) => {
+            let (tell, told) = oneshot::channel();
+            let core = Arc::clone(core);
+            spawn(async move { tell.send(make(&core, change, removed).await) });
+            return told.await.unwrap_or_else(|_ended| {
+                Response::Refused(Refused::OutcomeUnknown { reason: "the member has ended".to_owned() })
+            });
+        }
         Err(refused) => MembersResponse::Refused(refused),
+    };
+    Response::Members(response)
+}
+
+/// Makes a change, and tells one that it removes.
+async fn make(
+    core: &Arc<Core>,
+    change: ChangeMembers<u64, Member>,
+    removed: Option<(u64, Member)>,
+) -> Response {
+    let response = match core.raft.change_membership(change, false).await {
+        Ok(response) => {
+            if let Some((id, member)) = removed {
+                core.seen.forget(id);
+                spawn(bid_farewell(Arc::clone(core), id, member, response.log_id));
+            }
+            MembersResponse::Done { cluster: core.identity.cluster.unwrap_or_default() }
+        }
+        Err(error) => match failed(core, error) {
+            Ok(refused) => MembersResponse::Refused(refused),
+            Err(response) => return response,
+        },
     };
     Response::Members(response)
 }
@@ -138,6 +178,15 @@ pub(crate) async fn answer(core: &Arc<Core>, request: MembersRequest) -> Respons
 /// Decides what is to be done.
 fn plan(view: &View, request: MembersRequest) -> Result<Plan, MembersError> {
     let known = |id: u64| view.status.get(&id).ok_or(MembersError::NotFound { id: MemberId(id) });
+    match &request {
+        // Nothing can be changed by fewer than a majority of those who vote now.
+        MembersRequest::Add { .. } | MembersRequest::Promote { .. } => view.enough(&view.voters)?,
+        MembersRequest::Remove { id } if view.nodes.contains_key(id) => view.enough(&view.voters)?,
+        MembersRequest::Remove { .. }
+        | MembersRequest::Describe { .. }
+        | MembersRequest::Transfer { .. }
+        | MembersRequest::List => {}
+    }
     match request {
         MembersRequest::List => Ok(Plan::List),
         MembersRequest::Add { id, member } => {
@@ -276,7 +325,7 @@ mod tests {
             (*id, status)
         });
         let status = status.collect();
-        View { voters, nodes, status }
+        View { voters, nodes, status, committed: true }
     }
 
     #[test]
@@ -297,7 +346,8 @@ mod tests {
         let remove = |id, healthy: &[u64]| plan(&view(healthy, 0), MembersRequest::Remove { id });
         assert_eq!(remove(3, &[1, 2]), Ok(Plan::Change(ChangeMembers::RemoveVoters([3].into()))));
         assert_eq!(remove(2, &[1, 2]), Err(MembersError::Unhealthy { healthy: 1, needed: 2 }));
-        assert_eq!(remove(4, &[1]), Ok(Plan::Change(ChangeMembers::RemoveNodes([4].into()))));
+        assert_eq!(remove(4, &[1, 2]), Ok(Plan::Change(ChangeMembers::RemoveNodes([4].into()))));
+        assert_eq!(remove(4, &[1]), Err(MembersError::Unhealthy { healthy: 1, needed: 2 }));
         assert_eq!(remove(5, &[1]), Err(MembersError::NotFound { id: MemberId(5) }));
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use futures::stream::BoxStream;
+use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::raft::{AppendEntriesRequest, ClientWriteResult, StreamAppendResult};
@@ -13,6 +14,7 @@ use openraft::type_config::alias::SnapshotOf;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::log_storage::LogStorage;
 use super::member::Identity;
@@ -24,8 +26,12 @@ use super::saver::Saver;
 use super::space::Space;
 use super::state_machine::Image;
 use super::{Batch, LeaderId, LogId, Member, Raft, SnapshotMeta, TypeConfig, Vote, intake};
-use crate::raft_store::Timing;
+use crate::raft_store::{Reads, Timing};
 use crate::{Engine, StoreError};
+
+/// Why a member that was removed does nothing any more.
+pub(crate) const REMOVED: &str =
+    "this member was removed from the cluster; remove its data to let it join again";
 
 /// What is said of this member by others.
 #[derive(Debug, Default)]
@@ -80,7 +86,12 @@ pub(crate) struct Core {
     pub(crate) saver: Arc<Saver>,
     /// One save of the state at a time.
     pub(crate) saving: tokio::sync::Mutex<()>,
+    /// What came of the last attempt to give the lead away; one at a time.
+    pub(crate) handover: tokio::sync::Mutex<Option<super::handover::Attempt>>,
+    pub(crate) questions: super::confirm::Questions,
     pub(crate) metrics: Option<crate::metrics::Metrics>,
+    /// It was removed from the cluster, and has nothing more to say.
+    pub(crate) gone: CancellationToken,
 }
 
 /// The answer to entries of a stream.
@@ -169,8 +180,14 @@ impl Core {
         let said = *self.hearsay.removed.lock();
         let by_hearsay = said.is_some() && (said > *own || (!known && said == *own));
         self.hearsay.was_member(known);
-        (by_own_log || by_hearsay).then(|| StoreError::Unavailable {
-            reason: "this member was removed from the cluster; remove its data to let it join again"
+        (by_own_log || by_hearsay).then(|| StoreError::Unavailable { reason: REMOVED.to_owned() })
+    }
+
+    /// Why this member cannot show what is current, if it has no room for what the leader sends.
+    pub(crate) fn lacks_entries(&self) -> Option<StoreError> {
+        let leads = self.leader().is_some_and(|(leader, _)| leader.node_id == self.id());
+        (!leads && self.refuses.load(Ordering::Relaxed)).then(|| StoreError::Unavailable {
+            reason: "the disk of this member is full, so that it lacks what was written since; it catches up when there is room, and the other members go on"
                 .to_owned(),
         })
     }
@@ -207,9 +224,12 @@ impl Core {
             Request::Propose { .. } | Request::Fence { .. } | Request::ReadIndex => {
                 server.current_leader == Some(self.id())
             }
-            Request::Append(_) | Request::Transfer(_) | Request::Members(_) | Request::Removed { .. } => {
-                false
-            }
+            Request::Append(_)
+            | Request::Transfer(_)
+            | Request::Members(_)
+            | Request::Room { .. }
+            | Request::Confirm { .. }
+            | Request::Removed { .. } => false,
         };
         if removed { Err(Refused::Removed { by }) } else { Ok(()) }
     }
@@ -236,6 +256,8 @@ impl Core {
             Request::Fence { leader, origin } => self.fence(leader, origin),
             Request::ReadIndex => self.read_index().await,
             Request::Members(request) => super::changes::answer(self, request).await,
+            Request::Room { bytes } => Response::Room(self.room_to_lead(bytes).await),
+            Request::Confirm { leader } => Response::Confirmed(self.knows_no_later(leader)),
             Request::Removed { by } => {
                 self.hearsay.removed(by);
                 Response::Done
@@ -264,6 +286,7 @@ impl Core {
         // It is kept until the batch is committed, and so is written.
         let _room = match room {
             Ok(room) => room,
+            Err(_) if self.give_lead_away(bytes).await => return self.not_leader(),
             Err(error) if error.is_no_space() => return Response::Refused(Refused::NoSpace),
             Err(error) => return Response::Refused(unavailable(error)),
         };
@@ -299,7 +322,15 @@ impl Core {
     }
 
     /// As leader: up to where the log must be applied to read what is current.
-    pub(crate) async fn read_index(&self) -> Response {
+    pub(crate) async fn read_index(self: &Arc<Self>) -> Response {
+        // Whether the lease holds is of no importance, since the voters are asked after this.
+        if self.timing.reads == Reads::Index
+            && let Some((leader, _)) = self.leader().filter(|(leader, _)| leader.node_id == self.id())
+            && let Ok(read) = self.raft.get_read_linearizer(ReadPolicy::LeaseRead).await
+            && self.is_confirmed(leader).await
+        {
+            return Response::ReadIndex(*read.read_log_id().log_id());
+        }
         match self.raft.get_read_linearizer(self.timing.read_policy()).await {
             Ok(read) => Response::ReadIndex(*read.read_log_id().log_id()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => self.not_leader(),
@@ -331,6 +362,10 @@ impl Core {
         self.check_cluster(from)?;
         let snapshot = SnapshotOf::<TypeConfig, Image> { meta, snapshot: image };
         let taken = self.raft.install_full_snapshot(vote, snapshot).await;
+        if taken.is_ok() {
+            // What was refused may be in it; if not, it is sent again.
+            self.refuses.store(false, Ordering::Relaxed);
+        }
         taken.map(|taken| taken.vote).map_err(unavailable)
     }
 

@@ -36,6 +36,10 @@ pub(crate) async fn write(core: &Arc<Core>, writes: Vec<Write>) -> Result<Outcom
     let deadline = Instant::now() + core.timing.request_timeout;
     let mut pause = PAUSE.0;
     loop {
+        // The outcome could not be seen here.
+        if let Some(lacks) = core.lacks_entries() {
+            return Err(lacks);
+        }
         let (origin, mut applied) = core.pending.register();
         let batch = Batch { writes: writes.clone(), origin: Some(origin), quota: None };
         let error = match attempt(core, batch, origin, &mut applied, deadline).await {

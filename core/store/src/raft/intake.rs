@@ -33,7 +33,10 @@ pub(crate) async fn room(
     }
     let bytes = request.entries.iter().map(size_of_entry).sum();
     let room = core.log.reserve(bytes, Purpose::Follow).await;
-    core.space.reserved(bytes, &room);
+    if room.is_err() || core.refuses.load(Ordering::Relaxed) {
+        // Otherwise it may be room that a leader would not give away.
+        core.space.reserved(bytes, &room);
+    }
     match room {
         Ok(room) => {
             if core.refuses.swap(false, Ordering::Relaxed) {

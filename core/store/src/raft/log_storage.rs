@@ -27,8 +27,9 @@ const MESSAGE_BYTES: u64 = 1 << 20;
 
 /// A job for the log's thread.
 enum Job {
+    /// One group: all of it is durable, or nothing.
     Write {
-        record: Record,
+        records: Vec<Record>,
         done: Done,
     },
     Reserve {
@@ -43,7 +44,7 @@ enum Job {
     },
 }
 
-/// Whom to tell that a record is durable.
+/// Whom to tell that records are durable.
 enum Done {
     Flushed(IOFlushed<TypeConfig>),
     Reply(oneshot::Sender<io::Result<()>>),
@@ -102,16 +103,23 @@ impl LogStorage {
     /// Takes over an opened log and starts its thread, which ends when the last clone is dropped.
     pub(crate) fn start(
         disk: &dyn Disk,
-        log: Log,
-        contents: Contents,
+        mut log: Log,
+        mut contents: Contents,
         fsync: Option<Histogram>,
     ) -> io::Result<Self> {
-        let mut state = State::default();
+        let mut state = State { purged: purged(&contents)?, ..State::default() };
+        if let Some(cut) = state.purged
+            && contents.entries.keys().next().is_some_and(|first| *first <= cut.index)
+        {
+            // Written by an earlier version, which could end between the two records of a cut.
+            log.append(&[Record::Purge { upto: cut.index }])
+                .map_err(|error| io::Error::other(chain(&error)))?;
+            contents.entries = contents.entries.split_off(&(cut.index + 1));
+        }
         for (index, bytes) in &contents.entries {
             state.entries.insert(*index, Held { entry: decode(bytes)?, bytes: bytes.len() as u64 });
         }
         state.vote = contents.slots.get(&Slot::Vote).map(|bytes| decode(bytes)).transpose()?;
-        state.purged = purged(&contents)?;
         let held = contents.entries.values().map(|bytes| bytes.len() as u64).sum();
         let retained = AtomicU64::new(log.retained_bytes());
         let since_purge = AtomicU64::new(held);
@@ -170,6 +178,11 @@ impl LogStorage {
         let _ = self.jobs.send(Job::Release { upto }).await;
     }
 
+    /// The vote that is stored.
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        self.shared.state.lock().vote
+    }
+
     /// The index of the last entry.
     pub(crate) fn last_index(&self) -> Option<u64> {
         self.shared.state.lock().entries.keys().next_back().copied()
@@ -200,6 +213,12 @@ impl LogStorage {
         answer.await.map_err(|_| LogError::Poisoned)?
     }
 
+    /// For how many bytes one should have room who is to lead on where these were too many for another: a few writes
+    /// must not make it hand the lead on.
+    pub(crate) fn comfortable(&self, bytes: u64) -> u64 {
+        bytes.max(self.shared.margins.put)
+    }
+
     /// Waits until all that was handed over has been written.
     pub(crate) async fn pass(&self) {
         let (done, answer) = oneshot::channel();
@@ -209,13 +228,13 @@ impl LogStorage {
         }
     }
 
-    async fn submit(&self, record: Record, done: Done) -> io::Result<()> {
-        self.jobs.send(Job::Write { record, done }).await.map_err(|_| ended())
+    async fn submit(&self, records: Vec<Record>, done: Done) -> io::Result<()> {
+        self.jobs.send(Job::Write { records, done }).await.map_err(|_| ended())
     }
 
-    async fn write(&self, record: Record) -> io::Result<()> {
+    async fn write(&self, records: Vec<Record>) -> io::Result<()> {
         let (done, answer) = oneshot::channel();
-        self.submit(record, Done::Reply(done)).await?;
+        self.submit(records, Done::Reply(done)).await?;
         answer.await.map_err(|_| ended())?
     }
 }
@@ -277,8 +296,8 @@ fn work(log: &mut Log, waiting: &mut Vec<Job>, shared: &Shared, fsync: Option<&H
     let mut passed = Vec::new();
     for job in waiting.drain(..) {
         match job {
-            Job::Write { record, done: whom } => {
-                records.push(record);
+            Job::Write { records: group, done: whom } => {
+                records.extend(group);
                 done.push(whom);
             }
             Job::Reserve { bytes, purpose, done } => {
@@ -368,7 +387,7 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        self.write(Record::Set { slot: Slot::Vote, value: encode(vote)? }).await?;
+        self.write(vec![Record::Set { slot: Slot::Vote, value: encode(vote)? }]).await?;
         self.shared.state.lock().vote = Some(*vote);
         Ok(())
     }
@@ -391,13 +410,13 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
             (entry.log_id.index, Held { entry, bytes })
         });
         self.shared.state.lock().entries.extend(held);
-        self.submit(Record::Append { first, entries: encoded }, Done::Flushed(callback)).await
+        self.submit(vec![Record::Append { first, entries: encoded }], Done::Flushed(callback)).await
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let from = last_log_id.map_or(0, |id| id.index + 1);
         self.shared.state.lock().entries.split_off(&from);
-        self.write(Record::Truncate { from }).await
+        self.write(vec![Record::Truncate { from }]).await
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
@@ -407,7 +426,44 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
             state.purged = Some(log_id);
         }
         self.shared.since_purge.store(0, Ordering::Relaxed);
-        self.write(Record::Set { slot: Slot::Purged, value: encode(&log_id)? }).await?;
-        self.write(Record::Purge { upto: log_id.index }).await
+        // Only together: entries that end before what is said to be cut off are no log.
+        let place = Record::Set { slot: Slot::Purged, value: encode(&log_id)? };
+        self.write(vec![place, Record::Purge { upto: log_id.index }]).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::RealDisk;
+    use crate::log;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn entries_before_the_place_up_to_which_the_log_was_cut_are_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Log::open(log::Config::new(dir.path().join("log"))).unwrap();
+        let leader = openraft::vote::leader_id_adv::LeaderId { term: 1, node_id: 1 };
+        let place = openraft::LogId::new(leader, 1000);
+        let entry =
+            LogEntry { log_id: openraft::LogId::new(leader, 11), payload: openraft::EntryPayload::Blank };
+        let (mut log, _) = open();
+        log.append(&[Record::Append { first: 11, entries: vec![encode(&entry).unwrap()] }]).unwrap();
+        // The power failed before the entries were cut off.
+        log.append(&[Record::Set { slot: Slot::Purged, value: encode(&place).unwrap() }]).unwrap();
+        drop(log);
+        let (log, contents) = open();
+        let mut storage = LogStorage::start(&*RealDisk::shared(), log, contents, None).unwrap();
+        let state = storage.get_log_state().await.unwrap();
+        assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(place), Some(place)));
+        let entry =
+            LogEntry { log_id: openraft::LogId::new(leader, 1001), payload: openraft::EntryPayload::Blank };
+        storage
+            .write(vec![Record::Append { first: 1001, entries: vec![encode(&entry).unwrap()] }])
+            .await
+            .unwrap();
+        drop(storage);
+        let opened = || Log::open(log::Config::new(dir.path().join("log"))).ok();
+        let (_, contents) = std::iter::from_fn(|| Some(opened())).flatten().next().unwrap();
+        assert_eq!(contents.entries.into_keys().collect::<Vec<_>>(), [1001]);
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -102,21 +102,58 @@ pub(crate) struct Identity {
 
 const FILE: &str = "member.json";
 
+/// The file. One that was written by an earlier version has no checksum.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    identity: Identity,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checksum: Option<u32>,
+}
+
+/// Why the file is not believed.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{} is damaged; run `keelson members rebuild` if there are other members, or `keelson snapshot restore` if there are none",
+    path.display()
+)]
+struct Damaged {
+    path: PathBuf,
+}
+
 impl Identity {
     /// Reads the identity of a folder, if it has one.
     pub(crate) fn read(dir: &Path) -> io::Result<Option<Self>> {
-        match fs::read(dir.join(FILE)) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
+        let path = dir.join(FILE);
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let kept = serde_json::from_slice::<Kept>(&bytes).ok();
+                let whole = kept.filter(|it| it.checksum.is_none_or(|sum| sum == it.identity.checksum()));
+                let damaged = || io::Error::new(io::ErrorKind::InvalidData, Damaged { path });
+                whole.map(|kept| Some(kept.identity)).ok_or_else(damaged)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn checksum(&self) -> u32 {
+        let mut bytes = Vec::from(self.member.to_be_bytes());
+        bytes.extend(self.cluster.map_or([0; 9], |it| {
+            let mut known = [1; 9];
+            known[1..].copy_from_slice(&it.to_be_bytes());
+            known
+        }));
+        bytes.push(self.joins.into());
+        crc32fast::hash(&bytes)
     }
 
     /// Writes it; when this returns, it is durable.
     pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {
         let partial = dir.join("member.json.tmp");
         let mut file = File::create(&partial)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
+        let kept = Kept { identity: *self, checksum: Some(self.checksum()) };
+        file.write_all(&serde_json::to_vec(&kept)?)?;
         file.sync_all()?;
         fs::rename(&partial, dir.join(FILE))?;
         File::open(dir)?.sync_all()
@@ -135,6 +172,28 @@ mod tests {
             assert_eq!(postcard::from_bytes::<Member>(&bytes).unwrap(), member);
         }
         assert_eq!(postcard::from_bytes::<Member>(&[0]).unwrap(), Member::default());
+    }
+
+    #[test]
+    fn who_a_member_is_is_read_as_it_was_written_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Identity::read(dir.path()).unwrap(), None);
+        for cluster in [None, Some(u64::MAX)] {
+            let identity = Identity { member: u64::MAX - 1, cluster, joins: true };
+            identity.write(dir.path()).unwrap();
+            assert_eq!(Identity::read(dir.path()).unwrap(), Some(identity));
+        }
+        let path = dir.path().join(FILE);
+        let whole = fs::read_to_string(&path).unwrap();
+        for damaged in [whole.replacen("true", "false", 1), whole.replacen("5", "4", 1), "{".to_owned()] {
+            fs::write(&path, &damaged).unwrap();
+            let refused = Identity::read(dir.path()).unwrap_err().to_string();
+            assert!(refused.contains("keelson members rebuild"), "{damaged}: {refused}");
+        }
+        // As it was once written.
+        fs::write(&path, r#"{"member":7,"cluster":8,"joins":false}"#).unwrap();
+        let before = Identity { member: 7, cluster: Some(8), joins: false };
+        assert_eq!(Identity::read(dir.path()).unwrap(), Some(before));
     }
 
     #[test]

@@ -55,6 +55,14 @@ pub(crate) enum Request {
     Removed {
         by: LogId,
     },
+    /// Whether the one asked would have room for so many bytes, if it led.
+    Room {
+        bytes: u64,
+    },
+    /// Whether the one asked knows of no later leader than this.
+    Confirm {
+        leader: LeaderId,
+    },
 }
 
 /// What may be asked about the membership; only the leader answers.
@@ -82,6 +90,7 @@ pub(crate) enum Response {
     },
     ReadIndex(LogId),
     Members(MembersResponse),
+    Room(bool),
     Done,
     /// The one asked does not lead; nothing was done.
     NotLeader {
@@ -89,6 +98,8 @@ pub(crate) enum Response {
     },
     /// It was not done, and why.
     Refused(Refused),
+    /// Whether no later leader is known.
+    Confirmed(bool),
 }
 
 /// The answer of a leader about the membership.

@@ -42,10 +42,13 @@ async fn read(core: &Arc<Core>) -> Result<Revision, StoreError> {
             return Err(removed);
         }
         let error = match ask(core, deadline).await {
-            Ok(index) if applied_up_to(core, index, deadline).await => {
+            Ok(index) if applied_up_to(core, index, patience(core, deadline)).await => {
                 return Ok(core.engine.read().revision());
             }
-            Ok(_) => return Err(unavailable("this member has not caught up with the leader in time")),
+            Ok(_) => {
+                let late = || unavailable("this member has not caught up with the leader in time");
+                return Err(core.lacks_entries().unwrap_or_else(late));
+            }
             Err(error) => error,
         };
         let pause = core.timing.heartbeat / 4;
@@ -54,6 +57,12 @@ async fn read(core: &Arc<Core>) -> Result<Revision, StoreError> {
         }
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Until when this member may catch up: one whose disk is full hardly will.
+fn patience(core: &Core, deadline: Instant) -> Instant {
+    let soon = Instant::now() + core.timing.election_timeout;
+    if core.lacks_entries().is_some() { deadline.min(soon) } else { deadline }
 }
 
 async fn ask(core: &Arc<Core>, deadline: Instant) -> Result<u64, StoreError> {

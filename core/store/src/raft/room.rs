@@ -10,7 +10,7 @@ use openraft::EntryPayload;
 use parking_lot::Mutex;
 
 use super::{Batch, LogEntry};
-use crate::{Change, Write};
+use crate::{Change, Precondition, Write};
 
 /// The bytes of an entry beyond those of its writes: its place, its origin, and the frame around it.
 const ENTRY: u64 = 256;
@@ -35,6 +35,8 @@ pub(crate) enum Purpose {
 pub(crate) struct Margins {
     /// For deletions, beyond the next.
     deletes: u64,
+    /// What one has room for who is said to have room.
+    pub(crate) put: u64,
     /// For votes, cuts, and the first entry of a leader, which ask for nothing.
     pub(crate) small: u64,
 }
@@ -42,7 +44,11 @@ pub(crate) struct Margins {
 impl Margins {
     /// In proportion to the segments of the log: with those of 16 MiB, 1 MiB and 256 KiB.
     pub(crate) fn of(segment_bytes: u64) -> Self {
-        Margins { deletes: segment_bytes / 16, small: (segment_bytes / 64).max(1 << 10) }
+        Margins {
+            deletes: segment_bytes / 16,
+            put: segment_bytes / 8,
+            small: (segment_bytes / 64).max(1 << 10),
+        }
     }
 
     /// What has to be left beside what is taken.
@@ -104,7 +110,11 @@ impl Ledger {
 
 /// At most how many bytes a write takes in the log.
 pub(crate) fn size(write: &Write) -> u64 {
-    (write.key.as_str().len() + write.change.value().bytes.len()) as u64 + WRITE
+    let other = match &write.precondition {
+        Precondition::AbsentBeside { other, .. } => other.as_str().len(),
+        Precondition::Absent | Precondition::Unchanged(_) | Precondition::Any => 0,
+    };
+    (write.key.as_str().len() + other + write.change.value().bytes.len()) as u64 + WRITE
 }
 
 /// At most how many bytes an entry of these writes takes in the log.
@@ -155,14 +165,17 @@ mod tests {
     fn an_entry_takes_no_more_than_is_taken_for_it() {
         use crate::raft::log_storage::encode;
         use crate::raft::message::Origin;
-        use crate::{Key, Precondition, Revision, Value};
-        let write = Write {
+        use crate::{Key, Revision, Value};
+        let at = Revision::new(u64::MAX);
+        let beside = Precondition::AbsentBeside { other: Key::new("/other").unwrap(), at };
+        let of = |precondition| Write {
             key: Key::new("/k").unwrap(),
-            precondition: Precondition::Unchanged(Revision::new(u64::MAX)),
+            precondition,
             change: Change::Put(Value::stamped("value", u32::MAX)),
         };
         let origin = Origin { member: u64::MAX, run: u64::MAX, number: u64::MAX, decided: u64::MAX };
-        for count in [1, 100] {
+        let writes = [of(Precondition::Unchanged(at)), of(beside)];
+        for (count, write) in [1, 100].into_iter().flat_map(|count| writes.clone().map(|it| (count, it))) {
             let batch = Batch {
                 writes: vec![write.clone(); count],
                 origin: Some(origin),

@@ -138,19 +138,18 @@ pub(super) async fn open(config: Config, observer: Arc<dyn Observer>) -> Result<
     let identity = match identity.cluster {
         Some(_) => identity,
         None => {
-            let dial = Dialer::new(identity, &me.name, &peers);
+            let dial = Dialer::new(identity, &me.name, &peers)?;
             let joined =
                 Identity { cluster: Some(join(&dial, &peers.join, identity.member, &me).await?), ..identity };
             joined.write(&config.dir).map_err(OpenError::Identity)?;
             joined
         }
     };
-    let dial = Arc::new(Dialer::new(identity, &me.name, &peers));
+    let dial = Arc::new(Dialer::new(identity, &me.name, &peers)?);
     let member = Start { identity, me, dial, disk: Arc::clone(&disk), ended: CancellationToken::new() };
     let core = member.start(&config, log, contents, observer).await?;
     let place = Place { disk, dir: config.dir.clone() };
-    let served = listener::start(Arc::clone(&core), place, listener, &peers.tls, member.ended.clone());
-    served.map_err(|error| listen(error.into()))?;
+    listener::start(Arc::clone(&core), place, listener, &peers.tls, member.ended.clone())?;
     spawn(take_part(Arc::clone(&core), peers, member.ended.clone()));
     Ok(RaftStore::run(core, &config, member.ended, Some(lock)))
 }
@@ -310,7 +309,10 @@ impl Start {
             quiet_until,
             saver,
             saving: tokio::sync::Mutex::default(),
+            handover: tokio::sync::Mutex::default(),
+            questions: Default::default(),
             metrics: metrics.clone(),
+            gone: CancellationToken::new(),
         });
         if core.is_lone().await? {
             lead(&core).await?;
@@ -365,7 +367,11 @@ pub(crate) async fn take_part(core: Arc<Core>, peers: Peers, ended: Cancellation
     let mut settled = false;
     loop {
         let quiet = core.is_quiet();
-        core.raft.runtime_config().elect(core.removed().is_none() && !quiet);
+        let removed = core.removed().is_some();
+        if removed {
+            core.gone.cancel();
+        }
+        core.raft.runtime_config().elect(!removed && !quiet);
         // One that is left alone because the leader was removed has still to elect itself.
         let leads = core.leader().is_some_and(|(leader, _)| leader.node_id == core.id());
         core.raft.runtime_config().tick(!(leads && core.is_only_member()));

@@ -31,7 +31,7 @@ async fn start(dir: &std::path::Path) -> Arc<Core> {
         addresses: vec!["127.0.0.1:1".to_owned()],
         listen: ([127, 0, 0, 1], 1).into(),
         source: None,
-        tls: PeerTls { authority: Vec::new(), certificate: Vec::new(), key: Vec::new() },
+        tls: PeerTls::none(),
         join: Vec::new(),
         promote: true,
     };

@@ -93,7 +93,10 @@ pub(super) async fn write(
             truth.saw_nothing(&key, begun, action, value);
             truth.count(|report| report.unknown += 1);
         }
-        Err(error @ (StoreError::Refused(Refusal::Malformed) | StoreError::TooLarge { .. })) => {
+        Err(
+            error @ (StoreError::Refused(Refusal::Malformed | Refusal::Outdated)
+            | StoreError::TooLarge { .. }),
+        ) => {
             truth.violate(error.to_string());
         }
     }

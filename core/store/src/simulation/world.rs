@@ -179,7 +179,7 @@ impl World {
             addresses: vec![address(place)],
             listen: ([127, 0, 0, 1], 1).into(),
             source: None,
-            tls: PeerTls { authority: Vec::new(), certificate: Vec::new(), key: Vec::new() },
+            tls: PeerTls::none(),
             join: (0..PLACES).filter(|other| *other != place).map(address).collect(),
             promote: true,
         };
@@ -212,6 +212,10 @@ impl World {
             let failure = failing.failed().await;
             let disk = world.disk(place);
             if disk.is_dead() {
+                return;
+            }
+            if failing.members().is_gone() {
+                // It ends well, and is not to be started again.
                 return;
             }
             if !disk.is_flawed() {

@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keelson_store::raft_store::{Config, MEMBER_DNS_NAME, PeerTls, Peers, Timing};
+use keelson_store::raft_store::{
+    Config, MEMBER_DNS_NAME, PeerCertificate, PeerTls, Peers, Timing, certified,
+};
 use keelson_store::{
     Change, Event, EventKind, Key, Observer, OpenError, Precondition, RaftStore, Revision, Role, Snapshot,
     Store, Value, Write,
 };
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::sign::CertifiedKey;
 
 use super::proxy::Proxy;
 
@@ -41,6 +44,26 @@ impl Observer for Follower {
     }
 
     fn compacted(&self, _: Revision) {}
+}
+
+/// Tells two.
+struct Both(Arc<Follower>, Arc<dyn Observer>);
+
+impl Observer for Both {
+    fn restored(&self, snapshot: &Snapshot) {
+        self.0.restored(snapshot);
+        self.1.restored(snapshot);
+    }
+
+    fn applied(&self, events: &[Event]) {
+        self.0.applied(events);
+        self.1.applied(events);
+    }
+
+    fn compacted(&self, revision: Revision) {
+        self.0.compacted(revision);
+        self.1.compacted(revision);
+    }
 }
 
 pub(crate) fn state(snapshot: &Snapshot) -> BTreeMap<String, u64> {
@@ -85,23 +108,43 @@ impl Authority {
         Authority { certificate, issuer: Issuer::new(params, key) }
     }
 
-    fn tls(&self, name: &str) -> PeerTls {
+    fn shown(&self, name: &str) -> Arc<Certificate> {
+        Arc::new(Certificate(Mutex::new(self.sign(name, Life::Good))))
+    }
+
+    fn sign(&self, name: &str, life: Life) -> Arc<CertifiedKey> {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned(), MEMBER_DNS_NAME.to_owned()]).unwrap();
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        PeerTls {
-            authority: self.certificate.clone().into(),
-            certificate: certificate.into(),
-            key: key.serialize_pem().into(),
+        if life == Life::Over {
+            params.not_after = (std::time::SystemTime::now() - Duration::from_secs(1)).into();
         }
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Arc::new(certified(certificate.as_bytes(), key.serialize_pem().as_bytes()).unwrap())
+    }
+}
+
+/// Whether a certificate can be used.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Life {
+    Good,
+    Over,
+}
+
+/// One that can be replaced.
+pub(crate) struct Certificate(Mutex<Arc<CertifiedKey>>);
+
+impl PeerCertificate for Certificate {
+    fn current(&self) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.lock().unwrap()))
     }
 }
 
 pub(crate) struct Node {
     dir: tempfile::TempDir,
     config: Config,
+    shown: Arc<Certificate>,
     proxy: Proxy,
     running: Option<(Arc<RaftStore>, Arc<Follower>)>,
 }
@@ -119,7 +162,7 @@ impl Node {
 pub(crate) struct Cluster {
     authority: Authority,
     nodes: BTreeMap<String, Node>,
-    certificates: BTreeMap<String, PeerTls>,
+    certificates: BTreeMap<String, Arc<Certificate>>,
     /// The middle of its members' addresses.
     network: (u8, u8),
 }
@@ -171,7 +214,9 @@ impl Cluster {
         let ip = IpAddr::from([127, self.network.0, self.network.1, number]);
         let listen = std::net::TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap();
         let proxy = Proxy::to(listen).await;
-        let tls = self.certificates.remove(name).unwrap_or_else(|| self.authority.tls(name));
+        let shown = self.certificates.remove(name).unwrap_or_else(|| self.authority.shown(name));
+        let certificate = Arc::clone(&shown) as Arc<dyn PeerCertificate>;
+        let tls = PeerTls { authority: self.authority.certificate.clone().into(), certificate };
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::new(dir.path());
         config.timing = Timing { request_timeout: Duration::from_secs(8), ..Timing::default() };
@@ -184,17 +229,20 @@ impl Cluster {
             join: self.nodes.values().map(|node| node.proxy.address.to_string()).collect(),
             promote: true,
         });
-        self.nodes.insert(name.to_owned(), Node { dir, config, proxy, running: None });
+        self.nodes.insert(name.to_owned(), Node { dir, config, shown, proxy, running: None });
     }
 
     pub(crate) fn certificate_of(&mut self, name: &str, other: &str) {
-        self.certificates.insert(name.to_owned(), self.authority.tls(other));
+        self.certificates.insert(name.to_owned(), self.authority.shown(other));
     }
 
     pub(crate) fn foreign_certificate_of(&mut self, name: &str) {
-        let mut tls = Authority::new().tls(name);
-        tls.authority = self.authority.certificate.clone().into();
-        self.certificates.insert(name.to_owned(), tls);
+        self.certificates.insert(name.to_owned(), Authority::new().shown(name));
+    }
+
+    /// What a member shows from here on, while it runs.
+    pub(crate) fn show(&self, name: &str, life: Life) {
+        *self.nodes[name].shown.0.lock().unwrap() = self.authority.sign(name, life);
     }
 
     pub(crate) async fn add(&mut self, name: &str) {
@@ -212,7 +260,14 @@ impl Cluster {
 
     pub(crate) async fn try_start(&mut self, name: &str) -> Result<(), OpenError> {
         let config = self.nodes[name].config.clone();
-        self.open(name, config).await
+        self.open(name, config, None).await
+    }
+
+    /// Starts a member again, which tells another observer too.
+    pub(crate) async fn restart(&mut self, name: &str, observer: Arc<dyn Observer>) {
+        self.kill(name);
+        let config = self.nodes[name].config.clone();
+        self.open(name, config, Some(observer)).await.unwrap();
     }
 
     pub(crate) async fn without_peers(&mut self, name: &str) {
@@ -221,15 +276,24 @@ impl Cluster {
 
     pub(crate) async fn try_without_peers(&mut self, name: &str) -> Result<(), OpenError> {
         let config = Config { peers: None, ..self.nodes[name].config.clone() };
-        self.open(name, config).await
+        self.open(name, config, None).await
     }
 
-    async fn open(&mut self, name: &str, config: Config) -> Result<(), OpenError> {
+    async fn open(
+        &mut self,
+        name: &str,
+        config: Config,
+        other: Option<Arc<dyn Observer>>,
+    ) -> Result<(), OpenError> {
         // One that was killed lets go of its folder and its address when its tasks have ended.
         let mut attempts = 100;
         loop {
             let follower = Arc::new(Follower::default());
-            match RaftStore::open(config.clone(), follower.clone()).await {
+            let observer: Arc<dyn Observer> = match &other {
+                None => follower.clone(),
+                Some(other) => Arc::new(Both(follower.clone(), Arc::clone(other))),
+            };
+            match RaftStore::open(config.clone(), observer).await {
                 Ok(store) => {
                     self.nodes.get_mut(name).unwrap().running = Some((store, follower));
                     return Ok(());
@@ -309,6 +373,17 @@ impl Cluster {
         });
         assert!(agreed.await, "no leader");
         found.into_inner().unwrap().unwrap()
+    }
+
+    /// Hands the lead to a member, if it has not got it.
+    pub(crate) async fn lead(&self, name: &str) {
+        let leads = until(|| async {
+            let leader = self.leader().await;
+            let id = self.node(name).store().members().me();
+            // Another one may be faster.
+            leader == name || self.node(&leader).store().members().transfer_leadership(id).await.is_ok()
+        });
+        assert!(leads.await, "{name} never came to lead");
     }
 
     pub(crate) async fn until_voter(&self, name: &str) {

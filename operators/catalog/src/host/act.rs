@@ -4,9 +4,10 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use keelson_operator_kit::apply::{self, apply};
 use keelson_operator_kit::{Definition, SYSTEM_NAMESPACE};
-use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -48,7 +49,8 @@ pub async fn install(client: &Client, definition: &Definition) -> Result<(), Err
         establish(client, crd).await?;
     }
     ensure_namespace(client).await?;
-    let Rights { account, cluster_role, cluster_role_binding, role, role_binding } = rights(definition);
+    let Rights { account, cluster_role, cluster_role_binding, role, role_binding, roles: brought } =
+        rights(definition);
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     apply(&accounts, MANAGER, &account).await?;
     apply(&Api::all(client.clone()), MANAGER, &cluster_role).await?;
@@ -57,6 +59,9 @@ pub async fn install(client: &Client, definition: &Definition) -> Result<(), Err
     apply(&roles, MANAGER, &role).await?;
     let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     apply(&bindings, MANAGER, &role_binding).await?;
+    for role in &brought {
+        apply(&Api::all(client.clone()), MANAGER, role).await?;
+    }
     Ok(())
 }
 
@@ -81,6 +86,9 @@ pub async fn remove(
     kinds: &[CustomResourceDefinition],
 ) -> Result<(), Error> {
     let role = role_name(operator);
+    // A group that nobody serves any more would be in everybody's way.
+    delete_labelled::<APIService>(&Api::all(client.clone()), operator).await?;
+    delete_labelled::<ClusterRole>(&Api::all(client.clone()), operator).await?;
     delete::<ClusterRoleBinding>(&Api::all(client.clone()), &role).await?;
     delete::<RoleBinding>(&Api::namespaced(client.clone(), SYSTEM_NAMESPACE), &role).await?;
     delete::<ClusterRole>(&Api::all(client.clone()), &role).await?;
@@ -120,6 +128,20 @@ where
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         Err(source) => Err(Error::Remove { what: format!("{} {name}", K::kind(&())), source }),
     }
+}
+
+/// Deletes what carries the label of an operator.
+async fn delete_labelled<K>(api: &Api<K>, operator: &str) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let its = ListParams::default().labels(&format!("{OPERATOR_LABEL}={operator}"));
+    let what = || format!("each {} of the operator", K::kind(&()));
+    let found = api.list(&its).await.map_err(|source| Error::Remove { what: what(), source })?;
+    for object in found {
+        delete(api, &object.name_any()).await?;
+    }
+    Ok(())
 }
 
 /// Adds the finalizer.

@@ -23,8 +23,10 @@ pub(in super::super) fn change(new: &Object, old: &Object, errors: &mut Vec<Fiel
         node.invalid_for(names::dns1123_subdomain(node.text()), errors);
     }
     let policy = spec.field("restartPolicy");
-    ended(&status, &before, "containerStatuses", policy.text(), &spec, errors);
-    ended(&status, &before, "initContainerStatuses", policy.text(), &spec, errors);
+    if !may_begin_anew(&spec) {
+        ended(&status, &before, "containerStatuses", policy.text(), &spec, errors);
+        ended(&status, &before, "initContainerStatuses", policy.text(), &spec, errors);
+    }
     ended(&status, &before, "ephemeralContainerStatuses", "Never", &spec, errors);
     claims(&status, &spec, errors);
     addresses(&status.field("podIPs"), errors);
@@ -35,6 +37,16 @@ pub(in super::super) fn change(new: &Object, old: &Object, errors: &mut Vec<Fiel
         errors.push(first.invalid("must be equal to `hostIP`"));
     }
     addresses(&hosts, errors);
+}
+
+/// Whether a container's end may start all of them again.
+fn may_begin_anew(spec: &At<'_>) -> bool {
+    ["containers", "initContainers"].into_iter().any(|list| {
+        spec.field(list).items().any(|container| {
+            let restarts_all = |rule: At<'_>| rule.field("action").text() == "RestartAllContainers";
+            container.field("restartPolicyRules").items().any(restarts_all)
+        })
+    })
 }
 
 /// What has ended and is not started again stays ended.

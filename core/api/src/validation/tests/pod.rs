@@ -348,6 +348,10 @@ fn a_container_that_has_ended_for_good_stays_ended() {
         update_faults(&pod, "status", &revived),
         ["status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"]
     );
+    let rule = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let mut anew = pod.clone();
+    anew["spec"]["initContainers"] = json!([{"name": "i", "image": "i", "restartPolicyRules": rule}]);
+    assert!(update_faults(&anew, "status", &revived).is_empty());
     pod["spec"]["restartPolicy"] = "OnFailure".into();
     assert!(update_faults(&pod, "status", &revived).is_empty());
 }

@@ -9,11 +9,14 @@ use keelson_api::validation::FieldError;
 use keelson_api::{GroupResource, Object, Status};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::super::Attributes;
 use super::families::Family;
 use super::pending::{Item, Pending};
-use crate::cache;
+use super::port_claims::{PATIENCE, YOUNG};
+use crate::cache::{self, Cached};
+use crate::registry::delete::{DeleteOptions, Preconditions};
 use crate::registry::{Registry, Target};
 use crate::server::bootstrap::options;
 
@@ -104,6 +107,31 @@ pub(super) async fn make(
     }
 }
 
+/// Whether the Service of an `IPAddress` may still be on its way.
+pub(super) fn is_young(address: &Object) -> bool {
+    let made = address.creation_timestamp().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    made.is_some_and(|made| made.duration_until(jiff::Timestamp::now()).as_secs() < YOUNG)
+}
+
+/// Deletes an `IPAddress`, unless it has changed or gone.
+pub(super) async fn take_away(registry: &Registry, address: &str, found: &Cached) -> Result<(), Status> {
+    let resource_version = Some(found.revision.to_string());
+    let preconditions = Some(Preconditions { uid: None, resource_version });
+    let delete = DeleteOptions { preconditions, ..DeleteOptions::default() };
+    match registry.delete(&target(registry, address)?, &delete, &options()).await {
+        Err(status) if status.code != 404 && status.code != 409 => Err(status),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// What there is of an address that is asked for.
+enum Left {
+    Nothing,
+    Taken,
+    /// An `IPAddress` that is nobody's any more.
+    Behind(Arc<Cached>),
+}
+
 /// Gives addresses to one Service.
 pub(super) struct Grant<'a> {
     pub(super) registry: &'a Registry,
@@ -142,32 +170,47 @@ impl Grant<'_> {
         if self.pending.lock().holder(&item).is_some_and(|holder| holder != self.key()) {
             return Err(taken());
         }
-        if let Some(found) = resource(self.registry, "ipaddresses").get(address) {
-            let holder = parent(&cache::decode(&found.bytes)?).ok_or_else(taken)?;
-            if holder != self.key() {
-                if holds(self.registry, &holder, address)? {
-                    return Err(taken());
-                }
-                // Its Service has gone, and it has not been given back yet.
-                if !self.attributes.dry_run {
-                    let target = target(self.registry, address)?;
-                    match self.registry.delete(&target, &Default::default(), &options()).await {
-                        Err(status) if status.code != 404 => return Err(status),
-                        Ok(_) | Err(_) => {}
-                    }
-                }
-            }
-        }
+        let left = match self.left_behind(address).await? {
+            Left::Taken => return Err(taken()),
+            Left::Nothing => None,
+            Left::Behind(found) => Some(found),
+        };
         if self.attributes.dry_run {
             return Ok(());
         }
         self.note(address);
+        if let Some(found) = left {
+            // One of an earlier Service of this name must not be given back when that one's end is noticed.
+            take_away(self.registry, address, &found).await?;
+        }
         let made = make(self.registry, address, self.namespace(), self.attributes.name).await?;
-        let own = || -> Result<bool, Status> {
-            let Some(found) = resource(self.registry, "ipaddresses").get(address) else { return Ok(false) };
-            Ok(parent(&cache::decode(&found.bytes)?).is_some_and(|holder| holder == self.key()))
-        };
-        if made || own()? { Ok(()) } else { Err(taken()) }
+        if made { Ok(()) } else { Err(taken()) }
+    }
+
+    /// What there is of an address before it is reserved. One that is another Service's which is not stored is waited for:
+    /// that is on its way by another server, or has just gone.
+    async fn left_behind(&self, address: &str) -> Result<Left, Status> {
+        let addresses = resource(self.registry, "ipaddresses");
+        let services = self.registry.resource(&GroupResource::new("", "services"));
+        let (mut changed, mut services) = (addresses.follow(), services.follow());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            changed.mark_unchanged();
+            services.mark_unchanged();
+            let Some(found) = addresses.get(address) else { return Ok(Left::Nothing) };
+            let object = cache::decode(&found.bytes)?;
+            match parent(&object) {
+                None => return Ok(Left::Taken),
+                Some(holder) if holder == self.key() => return Ok(Left::Behind(found)),
+                Some(holder) if holds(self.registry, &holder, address)? => return Ok(Left::Taken),
+                Some(_) if !is_young(&object) => return Ok(Left::Behind(found)),
+                Some(_) => tokio::select! {
+                    _ = changed.changed() => {}
+                    _ = services.changed() => {}
+                    () = tokio::time::sleep_until(deadline) => return Ok(Left::Taken),
+                },
+            }
+        }
     }
 
     /// Gives an address that nobody has: from those that are not asked for by number, while there are any.

@@ -15,13 +15,24 @@ const RANGE: RangeInclusive<u16> = 30000..=32767;
 /// The ports at its beginning that are left to those who ask for one: a 32nd of it, at least 16 and at most 128.
 const STATIC: u16 = 86;
 const EVENTS: usize = 4096;
+/// What who asks for another's port is told.
+pub(super) const TAKEN: &str = "provided port is already allocated";
 
 /// A port's number where one is set.
 pub(super) fn number(value: &Value) -> Option<u16> {
     value.as_u64().and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0)
 }
 
-fn ports(service: &Object) -> Vec<u16> {
+/// Whether the stored Service of a key has a port.
+pub(super) fn holds(registry: &Registry, key: &str, port: u16) -> Result<bool, Status> {
+    let Some(service) = registry.resource(&GroupResource::new("", "services")).get(key) else {
+        return Ok(false);
+    };
+    Ok(ports(&cache::decode(&service.bytes)?).contains(&port))
+}
+
+/// All ports of nodes that a Service has.
+pub(super) fn ports(service: &Object) -> Vec<u16> {
     let list = service.get(&["spec", "ports"]).and_then(Value::as_array).into_iter().flatten();
     let own = list.filter_map(|port| number(&port["nodePort"]));
     own.chain(service.get(&["spec", "healthCheckNodePort"]).and_then(number)).collect()
@@ -91,6 +102,15 @@ pub(super) struct Grant<'a> {
     pub(super) key: &'a str,
 }
 
+/// Why a Service may have a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reserved {
+    /// It has it.
+    Before,
+    /// Nobody had it, as far as this server knows.
+    Now,
+}
+
 impl Grant<'_> {
     fn is_free(&self, port: u16) -> bool {
         let held = self.ports.holders.get(&port).is_some_and(|holder| holder != self.key);
@@ -99,18 +119,18 @@ impl Grant<'_> {
     }
 
     /// Gives the port that is asked for.
-    pub(super) fn reserve(&mut self, port: u16) -> Result<(), &'static str> {
+    pub(super) fn reserve(&mut self, port: u16) -> Result<Reserved, &'static str> {
         if self.ports.holders.get(&port).is_some_and(|holder| holder == self.key) {
-            return Ok(());
+            return Ok(Reserved::Before);
         }
         if !RANGE.contains(&port) {
             return Err("provided port is not in the valid range. The range of valid ports is 30000-32767");
         }
         if !self.is_free(port) {
-            return Err("provided port is already allocated");
+            return Err(TAKEN);
         }
         self.pending.note(Item::Port(port), self.key);
-        Ok(())
+        Ok(Reserved::Now)
     }
 
     /// Gives a port that nobody holds: from those that are not asked for by number, while there are any.

@@ -11,17 +11,14 @@ use keelson_api::{GroupResource, Object, Status};
 use tokio_util::sync::CancellationToken;
 
 use super::pending::Item;
-use super::{Allocations, addresses, cluster_ips, ranges};
+use super::{Allocations, addresses, cluster_ips, node_ports, port_claims, ranges};
 use crate::cache;
 use crate::registry::Registry;
-use crate::server::bootstrap::options;
 
 /// The name of the cluster's own range.
 pub(super) const DEFAULT: &str = "kubernetes";
 /// As upstream's.
 const EVERY: Duration = Duration::from_secs(180);
-/// How many seconds an address may be without its Service.
-const YOUNG: i64 = 60;
 const EVENTS: usize = 1024;
 /// How long a range that nobody uses is kept, so that every server has seen that it gives no more addresses.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -102,7 +99,7 @@ async fn given_back(
             let service = cache::decode(&event.object.bytes)?;
             noted(registry, allocations, &service).await?;
         }
-        for previous in events.iter().filter_map(|event| event.previous.as_ref()) {
+        for (until, previous) in events.iter().filter_map(|it| Some((it.revision, it.previous.as_ref()?))) {
             let previous = cache::decode(&previous.bytes)?;
             let key = format!(
                 "{}/{}",
@@ -111,7 +108,12 @@ async fn given_back(
             );
             for address in cluster_ips(&previous) {
                 if !addresses::holds(registry, &key, &address)? {
-                    release(registry, allocations, &address, &key).await?;
+                    release(registry, allocations, &address, &key, until).await?;
+                }
+            }
+            for port in node_ports::ports(&previous) {
+                if !node_ports::holds(registry, &key, port)? {
+                    port_claims::release(registry, port, &key, until).await?;
                 }
             }
         }
@@ -129,35 +131,39 @@ async fn noted(registry: &Registry, allocations: &Allocations, service: &Object)
             addresses::make(registry, &address, namespace, name).await?;
         }
     }
+    for port in node_ports::ports(service) {
+        if node_ports::holds(registry, &key, port)? {
+            port_claims::noted(registry, port, &key).await?;
+        }
+    }
     Ok(())
 }
 
-/// Takes an `IPAddress` away, unless it has become another Service's or is promised.
+/// Takes an `IPAddress` away that a Service had until a revision, unless it has been made anew since or is promised.
 async fn release(
     registry: &Registry,
     allocations: &Allocations,
     address: &str,
     key: &str,
+    until: u64,
 ) -> Result<(), Status> {
     let target = addresses::target(registry, address)?;
     let Some(found) = registry.find(&target) else { return Ok(()) };
-    if addresses::parent(&cache::decode(&found.bytes)?).as_deref() != Some(key) {
+    let is_another = addresses::parent(&cache::decode(&found.bytes)?).as_deref() != Some(key);
+    if is_another || found.revision > until {
         return Ok(());
     }
     // A new Service of that name may be on its way with the same address.
     if allocations.pending.lock().holder(&Item::Address(address.to_owned())).is_some() {
         return Ok(());
     }
-    match registry.delete(&target, &Default::default(), &options()).await {
-        Err(status) if status.code != 404 => Err(status),
-        Ok(_) | Err(_) => Ok(()),
-    }
+    addresses::take_away(registry, address, &found).await
 }
 
 /// Compares all addresses with all Services. `true` where something may still be on its way, so that it is to be
 /// looked at again.
 async fn compare(registry: &Registry, allocations: &Allocations) -> Result<bool, Status> {
-    let (now, mut is_young) = (jiff::Timestamp::now(), false);
+    let mut is_young = port_claims::compare(registry).await?;
     let mut held: HashSet<(String, String)> = HashSet::new();
     for (key, service) in &registry.resource(&GroupResource::new("", "services")).list().objects {
         let service: Object = cache::decode(&service.bytes)?;
@@ -168,6 +174,7 @@ async fn compare(registry: &Registry, allocations: &Allocations) -> Result<bool,
     }
     let noted = registry.resource(&GroupResource::new(addresses::GROUP, "ipaddresses")).list();
     for (address, found) in &noted.objects {
+        let revision = found.revision;
         let found = cache::decode(&found.bytes)?;
         let managed = found.labels().and_then(|labels| labels.get("ipaddress.kubernetes.io/managed-by"));
         let Some(key) =
@@ -179,11 +186,10 @@ async fn compare(registry: &Registry, allocations: &Allocations) -> Result<bool,
             continue;
         }
         // The Service may be on its way by another server.
-        let made = found.creation_timestamp().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        if made.is_some_and(|made| made.duration_until(now).as_secs() < YOUNG) {
+        if addresses::is_young(&found) {
             is_young = true;
         } else {
-            release(registry, allocations, address, &key).await?;
+            release(registry, allocations, address, &key, revision).await?;
         }
     }
     Ok(is_young)

@@ -3,17 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use keelson_api::Object;
-use serde_json::Value;
-
-/// Something in a pod's namespace that the pod refers to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Reference {
-    Secret(String),
-    ConfigMap(String),
-    Claim(String),
-    ServiceAccount(String),
-    ResourceClaim(String),
-}
+use keelson_api::pod_references::{Reference, references};
 
 #[derive(Debug)]
 struct PodEntry {
@@ -27,72 +17,6 @@ pub struct Graph {
     pods: HashMap<(String, String), PodEntry>,
     /// How many pods of a node refer to a thing in a namespace.
     pub(super) edges: HashMap<(String, Reference), HashMap<String, usize>>,
-}
-
-fn references(pod: &Object) -> HashSet<Reference> {
-    let mut found = HashSet::new();
-    let text = |value: &Value, pointer: &str| value.pointer(pointer)?.as_str().map(str::to_owned);
-    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
-    let service_account = pod.get_str(&["spec", "serviceAccountName"]).filter(|name| !name.is_empty());
-    found.extend(service_account.map(|name| Reference::ServiceAccount(name.to_owned())));
-    for secret in list(pod.get(&["spec", "imagePullSecrets"])) {
-        found.extend(text(&secret, "/name").map(Reference::Secret));
-    }
-    for volume in list(pod.get(&["spec", "volumes"])) {
-        found.extend(text(&volume, "/secret/secretName").map(Reference::Secret));
-        found.extend(text(&volume, "/configMap/name").map(Reference::ConfigMap));
-        found.extend(text(&volume, "/persistentVolumeClaim/claimName").map(Reference::Claim));
-        for source in list(volume.pointer("/projected/sources")) {
-            found.extend(text(&source, "/secret/name").map(Reference::Secret));
-            found.extend(text(&source, "/configMap/name").map(Reference::ConfigMap));
-        }
-        for kind in ["cephfs", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"] {
-            found.extend(text(&volume, &format!("/{kind}/secretRef/name")).map(Reference::Secret));
-        }
-        found.extend(text(&volume, "/csi/nodePublishSecretRef/name").map(Reference::Secret));
-        found.extend(text(&volume, "/azureFile/secretName").map(Reference::Secret));
-        if volume.get("ephemeral").is_some()
-            && let (Some(pod), Some(volume)) = (pod.name(), text(&volume, "/name"))
-        {
-            found.insert(Reference::Claim(format!("{pod}-{volume}")));
-        }
-    }
-    for claim in list(pod.get(&["spec", "resourceClaims"])) {
-        found.extend(text(&claim, "/resourceClaimName").map(Reference::ResourceClaim));
-    }
-    // Claims that were made of templates.
-    for claim in list(pod.get(&["status", "resourceClaimStatuses"])) {
-        found.extend(text(&claim, "/resourceClaimName").map(Reference::ResourceClaim));
-    }
-    let extended = pod.get_str(&["status", "extendedResourceClaimStatus", "resourceClaimName"]);
-    found.extend(extended.map(|name| Reference::ResourceClaim(name.to_owned())));
-    for field in ["containers", "initContainers", "ephemeralContainers"] {
-        for container in list(pod.get(&["spec", field])) {
-            for variable in list(container.get("env")) {
-                found.extend(text(&variable, "/valueFrom/secretKeyRef/name").map(Reference::Secret));
-                found.extend(text(&variable, "/valueFrom/configMapKeyRef/name").map(Reference::ConfigMap));
-            }
-            for source in list(container.get("envFrom")) {
-                found.extend(text(&source, "/secretRef/name").map(Reference::Secret));
-                found.extend(text(&source, "/configMapRef/name").map(Reference::ConfigMap));
-            }
-        }
-    }
-    found
-}
-
-/// The kind of objects that the pod refers to and its kubelet may then read; the first of several, as upstream names it.
-pub(crate) fn referred_kind(pod: &Object) -> Option<&'static str> {
-    const KINDS: [&str; 5] =
-        ["a service account", "secrets", "configmaps", "persistentvolumeclaims", "resourceclaims"];
-    let place = |reference: &Reference| match reference {
-        Reference::ServiceAccount(_) => 0,
-        Reference::Secret(_) => 1,
-        Reference::ConfigMap(_) => 2,
-        Reference::Claim(_) => 3,
-        Reference::ResourceClaim(_) => 4,
-    };
-    references(pod).iter().map(place).min().map(|place: usize| KINDS[place])
 }
 
 impl Graph {

@@ -58,6 +58,16 @@ fn a_kubelet_is_told_why_it_may_not() {
     );
     let own = RequestInfo::parse(&Method::GET, "/api/v1/pods", Some("fieldSelector=spec.nodeName%3Done"));
     assert_eq!(authorizer.decide("one", &own), Ok(()));
+    let volumes = "/api/v1/persistentvolumes";
+    assert_eq!(asks(Method::GET, volumes, None), "can only get individual resources of this type");
+    let other = "labelSelector=local.keelson.io%2Fnode%3Dtwo";
+    assert_eq!(asks(Method::GET, volumes, Some(other)), "can only get individual resources of this type");
+    let own = RequestInfo::parse(&Method::GET, volumes, Some("labelSelector=local.keelson.io%2Fnode%3Done"));
+    assert_eq!(authorizer.decide("one", &own), Ok(()));
+    assert_eq!(
+        asks(Method::PATCH, "/api/v1/persistentvolumes/v", None),
+        "no relationship found between node 'one' and this object"
+    );
 }
 
 #[test]

@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 
 use super::*;
-use crate::node::pressure::tests::plenty;
 use crate::testing::config;
 
 fn runtime(network: Option<(&str, &str)>) -> v1::StatusResponse {
@@ -24,14 +23,14 @@ fn built(
     second: i64,
 ) -> (NodeStatus, Vec<&'static str>) {
     let sample = Sample {
-        state: plenty(),
         capacity: BTreeMap::new(),
         allocatable: BTreeMap::new(),
         info: NodeSystemInfo::default(),
         images: Vec::new(),
         runtime,
+        blind: None,
     };
-    build(&config(), sample, shortage, before, Timestamp::from_second(second).unwrap())
+    build(&config(), sample, shortage, Vec::new(), before, Timestamp::from_second(second).unwrap())
 }
 
 fn words(status: &NodeStatus) -> Vec<(&str, &str, &str)> {
@@ -85,4 +84,15 @@ fn a_condition_keeps_the_time_of_its_transition_until_it_changes() {
         condition_of(status, kind).unwrap().last_transition_time.as_ref().unwrap().0.as_second()
     };
     assert_eq!((since(&third, "MemoryPressure"), since(&third, "DiskPressure")), (1, 3));
+}
+
+#[test]
+fn another_boot_than_before_is_a_restart_of_the_machine() {
+    let of = |boot: &str| NodeStatus {
+        node_info: Some(NodeSystemInfo { boot_id: boot.to_owned(), ..NodeSystemInfo::default() }),
+        ..NodeStatus::default()
+    };
+    assert_eq!(rebooted(&of("a"), &of("b")).as_deref(), Some("b"));
+    assert_eq!(rebooted(&of("a"), &of("a")), None);
+    assert_eq!(rebooted(&of(""), &of("a")), None);
 }

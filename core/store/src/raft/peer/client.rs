@@ -13,8 +13,11 @@ use futures::stream::BoxStream;
 use hyper_util::rt::TokioIo;
 use openraft::raft::AppendEntriesRequest;
 use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::metadata::MetadataValue;
@@ -23,7 +26,7 @@ use tonic::{Code, Status};
 
 use super::proto::peer_client::PeerClient;
 use super::proto::{Entries, Message, Piece};
-use super::tls::{MEMBER_DNS_NAME, PeerTls};
+use super::tls::{MEMBER_DNS_NAME, TlsError};
 use super::{MESSAGE_BYTES, PIECE_BYTES, header};
 use crate::Snapshot;
 use crate::raft::log_storage::{decode, encode};
@@ -35,6 +38,8 @@ use crate::raft_store::Peers;
 
 /// How long finding or connecting to one address may take.
 const CONNECT: Duration = Duration::from_millis(500);
+/// How long TLS may take to come about.
+const HANDSHAKE: Duration = Duration::from_secs(2);
 /// A connection from which nothing comes for so long is asked for a sign of life, and given up after as long again.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 /// Bytes that may be under way on a connection before they are taken.
@@ -48,7 +53,7 @@ const PIECES: usize = 4;
 pub(crate) struct Dialer {
     identity: Identity,
     name: String,
-    tls: PeerTls,
+    tls: TlsConnector,
     source: Option<IpAddr>,
     /// One connection for questions and entries, one for snapshots, so that those do not hold up the others.
     channels: Mutex<HashMap<u64, (Member, Channel, Channel)>>,
@@ -65,14 +70,15 @@ struct Remote {
 }
 
 impl Dialer {
-    pub(crate) fn new(identity: Identity, name: &str, peers: &Peers) -> Self {
-        let (tls, source) = (peers.tls.clone(), peers.source);
-        Dialer { identity, name: name.to_owned(), tls, source, channels: Mutex::default() }
+    pub(crate) fn new(identity: Identity, name: &str, peers: &Peers) -> Result<Self, TlsError> {
+        let tls = TlsConnector::from(Arc::new(peers.tls.client()?));
+        let (name, source) = (name.to_owned(), peers.source);
+        Ok(Dialer { identity, name, tls, source, channels: Mutex::default() })
     }
 
     fn channel(&self, addresses: &[String], name: &str) -> Channel {
-        // The address is chosen by the connector; the name is what the certificate must show.
-        let endpoint = Endpoint::from_static("https://member.invalid")
+        // The connector chooses the address, and brings TLS about.
+        let endpoint = Endpoint::from_static("http://member.invalid")
             .tcp_nodelay(true)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
@@ -80,20 +86,13 @@ impl Dialer {
             .keep_alive_timeout(SIGN_OF_LIFE)
             .keep_alive_while_idle(false);
         let addresses: Arc<[String]> = addresses.into();
-        let endpoint = match endpoint.clone().tls_config(self.tls.client(name)) {
-            Ok(endpoint) => endpoint,
-            Err(error) => {
-                let reason = error.to_string();
-                return endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-                    let reason = reason.clone();
-                    async move { Err::<TokioIo<TcpStream>, _>(io::Error::other(reason)) }
-                }));
-            }
-        };
-        let source = self.source;
+        let (tls, name, source) = (self.tls.clone(), name.to_owned(), self.source);
         endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-            let addresses = Arc::clone(&addresses);
-            async move { connect(&addresses, source).await.map(TokioIo::new) }
+            let (addresses, tls, name) = (Arc::clone(&addresses), tls.clone(), name.clone());
+            async move {
+                let stream = connect(&addresses, source).await?;
+                tokio::time::timeout(HANDSHAKE, secure(stream, &tls, name)).await?.map(TokioIo::new)
+            }
         }))
     }
 
@@ -137,6 +136,12 @@ async fn connect_to(target: SocketAddr, source: Option<IpAddr>) -> io::Result<Tc
     let stream = socket.connect(target).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// The certificate of the other end must show this name.
+async fn secure(stream: TcpStream, tls: &TlsConnector, name: String) -> io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from(name).map_err(io::Error::other)?;
+    tls.connect(name, stream).await
 }
 
 impl Dial for Dialer {

@@ -9,15 +9,18 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use openraft::raft::AppendEntriesRequest;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::proto::peer_server::{Peer, PeerServer};
 use super::proto::{Entries, Message, Piece};
-use super::tls::{PeerTls, is_of};
+use super::tls::{PeerTls, TlsError, is_of};
 use super::{MESSAGE_BYTES, header};
 use crate::raft::core::Core;
 use crate::raft::log_storage::{decode, encode};
@@ -35,6 +38,10 @@ const WINDOW: u32 = 8 << 20;
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 /// How long TLS may take to come about.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Connections at once for which TLS comes about.
+const HANDSHAKES: usize = 64;
+/// The pause after a connection could not be accepted: out of file descriptors, as a rule.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers for a member.
 struct Answerer {
@@ -55,30 +62,68 @@ pub(crate) fn start(
     listener: TcpListener,
     tls: &PeerTls,
     ended: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), TlsError> {
+    let acceptor = TlsAcceptor::from(Arc::new(tls.server()?));
     let service = PeerServer::new(Answerer { core, place })
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
     let server = Server::builder()
-        .tls_config(tls.server().timeout(HANDSHAKE))?
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .http2_keepalive_interval(Some(SIGN_OF_LIFE))
         .http2_keepalive_timeout(Some(SIGN_OF_LIFE))
         .add_service(service);
+    let (accepted, incoming) = mpsc::channel(1);
+    spawn(accept(listener, acceptor, accepted, ended.clone()));
     // Connections that are open are told to go; their streams end because the member has.
     let stop = ended.cancelled_owned();
-    // An answer must not wait until the one before it is acknowledged. The server's own setting for it does not reach
-    // connections of a listener that it is given.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let serving = server.serve_with_incoming_shutdown(incoming, stop);
+    let serving = server.serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop);
     spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(%error, "the member can no longer listen for others");
         }
     });
     Ok(())
+}
+
+/// Those who have shown who they are.
+type Accepted = mpsc::Sender<io::Result<TlsStream<TcpStream>>>;
+
+/// Accepts connections. What shows no certificate of a member, or not in time, gets no further.
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, accepted: Accepted, ended: CancellationToken) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    while let Ok(place) = Arc::clone(&handshakes).acquire_owned().await {
+        let stream = tokio::select! {
+            biased;
+            () = ended.cancelled() => return,
+            stream = listener.accept() => stream,
+        };
+        match stream {
+            Ok((stream, from)) => {
+                let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
+                spawn(async move {
+                    match tokio::time::timeout(HANDSHAKE, secure(stream, &acceptor)).await {
+                        // The member may have ended.
+                        Ok(Ok(stream)) => drop(accepted.send(Ok(stream)).await),
+                        Ok(Err(error)) => tracing::debug!(%from, %error, "a connection was refused"),
+                        Err(_) => tracing::debug!(%from, "a connection was given up"),
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection of a member could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn secure(stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<TlsStream<TcpStream>> {
+    // An answer must not wait until the one before it is acknowledged.
+    stream.set_nodelay(true)?;
+    acceptor.accept(stream).await
 }
 
 fn refuse(refused: &Refused) -> Status {

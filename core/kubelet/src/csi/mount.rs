@@ -1,0 +1,388 @@
+//! Stages and publishes volumes for pods, and takes that back.
+//!
+//! ```text
+//! record (staging), NodeStageVolume, record (pod), NodePublishVolume, fsGroup, mark
+//! NodeUnpublishVolume, the last pod's: NodeUnstageVolume and its record, the pod's record
+//! ```
+//!
+//! **Invariant: what is recorded may be there, and nothing is there that is not recorded**, so that a process that ends between any two
+//! steps leaves what the next one takes up: every call is made again, as drivers have to allow.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Pod, Secret, SecretReference};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec, VolumeAttachment};
+use keelson_csi::v1;
+use keelson_csi::v1::volume_capability::access_mode::Mode;
+use keelson_csi::v1::volume_capability::{AccessMode, AccessType, MountVolume};
+use kube::{Api, ResourceExt as _};
+use ring::digest::{SHA256, digest};
+
+use super::Drivers;
+use super::driver::{CsiError, Driver};
+use super::record::{self, Record};
+
+/// The file that says that all was done for a pod.
+const DONE: &str = "published";
+
+/// How long a volume lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lifecycle {
+    /// On its own.
+    Persistent,
+    /// As long as the pod.
+    Ephemeral,
+}
+
+/// A volume that a pod is to have.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Wanted {
+    pub(crate) driver: String,
+    pub(crate) handle: String,
+    /// The name of the PersistentVolume, or of the pod's volume.
+    pub(crate) name: String,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) read_only: bool,
+    /// Empty for the driver's own choice.
+    pub(crate) fs_type: String,
+    pub(crate) attributes: BTreeMap<String, String>,
+    pub(crate) access_modes: Vec<String>,
+    pub(crate) mount_options: Vec<String>,
+    pub(crate) stage_secret: Option<SecretReference>,
+    pub(crate) publish_secret: Option<SecretReference>,
+}
+
+/// How a published volume's files come to belong to the pod's group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// The kubelet gives them.
+    Kubelet,
+    /// They stay as they are, or the driver gave them.
+    Driver,
+}
+
+/// A volume that is published.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) path: PathBuf,
+    /// What is still to be done: nothing where it was all done before.
+    pub(crate) ownership: Ownership,
+    folder: PathBuf,
+}
+
+impl Published {
+    /// Records that nothing is left to be done for the pod.
+    pub(crate) fn done(&self) -> io::Result<()> {
+        fs::write(self.folder.join(DONE), b"")
+    }
+}
+
+/// The handle of a volume that lives in its pod: the same in each run.
+pub(crate) fn inline_handle(uid: &str, volume: &str) -> String {
+    let hash = digest(&SHA256, format!("{uid}{volume}").as_bytes());
+    format!("csi-{}", hex::encode(hash))
+}
+
+fn attachment_name(handle: &str, driver: &str, node: &str) -> String {
+    format!("csi-{}", hex::encode(digest(&SHA256, format!("{handle}{driver}{node}").as_bytes())))
+}
+
+fn mode(modes: &[String], several_writers: bool) -> Mode {
+    let has = |wanted: &str| modes.iter().any(|mode| mode == wanted);
+    if has("ReadWriteMany") {
+        Mode::MultiNodeMultiWriter
+    } else if has("ReadWriteOnce") {
+        if several_writers { Mode::SingleNodeMultiWriter } else { Mode::SingleNodeWriter }
+    } else if has("ReadWriteOncePod") {
+        if several_writers { Mode::SingleNodeSingleWriter } else { Mode::SingleNodeWriter }
+    } else {
+        Mode::MultiNodeReaderOnly
+    }
+}
+
+/// What of the pod a driver is told.
+fn about(pod: &Pod, lifecycle: Lifecycle) -> [(String, String); 5] {
+    let text = |text: Option<&String>| text.cloned().unwrap_or_default();
+    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_ref());
+    [
+        ("pod.name", pod.name_any()),
+        ("pod.namespace", text(pod.metadata.namespace.as_ref())),
+        ("pod.uid", text(pod.metadata.uid.as_ref())),
+        ("serviceAccount.name", text(account)),
+        ("ephemeral", (lifecycle == Lifecycle::Ephemeral).to_string()),
+    ]
+    .map(|(key, value)| (format!("csi.storage.k8s.io/{key}"), value))
+}
+
+/// Who gives the files of a volume to the pod's group (pure).
+fn ownership(wanted: &Wanted, spec: Option<&CSIDriverSpec>, driver: &Driver) -> Ownership {
+    let policy = spec.and_then(|spec| spec.fs_group_policy.as_deref()).unwrap_or("ReadWriteOnceWithFSType");
+    let once =
+        wanted.access_modes.iter().any(|mode| matches!(mode.as_str(), "ReadWriteOnce" | "ReadWriteOncePod"));
+    let is_ours = match policy {
+        "File" => true,
+        "None" => false,
+        _ => once && !wanted.fs_type.is_empty(),
+    };
+    if is_ours && !driver.mount_group && !wanted.read_only { Ownership::Kubelet } else { Ownership::Driver }
+}
+
+/// What this node cannot do for a driver.
+fn refusal(wanted: &Wanted, spec: Option<&CSIDriverSpec>) -> Option<String> {
+    let driver = &wanted.driver;
+    if spec.and_then(|spec| spec.token_requests.as_ref()).is_some_and(|tokens| !tokens.is_empty()) {
+        return Some(format!(
+            "the driver {driver} asks for tokens (tokenRequests), which this node does not give"
+        ));
+    }
+    if spec.and_then(|spec| spec.requires_republish) == Some(true) {
+        return Some(format!(
+            "the driver {driver} asks to be called again (requiresRepublish), which this node does not do"
+        ));
+    }
+    let modes = spec.and_then(|spec| spec.volume_lifecycle_modes.as_ref());
+    let has = |mode: &str| modes.is_some_and(|modes| modes.iter().any(|it| it == mode));
+    let is_persistent = modes.is_none_or(Vec::is_empty) || has("Persistent");
+    let fits = match wanted.lifecycle {
+        Lifecycle::Persistent => is_persistent,
+        Lifecycle::Ephemeral => has("Ephemeral"),
+    };
+    (!fits).then(|| format!("volume mode {:?} not supported by driver {driver}", wanted.lifecycle))
+}
+
+impl Drivers {
+    async fn secret(
+        &self,
+        reference: Option<&SecretReference>,
+    ) -> Result<BTreeMap<String, String>, CsiError> {
+        let Some(reference) = reference else { return Ok(BTreeMap::new()) };
+        let (namespace, name) = (
+            reference.namespace.as_deref().unwrap_or_default(),
+            reference.name.as_deref().unwrap_or_default(),
+        );
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let secret = api.get(name).await.map_err(CsiError::api("read secret", name))?;
+        let text = |data: Vec<u8>| {
+            String::from_utf8(data)
+                .map_err(|_| CsiError::Refused(format!("secret {namespace}/{name} is no text")))
+        };
+        secret.data.into_iter().flatten().map(|(key, data)| Ok((key, text(data.0)?))).collect()
+    }
+
+    /// What attaching the volume to this node has told; drivers whose volumes are not attached tell nothing.
+    async fn attachment(
+        &self,
+        wanted: &Wanted,
+        spec: Option<&CSIDriverSpec>,
+    ) -> Result<BTreeMap<String, String>, CsiError> {
+        let is_needed = spec.and_then(|spec| spec.attach_required) != Some(false);
+        if wanted.lifecycle == Lifecycle::Ephemeral || !is_needed {
+            return Ok(BTreeMap::new());
+        }
+        let name = attachment_name(&wanted.handle, &wanted.driver, &self.config.node_name);
+        let api: Api<VolumeAttachment> = Api::all(self.client.clone());
+        let found = api.get(&name).await.map_err(CsiError::api("read volume attachment", &name));
+        let status =
+            found.map_err(|error| CsiError::Attachment(error.to_string()))?.status.unwrap_or_default();
+        if status.attached {
+            return Ok(status.attachment_metadata.unwrap_or_default());
+        }
+        let why = status.attach_error.and_then(|error| error.message);
+        Err(CsiError::Attachment(
+            why.unwrap_or_else(|| format!("volume {} is not attached yet", wanted.handle)),
+        ))
+    }
+
+    /// Makes a volume be there for a pod. May be repeated; `group` is the pod's.
+    pub(crate) async fn publish(
+        &self,
+        pod: &Pod,
+        wanted: &Wanted,
+        group: Option<u32>,
+    ) -> Result<Published, CsiError> {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let data_dir = &self.config.data_dir;
+        let folder = record::pod_folder(data_dir, uid, &wanted.name);
+        let target = folder.join("mount");
+        let turn = self.turn(&wanted.driver, &wanted.handle);
+        let _turn = turn.lock().await;
+        if folder.join(DONE).exists() && is_mounted(&target)? {
+            return Ok(Published { path: target, ownership: Ownership::Driver, folder });
+        }
+        let driver = self.find(&wanted.driver)?;
+        let api: Api<CSIDriver> = Api::all(self.client.clone());
+        let known =
+            api.get_opt(&wanted.driver).await.map_err(CsiError::api("read CSIDriver", &wanted.driver))?;
+        let spec = known.as_ref().map(|known| &known.spec);
+        if let Some(why) = refusal(wanted, spec) {
+            return Err(CsiError::Refused(why));
+        }
+        let publish_context: BTreeMap<_, _> = self.attachment(wanted, spec).await?;
+        let capability = v1::VolumeCapability {
+            access_type: Some(AccessType::Mount(MountVolume {
+                fs_type: wanted.fs_type.clone(),
+                mount_flags: wanted.mount_options.clone(),
+                volume_mount_group: group
+                    .filter(|_| driver.mount_group)
+                    .map(|it| it.to_string())
+                    .unwrap_or_default(),
+            })),
+            access_mode: Some(AccessMode { mode: mode(&wanted.access_modes, driver.several_writers).into() }),
+        };
+        let record = Record {
+            driver_name: wanted.driver.clone(),
+            volume_handle: wanted.handle.clone(),
+            volume_lifecycle_mode: format!("{:?}", wanted.lifecycle),
+            spec_vol_id: wanted.name.clone(),
+            node_name: self.config.node_name.clone(),
+        };
+        // From here on the pod's end takes back what was done, also of a run that ended in between.
+        record.write(&folder)?;
+        let mut staged = String::new();
+        if driver.stages && wanted.lifecycle == Lifecycle::Persistent {
+            let staging = record::staging_folder(data_dir, &wanted.driver, &wanted.handle);
+            let mount = staging.join("globalmount");
+            record.write(&staging)?;
+            fs::create_dir_all(&mount).map_err(CsiError::disk("create", &mount))?;
+            staged = driver.path(&mount);
+            let request = v1::NodeStageVolumeRequest {
+                volume_id: wanted.handle.clone(),
+                publish_context: publish_context.clone().into_iter().collect(),
+                staging_target_path: staged.clone(),
+                volume_capability: Some(capability.clone()),
+                secrets: self.secret(wanted.stage_secret.as_ref()).await?.into_iter().collect(),
+                volume_context: wanted.attributes.clone().into_iter().collect(),
+            };
+            driver.stage(request).await?;
+        }
+        let mut context = wanted.attributes.clone();
+        if spec.and_then(|spec| spec.pod_info_on_mount) == Some(true) {
+            context.extend(about(pod, wanted.lifecycle));
+        }
+        let request = v1::NodePublishVolumeRequest {
+            volume_id: wanted.handle.clone(),
+            publish_context: publish_context.into_iter().collect(),
+            staging_target_path: staged,
+            target_path: driver.path(&target),
+            volume_capability: Some(capability),
+            readonly: wanted.read_only,
+            secrets: self.secret(wanted.publish_secret.as_ref()).await?.into_iter().collect(),
+            volume_context: context.into_iter().collect(),
+        };
+        driver.publish(request).await?;
+        Ok(Published { path: target, ownership: ownership(wanted, spec, &driver), folder })
+    }
+
+    /// Takes all volumes of drivers back from a pod, also of an earlier run.
+    pub(crate) async fn unpublish_all(&self, uid: &str) -> Result<(), CsiError> {
+        for (folder, record) in record::of_pod(&self.config.data_dir, uid)? {
+            // Nothing was done before it was recorded.
+            let Some(record) = record else { continue };
+            let turn = self.turn(&record.driver_name, &record.volume_handle);
+            let _turn = turn.lock().await;
+            self.unpublish(uid, &folder, &record).await?;
+        }
+        Ok(())
+    }
+
+    async fn unpublish(&self, uid: &str, folder: &Path, record: &Record) -> Result<(), CsiError> {
+        let driver = self.find(&record.driver_name)?;
+        let target = folder.join("mount");
+        let request = v1::NodeUnpublishVolumeRequest {
+            volume_id: record.volume_handle.clone(),
+            target_path: driver.path(&target),
+        };
+        driver.unpublish(request).await?;
+        let staging =
+            record::staging_folder(&self.config.data_dir, &record.driver_name, &record.volume_handle);
+        if Record::read(&staging)?.is_some() && !record::is_shared(&self.config.data_dir, uid, record)? {
+            let mount = staging.join("globalmount");
+            if driver.stages {
+                let request = v1::NodeUnstageVolumeRequest {
+                    volume_id: record.volume_handle.clone(),
+                    staging_target_path: driver.path(&mount),
+                };
+                driver.unstage(request).await?;
+            }
+            remove(&mount, &staging)?;
+        }
+        remove(&target, folder)
+    }
+}
+
+fn is_mounted(path: &Path) -> Result<bool, CsiError> {
+    let list = Path::new("/proc/self/mountinfo");
+    let text = fs::read_to_string(list).map_err(CsiError::disk("read", list))?;
+    // The kernel lists mounts by their real paths.
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| Path::new(point) == real))
+}
+
+/// Removes a folder of ours, once its mount is gone: nothing is removed through a mount.
+fn remove(mount: &Path, folder: &Path) -> Result<(), CsiError> {
+    if is_mounted(mount)? {
+        return Err(CsiError::Refused(format!("the driver has left a mount at {}", mount.display())));
+    }
+    match fs::remove_dir(mount) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(CsiError::disk("remove", mount)(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CsiError::disk("remove", folder)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn wanted(lifecycle: Lifecycle) -> Wanted {
+        Wanted {
+            driver: "d".into(),
+            handle: "h".into(),
+            name: "v".into(),
+            lifecycle,
+            read_only: false,
+            fs_type: String::new(),
+            attributes: BTreeMap::new(),
+            access_modes: vec!["ReadWriteOnce".into()],
+            mount_options: Vec::new(),
+            stage_secret: None,
+            publish_secret: None,
+        }
+    }
+
+    #[test]
+    fn access_modes_become_what_the_driver_can_tell_apart() {
+        let of = |modes: &[&str], several| {
+            mode(&modes.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>(), several)
+        };
+        assert_eq!(of(&["ReadWriteOnce"], false), Mode::SingleNodeWriter);
+        assert_eq!(of(&["ReadWriteOnce"], true), Mode::SingleNodeMultiWriter);
+        assert_eq!(of(&["ReadWriteOncePod"], true), Mode::SingleNodeSingleWriter);
+        assert_eq!(of(&["ReadOnlyMany"], true), Mode::MultiNodeReaderOnly);
+        assert_eq!(of(&["ReadOnlyMany", "ReadWriteMany"], false), Mode::MultiNodeMultiWriter);
+    }
+
+    #[test]
+    fn what_a_driver_is_not_made_for_is_refused() {
+        let spec = |value: serde_json::Value| serde_json::from_value::<CSIDriverSpec>(value).unwrap();
+        assert_eq!(refusal(&wanted(Lifecycle::Persistent), None), None);
+        assert_eq!(
+            refusal(&wanted(Lifecycle::Ephemeral), None).unwrap(),
+            "volume mode Ephemeral not supported by driver d"
+        );
+        let inline = spec(json!({"volumeLifecycleModes": ["Ephemeral"]}));
+        assert_eq!(refusal(&wanted(Lifecycle::Ephemeral), Some(&inline)), None);
+        assert!(refusal(&wanted(Lifecycle::Persistent), Some(&inline)).is_some());
+        let tokens = spec(json!({"tokenRequests": [{"audience": "a"}]}));
+        assert!(refusal(&wanted(Lifecycle::Persistent), Some(&tokens)).unwrap().contains("tokenRequests"));
+    }
+}

@@ -1,0 +1,84 @@
+//! What is left of what all pods share, and what each of them uses.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use keelson_cri::v1;
+
+use super::rank::Measure;
+use super::threshold::{Observation, Observations, Signal};
+use crate::cgroup;
+use crate::config::Config;
+use crate::labels;
+use crate::node::machine::{self, FileSystem, MachineError};
+use crate::runtime_client::{RuntimeClient, RuntimeError};
+
+/// Whether two folders are on different disks; what cannot be seen is not.
+pub(super) fn differ(one: &Path, other: &Path) -> bool {
+    let device =
+        |path: &Path| path.ancestors().find_map(|path| std::fs::metadata(path).ok()).map(|found| found.dev());
+    device(one) != device(other)
+}
+
+/// (pure) Bytes and inodes of a disk under two signals.
+fn put(found: &mut Observations, disk: &FileSystem, bytes: Signal, inodes: Signal) {
+    found.insert(bytes, Observation { available: disk.available, capacity: disk.usable() });
+    if disk.inodes > 0 {
+        found.insert(inodes, Observation { available: disk.inodes_free, capacity: disk.inodes });
+    }
+}
+
+/// What is left. `images` is where those are kept; `pods_memory` what all pods together may have, 0 for anything.
+pub(super) fn observe(
+    config: &Config,
+    images: Option<&Path>,
+    pods_memory: u64,
+) -> Result<Observations, MachineError> {
+    let mut found = Observations::new();
+    let memory = machine::memory()?;
+    found.insert(Signal::Memory, Observation { available: memory.available, capacity: memory.total });
+    if pods_memory > 0 {
+        let used = cgroup::working_set(&config.cgroup_root).unwrap_or(0);
+        let available = pods_memory.saturating_sub(used);
+        found.insert(Signal::AllocatableMemory, Observation { available, capacity: pods_memory });
+    }
+    let nodefs = machine::file_system(&config.data_dir)?;
+    put(&mut found, &nodefs, Signal::Nodefs, Signal::NodefsInodes);
+    let imagefs = images.map_or(Ok(nodefs), machine::file_system)?;
+    put(&mut found, &imagefs, Signal::Imagefs, Signal::ImagefsInodes);
+    let own = images.is_some_and(|images| differ(images, &config.data_dir));
+    let containerfs = if own { &imagefs } else { &nodefs };
+    put(&mut found, containerfs, Signal::Containerfs, Signal::ContainerfsInodes);
+    let processes = machine::processes()?;
+    let available = processes.max.saturating_sub(processes.running);
+    found.insert(Signal::Pid, Observation { available, capacity: processes.max });
+    Ok(found)
+}
+
+/// What pods use of memory and processes, by UID.
+pub(super) async fn measure(runtime: &RuntimeClient) -> Result<HashMap<String, Measure>, RuntimeError> {
+    let request = v1::ListPodSandboxStatsRequest { filter: None };
+    let stats = runtime.list_pod_sandbox_stats(request).await?.stats;
+    Ok(stats.into_iter().filter_map(of_pod).collect())
+}
+
+/// (pure) What one pod uses.
+fn of_pod(stats: v1::PodSandboxStats) -> Option<(String, Measure)> {
+    let uid = stats.attributes?.metadata?.uid;
+    let linux = stats.linux?;
+    let set = |memory: Option<&v1::MemoryUsage>| {
+        memory.and_then(|memory| memory.working_set_bytes.as_ref()).map_or(0, |bytes| bytes.value)
+    };
+    let container = |one: &v1::ContainerStats| {
+        let name = one.attributes.as_ref()?.labels.get(labels::CONTAINER_NAME)?.clone();
+        Some((name, set(one.memory.as_ref())))
+    };
+    let measure = Measure {
+        memory: set(linux.memory.as_ref()),
+        processes: linux.process.and_then(|all| all.process_count).map_or(0, |count| count.value),
+        containers: linux.containers.iter().filter_map(container).collect(),
+        ..Measure::default()
+    };
+    Some((uid, measure))
+}

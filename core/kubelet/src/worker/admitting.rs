@@ -1,0 +1,115 @@
+//! Taking a pod that is new to the node, or refusing it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+
+use super::Worker;
+use crate::admission::{self, Misfit, REJECTED};
+use crate::event::EventType;
+use crate::eviction::Eviction;
+use crate::memory::{End, Why};
+use crate::plan::Stage;
+
+/// The Node is asked for no longer than this: without it a pod is taken by what was known.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Whether there is room now is looked at again after this.
+const RETRY: SignedDuration = SignedDuration::from_secs(1);
+
+impl Worker {
+    /// Takes the pod, refuses it, or says when to try again. What runs from before was taken then.
+    pub(super) async fn admit(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let ledger = &self.node.ledger;
+        if !self.observed.sandboxes.is_empty() || self.pod.status().start_time.is_some() {
+            ledger.put((*self.pod).clone());
+            self.admitted = true;
+            return None;
+        }
+        if !ledger.is_complete() && !self.pod.is_critical() {
+            // Those that run already come first. The dispatcher wakes this one when they are known.
+            return now.checked_add(RETRY).ok();
+        }
+        let foreign = admission::foreign(&self.pod).map(|(reason, text)| Why::new(reason, text));
+        let pressed = admission::pressed(&self.pod, *self.node.shortage.borrow());
+        if let Some(why) = pressed.or(foreign) {
+            self.refuse(why, now);
+            return None;
+        }
+        let Err((misfits, others)) = self.find_place().await else {
+            self.admitted = true;
+            if let Err(error) = self.node.cpus.allocate(&self.pod) {
+                self.node.ledger.remove(&self.pod.uid);
+                let message = format!("Allocate failed due to {error}, which is unexpected");
+                self.refuse(Why::new("UnexpectedAdmissionError", message), now);
+            }
+            return None;
+        };
+        if let Some(victims) = admission::victims(&self.pod, &misfits, &others) {
+            for victim in victims {
+                let eviction = Eviction {
+                    reason: "Preempting",
+                    message: "Preempted in order to admit critical pod".to_owned(),
+                    grace: Duration::ZERO,
+                    annotations: BTreeMap::new(),
+                    disruption: Some(
+                        "Pod was preempted by Kubelet to accommodate a critical pod.".to_owned(),
+                    ),
+                };
+                // Who takes them ends with the shutdown alone.
+                let _ = self.node.orders.send((victim.uid.clone(), eviction)).await;
+            }
+            return now.checked_add(RETRY).ok();
+        }
+        let first = misfits.first();
+        let why = first.map(|one| Why::new(&one.reason(), one.message()));
+        let unknown = "GeneralPredicates failed due to unknown reason, which is unexpected.";
+        self.refuse(why.unwrap_or_else(|| Why::new("UnknownReason", unknown)), now);
+        None
+    }
+
+    async fn find_place(&self) -> Result<(), (Vec<Misfit>, Vec<crate::pod::PodModel>)> {
+        let (ledger, config) = (&self.node.ledger, &self.node.config);
+        if !self.pod.is_static() && ledger.is_stale() {
+            self.learn_node().await;
+        }
+        let placed = ledger.take(&self.pod, config);
+        let of_node = |misfits: &[Misfit]| misfits.iter().any(Misfit::is_of_node);
+        match placed {
+            Err((misfits, _)) if of_node(&misfits) && !self.pod.is_static() => {
+                self.learn_node().await;
+                ledger.take(&self.pod, config)
+            }
+            placed => placed,
+        }
+    }
+
+    /// (client) The Node's labels and taints as they are now.
+    async fn learn_node(&self) {
+        let nodes: Api<Node> = Api::all(self.node.client.clone());
+        match tokio::time::timeout(PATIENCE, nodes.get(&self.node.config.node_name)).await {
+            Ok(Ok(node)) => self.node.ledger.learn(node),
+            Ok(Err(error)) => tracing::warn!(%error, "the node's labels are not read"),
+            Err(_) => tracing::warn!("the node's labels are not read in time"),
+        }
+    }
+
+    fn refuse(&mut self, why: Why, now: Timestamp) {
+        self.admitted = true;
+        self.memory.refused = true;
+        let (reason, message) = (why.reason.clone(), why.message.clone());
+        self.node.recorder.tell(&self.pod, None, EventType::Warning, reason, message);
+        let why = Why::new(&why.reason, format!("{REJECTED}{}", why.message));
+        self.end(End::Evicted(why), self.pod.grace(), now);
+    }
+
+    /// Gives the pod's place back once nothing of it runs any more.
+    pub(super) fn give_back(&self, stage: Stage) {
+        if matches!(stage, Stage::Stopped | Stage::Ended) {
+            self.node.ledger.remove(&self.pod.uid);
+            self.node.cpus.release(&self.pod.uid);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! What a node shares out, and what becomes of pods that take more.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually};
+
+/// A pod of containers with what each asks for and does, as JSON or YAML in one line.
+fn pod(name: &str, further: &str, containers: &[(&str, &str, &str)]) -> String {
+    let container = |(name, further, command): &(&str, &str, &str)| {
+        format!("  - {{name: {name}, image: \"{BUSYBOX}\", {further} command: [sh, -c, \"{command}\"]}}\n")
+    };
+    let containers: String = containers.iter().map(container).collect();
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  {further}\n  restartPolicy: Never\n  terminationGracePeriodSeconds: 1\n  containers:\n{containers}"
+    )
+}
+
+/// Waits until a pod was evicted, and answers why.
+fn evicted(cluster: &Cluster, name: &str) -> String {
+    cluster.wait(name, "jsonpath={.status.reason}=Evicted").unwrap();
+    assert_eq!(cluster.pod(name, ".status.phase").unwrap(), "Failed");
+    let message = cluster.pod(name, ".status.message").unwrap();
+    eventually("the eviction to be told", LONG, || {
+        let selector = format!("involvedObject.name={name},reason=Evicted,type=Warning");
+        let told = cluster.kubectl(&[
+            "get",
+            "events",
+            "--field-selector",
+            &selector,
+            "-o",
+            "jsonpath={.items[*].message}",
+        ])?;
+        Ok((told == message).then_some(()))
+    })
+    .unwrap();
+    message
+}
+
+#[test]
+fn a_pod_that_writes_more_than_it_may_is_evicted_and_its_neighbour_is_not() {
+    let cluster = Cluster::up().unwrap();
+    let limit = |size: &str| format!("resources: {{limits: {{ephemeral-storage: {size}}}}},");
+    let write = |path: &str| format!("dd if=/dev/zero of={path} bs=1M count=20; sleep infinity");
+    let (small, large, sleep) = (limit("10Mi"), limit("100Mi"), "sleep infinity");
+    let cache = "volumes: [{name: cache, emptyDir: {sizeLimit: 10Mi}}]";
+    let mount = "volumeMounts: [{name: cache, mountPath: /cache}],";
+    cluster.apply(&pod("neighbour", cache, &[("a", &format!("{mount} {large}"), sleep)])).unwrap();
+    cluster.apply(&pod("volume", cache, &[("a", mount, &write("/cache/file"))])).unwrap();
+    cluster.apply(&pod("whole", "", &[("a", &small, &write("/file"))])).unwrap();
+    cluster.apply(&pod("part", "", &[("a", &small, &write("/file")), ("b", &large, sleep)])).unwrap();
+    assert_eq!(
+        evicted(&cluster, "volume"),
+        "Usage of EmptyDir volume \"cache\" exceeds the limit \"10Mi\". "
+    );
+    assert_eq!(
+        evicted(&cluster, "whole"),
+        "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi. "
+    );
+    assert_eq!(
+        evicted(&cluster, "part"),
+        "Container a exceeded its local ephemeral storage limit \"10Mi\". "
+    );
+    assert_eq!(cluster.pod("neighbour", ".status.phase").unwrap(), "Running");
+}
+
+/// A cluster whose kubelet has these settings.
+fn with_settings(settings: &str) -> Cluster {
+    let cluster = Cluster::namespaces().unwrap();
+    continue_with_settings(&cluster, settings);
+    cluster
+}
+
+fn continue_with_settings(cluster: &Cluster, settings: &str) {
+    let file = cluster.folder().join("kubelet.yaml");
+    let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+    std::fs::write(&file, format!("{head}{settings}")).unwrap();
+    cluster.continue_with(&["--kubelet-config", &file.to_string_lossy()]).unwrap();
+}
+
+fn node_name(cluster: &Cluster) -> String {
+    cluster.field(&["nodes"], ".items[0].metadata.name").unwrap()
+}
+
+fn node_condition(cluster: &Cluster, kind: &str, status: &str) {
+    let what = format!("--for=condition={kind}={status}");
+    cluster.kubectl(&["wait", "node", &node_name(cluster), &what, "--timeout=120s"]).unwrap();
+}
+
+fn memory_mebibytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() >> 10
+}
+
+#[test]
+fn when_pods_use_up_their_memory_the_one_furthest_above_its_request_is_evicted() {
+    let kept = memory_mebibytes() - 600;
+    let cluster = with_settings(&format!("systemReserved: {{memory: {kept}Mi}}\n"));
+    let node = node_name(&cluster);
+    let allocatable = cluster.field(&["node", &node], ".status.allocatable.memory").unwrap();
+    let allocatable: u64 = allocatable.trim_end_matches("Ki").parse().unwrap();
+    assert!((499..=501).contains(&(allocatable >> 10)), "{allocatable}");
+    let asks = "resources: {requests: {memory: 100Mi}},";
+    cluster.apply(&pod("calm", "", &[("main", asks, "sleep infinity")])).unwrap();
+    cluster.wait("calm", "condition=Ready").unwrap();
+    let memory = "volumes: [{name: memory, emptyDir: {medium: Memory}}]";
+    let mount = "volumeMounts: [{name: memory, mountPath: /memory}],";
+    let fill = "dd if=/dev/zero of=/memory/file bs=1M count=520; sleep infinity";
+    cluster.apply(&pod("hog", memory, &[("main", mount, fill)])).unwrap();
+    let message = evicted(&cluster, "hog");
+    let low = "The node was low on resource: memory. Threshold quantity: 100Mi, available: ";
+    assert!(message.starts_with(low), "{message}");
+    assert!(message.contains("Container main was using "), "{message}");
+    assert!(message.ends_with(", request is 0, has larger consumption of memory. "), "{message}");
+    let target = ".status.conditions[?(@.type==\"DisruptionTarget\")].reason";
+    assert_eq!(cluster.pod("hog", target).unwrap(), "TerminationByKubelet");
+    assert_eq!(cluster.pod("calm", ".status.phase").unwrap(), "Running");
+    node_condition(&cluster, "MemoryPressure", "True");
+    // It asks for nothing, and so has no place on a node that is short.
+    cluster.apply(&pod("late", &format!("nodeName: {node}"), &[("main", "", "sleep infinity")])).unwrap();
+    cluster.wait("late", "jsonpath={.status.phase}=Failed").unwrap();
+    let message = cluster.pod("late", ".status.message").unwrap();
+    assert_eq!(message, "Pod was rejected: The node had condition: [MemoryPressure]. ");
+}
+
+#[test]
+fn a_full_disk_costs_unused_images_first_and_then_a_pod() {
+    let cluster = Cluster::up().unwrap();
+    let node = node_name(&cluster);
+    let archive = cluster.folder().join("unused.tar");
+    keelson_e2e::image::busybox_running(&archive, "test.keelson.io/unused:1", &["true"]).unwrap();
+    cluster.keelson_prints(&["image", "import", &archive.to_string_lossy()]).unwrap();
+    assert!(cluster.keelson_prints(&["image", "list"]).unwrap().contains("test.keelson.io/unused"));
+    let plain = |name: &str| pod(name, &format!("nodeName: {node}"), &[("main", "", "sleep infinity")]);
+    // Its priority is that of what no node can do without.
+    let critical =
+        plain("critical").replace("nodeName", "priorityClassName: system-node-critical\n  nodeName");
+    cluster.apply(&critical.replace("critical}", "critical, namespace: kube-system}")).unwrap();
+    cluster.apply(&plain("plain")).unwrap();
+    cluster.wait("plain", "condition=Ready").unwrap();
+    // From now on the disk is too full; what runs has been taken before.
+    cluster.kill().unwrap();
+    let settings = "evictionHard: {imagefs.available: \"99.9%\"}\nimageMinimumGCAge: 0s\n";
+    continue_with_settings(&cluster, settings);
+    let message = evicted(&cluster, "plain");
+    let low = "The node was low on resource: ephemeral-storage. Threshold quantity: ";
+    assert!(message.starts_with(low), "{message}");
+    node_condition(&cluster, "DiskPressure", "True");
+    let listed = cluster.keelson_prints(&["image", "list"]).unwrap();
+    assert!(!listed.contains("test.keelson.io/unused") && listed.contains(BUSYBOX), "{listed}");
+    let phase = cluster.field(&["pod", "critical", "--namespace=kube-system"], ".status.phase").unwrap();
+    assert_eq!(phase, "Running");
+    let told = cluster.kubectl(&["get", "events", "-A", "--field-selector", "reason=EvictionThresholdMet"]);
+    assert!(told.unwrap().contains("Attempting to reclaim ephemeral-storage"));
+    cluster.apply(&plain("late")).unwrap();
+    cluster.wait("late", "jsonpath={.status.phase}=Failed").unwrap();
+    let message = cluster.pod("late", ".status.message").unwrap();
+    assert_eq!(message, "Pod was rejected: The node had condition: [DiskPressure]. ");
+}
+
+#[test]
+fn a_pod_that_does_not_fit_on_its_node_is_refused_and_a_critical_one_makes_room() {
+    let cluster = Cluster::up().unwrap();
+    let node = node_name(&cluster);
+    let here = |name: &str, further: &str, container: &str| {
+        let further = format!("nodeName: {node}{further}");
+        pod(name, &further, &[("main", container, "sleep infinity")])
+    };
+    let refused = |name: &str, reason: &str| {
+        cluster.wait(name, "jsonpath={.status.phase}=Failed").unwrap();
+        assert_eq!(cluster.pod(name, ".status.reason").unwrap(), reason);
+        cluster.pod(name, ".status.message").unwrap()
+    };
+    let cpu = |cpu: &str| format!("resources: {{requests: {{cpu: {cpu}}}}},");
+    cluster.apply(&here("large", "", &cpu("640"))).unwrap();
+    let message = refused("large", "OutOfcpu");
+    let short = "Pod was rejected: Node didn't have enough resource: cpu, requested: 640000, used: ";
+    assert!(message.starts_with(short), "{message}");
+    cluster.apply(&here("elsewhere", "\n  nodeSelector: {disk: ssd}", "")).unwrap();
+    let text =
+        "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+    assert_eq!(refused("elsewhere", "NodeAffinity"), text);
+    let port = "ports: [{containerPort: 80, hostPort: 8099}],";
+    cluster.apply(&here("first", "", port)).unwrap();
+    cluster.wait("first", "condition=Ready").unwrap();
+    cluster.apply(&here("second", "", port)).unwrap();
+    assert!(refused("second", "NodePorts").contains("didn't have free ports"));
+    cluster.kubectl(&["label", "node", &node, "disk=ssd"]).unwrap();
+    cluster.apply(&here("here", "\n  nodeSelector: {disk: ssd}", "")).unwrap();
+    cluster.wait("here", "condition=Ready").unwrap();
+    let all = cluster.field(&["node", &node], ".status.allocatable.cpu").unwrap();
+    let most = format!("{}m", all.parse::<u32>().unwrap() * 1000 - 300);
+    cluster.apply(&here("filler", "", &cpu(&most))).unwrap();
+    cluster.wait("filler", "condition=Ready").unwrap();
+    let critical = here("critical", "\n  priorityClassName: system-node-critical", &cpu(&most));
+    cluster.apply(&critical.replace("critical}", "critical, namespace: kube-system}")).unwrap();
+    let message = refused("filler", "Preempting");
+    assert_eq!(message, "Preempted in order to admit critical pod");
+    let ready = ["wait", "pod", "critical", "-n", "kube-system", "--for=condition=Ready", "--timeout=120s"];
+    cluster.kubectl(&ready).unwrap();
+    // Whoever has a place keeps it.
+    cluster.kill().unwrap();
+    cluster.continue_with(&[]).unwrap();
+    cluster.kubectl(&ready).unwrap();
+    cluster.apply(&here("late", "", &cpu(&most))).unwrap();
+    refused("late", "OutOfcpu");
+    assert_eq!(cluster.pod("first", ".status.phase").unwrap(), "Running");
+}
+
+/// What a container sees of its own limits: the quota of its processors, in thousandths, and its memory, in MiB.
+fn limits_within(cluster: &Cluster, pod: &str) -> anyhow::Result<(u64, u64)> {
+    let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let (cpu, memory) = if unified {
+        ("cpu.max", "memory.max")
+    } else {
+        ("cpu/cpu.cfs_quota_us", "memory/memory.limit_in_bytes")
+    };
+    let number = |file: &str| -> anyhow::Result<u64> {
+        let text = cluster.exec(pod, &["cat", &format!("/sys/fs/cgroup/{file}")])?;
+        Ok(text.split_whitespace().next().unwrap_or_default().parse()?)
+    };
+    Ok((number(cpu)? / 100, number(memory)? >> 20))
+}
+
+#[test]
+fn a_pod_that_runs_is_given_more_or_less_when_there_is_room() {
+    let cluster = Cluster::up().unwrap();
+    let node = node_name(&cluster);
+    let resources = |requests: &str, limits: &str| {
+        format!("resources: {{requests: {{{requests}}}, limits: {{{limits}}}}},")
+    };
+    let elastic = resources("cpu: 100m, memory: 32Mi", "cpu: 200m, memory: 64Mi");
+    cluster.apply(&pod("elastic", "", &[("main", &elastic, "sleep infinity")])).unwrap();
+    let policy = "resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}],";
+    let anew = format!("{policy} {}", resources("memory: 32Mi", "memory: 64Mi"));
+    let manifest = pod("anew", "", &[("main", &anew, "sleep infinity")]);
+    cluster.apply(&manifest.replace("restartPolicy: Never", "restartPolicy: Always")).unwrap();
+    for name in ["elastic", "anew"] {
+        cluster.wait(name, "condition=Ready").unwrap();
+    }
+    assert_eq!(limits_within(&cluster, "elastic").unwrap(), (200, 64));
+    let resize = |name: &str, resources: &str| {
+        let patch = format!(r#"{{"spec":{{"containers":[{{"name":"main","resources":{resources}}}]}}}}"#);
+        cluster.kubectl(&["patch", "pod", name, "--subresource", "resize", "-p", &patch]).unwrap();
+    };
+    let see = |name: &str, expected: (u64, u64)| {
+        eventually(&format!("{name} to have {expected:?}"), LONG, || {
+            Ok((limits_within(&cluster, name)? == expected).then_some(()))
+        })
+        .unwrap();
+    };
+    let allocated = || cluster.pod("elastic", ".status.containerStatuses[0].allocatedResources.cpu").unwrap();
+    let condition = |kind: &str, field: &str| {
+        cluster.pod("elastic", &format!(".status.conditions[?(@.type==\"{kind}\")].{field}")).unwrap()
+    };
+    // Up, and down again.
+    for (cpu, memory, limit) in
+        [("300m", "128Mi", (500, 128)), ("100m", "48Mi", (150, 48)), ("300m", "96Mi", (500, 96))]
+    {
+        resize(
+            "elastic",
+            &format!(
+                r#"{{"requests":{{"cpu":"{cpu}"}},"limits":{{"cpu":"{}m","memory":"{memory}"}}}}"#,
+                limit.0
+            ),
+        );
+        see("elastic", limit);
+        cluster
+            .wait(
+                "elastic",
+                &format!("jsonpath={{.status.containerStatuses[0].resources.limits.memory}}={memory}"),
+            )
+            .unwrap();
+        assert_eq!(allocated(), cpu);
+        eventually("the resize to be over", LONG, || {
+            Ok(condition("PodResizeInProgress", "status").is_empty().then_some(()))
+        })
+        .unwrap();
+    }
+    assert_eq!(cluster.pod("elastic", ".status.containerStatuses[0].restartCount").unwrap(), "0");
+    let generation = cluster.pod("elastic", ".metadata.generation").unwrap();
+    cluster.wait("elastic", &format!("jsonpath={{.status.observedGeneration}}={generation}")).unwrap();
+    // None of it is swap.
+    let swap = "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes";
+    if std::path::Path::new(swap).exists() {
+        assert_eq!(cluster.exec("elastic", &["cat", swap]).unwrap().trim(), (96 << 20).to_string());
+    }
+    // By beginning anew.
+    resize("anew", r#"{"limits":{"memory":"96Mi"}}"#);
+    cluster.wait("anew", "jsonpath={.status.containerStatuses[0].restartCount}=1").unwrap();
+    cluster.wait("anew", "condition=Ready").unwrap();
+    eventually("the new instance to have its limit", LONG, || {
+        let within = cluster.exec("anew", &["cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]);
+        let within = within.or_else(|_| cluster.exec("anew", &["cat", "/sys/fs/cgroup/memory.max"]))?;
+        Ok((within.trim() == (96 << 20).to_string()).then_some(()))
+    })
+    .unwrap();
+    // Never on this node.
+    resize("elastic", r#"{"requests":{"cpu":"640"},"limits":{"cpu":"640"}}"#);
+    cluster
+        .wait("elastic", "jsonpath={.status.conditions[?(@.type==\"PodResizePending\")].reason}=Infeasible")
+        .unwrap();
+    let message = condition("PodResizePending", "message");
+    assert!(
+        message.starts_with("Node didn't have enough capacity: cpu, requested: 640000, capacity: "),
+        "{message}"
+    );
+    assert_eq!((allocated().as_str(), limits_within(&cluster, "elastic").unwrap()), ("300m", (500, 96)));
+    // Not now; and a kubelet that is started again knows what it has given.
+    let all = cluster.field(&["node", &node], ".status.allocatable.cpu").unwrap();
+    let most = format!("resources: {{requests: {{cpu: {}m}}}},", all.parse::<u32>().unwrap() * 1000 - 400);
+    cluster
+        .apply(&pod("filler", &format!("nodeName: {node}"), &[("main", &most, "sleep infinity")]))
+        .unwrap();
+    cluster.wait("filler", "condition=Ready").unwrap();
+    resize("elastic", r#"{"requests":{"cpu":"1"},"limits":{"cpu":"1"}}"#);
+    let deferred = "jsonpath={.status.conditions[?(@.type==\"PodResizePending\")].reason}=Deferred";
+    cluster.wait("elastic", deferred).unwrap();
+    cluster.kill().unwrap();
+    cluster.continue_with(&[]).unwrap();
+    cluster.wait("elastic", deferred).unwrap();
+    assert_eq!((allocated().as_str(), limits_within(&cluster, "elastic").unwrap()), ("300m", (500, 96)));
+    cluster.kubectl(&["delete", "pod", "filler", "--timeout=120s"]).unwrap();
+    see("elastic", (1000, 96));
+    eventually("nothing to be pending", LONG, || {
+        Ok(condition("PodResizePending", "status").is_empty().then_some(()))
+    })
+    .unwrap();
+    assert_eq!(cluster.pod("elastic", ".status.containerStatuses[0].restartCount").unwrap(), "0");
+}
+
+#[test]
+fn a_guaranteed_pod_has_whole_processors_for_itself() {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+    let last: u32 = online.trim().rsplit(['-', ',']).next().unwrap().parse().unwrap();
+    if last == 0 || !std::path::Path::new("/sys/fs/cgroup/cpuset").exists() {
+        // There is none to give, or its file is another.
+        return;
+    }
+    let settings = "cpuManagerPolicy: static\nreservedSystemCPUs: \"0\"\n";
+    let cluster = with_settings(settings);
+    let allocatable = cluster.field(&["node", &node_name(&cluster)], ".status.allocatable.cpu").unwrap();
+    assert_eq!(allocatable, last.to_string());
+    let cpus = |name: &str| -> anyhow::Result<String> {
+        Ok(cluster.exec(name, &["cat", "/sys/fs/cgroup/cpuset/cpuset.cpus"])?.trim().to_owned())
+    };
+    cluster.apply(&pod("shares", "", &[("main", "", "sleep infinity")])).unwrap();
+    cluster.wait("shares", "condition=Ready").unwrap();
+    assert_eq!(cpus("shares").unwrap(), online.trim());
+    let limits = "resources: {limits: {cpu: 1, memory: 32Mi}},";
+    cluster.apply(&pod("alone", "", &[("main", limits, "sleep infinity")])).unwrap();
+    cluster.wait("alone", "condition=Ready").unwrap();
+    let own = cpus("alone").unwrap();
+    assert!(own.parse::<u32>().unwrap() > 0, "{own}");
+    let moved = |expected: &dyn Fn(&str) -> bool| {
+        eventually("who shares to be moved", LONG, || Ok(expected(&cpus("shares")?).then_some(()))).unwrap();
+    };
+    moved(&|now| now != online.trim() && !now.split([',', '-']).any(|cpu| cpu == own));
+    // It keeps them when the kubelet is started again.
+    cluster.kill().unwrap();
+    continue_with_settings(&cluster, settings);
+    assert_eq!(cpus("alone").unwrap(), own);
+    let patch = r#"{"spec":{"containers":[{"name":"main","resources":{"requests":{"memory":"48Mi"},"limits":{"memory":"48Mi"}}}]}}"#;
+    cluster.kubectl(&["patch", "pod", "alone", "--subresource", "resize", "-p", patch]).unwrap();
+    cluster
+        .wait("alone", "jsonpath={.status.conditions[?(@.type==\"PodResizePending\")].reason}=Infeasible")
+        .unwrap();
+    cluster.kubectl(&["delete", "pod", "alone", "--timeout=120s"]).unwrap();
+    moved(&|now| now == online.trim());
+}
