@@ -45,6 +45,7 @@ fn the_default_profile_has_its_operators_ready_with_version_and_age() {
         "nodelifecycle",
         "persistentvolume",
         "replicaset",
+        "resourceclaim",
         "resourcequota",
         "serviceaccount",
         "storageprotection",

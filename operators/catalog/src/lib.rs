@@ -116,6 +116,7 @@ pub fn all() -> Vec<Arc<dyn kit::Operator>> {
         keelson_operator_nodelifecycle::operator(),
         keelson_operator_persistentvolume::operator(),
         keelson_operator_replicaset::operator(),
+        keelson_operator_resourceclaim::operator(),
         keelson_operator_resourcequota::operator(),
         keelson_operator_serviceaccount::operator(),
         keelson_operator_storageprotection::operator(),
