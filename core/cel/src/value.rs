@@ -122,6 +122,11 @@ impl Message<'_> {
 pub trait Fields<'a>: Send + Sync + std::fmt::Debug {
     /// The field of a name; `None` where there is none.
     fn field(&'a self, name: &str) -> Option<Result<Value<'a>, EvalError>>;
+
+    /// The names of those that are told one by one.
+    fn names(&self) -> Vec<Arc<str>> {
+        Vec::new()
+    }
 }
 
 /// The key of a map.
@@ -359,7 +364,7 @@ impl<'a> Map<'a> {
             Map::Message(message) => {
                 message.fields.keys().map(|name| Key::Text(name.as_str().into())).collect()
             }
-            Map::Lazy(_) => Vec::new(),
+            Map::Lazy(fields) => fields.names().into_iter().map(Key::Text).collect(),
         }
     }
 

@@ -1,6 +1,9 @@
 //! Carries actions out at the API (client). It makes no choices.
 
+mod devices;
+
 use k8s_openapi::api::core::v1::{Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -24,6 +27,8 @@ pub enum Outcome {
         uid: PodUid,
         /// How it ended.
         result: Result<(), BindFailure>,
+        /// Claims to devices as they are now.
+        written: Vec<ResourceClaim>,
     },
     /// It was said which volumes a pod needs, or was not.
     Asked {
@@ -59,9 +64,20 @@ impl Actor {
     /// Carries an action out.
     pub async fn act(self, action: Action) -> Outcome {
         match action {
-            Action::Bind { pod, node } => {
-                let result = self.bind(&pod, &node).await;
-                Outcome::Bound { uid: pod.uid.clone(), result }
+            Action::Bind { pod, node, claims } => {
+                let mut written = Vec::new();
+                let mut result = self.reserve_devices(&pod, &claims, &mut written).await;
+                if result.is_ok() {
+                    result = self.bind(&pod, &node).await;
+                }
+                if result.is_err() {
+                    self.give_back(&pod, &mut written).await;
+                }
+                Outcome::Bound { uid: pod.uid.clone(), result, written }
+            }
+            Action::Free { claim, revision } => {
+                self.free(&claim, revision).await;
+                Outcome::Reported
             }
             Action::AskForVolumes { pod, node, plan } => {
                 let result = self.ask_for_volumes(&node, &plan).await;

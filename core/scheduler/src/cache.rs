@@ -8,6 +8,7 @@ mod view;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::device::Devices;
 use crate::names::{NodeName, PodUid};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
@@ -33,6 +34,8 @@ pub struct Cache {
     pub namespaces: Namespaces,
     /// Claims and volumes.
     pub volumes: Volumes,
+    /// Claims to devices, and devices.
+    pub devices: Devices,
 }
 
 #[derive(Debug)]

@@ -7,12 +7,16 @@ use std::sync::Arc;
 use futures::stream::{BoxStream, SelectAll};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::resource::v1 as resource;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
+use crate::device::claim::Claim as DeviceClaim;
+use crate::device::class::Class as DeviceClass;
+use crate::device::slice::Slice;
 use crate::labels::Labels;
 use crate::names::{NamespaceName, NodeName, ObjectName, PodUid};
 use crate::node::NodeInfo;
@@ -48,6 +52,12 @@ pub enum Object {
     Volume(Arc<str>, Volume),
     /// A class of volumes.
     Class(Arc<str>, Class),
+    /// A claim to devices.
+    DeviceClaim(ObjectName, Arc<DeviceClaim>),
+    /// Devices that a driver offers.
+    Slice(Arc<str>, Arc<Slice>),
+    /// A class of devices.
+    DeviceClass(Arc<str>, Arc<DeviceClass>),
 }
 
 /// What the API knows of earlier attempts to schedule a pod.
@@ -74,12 +84,27 @@ pub enum Kind {
     Volume,
     /// StorageClass.
     Class,
+    /// ResourceClaim.
+    DeviceClaim,
+    /// ResourceSlice.
+    Slice,
+    /// DeviceClass.
+    DeviceClass,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 6] =
-        [Kind::Node, Kind::Pod, Kind::Namespace, Kind::Claim, Kind::Volume, Kind::Class];
+    pub const ALL: [Kind; 9] = [
+        Kind::Node,
+        Kind::Pod,
+        Kind::Namespace,
+        Kind::Claim,
+        Kind::Volume,
+        Kind::Class,
+        Kind::DeviceClaim,
+        Kind::Slice,
+        Kind::DeviceClass,
+    ];
 }
 
 /// The identity of an object.
@@ -97,6 +122,12 @@ pub enum Key {
     Volume(Arc<str>),
     /// A class of volumes.
     Class(Arc<str>),
+    /// A claim to devices.
+    DeviceClaim(ObjectName),
+    /// Devices that a driver offers.
+    Slice(Arc<str>),
+    /// A class of devices.
+    DeviceClass(Arc<str>),
 }
 
 impl Object {
@@ -109,6 +140,9 @@ impl Object {
             Object::Claim(name, _) => Key::Claim(name.clone()),
             Object::Volume(name, _) => Key::Volume(name.clone()),
             Object::Class(name, _) => Key::Class(name.clone()),
+            Object::DeviceClaim(name, _) => Key::DeviceClaim(name.clone()),
+            Object::Slice(name, _) => Key::Slice(name.clone()),
+            Object::DeviceClass(name, _) => Key::DeviceClass(name.clone()),
         }
     }
 }
@@ -127,7 +161,10 @@ pub fn watch(client: &Client, scheduler_name: &str) -> SelectAll<BoxStream<'stat
         updates(Api::all(client.clone()), everything.clone(), Kind::Namespace, read_namespace),
         updates(Api::all(client.clone()), everything.clone(), Kind::Claim, read_claim),
         updates(Api::all(client.clone()), everything.clone(), Kind::Volume, read_volume),
-        updates(Api::all(client.clone()), everything, Kind::Class, read_class),
+        updates(Api::all(client.clone()), everything.clone(), Kind::Class, read_class),
+        updates(Api::all(client.clone()), everything.clone(), Kind::DeviceClaim, read_device_claim),
+        updates(Api::all(client.clone()), everything.clone(), Kind::Slice, read_slice),
+        updates(Api::all(client.clone()), everything, Kind::DeviceClass, read_device_class),
     ])
 }
 
@@ -239,6 +276,29 @@ fn read_volume(volume: &core::PersistentVolume) -> Option<Reading> {
 fn read_class(class: &StorageClass) -> Option<Reading> {
     let name = class.metadata.name.as_deref()?;
     Some(Reading::of(Object::Class(name.into(), Class::read(class))))
+}
+
+fn read_device_claim(claim: &resource::ResourceClaim) -> Option<Reading> {
+    device_claim(claim).map(|(name, claim)| Reading::of(Object::DeviceClaim(name, claim)))
+}
+
+/// Name and content of a claim to devices.
+pub fn device_claim(claim: &resource::ResourceClaim) -> Option<(ObjectName, Arc<DeviceClaim>)> {
+    let name = ObjectName::new(claim.metadata.namespace.as_deref()?, claim.metadata.name.as_deref()?);
+    Some((name, Arc::new(DeviceClaim::read(claim))))
+}
+
+fn read_slice(slice: &resource::ResourceSlice) -> Option<Reading> {
+    let name: Arc<str> = slice.metadata.name.as_deref()?.into();
+    Some(match Slice::read(slice) {
+        Some(slice) => Reading::of(Object::Slice(name, Arc::new(slice))),
+        None => Reading::Nothing(Key::Slice(name)),
+    })
+}
+
+fn read_device_class(class: &resource::DeviceClass) -> Option<Reading> {
+    let class = DeviceClass::read(class)?;
+    Some(Reading::of(Object::DeviceClass(class.name.clone(), Arc::new(class))))
 }
 
 impl Standing {

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | [`informer`] | the watches, reduced to what decisions need |
 //! | [`scheduler`] | the state machine: updates and outcomes in, actions out (pure) |
-//! | [`cache`], [`node`], [`pod`], [`volume`] | the cluster, with everything computed once that decisions need (pure) |
+//! | [`cache`], [`node`], [`pod`], [`volume`], [`device`] | the cluster, with everything computed once that decisions need (pure) |
 //! | [`queue`] | pods that wait, and what may help them (pure) |
 //! | [`cycle`] | one decision: find, score, or say why not; and who has to go (pure) |
 //! | [`framework`], [`plugins`] | the extension points, and a file for each plugin (pure) |
@@ -26,6 +26,7 @@ pub mod actor;
 pub mod cache;
 pub mod config;
 pub mod cycle;
+pub mod device;
 pub mod framework;
 pub mod informer;
 pub mod labels;

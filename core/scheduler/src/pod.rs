@@ -63,9 +63,9 @@ pub struct PendingPod {
     pub images: Vec<Box<str>>,
     /// Its claims of volumes.
     pub claims: Vec<VolumeClaim>,
-    /// Whether it claims devices.
-    pub claims_devices: bool,
-    /// Names of the scheduling gates that hold it back.
+    /// Its claims to devices.
+    pub device_claims: Vec<DeviceClaim>,
+    /// Names of the scheduling gates that hold it back, and of its claims that are not made yet.
     pub gates: Vec<Box<str>>,
     /// Whether it may displace pods of lower priority.
     pub preempts: bool,
@@ -91,6 +91,15 @@ pub struct VolumeClaim {
     pub name: Arc<str>,
     /// Whether it is made for this pod alone, from a template in it.
     pub ephemeral: bool,
+}
+
+/// A claim to devices that a pod has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceClaim {
+    /// The name of the ResourceClaim.
+    pub name: Arc<str>,
+    /// Whether it was made for this pod alone, of a template.
+    pub own: bool,
 }
 
 /// The identity of a controller: pods with the same one are siblings.
@@ -170,6 +179,9 @@ impl PendingPod {
             node_affinity.and_then(|it| it.preferred_during_scheduling_ignored_during_execution.as_ref());
         let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
         let created = pod.metadata.creation_timestamp.as_ref();
+        let (device_claims, unmade) = device_claims(pod);
+        let gates = spec.scheduling_gates.iter().flatten().map(|gate| gate.name.as_str().into());
+        let gates = gates.chain(unmade).collect();
         Some(PendingPod {
             node_name: spec.node_name.as_deref().filter(|name| !name.is_empty()).map(NodeName::new),
             tolerations: spec.tolerations.iter().flatten().filter_map(Toleration::read).collect(),
@@ -187,12 +199,17 @@ impl PendingPod {
                 .collect(),
             images: containers.filter_map(|container| container.image.as_deref()).map(with_tag).collect(),
             claims: claims(spec, &info.name.name),
-            claims_devices: spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()),
-            gates: spec.scheduling_gates.iter().flatten().map(|gate| gate.name.as_str().into()).collect(),
+            device_claims,
+            gates,
             preempts: spec.preemption_policy.as_deref() != Some("Never"),
             created: created.map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             info: Arc::new(info),
         })
+    }
+
+    /// The name of something else in its namespace.
+    pub fn sibling(&self, name: &Arc<str>) -> ObjectName {
+        ObjectName { namespace: self.info.name.namespace.clone(), name: Arc::clone(name) }
     }
 
     /// What it asks for.
@@ -205,6 +222,30 @@ impl PendingPod {
 fn with_tag(image: &str) -> Box<str> {
     let last = image.rsplit('/').next().unwrap_or(image);
     if last.contains([':', '@']) { image.into() } else { format!("{image}:latest").into() }
+}
+
+/// The pod's claims to devices, and the names in it of those that are not made of their templates yet.
+fn device_claims(pod: &core::Pod) -> (Vec<DeviceClaim>, Vec<Box<str>>) {
+    let (mut made, mut unmade) = (Vec::new(), Vec::new());
+    let statuses = pod.status.as_ref().and_then(|status| status.resource_claim_statuses.as_ref());
+    let claims = pod.spec.as_ref().and_then(|spec| spec.resource_claims.as_ref());
+    for claim in claims.into_iter().flatten() {
+        if let Some(name) = &claim.resource_claim_name {
+            made.push(DeviceClaim { name: name.as_str().into(), own: false });
+            continue;
+        }
+        match statuses.into_iter().flatten().find(|status| status.name == claim.name) {
+            None => unmade.push(claim.name.as_str().into()),
+            // Without a name, none is needed.
+            Some(status) => made.extend(
+                status
+                    .resource_claim_name
+                    .as_ref()
+                    .map(|it| DeviceClaim { name: it.as_str().into(), own: true }),
+            ),
+        }
+    }
+    (made, unmade)
 }
 
 fn claims(spec: &core::PodSpec, pod: &str) -> Vec<VolumeClaim> {

@@ -26,7 +26,8 @@ pub enum Error {
 
 /// Schedules pods until `shutdown`. Requests that are under way then are given a few seconds.
 ///
-/// The client needs: list and watch nodes, pods, namespaces, persistent volumes, their claims and classes; patch volumes and claims;
+/// The client needs: list and watch nodes, pods, namespaces, persistent volumes, their claims and classes, claims to devices,
+/// slices and classes of devices; patch volumes and claims;
 /// create bindings and events; patch pods' status; delete pods.
 pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
     let mut updates = informer::watch(&client, &config.scheduler_name);
@@ -70,7 +71,11 @@ fn settle(
     now: Instant,
 ) -> Option<crate::scheduler::Action> {
     match outcome {
-        Ok(Outcome::Bound { uid, result }) => scheduler.bound(&uid, result, now.into_std()),
+        Ok(Outcome::Bound { uid, result, written }) => {
+            let written = written.iter().filter_map(informer::device_claim).collect();
+            scheduler.written(written, now.into_std());
+            scheduler.bound(&uid, result, now.into_std())
+        }
         Ok(Outcome::Preempted { uid, deleted }) => {
             scheduler.preempted(&uid, deleted, now.into_std());
             None

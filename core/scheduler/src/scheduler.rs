@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::cycle::fit_error::{FitError, NO_NODES};
+use crate::cycle::fit_error::{FitError, NO_NODES, Rejected};
 use crate::cycle::preemption::{self, NoPreemption, Preemption};
 use crate::cycle::{Failure, Rotation, schedule};
+use crate::device::Reservation;
+use crate::device::claim::Claim as DeviceClaim;
 use crate::framework::Framework;
 use crate::informer::{Key, Kind, Object, Update};
 use crate::names::{NodeName, ObjectName, PodUid};
@@ -34,12 +36,21 @@ const VOLUME_PATIENCE: Duration = Duration::from_secs(600);
 /// Something to do at the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Bind the pod to the node, and tell [`Scheduler::bound`].
+    /// Write the pod's places in its claims to devices, bind it to the node, and tell [`Scheduler::bound`].
     Bind {
         /// The pod.
         pod: Arc<PodInfo>,
         /// Its node.
         node: NodeName,
+        /// Its places in its claims.
+        claims: Vec<Reservation>,
+    },
+    /// Take the devices from a claim that nobody uses.
+    Free {
+        /// The claim.
+        claim: ObjectName,
+        /// At which revision nobody does.
+        revision: u64,
     },
     /// Say which volumes the pod's claims get, or where they are to be made, and tell [`Scheduler::asked`].
     AskForVolumes {
@@ -97,6 +108,7 @@ struct Expecting {
 struct Binding {
     queued: QueuedPod,
     gone: bool,
+    claims: Vec<Reservation>,
 }
 
 /// The scheduler.
@@ -195,6 +207,9 @@ impl Scheduler {
                 let before = self.cache.volumes.classes.insert(name, class.clone());
                 if before.as_ref() == Some(&class) { ClusterEvents::NONE } else { ClusterEvents::VOLUME }
             }
+            Object::DeviceClaim(name, claim) => devices_if(self.cache.devices.set_claim(name, claim)),
+            Object::Slice(name, slice) => devices_if(self.cache.devices.set_slice(name, slice)),
+            Object::DeviceClass(name, class) => devices_if(self.cache.devices.set_class(name, class)),
         }
     }
 
@@ -210,7 +225,7 @@ impl Scheduler {
                 // Nobody will tell of one that only waits.
                 if self.expecting.get(uid).is_some_and(|one| one.asked) {
                     self.forget_volumes(uid);
-                    self.binding.remove(uid);
+                    self.unbind(uid);
                 }
                 self.cache.remove_pod(uid)
             }
@@ -231,6 +246,12 @@ impl Scheduler {
                 self.cache.volumes.classes.remove(name);
                 ClusterEvents::NONE
             }
+            Key::DeviceClaim(name) => devices_if(self.cache.devices.remove_claim(name)),
+            Key::Slice(name) => devices_if(self.cache.devices.remove_slice(name)),
+            Key::DeviceClass(name) => {
+                self.cache.devices.remove_class(name);
+                ClusterEvents::NONE
+            }
         }
     }
 
@@ -247,6 +268,9 @@ impl Scheduler {
             Kind::Claim => self.cache.volumes.claims.keys().cloned().map(Key::Claim).collect(),
             Kind::Volume => self.cache.volumes.volumes.keys().cloned().map(Key::Volume).collect(),
             Kind::Class => self.cache.volumes.classes.keys().cloned().map(Key::Class).collect(),
+            Kind::DeviceClaim => self.cache.devices.claim_names().cloned().map(Key::DeviceClaim).collect(),
+            Kind::Slice => self.cache.devices.slice_names().cloned().map(Key::Slice).collect(),
+            Kind::DeviceClass => self.cache.devices.class_names().cloned().map(Key::DeviceClass).collect(),
         };
         let lost = known.iter().filter(|key| !keys.contains(*key));
         lost.fold(ClusterEvents::NONE, |events, key| events | self.gone(key))
@@ -263,11 +287,22 @@ impl Scheduler {
         match found {
             Ok(found) => {
                 let pod = queued.pod.info.clone();
+                let claims = match self.devices_for(&queued, &found.node) {
+                    Ok(claims) => claims,
+                    Err(message) => {
+                        let events = ClusterEvents::DEVICE | ClusterEvents::NODE_ADDED;
+                        return vec![self.put_back(queued, message, events, None, now)];
+                    }
+                };
+                self.cache.devices.assume(&claims);
                 self.cache.denominate(&pod.uid);
                 self.cache.assume(pod.clone(), found.node.clone());
                 let pending = self.volumes_for(&queued, &found.node);
-                self.binding.insert(pod.uid.clone(), Binding { queued, gone: false });
-                let Some(pending) = pending else { return vec![Action::Bind { pod, node: found.node }] };
+                let binding = Binding { queued, gone: false, claims: claims.clone() };
+                self.binding.insert(pod.uid.clone(), binding);
+                let Some(pending) = pending else {
+                    return vec![Action::Bind { pod, node: found.node, claims }];
+                };
                 let plan = pending.plan.clone();
                 self.cache.volumes.assume(&pending);
                 let expecting =
@@ -297,15 +332,55 @@ impl Scheduler {
             Some(node) => self.cache.nominate(pod.clone(), node.clone()),
             None => self.cache.denominate(&pod.uid),
         }
+        let free = self.claim_to_free(&queued, &error);
         if let Err(why) = preemption {
-            error.preemption = Some(preemption::refusal(&error, why));
+            let refusal = preemption::refusal(&error, why);
+            let claims = devices_note(&queued, &error, free.is_some());
+            error.preemption = Some(claims.map_or(refusal.clone(), |note| format!("{note}, {refusal}")));
         }
         let change = (nominated != before).then_some(nominated);
         let events = self.framework.helped_by(error.refused_by) | ClusterEvents::NODE_ADDED;
         let events = if preemption.is_ok() { events | ClusterEvents::POD_GONE } else { events };
         let mut actions = vec![self.put_back(queued, error.to_string(), events, change, now)];
+        actions.extend(free);
         actions.extend(preemption.ok().map(|preemption| Action::Preempt { pod, preemption }));
         actions
+    }
+
+    /// The pod's places in its claims to devices, for its node.
+    fn devices_for(&mut self, queued: &QueuedPod, node: &NodeName) -> Result<Vec<Reservation>, String> {
+        if queued.pod.device_claims.is_empty() {
+            return Ok(Vec::new());
+        }
+        let view = self.cache.view();
+        let found = view.position(node.as_str()).and_then(|at| view.node(at));
+        view.devices().reserve(&queued.pod, found.ok_or_else(|| format!("node {node} is gone"))?)
+    }
+
+    /// A claim that keeps the pod from nodes, although nobody uses it.
+    fn claim_to_free(&mut self, queued: &QueuedPod, error: &FitError) -> Option<Action> {
+        if queued.pod.device_claims.is_empty() || !matches!(error.rejected, Rejected::Each { .. }) {
+            return None;
+        }
+        let view = self.cache.view();
+        let nodes: Vec<_> = view.nodes().collect();
+        let (claim, known) = view.devices().to_free(&queued.pod, nodes.iter().copied())?;
+        Some(Action::Free { claim, revision: known.revision })
+    }
+
+    /// A pod is bound, or will not be: its claims are written, or their devices are free.
+    fn unbind(&mut self, uid: &PodUid) -> Option<Binding> {
+        let binding = self.binding.remove(uid)?;
+        self.cache.devices.forget(&binding.claims);
+        Some(binding)
+    }
+
+    /// Takes in claims as they were written for a pod, before their watch tells of them.
+    pub fn written(&mut self, claims: Vec<(ObjectName, Arc<DeviceClaim>)>, now: Instant) {
+        for (name, claim) in claims {
+            let events = devices_if(self.cache.devices.set_claim(name, claim));
+            self.queue.moved_by(events, now);
+        }
     }
 
     fn put_back(
@@ -360,9 +435,11 @@ impl Scheduler {
             let node = view.position(expecting.pending.node.as_str()).and_then(|at| view.node(at));
             match view.volumes().progress(&mut expecting.pending, node) {
                 Progress::Done => {
+                    let claims = self.binding.get(&uid).map(|binding| binding.claims.clone());
                     actions.push(Action::Bind {
                         pod: expecting.pod.clone(),
                         node: expecting.pending.node.clone(),
+                        claims: claims.unwrap_or_default(),
                     });
                     self.forget_volumes(&uid);
                 }
@@ -396,9 +473,9 @@ impl Scheduler {
     /// Takes in how binding a pod has ended.
     pub fn bound(&mut self, uid: &PodUid, result: Result<(), BindFailure>, now: Instant) -> Option<Action> {
         self.forget_volumes(uid);
-        let binding = self.binding.remove(uid)?;
+        let binding = self.unbind(uid)?;
         let failure = result.err()?;
-        let events = self.cache.forget(uid);
+        let events = self.cache.forget(uid) | devices_if(!binding.claims.is_empty());
         self.queue.moved_by(events, now);
         let message = match failure {
             BindFailure::Gone => return None,
@@ -423,6 +500,22 @@ impl Scheduler {
             self.queue.put_failed(queued, now);
         }
     }
+}
+
+fn devices_if(helps: bool) -> ClusterEvents {
+    if helps { ClusterEvents::DEVICE } else { ClusterEvents::NONE }
+}
+
+/// What is said of the claims of a pod that no node takes.
+fn devices_note(queued: &QueuedPod, error: &FitError, freed: bool) -> Option<&'static str> {
+    if queued.pod.device_claims.is_empty() {
+        return None;
+    }
+    Some(match error.rejected {
+        Rejected::All(_) => "no new claims to deallocate",
+        Rejected::Each { .. } if freed => "deallocation of ResourceClaim completed",
+        Rejected::Each { .. } => "still not schedulable",
+    })
 }
 
 /// Says only what is new: the condition where it changed, the Event where it was not told lately.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Cache;
+use crate::device::Devices;
 use crate::names::ObjectName;
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
@@ -90,6 +91,11 @@ impl<'a> View<'a> {
     /// All claims, volumes and classes.
     pub fn volumes(self) -> &'a Volumes {
         &self.cache.volumes
+    }
+
+    /// All claims to devices, slices and classes.
+    pub fn devices(self) -> &'a Devices {
+        &self.cache.devices
     }
 
     /// How many nodes have an image.

@@ -120,11 +120,23 @@ fn pods_go_to_the_emptier_node_until_all_are_full() {
 }
 
 #[test]
-fn a_pod_that_claims_devices_has_no_place() {
+fn a_pod_waits_for_its_claims_to_devices_and_for_their_classes() {
     let mut cluster = Cluster::of([node("a", json!({})), node("b", json!({}))]);
     let claims = json!([{"name": "gpu", "resourceClaimName": "gpu"}]);
-    let told = cluster.add(json!({"spec": {"resourceClaims": claims}})).unwrap_err();
-    assert!(told.contains("claims to devices are not allocated by this scheduler"), "{told}");
+    let claims = json!({"spec": {"resourceClaims": claims}});
+    let told = cluster.add(claims.clone()).unwrap_err();
+    assert_eq!(told, "0/2 nodes are available: resourceclaim.resource.k8s.io \"gpu\" not found.");
+    let request = json!({"name": "r", "exactly": {"deviceClassName": "gpus", "allocationMode": "ExactCount", "count": 1}});
+    let claim = json!({"metadata": {"name": "gpu", "namespace": "default", "uid": "1"}, "spec": {"devices": {"requests": [request]}}});
+    let (name, claim) = crate::informer::device_claim(&from_value(claim).unwrap()).unwrap();
+    cluster.cache.devices.set_claim(name, claim);
+    let told = cluster.add(claims.clone()).unwrap_err();
+    assert_eq!(told, "0/2 nodes are available: request r: device class gpus does not exist.");
+    let class = from_value(json!({"metadata": {"name": "gpus"}, "spec": {}})).unwrap();
+    let class = crate::device::class::Class::read(&class).unwrap();
+    cluster.cache.devices.set_class("gpus".into(), Arc::new(class));
+    let told = cluster.add(claims).unwrap_err();
+    assert_eq!(told, "0/2 nodes are available: 2 cannot allocate all claims.");
 }
 
 #[test]

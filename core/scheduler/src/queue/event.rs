@@ -32,6 +32,9 @@ impl ClusterEvents {
     /// A node went.
     pub const NODE_GONE: Self = ClusterEvents(1 << 10);
 
+    /// A claim to devices, a slice of devices or a class of them changed.
+    pub const DEVICE: Self = ClusterEvents(1 << 11);
+
     /// Whether both have an event in common.
     pub const fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0

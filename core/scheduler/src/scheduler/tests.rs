@@ -52,7 +52,11 @@ fn scheduler(updates: impl IntoIterator<Item = Update>, now: Instant) -> Schedul
             Object::Placed(pod, _) => (Kind::Pod, Key::Pod(pod.uid.clone())),
             Object::Claim(name, _) => (Kind::Claim, Key::Claim(name.clone())),
             Object::Class(name, _) => (Kind::Class, Key::Class(name.clone())),
-            Object::Namespace(..) | Object::Volume(..) => panic!("not used here"),
+            Object::Namespace(..)
+            | Object::Volume(..)
+            | Object::DeviceClaim(..)
+            | Object::Slice(..)
+            | Object::DeviceClass(..) => panic!("not used here"),
         };
         listed.entry(kind).or_default().insert(key);
         scheduler.update(update, now);
@@ -65,13 +69,13 @@ fn scheduler(updates: impl IntoIterator<Item = Update>, now: Instant) -> Schedul
 }
 
 fn bind(uid: &str, node: &str) -> Action {
-    Action::Bind { pod: pod(uid, "1", 0).info, node: NodeName::new(node) }
+    Action::Bind { pod: pod(uid, "1", 0).info, node: NodeName::new(node), claims: Vec::new() }
 }
 
 fn message(action: &Action) -> &str {
     match action {
         Action::Report(report) => report.event.as_deref().unwrap_or_default(),
-        Action::Bind { .. } | Action::AskForVolumes { .. } | Action::Preempt { .. } => {
+        Action::Bind { .. } | Action::AskForVolumes { .. } | Action::Preempt { .. } | Action::Free { .. } => {
             panic!("{action:?} is no report")
         }
     }
@@ -190,7 +194,10 @@ fn a_greater_pod_displaces_a_lesser_one_and_gets_its_room() {
         .iter()
         .filter_map(|action| match action {
             Action::Bind { pod, .. } => Some(pod.uid.as_str()),
-            Action::AskForVolumes { .. } | Action::Report(_) | Action::Preempt { .. } => None,
+            Action::AskForVolumes { .. }
+            | Action::Report(_)
+            | Action::Preempt { .. }
+            | Action::Free { .. } => None,
         })
         .collect();
     assert_eq!(bound, ["2"]);
@@ -250,4 +257,105 @@ fn a_pod_whose_claim_waits_for_it_is_bound_when_its_volume_has_come_to_its_node(
     assert!(matches!(actions.as_slice(), [Action::Bind { node, .. }] if node.as_str() == "a"), "{actions:?}");
     assert_eq!(scheduler.bound(&uid, Ok(()), now), None);
     assert_eq!(scheduler.pending(), (0, 0));
+}
+
+fn gpus(names: &[&str]) -> Update {
+    let devices: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+    let pool = json!({"name": "p", "generation": 1, "resourceSliceCount": 1});
+    let spec = json!({"driver": "d", "nodeName": "a", "pool": pool, "devices": devices});
+    let slice = from_value(json!({"metadata": {"name": "s"}, "spec": spec})).unwrap();
+    let slice = crate::device::slice::Slice::read(&slice).unwrap();
+    Update::Seen(Box::new(Object::Slice("s".into(), Arc::new(slice))))
+}
+
+fn gpu_claim(name: &str, revision: u64, status: Value) -> Update {
+    let request =
+        json!({"name": "r", "exactly": {"deviceClassName": "c", "allocationMode": "ExactCount", "count": 1}});
+    let meta =
+        json!({"name": name, "namespace": "default", "uid": name, "resourceVersion": revision.to_string()});
+    let claim = json!({"metadata": meta, "spec": {"devices": {"requests": [request]}}, "status": status});
+    let (name, claim) = crate::informer::device_claim(&from_value(claim).unwrap()).unwrap();
+    Update::Seen(Box::new(Object::DeviceClaim(name, claim)))
+}
+
+fn claims_gpu(uid: &str) -> Update {
+    let mut pod = json_pod(uid, "1", 0);
+    pod["spec"]["resourceClaims"] = json!([{"name": "gpu", "resourceClaimName": uid}]);
+    let pod = PendingPod::read(&from_value(pod).unwrap()).unwrap();
+    Update::Seen(Box::new(Object::Pending(pod, Standing::default())))
+}
+
+#[test]
+fn a_device_is_given_once_and_when_it_is_free_another_pod_gets_it() {
+    let now = Instant::now();
+    let mut scheduler = scheduler([node("a", "4")], now);
+    let class = from_value(json!({"metadata": {"name": "c"}, "spec": {}})).unwrap();
+    let class = crate::device::class::Class::read(&class).unwrap();
+    scheduler.update(Update::Seen(Box::new(Object::DeviceClass("c".into(), Arc::new(class)))), now);
+    for update in [gpus(&["g"]), gpu_claim("1", 1, json!({})), gpu_claim("2", 1, json!({}))] {
+        scheduler.update(update, now);
+    }
+    scheduler.update(claims_gpu("1"), now);
+    scheduler.update(claims_gpu("2"), now);
+    let actions = scheduler.step(now);
+    let [Action::Bind { claims, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+    let allocation = claims[0].allocation.clone().unwrap();
+    assert_eq!(allocation.devices.as_ref().unwrap().results.as_ref().unwrap()[0].device, "g");
+    let actions = scheduler.step(now);
+    assert_eq!(
+        message(&actions[0]),
+        "0/1 nodes are available: 1 cannot allocate all claims. still not schedulable, preemption: \
+         0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    );
+    // What was written is known before the watch tells of it.
+    let status =
+        json!({"allocation": allocation, "reservedFor": [{"resource": "pods", "name": "1", "uid": "1"}]});
+    let Update::Seen(object) = gpu_claim("1", 2, status) else { panic!("it is seen") };
+    let Object::DeviceClaim(name, claim) = *object else { panic!("it is a claim") };
+    scheduler.written(vec![(name, claim)], now);
+    assert_eq!(scheduler.bound(&PodUid::new("1"), Ok(()), now), None);
+    let later = now + Duration::from_secs(60);
+    let actions = scheduler.step(later);
+    assert!(matches!(actions.as_slice(), [Action::Report(_)]), "{actions:?}");
+    scheduler.update(gpu_claim("1", 3, json!({})), later);
+    let later = later + Duration::from_secs(60);
+    let actions = scheduler.step(later);
+    assert!(
+        matches!(actions.as_slice(), [Action::Bind { pod, .. }] if pod.uid.as_str() == "2"),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn a_claim_that_nobody_uses_and_that_keeps_a_pod_from_its_nodes_is_freed() {
+    let now = Instant::now();
+    let mut scheduler = scheduler([node("a", "4")], now);
+    let field = json!({"key": "metadata.name", "operator": "In", "values": ["elsewhere"]});
+    let allocation = json!({"nodeSelector": {"nodeSelectorTerms": [{"matchFields": [field]}]}});
+    scheduler.update(gpu_claim("1", 7, json!({"allocation": allocation})), now);
+    scheduler.update(claims_gpu("1"), now);
+    let actions = scheduler.step(now);
+    assert_eq!(
+        message(&actions[0]),
+        "0/1 nodes are available: 1 resourceclaim not available on the node. deallocation of ResourceClaim completed, \
+         preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    );
+    assert_eq!(actions[1], Action::Free { claim: ObjectName::new("default", "1"), revision: 7 });
+}
+
+#[test]
+fn a_pod_is_not_tried_before_its_claims_are_made_of_their_templates() {
+    let now = Instant::now();
+    let mut scheduler = scheduler([node("a", "4")], now);
+    let mut pod = json_pod("1", "1", 0);
+    pod["spec"]["resourceClaims"] = json!([{"name": "gpu", "resourceClaimTemplateName": "t"}]);
+    let seen = |pod: &Value| {
+        let pod = PendingPod::read(&from_value(pod.clone()).unwrap()).unwrap();
+        Update::Seen(Box::new(Object::Pending(pod, Standing::default())))
+    };
+    scheduler.update(seen(&pod), now);
+    assert!(!scheduler.is_ready(now));
+    pod["status"] = json!({"resourceClaimStatuses": [{"name": "gpu"}]});
+    scheduler.update(seen(&pod), now);
+    assert!(matches!(scheduler.step(now)[..], [Action::Bind { .. }]), "it needs none after all");
 }
