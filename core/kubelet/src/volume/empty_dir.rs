@@ -1,5 +1,6 @@
-//! emptyDir: a folder that lives as long as the pod, on disk or in memory.
+//! emptyDir: a folder that lives as long as the pod, on disk, in memory or in huge pages.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -21,6 +22,46 @@ pub(super) enum Medium {
     Memory {
         bytes: u64,
     },
+    /// Huge pages of so many bytes each, and of so many in all where that is limited.
+    HugePages {
+        page: u64,
+        bytes: Option<u64>,
+    },
+}
+
+/// The size of a page by the name of its resource or medium without what comes before it, as `2Mi`.
+fn page_size(size: &str) -> Option<u64> {
+    bytes(&Quantity(size.to_owned()))
+}
+
+/// The sizes of huge pages that a pod asks for.
+fn huge_pages(pod: &Pod) -> BTreeSet<u64> {
+    let Some(spec) = &pod.spec else { return BTreeSet::new() };
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let resources = containers.filter_map(|container| container.resources.as_ref()).chain(&spec.resources);
+    let maps = resources.flat_map(|all| [&all.requests, &all.limits]).flatten();
+    let sizes = maps.flat_map(|map| map.keys()).filter_map(|name| name.strip_prefix("hugepages-"));
+    sizes.filter_map(page_size).collect()
+}
+
+/// Pages of the size that the medium names, or of the only one that the pod asks for.
+fn in_huge_pages(medium: &str, limit: Option<u64>, pod: &Pod) -> Result<Medium, Refused> {
+    let refused = |reason| Err(Refused::HugePages { medium: medium.to_owned(), reason });
+    let asked = huge_pages(pod);
+    let Some(size) = medium.strip_prefix("HugePages-") else {
+        return match asked.iter().collect::<Vec<_>>()[..] {
+            [] => refused("hugePage storage requested, but there is no resource request for huge pages"),
+            [page] => Ok(Medium::HugePages { page: *page, bytes: limit }),
+            _ => refused("can't be used if container requests multiple huge page sizes"),
+        };
+    };
+    match page_size(size) {
+        None => refused("is no size of huge pages"),
+        Some(page) if asked.contains(&page) => Ok(Medium::HugePages { page, bytes: limit }),
+        Some(_) => refused(
+            "hugePage storage requested, but there is no resource request for huge pages of that size",
+        ),
+    }
 }
 
 fn bytes(quantity: &Quantity) -> Option<u64> {
@@ -54,6 +95,9 @@ pub(super) fn plan(source: &EmptyDirVolumeSource, pod: &Pod, allocatable: u64) -
                 bytes: limits.into_iter().flatten().min().unwrap_or(allocatable).min(allocatable),
             })
         }
+        medium if medium == "HugePages" || medium.starts_with("HugePages-") => {
+            in_huge_pages(medium, source.size_limit.as_ref().and_then(bytes), pod)
+        }
         other => Err(Refused::Medium(other.to_owned())),
     }
 }
@@ -69,8 +113,10 @@ fn is_fresh(folder: &Path) -> bool {
 pub(super) fn make(folder: &Path, medium: &Medium, group: Option<FsGroup>) -> Result<(), SetUpError> {
     let fresh = is_fresh(folder);
     mount_point::folder(folder)?;
-    if let Medium::Memory { bytes } = medium {
-        mount_point::tmpfs(folder, Some(*bytes), 0o777)?;
+    match medium {
+        Medium::Disk => {}
+        Medium::Memory { bytes } => mount_point::tmpfs(folder, Some(*bytes), 0o777)?,
+        Medium::HugePages { page, bytes } => mount_point::huge_pages(folder, *page, *bytes, 0o777)?,
     }
     if !fresh {
         return Ok(());
@@ -86,6 +132,31 @@ pub(super) fn make(folder: &Path, medium: &Medium, group: Option<FsGroup>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn huge_pages_are_of_the_size_that_the_pod_asks_for() {
+        let planned = |medium: &str, limits: serde_json::Value| {
+            let pod = serde_json::json!({ "spec": { "containers": [{ "name": "a", "resources": { "limits": limits } }] } });
+            let source = EmptyDirVolumeSource { medium: Some(medium.to_owned()), size_limit: None };
+            plan(&source, &serde_json::from_value(pod).unwrap(), 1).map_err(|refused| refused.to_string())
+        };
+        use serde_json::json;
+        let (two, both) =
+            (json!({ "hugepages-2Mi": "4Mi" }), json!({ "hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi" }));
+        let pages = |page| Ok(Medium::HugePages { page, bytes: None });
+        assert_eq!(planned("HugePages", two.clone()), pages(2 << 20));
+        assert_eq!(planned("HugePages-1Gi", both.clone()), pages(1 << 30));
+        let told = planned("HugePages", both).unwrap_err();
+        assert_eq!(
+            told,
+            "medium \"HugePages\": can't be used if container requests multiple huge page sizes"
+        );
+        for (medium, limits) in
+            [("HugePages", json!({})), ("HugePages-1Gi", two.clone()), ("HugePages-x", two)]
+        {
+            assert!(planned(medium, limits).is_err(), "{medium}");
+        }
+    }
 
     #[test]
     fn the_mode_that_its_user_gave_a_folder_stays() {

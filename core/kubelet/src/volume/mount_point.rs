@@ -38,6 +38,17 @@ pub(super) fn tmpfs(path: &Path, bytes: Option<u64>, mode: u32) -> Result<(), Se
     .map_err(io_error("mount a tmpfs at", path))
 }
 
+/// Mounts huge pages of a size, unless some are there.
+pub(super) fn huge_pages(path: &Path, page: u64, bytes: Option<u64>, mode: u32) -> Result<(), SetUpError> {
+    if is_mounted(path).map_err(io_error("look at", path))? {
+        return Ok(());
+    }
+    let size = bytes.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+    let options = format!("pagesize={}K,mode={mode:o}{size}", page >> 10);
+    let made = mount(Some("nodev"), path, Some("hugetlbfs"), MsFlags::empty(), Some(options.as_str()));
+    made.map_err(io_error("mount huge pages at", path))
+}
+
 /// `\040` and the like in the kernel's list of mounts.
 fn unescape(text: &str) -> PathBuf {
     let bytes = text.as_bytes();

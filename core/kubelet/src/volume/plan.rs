@@ -39,6 +39,9 @@ pub(crate) enum Refused {
     /// A medium of an emptyDir.
     #[error("emptyDir with the medium {0:?} is not supported by this node")]
     Medium(String),
+    /// Huge pages that cannot be had.
+    #[error("medium {medium:?}: {reason}")]
+    HugePages { medium: String, reason: &'static str },
 }
 
 impl Kind<'_> {
