@@ -327,6 +327,63 @@ fn a_pod_that_runs_is_given_more_or_less_when_there_is_room() {
     })
     .unwrap();
     assert_eq!(cluster.pod("elastic", ".status.containerStatuses[0].restartCount").unwrap(), "0");
+    a_pod_is_limited_as_a_whole(&cluster);
+}
+
+/// Reserves so many huge pages of 2 MiB, and answers how many there are.
+fn huge_pages(count: u64) -> u64 {
+    let file = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+    let _ = std::fs::write(file, count.to_string());
+    std::fs::read_to_string(file).ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn huge_pages_are_shared_out_and_mounted_and_not_given_twice() {
+    let before = huge_pages(4);
+    if before < 4 {
+        // The kernel has none to give.
+        return;
+    }
+    let cluster = Cluster::up().unwrap();
+    let node = node_name(&cluster);
+    assert_eq!(cluster.field(&["node", &node], ".status.allocatable.hugepages-2Mi").unwrap(), "8Mi");
+    let volume = |medium: &str| format!("volumes: [{{name: v, emptyDir: {{medium: {medium}}}}}]");
+    let asks = |size: &str| {
+        format!(
+            "resources: {{limits: {{cpu: 10m, memory: 32Mi, hugepages-2Mi: {size}}}}}, volumeMounts: [{{name: v, mountPath: /huge}}],"
+        )
+    };
+    cluster.apply(&pod("one", &volume("HugePages"), &[("main", &asks("6Mi"), "sleep infinity")])).unwrap();
+    // Without control groups for huge pages the runtime starts no container with some, and says so; the volume is there.
+    let is_mounted = |name: &str| {
+        let folder =
+            format!("pods/{}/volumes/kubernetes.io~empty-dir/v", cluster.pod(name, ".metadata.uid").unwrap());
+        eventually("huge pages to be mounted", LONG, || {
+            let mounts = cluster.on_the_host("cat", &["/proc/self/mountinfo"])?;
+            let mount = mounts.lines().find(|line| line.contains(&folder)).map(str::to_owned);
+            Ok(mount)
+        })
+        .unwrap()
+    };
+    let mounted = is_mounted("one");
+    assert!(mounted.contains(" hugetlbfs ") && mounted.contains("pagesize=2M"), "{mounted}");
+    let bound = format!("nodeName: {node}\n  {}", volume("HugePages-2Mi"));
+    cluster.apply(&pod("two", &bound, &[("main", &asks("4Mi"), "sleep infinity")])).unwrap();
+    cluster.wait("two", "jsonpath={.status.reason}=OutOfhugepages-2Mi").unwrap();
+    cluster.kubectl(&["delete", "pod", "one", "two"]).unwrap();
+    cluster.apply(&pod("three", &bound, &[("main", &asks("4Mi"), "sleep infinity")])).unwrap();
+    is_mounted("three");
+    let wrong = volume("HugePages-1Gi");
+    cluster.apply(&pod("four", &wrong, &[("main", &asks("4Mi"), "sleep infinity")])).unwrap();
+    eventually("an event of the medium", LONG, || {
+        let events = cluster.kubectl(&["get", "events", "-o", "jsonpath={.items[*].message}"])?;
+        Ok(events
+            .contains("medium \"HugePages-1Gi\": hugePage storage requested, but there is no")
+            .then_some(()))
+    })
+    .unwrap();
+    drop(cluster);
+    huge_pages(0);
 }
 
 #[test]
@@ -337,7 +394,9 @@ fn a_guaranteed_pod_has_whole_processors_for_itself() {
         // There is none to give, or its file is another.
         return;
     }
-    let settings = "cpuManagerPolicy: static\nreservedSystemCPUs: \"0\"\n";
+    // The hard threshold for memory is what is kept of it.
+    let settings = "cpuManagerPolicy: static\nreservedSystemCPUs: \"0\"\ntopologyManagerPolicy: restricted\n\
+        memoryManagerPolicy: Static\nreservedMemory: [{numaNode: 0, limits: {memory: 100Mi}}]\n";
     let cluster = with_settings(settings);
     let allocatable = cluster.field(&["node", &node_name(&cluster)], ".status.allocatable.cpu").unwrap();
     assert_eq!(allocatable, last.to_string());
@@ -351,6 +410,10 @@ fn a_guaranteed_pod_has_whole_processors_for_itself() {
     cluster.apply(&pod("alone", "", &[("main", limits, "sleep infinity")])).unwrap();
     cluster.wait("alone", "condition=Ready").unwrap();
     let own = cpus("alone").unwrap();
+    let mems = cluster.exec("alone", &["cat", "/sys/fs/cgroup/cpuset/cpuset.mems"]).unwrap();
+    assert_eq!(mems.trim(), "0", "it has memory at one node, the first");
+    let promised = std::fs::read_to_string(cluster.data_dir().join("kubelet/memory_manager_state")).unwrap();
+    assert!(promised.contains(r#""type":"memory","size":33554432,"taken":{"0":33554432}"#), "{promised}");
     assert!(own.parse::<u32>().unwrap() > 0, "{own}");
     let moved = |expected: &dyn Fn(&str) -> bool| {
         eventually("who shares to be moved", LONG, || Ok(expected(&cpus("shares")?).then_some(()))).unwrap();
@@ -367,4 +430,31 @@ fn a_guaranteed_pod_has_whole_processors_for_itself() {
         .unwrap();
     cluster.kubectl(&["delete", "pod", "alone", "--timeout=120s"]).unwrap();
     moved(&|now| now == online.trim());
+}
+
+/// In a cluster that is there: a pod that is limited as a whole.
+fn a_pod_is_limited_as_a_whole(cluster: &Cluster) {
+    let whole = "resources: {limits: {cpu: 500m, memory: 64Mi}}";
+    let own = "resources: {requests: {memory: 16Mi}, limits: {memory: 32Mi}},";
+    let containers = [("main", "", "sleep infinity"), ("side", own, "sleep infinity")];
+    cluster.apply(&pod("whole", whole, &containers)).unwrap();
+    cluster.wait("whole", "condition=Ready").unwrap();
+    let of = |path: &str| cluster.pod("whole", path).unwrap();
+    assert_eq!(of(".spec.resources.requests.cpu"), "500m");
+    // The containers ask for some memory together, and that is less than the limit.
+    assert_eq!(
+        (of(".spec.resources.requests.memory"), of(".status.qosClass")),
+        ("16Mi".into(), "Burstable".into())
+    );
+    let limit = |container: &str| {
+        let script =
+            "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max";
+        let read = ["exec", "whole", "-c", container, "--", "sh", "-c", script];
+        cluster.kubectl(&read).unwrap().trim().parse::<u64>().unwrap() >> 20
+    };
+    assert_eq!((limit("main"), limit("side")), (64, 32), "who has no limit has the pod's");
+    let patch = r#"{"spec":{"resources":{"limits":{"cpu":"1"}}}}"#;
+    let told =
+        cluster.kubectl_fails(&["patch", "pod", "whole", "--subresource", "resize", "-p", patch]).unwrap();
+    assert!(told.contains("pods with pod-level resources cannot be resized"), "{told}");
 }

@@ -141,7 +141,6 @@ impl Folder {
             "run",
             "cni",
             "engine.json",
-            "engine.json.new",
             "servers",
             "kubeconfig",
             "cluster.json",

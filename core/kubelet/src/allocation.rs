@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use keelson_cri::v1::LinuxContainerResources;
 
-use crate::pod::{Kind, Member};
+use crate::pod::{Kind, Member, PodModel};
 use crate::resources;
 
 /// What can be changed while a container runs.
@@ -111,11 +111,15 @@ impl Difference {
 }
 
 /// How what a member has been given differs from what is in force for an instance of it. A runtime that does not say what is has it.
-pub(crate) fn difference(member: &Member, in_force: Option<&LinuxContainerResources>) -> Difference {
+pub(crate) fn difference(
+    pod: &PodModel,
+    member: &Member,
+    in_force: Option<&LinuxContainerResources>,
+) -> Difference {
     let Some(have) = in_force.filter(|_| matches!(member.kind, Kind::Regular | Kind::Sidecar)) else {
         return Difference::default();
     };
-    let want = resources::compute(&member.container);
+    let want = resources::compute(pod, &member.container);
     let limit = |value: i64| value.max(0);
     Difference {
         cpu: (want.cpu_shares, limit(want.cpu_quota)) != (have.cpu_shares.max(2), limit(have.cpu_quota)),
@@ -130,7 +134,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::pod::PodModel;
 
     fn pod(spec: &Value, got: Option<&Value>) -> Pod {
         let container = json!({ "name": "a", "resources": spec,
@@ -158,10 +161,8 @@ mod tests {
 
     #[test]
     fn a_container_begins_anew_only_for_what_it_says() {
-        let wants = |resources: &Value| {
-            let model = PodModel::new(Arc::new(pod(resources, None))).unwrap();
-            model.members[0].clone()
-        };
+        let wants = |resources: &Value| PodModel::new(Arc::new(pod(resources, None))).unwrap();
+        let differs = |pod: &PodModel, have| difference(pod, &pod.members[0], have);
         let have = LinuxContainerResources {
             cpu_shares: 512,
             cpu_quota: 50_000,
@@ -170,11 +171,11 @@ mod tests {
         };
         let limits = |cpu: &str, memory: &str| wants(&json!({ "limits": { "cpu": cpu, "memory": memory } }));
         let same = limits("500m", "1Mi");
-        assert!(!difference(&same, Some(&have)).any() && !difference(&same, None).any());
+        assert!(!differs(&same, Some(&have)).any() && !differs(&same, None).any());
         let more_cpu = limits("1", "1Mi");
-        let found = difference(&more_cpu, Some(&have));
-        assert!(found.cpu && !found.memory && !found.restarts(&more_cpu.container));
+        let found = differs(&more_cpu, Some(&have));
+        assert!(found.cpu && !found.memory && !found.restarts(&more_cpu.members[0].container));
         let more_memory = limits("500m", "2Mi");
-        assert!(difference(&more_memory, Some(&have)).restarts(&more_memory.container));
+        assert!(differs(&more_memory, Some(&have)).restarts(&more_memory.members[0].container));
     }
 }

@@ -55,6 +55,16 @@ pub struct GoDuration(
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")] pub Duration,
 );
 
+/// What of a memory node is kept for the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MemoryReservation {
+    /// The node's number.
+    pub numa_node: u32,
+    /// Quantities of `memory` and `hugepages-SIZE`.
+    pub limits: BTreeMap<String, String>,
+}
+
 /// What the node's owner decides about its kubelet. Durations are written as Go does, `1m30s`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -103,6 +113,21 @@ pub struct KubeletConfiguration {
     pub system_reserved: BTreeMap<String, String>,
     /// `static`: containers of Guaranteed pods that ask for whole processors have them for themselves. `none`: nobody has.
     pub cpu_manager_policy: String,
+    /// `full-pcpus-only: "true"`: whole cores alone are given. `strict-cpu-reservation: "true"`: nobody runs on what is kept for the machine.
+    pub cpu_manager_policy_options: BTreeMap<String, String>,
+    /// `Static`: memory of containers of Guaranteed pods is set aside at as few memory nodes as can be. `None`: it is from anywhere.
+    pub memory_manager_policy: String,
+    /// For `Static`, what of each memory node is kept for the machine: in all as much as `kubeReserved`, `systemReserved` and the hard
+    /// eviction threshold say together.
+    pub reserved_memory: Vec<MemoryReservation>,
+    /// Whether processors, memory and devices of a container have to be near to each other: `none`, `best-effort`, `restricted` or
+    /// `single-numa-node`.
+    pub topology_manager_policy: String,
+    /// `container`: each container's are; `pod`: those of all containers of a pod.
+    pub topology_manager_scope: String,
+    /// `prefer-closest-numa-nodes: "true"`: of sets of memory nodes those that are nearer to each other. `max-allowable-numa-nodes`: how
+    /// many the machine may have, 8 to 16.
+    pub topology_manager_policy_options: BTreeMap<String, String>,
     /// Processors, as `0-1,8`, that are kept for the machine and that no container has for itself. They stand in the place of the `cpu` of
     /// `kubeReserved` and `systemReserved`.
     #[serde(rename = "reservedSystemCPUs")]
@@ -166,6 +191,12 @@ impl Default for KubeletConfiguration {
             kube_reserved: BTreeMap::new(),
             system_reserved: BTreeMap::new(),
             cpu_manager_policy: "none".to_owned(),
+            cpu_manager_policy_options: BTreeMap::new(),
+            memory_manager_policy: "None".to_owned(),
+            reserved_memory: Vec::new(),
+            topology_manager_policy: "none".to_owned(),
+            topology_manager_scope: "container".to_owned(),
+            topology_manager_policy_options: BTreeMap::new(),
             reserved_system_cpus: String::new(),
             enforce_node_allocatable: vec!["pods".to_owned()],
             resolv_conf: None,
@@ -269,6 +300,7 @@ impl KubeletConfiguration {
             let reason = "static needs processors that are kept for the machine: reservedSystemCPUs, kubeReserved or systemReserved";
             return Err(fault(("cpuManagerPolicy", self.cpu_manager_policy.clone(), reason)));
         }
+        self.validate_placement().map_err(fault)?;
         let (high, low) = self.image_gc_percents();
         if high > 100 || low >= high {
             let reason = "must be a percentage that is greater than imageGCLowThresholdPercent";
@@ -280,6 +312,106 @@ impl KubeletConfiguration {
             return Err(fault(("imageMaximumGCAge", format!("{most:?}"), reason)));
         }
         Ok(())
+    }
+
+    /// What says where in the machine pods are.
+    fn validate_placement(&self) -> Result<(), (&'static str, String, &'static str)> {
+        let one_of = |field, value: &String, known: &[&str], reason| {
+            if known.contains(&value.as_str()) { Ok(()) } else { Err((field, value.clone(), reason)) }
+        };
+        let field = "cpuManagerPolicyOptions";
+        for (name, value) in &self.cpu_manager_policy_options {
+            let reason = "this kubelet follows full-pcpus-only and strict-cpu-reservation";
+            one_of(field, name, &["full-pcpus-only", "strict-cpu-reservation"], reason)?;
+            one_of(field, value, &["true", "false"], "must be true or false")?;
+            if self.cpu_manager_policy != "static" {
+                return Err((field, name.clone(), "cpuManagerPolicy must be static"));
+            }
+        }
+        let policy = &self.memory_manager_policy;
+        one_of("memoryManagerPolicy", policy, &["None", "Static"], "must be None or Static")?;
+        let field = "reservedMemory";
+        if policy == "None" && !self.reserved_memory.is_empty() {
+            return Err((
+                field,
+                format!("{} nodes", self.reserved_memory.len()),
+                "memoryManagerPolicy must be Static",
+            ));
+        }
+        let mut seen = Vec::new();
+        for MemoryReservation { numa_node, limits } in &self.reserved_memory {
+            for (name, text) in limits {
+                let fault = |reason| Err((field, format!("numaNode {numa_node}, {name}: {text}"), reason));
+                if !crate::topology::is_memory(name) {
+                    return fault("must be memory or hugepages-SIZE");
+                }
+                if Quantity::parse(text).map_or(true, |amount| amount.value() <= 0) {
+                    return fault("must be a quantity greater than zero");
+                }
+                if seen.contains(&(*numa_node, name)) {
+                    return fault("must not be said twice of a NUMA node");
+                }
+                seen.push((*numa_node, name));
+            }
+        }
+        let policy = &self.topology_manager_policy;
+        if crate::topology::policy(policy).is_none() {
+            let reason = "must be none, best-effort, restricted or single-numa-node";
+            return Err(("topologyManagerPolicy", policy.clone(), reason));
+        }
+        if crate::topology::scope(&self.topology_manager_scope).is_none() {
+            let reason = "must be container or pod";
+            return Err(("topologyManagerScope", self.topology_manager_scope.clone(), reason));
+        }
+        let field = "topologyManagerPolicyOptions";
+        for (name, value) in &self.topology_manager_policy_options {
+            match name.as_str() {
+                "prefer-closest-numa-nodes" => {
+                    one_of(field, value, &["true", "false"], "must be true or false")?;
+                }
+                "max-allowable-numa-nodes" if self.max_allowable_numa_nodes().is_some() => {}
+                "max-allowable-numa-nodes" => {
+                    return Err((
+                        field,
+                        value.clone(),
+                        "max-allowable-numa-nodes must be a number from 8 to 16",
+                    ));
+                }
+                _ => {
+                    let reason =
+                        "this kubelet follows prefer-closest-numa-nodes and max-allowable-numa-nodes";
+                    return Err((field, name.clone(), reason));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An option of the policy for processors.
+    pub(crate) fn cpu_option(&self, name: &str) -> Option<&str> {
+        self.cpu_manager_policy_options.get(name).map(String::as_str)
+    }
+
+    /// An option of the policy for places.
+    pub(crate) fn topology_option(&self, name: &str) -> Option<&str> {
+        self.topology_manager_policy_options.get(name).map(String::as_str)
+    }
+
+    /// How many memory nodes a machine may have that is shared out by them, if that is said.
+    pub(crate) fn max_allowable_numa_nodes(&self) -> Option<usize> {
+        let most = usize::try_from(crate::topology::machine::MOST_NODES).unwrap_or(usize::MAX);
+        let told = self.topology_option("max-allowable-numa-nodes")?.parse().ok();
+        told.filter(|told| (crate::topology::machine::USUAL_NODES..=most).contains(told))
+    }
+
+    /// What is kept of memory nodes: node, resource and bytes.
+    pub(crate) fn reserved_memory(&self) -> impl Iterator<Item = (u32, String, u64)> {
+        self.reserved_memory.iter().flat_map(|of_node| {
+            of_node.limits.iter().filter_map(|(name, text)| {
+                let bytes = u64::try_from(Quantity::parse(text).ok()?.value()).ok()?;
+                Some((of_node.numa_node, name.clone(), bytes))
+            })
+        })
     }
 
     /// The percentage of use at which unused images go, and that at which no more have to.
@@ -363,6 +495,30 @@ mod tests {
             (with(-1, 2).pod_pids(1000), with(50, 2).pod_pids(1000), with(5000, 2).pod_pids(1000)),
             (1000, 50, 1000)
         );
+    }
+
+    #[test]
+    fn places_in_the_machine_are_as_upstream_names_them() {
+        let told = |text: &str| read(&format!("{{{text}}}")).unwrap().validate().unwrap_err().to_string();
+        let fine = r#"{"cpuManagerPolicy": "static", "reservedSystemCPUs": "0",
+            "cpuManagerPolicyOptions": {"full-pcpus-only": "true"}, "topologyManagerPolicy": "restricted",
+            "topologyManagerScope": "pod", "topologyManagerPolicyOptions": {"max-allowable-numa-nodes": "16"},
+            "memoryManagerPolicy": "Static", "reservedMemory": [{"numaNode": 0, "limits": {"memory": "1Gi"}}]}"#;
+        assert_eq!(read(fine).unwrap().validate(), Ok(()));
+        for (text, field) in [
+            (r#""cpuManagerPolicyOptions": {"align-by-socket": "true"}"#, "cpuManagerPolicyOptions"),
+            (r#""cpuManagerPolicyOptions": {"full-pcpus-only": "true"}"#, "cpuManagerPolicyOptions"),
+            (r#""memoryManagerPolicy": "static""#, "memoryManagerPolicy"),
+            (r#""reservedMemory": [{"numaNode": 0, "limits": {"memory": "1Gi"}}]"#, "reservedMemory"),
+            (r#""topologyManagerPolicy": "strict""#, "topologyManagerPolicy"),
+            (r#""topologyManagerScope": "node""#, "topologyManagerScope"),
+            (
+                r#""topologyManagerPolicyOptions": {"max-allowable-numa-nodes": "7"}"#,
+                "topologyManagerPolicyOptions",
+            ),
+        ] {
+            assert!(told(text).starts_with(&format!("{field}: Invalid value")), "{}", told(text));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Storage drivers on this node, spoken with over the Container Storage Interface.
 //!
-//! - `registration`: drivers make themselves known by a socket in `DATA/plugins_registry`, and go with it
+//! - `registration`: drivers make themselves known by a socket in `DATA/plugins_registry`, and go with it; so do plugins of devices
 //! - `driver`: one of them, and what it is asked
 //! - `node_object`: CSINode, and what drivers say of the node
 //! - `record` (disk): what was staged and published, so that it is taken back also after a restart
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::config::Config;
+use crate::devices::Devices;
 
 mod driver;
 mod mount;
@@ -47,6 +48,8 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 pub(crate) struct Drivers {
     config: Arc<Config>,
     client: kube::Client,
+    /// Where plugins of devices belong.
+    devices: Arc<Devices>,
     known: Mutex<HashMap<String, Arc<Driver>>>,
     /// A volume is staged, published and taken back by one at a time.
     turns: Mutex<HashMap<(String, String), Turn>>,
@@ -54,8 +57,8 @@ pub(crate) struct Drivers {
 
 impl Drivers {
     /// None yet.
-    pub(crate) fn new(config: Arc<Config>, client: kube::Client) -> Self {
-        Drivers { config, client, known: Mutex::default(), turns: Mutex::default() }
+    pub(crate) fn new(config: Arc<Config>, client: kube::Client, devices: Arc<Devices>) -> Self {
+        Drivers { config, client, devices, known: Mutex::default(), turns: Mutex::default() }
     }
 
     fn find(&self, name: &str) -> Result<Arc<Driver>, CsiError> {

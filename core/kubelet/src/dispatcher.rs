@@ -283,7 +283,7 @@ impl Dispatcher {
                 self.listed = HashSet::new();
                 self.own.mirrors.end_list();
                 self.complete = true;
-                self.node.cpus.retain(|uid| self.workers.contains_key(uid));
+                self.node.furnishing.retain(|uid| self.workers.contains_key(uid));
                 self.node.ledger.complete();
                 self.wake_all();
                 self.adopt_orphans().await;

@@ -21,11 +21,12 @@ use crate::pod::{Kind, Member, PodModel, QosClass};
 use crate::pods::Pods;
 use crate::resources;
 use crate::runtime_client::RuntimeClient;
+use crate::topology::{Hint, Mask, NumaMachine, Supply, hints};
 
 mod set;
 
-pub(crate) use set::{Cpus, parse};
-use set::{Topology, take, text};
+pub(crate) use set::{Cpus, parse, text};
+use set::{Topology, take};
 
 /// Between two looks at whether everyone is where it belongs.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -45,6 +46,14 @@ pub(crate) enum CpuError {
     /// The machine has no such processors.
     #[error("reservedSystemCPUs {reserved} are not among the machine's {online}")]
     Reserved { reserved: String, online: String },
+    /// Whole cores are given, and that would be a part of one.
+    #[error("SMT Alignment Error: requested {requested} cpus not multiple cpus per core = {per_core}")]
+    Part { requested: usize, per_core: usize },
+    /// Too few whole cores are left.
+    #[error(
+        "SMT Alignment Error: not enough free physical CPUs: available physical CPUs = {available}, requested CPUs = {requested}, CPUs per core = {per_core}"
+    )]
+    TooFewCores { requested: usize, available: usize, per_core: usize },
     /// Too few are left.
     #[error("not enough cpus available to satisfy request: requested={requested}, available={available}")]
     TooFew { requested: usize, available: usize },
@@ -67,7 +76,19 @@ struct Given {
     online: Cpus,
     reserved: Cpus,
     topology: Topology,
+    /// The memory node of each.
+    nodes: BTreeMap<u32, u32>,
+    options: Options,
     entries: BTreeMap<String, BTreeMap<String, Cpus>>,
+}
+
+/// `cpuManagerPolicyOptions`, those that are followed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Options {
+    /// `full-pcpus-only`: whole cores alone are given.
+    whole_cores: bool,
+    /// `strict-cpu-reservation`: who shares does not run on what is kept for the machine.
+    strict: bool,
 }
 
 /// Who has which processors; nothing where the policy is `none`.
@@ -90,6 +111,14 @@ fn whole(member: &Member) -> Option<usize> {
     (milli > 0 && milli % 1000 == 0).then(|| usize::try_from(milli / 1000).ok()).flatten()
 }
 
+/// The same, if its pod and its part in it are such that it has them. An init container has what those after it will have.
+fn exclusive(pod: &PodModel, member: &Member) -> Option<usize> {
+    let is_lasting = matches!(member.kind, Kind::Sidecar | Kind::Regular);
+    // Who is limited as a whole shares, as upstream.
+    let is_whole = pod.spec().resources.is_some();
+    (is_lasting && !is_whole && pod.qos_class() == QosClass::Guaranteed).then(|| whole(member)).flatten()
+}
+
 fn topology(online: &Cpus) -> Topology {
     let number = |cpu: u32, name: &str| {
         let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/{name}");
@@ -104,7 +133,69 @@ fn topology(online: &Cpus) -> Topology {
 impl Given {
     fn shared(&self) -> Cpus {
         let taken: Cpus = self.entries.values().flat_map(BTreeMap::values).flatten().copied().collect();
-        self.online.difference(&taken).copied().collect()
+        let kept = |cpu: &u32| self.options.strict && self.reserved.contains(cpu);
+        self.online.difference(&taken).copied().filter(|cpu| !kept(cpu)).collect()
+    }
+
+    /// Those that can be given to one alone. Where whole cores are given, cores that are free as a whole.
+    fn free(&self) -> Cpus {
+        let free: Cpus = self.shared().difference(&self.reserved).copied().collect();
+        if !self.options.whole_cores {
+            return free;
+        }
+        let core = |cpu: &u32| self.topology.get(cpu).copied();
+        let is_whole = |cpu: &u32| {
+            let mut siblings = self.topology.iter().filter(|(_, of)| Some(**of) == core(cpu));
+            siblings.all(|(sibling, _)| free.contains(sibling))
+        };
+        free.iter().copied().filter(is_whole).collect()
+    }
+
+    fn at(&self, cpus: &Cpus) -> Vec<Mask> {
+        cpus.iter().map(|cpu| Mask::of(self.nodes.get(cpu).copied())).collect()
+    }
+
+    /// Where so many can be had; nothing is said where none are asked for.
+    fn places(&self, count: usize, own: Option<&Cpus>) -> Vec<Vec<Hint>> {
+        let numbers: Vec<u32> = self.nodes.values().copied().collect::<Cpus>().into_iter().collect();
+        let free = own.cloned().unwrap_or_else(|| self.free());
+        let supply = Supply { all: self.at(&self.online), free: self.at(&free), reused: Vec::new() };
+        if count == 0 { Vec::new() } else { vec![hints(&numbers, &supply, count)] }
+    }
+
+    fn hints(&self, pod: &PodModel, member: &Member) -> Vec<Vec<Hint>> {
+        let own = self.entries.get(&pod.uid).and_then(|pod| pod.get(member.name()));
+        self.places(exclusive(pod, member).unwrap_or(0), own)
+    }
+
+    fn hints_of_pod(&self, pod: &PodModel) -> Vec<Vec<Hint>> {
+        if self.entries.contains_key(&pod.uid) {
+            return pod.members.iter().flat_map(|member| self.hints(pod, member)).collect();
+        }
+        self.places(pod.members.iter().filter_map(|member| exclusive(pod, member)).sum(), None)
+    }
+
+    /// So many of those that are free, at `place` as far as there are enough.
+    fn choose(&self, count: usize, place: Option<Mask>) -> Result<Cpus, CpuError> {
+        let free = self.free();
+        if self.options.whole_cores {
+            let cores: std::collections::BTreeSet<_> = self.topology.values().collect();
+            let per_core = (self.topology.len() / cores.len().max(1)).max(1);
+            if !count.is_multiple_of(per_core) {
+                return Err(CpuError::Part { requested: count, per_core });
+            }
+            if count > free.len() {
+                return Err(CpuError::TooFewCores { requested: count, available: free.len(), per_core });
+            }
+        }
+        let is_near =
+            |cpu: &u32| place.is_some_and(|place| place.meets(Mask::of(self.nodes.get(cpu).copied())));
+        let near: Cpus = free.iter().copied().filter(is_near).collect();
+        let mut chosen = take(&near, count.min(near.len()), &self.topology).unwrap_or_default();
+        let rest: Cpus = free.difference(&chosen).copied().collect();
+        let too_few = || CpuError::TooFew { requested: count, available: free.len() };
+        chosen.extend(take(&rest, count - chosen.len(), &self.topology).ok_or_else(too_few)?);
+        Ok(chosen)
     }
 
     fn state(&self) -> State {
@@ -129,26 +220,17 @@ impl Given {
         work().map_err(file("write", &self.path))
     }
 
-    /// Gives each container of a pod that has some for itself its own.
-    fn allocate(&mut self, pod: &PodModel) -> Result<bool, CpuError> {
-        if self.entries.contains_key(&pod.uid) || pod.qos_class() != QosClass::Guaranteed {
-            return Ok(false);
+    /// Gives a container that has some for itself its own.
+    fn allocate(&mut self, pod: &PodModel, member: &Member, place: Option<Mask>) -> Result<bool, CpuError> {
+        let has = self.entries.get(&pod.uid).is_some_and(|pod| pod.contains_key(member.name()));
+        let Some(count) = exclusive(pod, member).filter(|_| !has) else { return Ok(false) };
+        let cpus = self.choose(count, place)?;
+        self.entries.entry(pod.uid.clone()).or_default().insert(member.name().to_owned(), cpus);
+        let saved = self.save();
+        if saved.is_err() {
+            self.entries.remove(&pod.uid);
         }
-        let mut free: Cpus = self.shared().difference(&self.reserved).copied().collect();
-        let mut own = BTreeMap::new();
-        let lasting = pod.members.iter().filter(|one| matches!(one.kind, Kind::Sidecar | Kind::Regular));
-        for (member, count) in lasting.filter_map(|member| Some((member, whole(member)?))) {
-            let too_few = || CpuError::TooFew { requested: count, available: free.len() };
-            let cpus = take(&free, count, &self.topology).ok_or_else(too_few)?;
-            free.retain(|cpu| !cpus.contains(cpu));
-            own.insert(member.name().to_owned(), cpus);
-        }
-        if own.is_empty() {
-            return Ok(false);
-        }
-        self.entries.insert(pod.uid.clone(), own);
-        self.save().inspect_err(|_| drop(self.entries.remove(&pod.uid)))?;
-        Ok(true)
+        saved.map(|()| true)
     }
 
     /// Where a container belongs. An init container has what those after it will have, if that is enough for it.
@@ -169,7 +251,11 @@ impl Given {
 
 impl ExclusiveCpus {
     /// Reads the state of an earlier run. `folder` is the kubelet's.
-    pub(crate) fn open(folder: &Path, settings: &KubeletConfiguration) -> Result<Self, CpuError> {
+    pub(crate) fn open(
+        folder: &Path,
+        settings: &KubeletConfiguration,
+        machine: &NumaMachine,
+    ) -> Result<Self, CpuError> {
         let path = folder.join("cpu_manager_state");
         let known: Option<State> = match fs::read(&path) {
             Ok(text) => Some(serde_json::from_slice(&text).map_err(|source| {
@@ -193,7 +279,12 @@ impl ExclusiveCpus {
         if !reserved.is_subset(&online) {
             return Err(CpuError::Reserved { reserved: text(&reserved), online: text(&online) });
         }
-        let mut given = Given { path, online, reserved, topology, entries: BTreeMap::new() };
+        let nodes = online.iter().map(|cpu| (*cpu, machine.of_cpu(*cpu))).collect();
+        let is_set = |name: &str| settings.cpu_option(name) == Some("true");
+        let options =
+            Options { whole_cores: is_set("full-pcpus-only"), strict: is_set("strict-cpu-reservation") };
+        let entries = BTreeMap::new();
+        let mut given = Given { path, online, reserved, topology, nodes, options, entries };
         if let Some(known) = known {
             let path = given.path.clone();
             for (uid, pod) in &known.entries {
@@ -216,10 +307,25 @@ impl ExclusiveCpus {
         self.given.is_some()
     }
 
-    /// Gives a pod that is taken its own processors.
-    pub(crate) fn allocate(&self, pod: &PodModel) -> Result<(), CpuError> {
+    /// Where a container's own processors can be had.
+    pub(crate) fn hints(&self, pod: &PodModel, member: &Member) -> Vec<Vec<Hint>> {
+        self.given.as_ref().map(|given| given.lock().hints(pod, member)).unwrap_or_default()
+    }
+
+    /// Where those of a whole pod can be had.
+    pub(crate) fn hints_of_pod(&self, pod: &PodModel) -> Vec<Vec<Hint>> {
+        self.given.as_ref().map(|given| given.lock().hints_of_pod(pod)).unwrap_or_default()
+    }
+
+    /// Gives a container of a pod that is taken its own processors, at `place` where that is said.
+    pub(crate) fn allocate(
+        &self,
+        pod: &PodModel,
+        member: &Member,
+        place: Option<Mask>,
+    ) -> Result<(), CpuError> {
         let Some(given) = &self.given else { return Ok(()) };
-        if given.lock().allocate(pod)? {
+        if given.lock().allocate(pod, member, place)? {
             self.changed.notify_one();
         }
         Ok(())
@@ -242,6 +348,21 @@ impl ExclusiveCpus {
         let Some(given) = &self.given else { return };
         let gone: Vec<String> = given.lock().entries.keys().filter(|uid| !is_there(uid)).cloned().collect();
         gone.iter().for_each(|uid| self.release(uid));
+    }
+
+    /// The processors that a container has for itself.
+    pub(crate) fn own(&self, uid: &str, container: &str) -> Cpus {
+        let own = |given: &Mutex<Given>| given.lock().entries.get(uid)?.get(container).cloned();
+        self.given.as_ref().and_then(own).unwrap_or_default()
+    }
+
+    /// All that could be given to one alone if nobody had any.
+    pub(crate) fn allocatable(&self) -> Cpus {
+        let all = |given: &Mutex<Given>| {
+            let given = given.lock();
+            given.online.difference(&given.reserved).copied().collect()
+        };
+        self.given.as_ref().map(all).unwrap_or_default()
     }
 
     /// Where a container belongs, as control groups have it; empty where it may be anywhere.
@@ -306,17 +427,76 @@ mod tests {
         let online: Cpus = (0..4).collect();
         let topology = online.iter().map(|cpu| (*cpu, (0, *cpu))).collect();
         let reserved = Cpus::from([0]);
-        let mut given = Given { path: path.clone(), online, reserved, topology, entries: BTreeMap::new() };
+        let nodes = online.iter().map(|cpu| (*cpu, cpu / 2)).collect();
+        let (options, entries) = (Options::default(), BTreeMap::new());
+        let mut given = Given { path: path.clone(), online, reserved, topology, nodes, options, entries };
         let (two, part, more) = (pod("two", "2"), pod("part", "1500m"), pod("more", "2"));
-        assert!(given.allocate(&two).unwrap() && !given.allocate(&two).unwrap());
-        assert!(!given.allocate(&part).unwrap());
+        let allocate = |given: &mut Given, pod: &PodModel| {
+            let mut one = pod.members.iter().map(|member| given.allocate(pod, member, None));
+            one.try_fold(false, |any, one| one.map(|one| any | one))
+        };
+        assert!(allocate(&mut given, &two).unwrap() && !allocate(&mut given, &two).unwrap());
+        assert!(!allocate(&mut given, &part).unwrap());
         let place = |given: &Given, pod: &PodModel, name| text(&given.place(pod, pod.member(name).unwrap()));
         assert_eq!((place(&given, &two, "a"), place(&given, &two, "i")), ("1-2".into(), "1-2".into()));
         assert_eq!(place(&given, &part, "a"), "0,3");
-        let told = given.allocate(&more).unwrap_err().to_string();
+        let told = allocate(&mut given, &more).unwrap_err().to_string();
         assert_eq!(told, "not enough cpus available to satisfy request: requested=2, available=1");
         let state: State = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         assert_eq!((state.default_cpu_set.as_str(), state.entries["two"]["a"].as_str()), ("0,3", "1-2"));
         fs::remove_file(&path).unwrap();
+    }
+
+    /// Two nodes of two cores of two threads each: 0 and 1 are one core; 0 to 3 are at node 0. Processor 0 is kept.
+    fn machine(options: Options) -> Given {
+        let online: Cpus = (0..8).collect();
+        Given {
+            path: std::env::temp_dir().join(format!("keelson-cpus-{}", uuid::Uuid::new_v4())),
+            topology: online.iter().map(|cpu| (*cpu, (cpu / 4, cpu / 2))).collect(),
+            nodes: online.iter().map(|cpu| (*cpu, cpu / 4)).collect(),
+            reserved: Cpus::from([0]),
+            online,
+            options,
+            entries: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn processors_are_taken_where_the_container_is_to_be_and_then_elsewhere() {
+        let mut given = machine(Options::default());
+        let (four, two) = (pod("four", "4"), pod("two", "2"));
+        let member = |pod: &PodModel| pod.member("a").unwrap().clone();
+        let told = |hints: Vec<Vec<Hint>>| -> Vec<(Vec<u32>, bool)> {
+            let one = |hint: &Hint| (hint.nodes.unwrap().nodes().collect(), hint.preferred);
+            hints[0].iter().map(one).collect()
+        };
+        assert_eq!(told(given.hints(&four, &member(&four))), [(vec![1], true), (vec![0, 1], false)]);
+        assert_eq!(told(given.hints_of_pod(&two)), [(vec![0], true), (vec![1], true), (vec![0, 1], false)]);
+        assert!(given.allocate(&two, &member(&two), Some(Mask::of([0]))).unwrap());
+        assert_eq!(text(&given.entries["two"]["a"]), "2-3");
+        assert!(given.allocate(&four, &member(&four), Some(Mask::of([0]))).unwrap());
+        assert_eq!(text(&given.entries["four"]["a"]), "1,4-6");
+        assert_eq!(
+            told(given.hints(&two, &member(&two))),
+            [(vec![0], true), (vec![0, 1], false)],
+            "what it has"
+        );
+        fs::remove_file(&given.path).unwrap();
+    }
+
+    #[test]
+    fn whole_cores_alone_are_given_and_who_shares_keeps_off_what_is_kept_where_that_is_wanted() {
+        let mut given = machine(Options { whole_cores: true, strict: true });
+        let asks = |cpu: &str| pod(cpu, cpu);
+        let give = |given: &mut Given, pod: &PodModel| given.allocate(pod, pod.member("a").unwrap(), None);
+        let told = give(&mut given, &asks("3")).unwrap_err().to_string();
+        assert_eq!(told, "SMT Alignment Error: requested 3 cpus not multiple cpus per core = 2");
+        let told = give(&mut given, &asks("8")).unwrap_err().to_string();
+        let text = "SMT Alignment Error: not enough free physical CPUs: available physical CPUs = 6, requested CPUs = 8, CPUs per core = 2";
+        assert_eq!(told, text);
+        assert!(give(&mut given, &asks("2")).unwrap());
+        assert_eq!(super::text(&given.entries["2"]["a"]), "2-3");
+        assert_eq!(super::text(&given.shared()), "1,4-7");
+        fs::remove_file(&given.path).unwrap();
     }
 }

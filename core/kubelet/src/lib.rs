@@ -14,9 +14,10 @@
 //! - `runtime_client`: the CRI; `relist`: looking at all it holds; `runtime_view`: what it holds of a pod; `pods`: all pods, for those who look
 //! - `objects`, `environment`, `field`, `volume`, `dns`, `hosts`, `last_words`: what containers see and leave
 //! - `user_namespace`: ids of pods that have their own
-//! - `csi`: storage drivers
+//! - `csi`: storage drivers; `furnishing`: what pods alone have of `exclusive_cpus`, `numa_memory` and `devices` of plugins, by `topology`
 //! - `disk_usage`: what pods use of the disk; `eviction`: ends pods that use too much; `image_gc`: removes images
 //! - `usage`: what nodes, pods and containers use; `metrics`: what the kubelet counts
+//! - `pod_resources`: who has which devices, for monitors on the node
 //! - `node`: the Node object and its lease; `server`: HTTPS for the API server, with `logs`; `log_rotation` keeps those short, `log_links`
 //!   leads collectors to them
 
@@ -30,6 +31,7 @@ mod config;
 pub mod configuration;
 mod container;
 mod csi;
+mod devices;
 mod disk_usage;
 mod dispatcher;
 mod dns;
@@ -39,6 +41,7 @@ mod eviction;
 mod exclusive_cpus;
 mod field;
 mod folder_watch;
+mod furnishing;
 mod hook;
 mod hosts;
 mod http_get;
@@ -52,9 +55,11 @@ mod logs;
 mod memory;
 mod metrics;
 mod node;
+mod numa_memory;
 mod objects;
 mod plan;
 mod pod;
+mod pod_resources;
 mod pods;
 mod probe;
 mod relist;
@@ -70,6 +75,7 @@ mod status;
 mod sysctl;
 #[cfg(test)]
 mod testing;
+mod topology;
 mod usage;
 mod user_namespace;
 mod volume;
@@ -98,6 +104,12 @@ pub enum Error {
     /// It is not known who has which processors.
     #[error("read who has which processors")]
     Processors(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It is not known who was promised which memory.
+    #[error("read who was promised which memory")]
+    Memory(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It is not known who has which devices.
+    #[error("read who has which devices")]
+    Devices(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The folder of pods cannot be made, or not be kept from other users.
     #[error("make the folder of pods")]
     Folder(#[source] std::io::Error),
@@ -116,7 +128,13 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let config = Arc::new(config);
     protect(&config.data_dir).map_err(Error::Folder)?;
     survive();
-    let cpus = exclusive_cpus::ExclusiveCpus::open(&config.data_dir, &config.settings);
+    let numa = topology::NumaMachine::read();
+    let places = topology::Topology::new(&config.settings, numa.clone());
+    let places = places.map_err(|error| Error::Machine(Box::new(error)))?;
+    let kept = numa_memory::kept(&config).map_err(|error| Error::Machine(Box::new(error)))?;
+    let memory = numa_memory::NumaMemory::open(&config.data_dir, &config.settings, &numa, &kept);
+    let memory = memory.map_err(|error| Error::Memory(Box::new(error)))?;
+    let cpus = exclusive_cpus::ExclusiveCpus::open(&config.data_dir, &config.settings, &numa);
     let cpus = Arc::new(cpus.map_err(|error| Error::Processors(Box::new(error)))?);
     let (machine, together) = limits(&config).map_err(|error| Error::Machine(Box::new(error)))?;
     let runtime = runtime_client::RuntimeClient::new(&config.cri_socket, config.image_socket.as_deref());
@@ -136,6 +154,8 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     // Ends with the others when one of them fails.
     let shutdown = shutdown.child_token();
     let _guard = shutdown.clone().drop_guard();
+    let devices = devices::Devices::open(&config, Arc::clone(&metrics), shutdown.clone());
+    let devices = Arc::new(devices.map_err(|error| Error::Devices(Box::new(error)))?);
     let server = server::run(
         Arc::clone(&config),
         Arc::clone(&pods),
@@ -154,6 +174,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
         runtime.clone(),
         Arc::clone(&health),
         short.clone(),
+        Arc::clone(&devices),
         shutdown.clone(),
     );
     let given = range::follow(Arc::clone(&config), client.clone(), runtime.clone(), shutdown.clone());
@@ -184,7 +205,10 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let placed = Arc::clone(&cpus);
     let (all, engine, stop) = (Arc::clone(&pods), runtime.clone(), shutdown.clone());
     let placing = Box::pin(async move { placed.keep(all, engine, stop).await });
-    let drivers = Arc::new(csi::Drivers::new(Arc::clone(&config), client.clone()));
+    let drivers = Arc::new(csi::Drivers::new(Arc::clone(&config), client.clone(), Arc::clone(&devices)));
+    let furnishing = furnishing::Furnishing::new(cpus, memory, Arc::clone(&devices), places);
+    let furnishing = Arc::new(furnishing);
+    let monitored = Arc::clone(&pods);
     let shared = Arc::new(worker::Node {
         images,
         volumes: volume::Volumes::new(
@@ -202,7 +226,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
         health,
         client,
         ledger: Arc::default(),
-        cpus: Arc::clone(&cpus),
+        furnishing: Arc::clone(&furnishing),
         orders,
         shortage: short,
         machine,
@@ -214,6 +238,11 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let folders =
         volume::local::keep(Arc::clone(&shared.config), shared.client.clone(), in_use, shutdown.clone());
     let plugins = Box::pin(csi::keep(drivers, shutdown.clone()));
+    let devices = Box::pin(devices.keep());
+    let (folder, stop) = (shared.config.data_dir.clone(), shutdown.clone());
+    let monitors = Box::pin(async move {
+        stop.run_until_cancelled(pod_resources::serve(&folder, furnishing, monitored)).await;
+    });
     let (folder, pods) =
         static_pods::Folder::open(shared.config.settings.static_pod_path.clone(), &shared.config.node_name);
     let mirrors =
@@ -233,6 +262,8 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
             rotation,
             folders,
             plugins,
+            devices,
+            monitors,
             evictor,
             placing,
             folder,

@@ -218,6 +218,8 @@ pub(crate) struct Memory {
     pub(crate) failed_kills: BTreeMap<String, FailedKills>,
     /// Sandboxes that were stopped: all that they held is given back.
     pub(crate) stopped_sandboxes: BTreeSet<String>,
+    /// How its devices fare, by container.
+    pub(crate) devices: BTreeMap<String, Vec<k8s_openapi::api::core::v1::ResourceStatus>>,
     /// The status after the end is with the API.
     pub(crate) last_status_written: bool,
 }

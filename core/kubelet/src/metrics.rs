@@ -243,6 +243,9 @@ pub(crate) struct Metrics {
     pub(crate) pod_start_total: HistogramVec,
     /// How long a status took to be written.
     pub(crate) status_sync: Histogram,
+    /// Device plugins that made themselves known, and how long they took to give devices.
+    pub(crate) device_plugin_registrations: IntCounterVec,
+    pub(crate) device_plugin_allocations: HistogramVec,
 }
 
 impl Metrics {
@@ -303,6 +306,17 @@ impl Metrics {
                 "kubelet_pod_status_sync_duration_seconds",
                 "Duration in seconds to sync a pod status update.",
                 &SYNCS,
+            )?,
+            device_plugin_registrations: registry.counters(
+                "kubelet_device_plugin_registration_total",
+                "Cumulative number of device plugin registrations. Broken down by resource name.",
+                &["resource_name"],
+            )?,
+            device_plugin_allocations: registry.histograms(
+                "kubelet_device_plugin_alloc_duration_seconds",
+                "Duration in seconds to serve a device plugin Allocation request. Broken down by resource name.",
+                &["resource_name"],
+                &USUAL,
             )?,
             registry,
         }))

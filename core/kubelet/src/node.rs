@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::devices::Devices;
 use crate::eviction::Shortage;
 use crate::relist::Health;
 use crate::runtime_client::RuntimeClient;
@@ -53,9 +54,10 @@ pub(crate) async fn run(
     runtime: RuntimeClient,
     health: Arc<Health>,
     shortage: watch::Receiver<Shortage>,
+    devices: Arc<Devices>,
     shutdown: CancellationToken,
 ) {
-    let mut keeper = Keeper::new(Arc::clone(&config), client.clone(), runtime, health, shortage);
+    let mut keeper = Keeper::new(Arc::clone(&config), client.clone(), runtime, health, shortage, devices);
     let (problems, recorder) = (keeper.problems.clone(), keeper.recorder.clone());
     let work = async {
         let uid = registration::register(&config, &client).await;
@@ -80,6 +82,7 @@ struct Keeper {
     sampler: sample::Sampler,
     /// What the node is short of.
     shortage: watch::Receiver<Shortage>,
+    devices: Arc<Devices>,
     problems: problem::Problems,
     /// What was written last, and when.
     written: Option<(NodeStatus, Instant)>,
@@ -92,12 +95,14 @@ impl Keeper {
         runtime: RuntimeClient,
         health: Arc<Health>,
         shortage: watch::Receiver<Shortage>,
+        devices: Arc<Devices>,
     ) -> Self {
         Keeper {
             nodes: Api::all(client.clone()),
             recorder: NodeRecorder::new(client, &config.node_name),
             sampler: sample::Sampler::new(runtime, health),
             shortage,
+            devices,
             problems: problem::Problems::begin(&config.data_dir),
             written: None,
             config,
@@ -107,7 +112,7 @@ impl Keeper {
     /// The status as it is now, with the names of events for what changed since `before`.
     async fn look(&mut self, before: Option<&NodeStatus>) -> Option<(NodeStatus, Vec<&'static str>)> {
         let sample = match self.sampler.take(&self.config).await {
-            Ok(sample) => sample,
+            Ok(sample) => sample.with(self.devices.counts()),
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::error!(error, "the machine cannot be read");
@@ -122,15 +127,18 @@ impl Keeper {
 
     async fn keep(&mut self) {
         let started = Instant::now();
+        let mut devices = self.devices.news();
         loop {
             self.report().await;
             let ready = self.written.as_ref().is_some_and(|(status, _)| status::is_ready(status));
             let starting = !ready && started.elapsed() < STARTING;
             let pause = if starting { STARTING_INTERVAL } else { INTERVAL };
-            // A shortage is told at once. Who finds them may have ended.
+            // A shortage is told at once, and so are devices. Who finds them may have ended.
             let changed = async {
-                if self.shortage.changed().await.is_err() {
-                    std::future::pending::<()>().await;
+                tokio::select! {
+                    Ok(()) = self.shortage.changed() => {}
+                    Ok(()) = devices.changed() => {}
+                    else => std::future::pending::<()>().await,
                 }
             };
             let _ = tokio::time::timeout(pause, changed).await;

@@ -285,7 +285,7 @@ fn running(view: View<'_>) -> Plan {
 fn resize(view: View<'_>, plan: &mut Plan) {
     let differs = |one: &&std::sync::Arc<crate::runtime_view::Instance>| {
         let Some(member) = view.pod.member(&one.name).filter(|_| one.is_running()) else { return false };
-        let found = allocation::difference(member, one.resources.as_ref());
+        let found = allocation::difference(view.pod, member, one.resources.as_ref());
         found.any() && !found.restarts(&member.container)
     };
     let instances: Vec<String> =

@@ -337,10 +337,14 @@ fn plain(one: &EphemeralContainer) -> Container {
 
 fn qos_class(spec: &PodSpec) -> QosClass {
     let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let all: Vec<_> = match &spec.resources {
+        // What the pod says for itself is all that counts.
+        Some(own) => vec![own.clone()],
+        None => all.map(|container| container.resources.clone().unwrap_or_default()).collect(),
+    };
     let mut any = false;
     let mut guaranteed = true;
-    for container in all {
-        let resources = container.resources.clone().unwrap_or_default();
+    for resources in all {
         let requests = resources.requests.unwrap_or_default();
         let limits = resources.limits.unwrap_or_default();
         for name in ["cpu", "memory"] {
@@ -384,7 +388,9 @@ mod tests {
         assert_eq!(container(json!({"cpu": "1"}), json!({})), QosClass::Burstable);
         assert_eq!(container(json!({}), json!({"cpu": "1", "memory": "1Gi"})), QosClass::Guaranteed);
         let both = json!({"cpu": "1000m", "memory": "1024Mi"});
-        assert_eq!(container(both, json!({"cpu": "1", "memory": "1Gi"})), QosClass::Guaranteed);
+        assert_eq!(container(both.clone(), json!({"cpu": "1", "memory": "1Gi"})), QosClass::Guaranteed);
+        let own = json!({ "resources": { "limits": both }, "containers": [{ "name": "a" }] });
+        assert_eq!(model(own).qos_class(), QosClass::Guaranteed);
         let less = json!({"cpu": "500m", "memory": "1Gi"});
         assert_eq!(container(less, json!({"cpu": "1", "memory": "1Gi"})), QosClass::Burstable);
     }

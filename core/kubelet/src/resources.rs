@@ -52,15 +52,20 @@ pub(crate) struct Machine {
     pub(crate) pod_pids: u64,
 }
 
-/// The shares and limits of CPU and memory of one container.
-pub(crate) fn compute(container: &Container) -> LinuxContainerResources {
+/// The shares and limits of CPU and memory of one container. Where it has no limit of its own the pod's is its own too.
+pub(crate) fn compute(pod: &PodModel, container: &Container) -> LinuxContainerResources {
     let (requests, limits) = match &container.resources {
         Some(resources) => (resources.requests.as_ref(), resources.limits.as_ref()),
         None => (None, None),
     };
-    let cpu_limit = find(limits, "cpu").filter(|milli| *milli > 0);
+    let of_pod = pod.spec().resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let limit = |name: &str| {
+        let own = find(limits, name).filter(|milli| *milli > 0);
+        own.or_else(|| find(of_pod, name).filter(|milli| *milli > 0))
+    };
+    let cpu_limit = limit("cpu");
     let cpu_request = find(requests, "cpu").or(cpu_limit).unwrap_or(0);
-    let memory_limit = find(limits, "memory").filter(|milli| *milli > 0).map(|milli| milli / 1000);
+    let memory_limit = limit("memory").map(|milli| milli / 1000);
     LinuxContainerResources {
         cpu_period: if cpu_limit.is_some() { PERIOD } else { 0 },
         cpu_quota: cpu_limit.map_or(0, quota),
@@ -91,7 +96,7 @@ pub(crate) fn of_container(
             unified.insert("memory.swap.max".to_owned(), "0".to_owned());
         }
     }
-    let limited = compute(container);
+    let limited = compute(pod, container);
     LinuxContainerResources {
         oom_score_adj: oom_score(pod, container, machine.memory),
         hugepage_limits: huge_pages(pod, limits, machine),
@@ -179,12 +184,26 @@ pub(crate) fn of_pod(pod: &PodModel) -> LinuxContainerResources {
     }
 }
 
-/// The badness of a process by the memory that its container asks for, of so much.
-fn oom_share(container: &Container, memory: u64) -> i64 {
+/// The bytes of memory that a container asks for.
+fn memory_of(container: &Container) -> i128 {
     let resources = container.resources.as_ref();
     let limit = resources.and_then(|all| find(all.limits.as_ref(), "memory"));
-    let request =
-        resources.and_then(|all| find(all.requests.as_ref(), "memory")).or(limit).unwrap_or(0) / 1000;
+    resources.and_then(|all| find(all.requests.as_ref(), "memory")).or(limit).unwrap_or(0) / 1000
+}
+
+/// What the pod asks for beyond its containers, shared equally among them.
+fn memory_beside(pod: &PodModel) -> i128 {
+    let requests = pod.spec().resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let Some(own) = find(requests, "memory").map(|milli| milli / 1000) else { return 0 };
+    let members: Vec<_> = pod.members.iter().filter(|member| member.kind != Kind::Ephemeral).collect();
+    let lasting = members.iter().filter(|member| member.kind != Kind::Init);
+    let together: i128 = lasting.map(|member| memory_of(&member.container)).sum();
+    (own - together).max(0) / i128::try_from(members.len().max(1)).unwrap_or(1)
+}
+
+/// The badness of a process by the memory that its container asks for, of so much.
+fn oom_share(pod: &PodModel, container: &Container, memory: u64) -> i64 {
+    let request = memory_of(container) + memory_beside(pod);
     let share = request * 1000 / i128::from(memory.max(1));
     1000 - i64::try_from(share).unwrap_or(1000)
 }
@@ -198,11 +217,11 @@ fn oom_score(pod: &PodModel, container: &Container, memory: u64) -> i64 {
         QosClass::Guaranteed => GUARANTEED_OOM,
         QosClass::BestEffort => BEST_EFFORT_OOM,
         QosClass::Burstable => {
-            let mut score = oom_share(container, memory);
+            let mut score = oom_share(pod, container, memory);
             let kind = pod.member(&container.name).map(|member| member.kind);
             if kind == Some(Kind::Sidecar) {
                 // It goes no sooner than any that it serves.
-                let served = pod.of(Kind::Regular).map(|one| oom_share(&one.container, memory));
+                let served = pod.of(Kind::Regular).map(|one| oom_share(pod, &one.container, memory));
                 score = served.max().map_or(score, |served| score.min(served));
             }
             // Above every guaranteed pod, below every pod that asks for nothing.
@@ -313,6 +332,23 @@ mod tests {
         assert_eq!(whole(json!({ "containers": unlimited })), (256, 0, 0));
         let overhead = json!({ "cpu": "250m", "memory": "4Mi" });
         assert_eq!(whole(json!({ "containers": both, "overhead": overhead })), (768, 75_000, 24));
+    }
+
+    #[test]
+    fn a_container_without_limits_has_its_pods_and_its_share_of_what_the_pod_asks_for_beside() {
+        use serde_json::json;
+        let resources = json!({ "requests": { "memory": "3Gi" }, "limits": { "cpu": "2", "memory": "4Gi" } });
+        let own = json!({ "name": "b", "resources": { "requests": { "cpu": "1", "memory": "1Gi" }, "limits": { "cpu": "1" } } });
+        let pod = json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" },
+            "spec": { "resources": resources, "containers": [{ "name": "a" }, own] } });
+        let pod = PodModel::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap();
+        let machine = Machine { memory: 8 << 30, ..Machine::default() };
+        let of = |name: &str| {
+            let found = of_container(&pod, &pod.member(name).unwrap().container, &machine);
+            (found.cpu_shares, found.cpu_quota, found.memory_limit_in_bytes >> 30, found.oom_score_adj)
+        };
+        assert_eq!(of("a"), (2048, 200_000, 4, 875));
+        assert_eq!(of("b"), (1024, 100_000, 4, 750));
     }
 
     #[test]

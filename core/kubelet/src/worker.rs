@@ -71,8 +71,8 @@ pub(crate) struct Node {
     pub(crate) pods: Arc<Pods>,
     /// The pods that have their place on the node.
     pub(crate) ledger: Arc<crate::admission::Ledger>,
-    /// Who has processors alone.
-    pub(crate) cpus: Arc<crate::exclusive_cpus::ExclusiveCpus>,
+    /// Who has processors, memory and devices alone.
+    pub(crate) furnishing: Arc<crate::furnishing::Furnishing>,
     /// Where the end of others is ordered.
     pub(crate) orders: mpsc::Sender<Order>,
     /// What the node is short of.
@@ -189,6 +189,7 @@ impl Worker {
     }
 
     async fn work(mut self) {
+        let mut devices = self.node.furnishing.devices.news();
         loop {
             let wake = self.step().await;
             if self.is_finished() {
@@ -204,7 +205,9 @@ impl Worker {
                     None => std::future::pending().await,
                 }
             };
+            let has_devices = !self.memory.devices.is_empty();
             tokio::select! {
+                Ok(()) = devices.changed(), if has_devices => {}
                 changed = self.mail.changed() => match changed {
                     Ok(()) => self.read_mail(),
                     Err(_) => return,
@@ -306,6 +309,7 @@ impl Worker {
                 return again;
             }
         }
+        self.memory.devices = self.node.furnishing.devices.health(&self.pod.uid);
         let resize = self.allocate(now);
         let mut plan = plan::plan(self.view(now));
         if plan.stage == Stage::Complete {
@@ -396,7 +400,7 @@ impl Worker {
         self.node.pods.remove(&self.pod.uid);
         self.node.metrics.probes.forget(&self.pod.uid);
         self.node.ledger.remove(&self.pod.uid);
-        self.node.cpus.release(&self.pod.uid);
+        self.node.furnishing.release(&self.pod.uid);
         let logs = crate::sandbox::log_directory(&self.pod, &self.node.config);
         match tokio::fs::remove_dir_all(&logs).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

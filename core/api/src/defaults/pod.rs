@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{each, fill, volume};
-use crate::object::child_map;
+use crate::object::{Object, child_map};
+use crate::resource_list;
 
 /// A pod itself gets more than a template of pods does.
 pub(super) fn pod(spec: &mut Map<String, Value>) {
@@ -20,6 +21,28 @@ pub(super) fn pod(spec: &mut Map<String, Value>) {
                 }
             }
         }
+    }
+    requests_of_pod(spec);
+}
+
+/// A pod that limits itself as a whole asks for what its containers ask for together, or where they ask for nothing of a kind, for what
+/// it may have at most.
+fn requests_of_pod(spec: &mut Map<String, Value>) {
+    let limits =
+        spec.get("resources").and_then(|resources| resources.get("limits")).and_then(Value::as_object);
+    let Some(limits) = limits.filter(|limits| !limits.is_empty()).cloned() else { return };
+    let parts = ["containers", "initContainers"].map(|list| (list.to_owned(), spec.get(list).cloned()));
+    let parts: Map<String, Value> = parts.into_iter().filter_map(|(list, it)| Some((list, it?))).collect();
+    let together = Object::from_value(json!({ "spec": parts }))
+        .map(|pod| resource_list::to_value(&resource_list::of_pod(&pod, "requests", false)));
+    let requests = child_map(child_map(spec, "resources"), "requests");
+    for (name, amount) in together.iter().filter_map(Value::as_object).flatten() {
+        if matches!(name.as_str(), "cpu" | "memory") {
+            requests.entry(name.clone()).or_insert_with(|| amount.clone());
+        }
+    }
+    for (name, limit) in limits {
+        requests.entry(name).or_insert(limit);
     }
 }
 
@@ -93,5 +116,25 @@ fn handler(it: &mut Map<String, Value>) {
     }
     if let Some(Value::Object(grpc)) = it.get_mut("grpc") {
         grpc.entry("service").or_insert_with(|| "".into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_limits_itself_asks_for_what_its_containers_do_or_for_its_limits() {
+        let mut given = json!({
+            "resources": {"limits": {"cpu": "2", "memory": "1Gi", "hugepages-2Mi": "2Mi"}},
+            "containers": [{"name": "a", "resources": {"limits": {"cpu": "500m", "hugepages-2Mi": "2Mi"}}}, {"name": "b",
+                "resources": {"requests": {"cpu": "250m"}}}],
+        });
+        pod(given.as_object_mut().unwrap());
+        let expected = json!({"cpu": "750m", "memory": "1Gi", "hugepages-2Mi": "2Mi"});
+        assert_eq!(given["resources"]["requests"], expected);
+        let mut plain = json!({"containers": [{"name": "a"}]});
+        pod(plain.as_object_mut().unwrap());
+        assert!(plain.get("resources").is_none());
     }
 }

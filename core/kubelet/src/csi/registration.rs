@@ -26,11 +26,20 @@ const LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity(u64, u64, i64);
 
+/// A plugin by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Plugin {
+    /// A storage driver.
+    Csi(String),
+    /// What offers a resource.
+    Device(String),
+}
+
 /// A socket that was seen.
 #[derive(Debug)]
 enum Seen {
-    /// Its driver is known.
-    Known(Identity, String),
+    /// Its plugin is known.
+    Known(Identity, Plugin),
     /// It failed so often, and is asked again after so many looks.
     Failed(Identity, u32, u32),
 }
@@ -100,10 +109,14 @@ async fn look(drivers: &Drivers, seen: &mut HashMap<PathBuf, Seen>, found: HashM
         .map(|(path, _)| path.clone())
         .collect();
     for path in gone {
-        if let Some(Seen::Known(_, name)) = seen.remove(&path)
-            && let Err(error) = forget(drivers, &name).await
-        {
-            tracing::warn!(driver = name, %error, "that a storage driver is gone cannot be said");
+        match seen.remove(&path) {
+            Some(Seen::Known(_, Plugin::Csi(name))) => {
+                if let Err(error) = forget(drivers, &name).await {
+                    tracing::warn!(driver = name, %error, "that a storage driver is gone cannot be said");
+                }
+            }
+            Some(Seen::Known(_, Plugin::Device(resource))) => drivers.devices.deregister(&resource),
+            Some(Seen::Failed(..)) | None => {}
         }
     }
     for (path, identity) in found {
@@ -117,9 +130,9 @@ async fn look(drivers: &Drivers, seen: &mut HashMap<PathBuf, Seen>, found: HashM
             None => 0,
         };
         let now = match register(drivers, &path).await {
-            Ok(name) => {
-                tracing::info!(driver = name, "a storage driver is there");
-                Seen::Known(identity, name)
+            Ok(plugin) => {
+                tracing::info!(?plugin, "a plugin is there");
+                Seen::Known(identity, plugin)
             }
             Err(error) => {
                 tracing::warn!(socket = %path.display(), %error, "a plugin cannot be used");
@@ -151,19 +164,26 @@ fn timed<T>(message: T) -> tonic::Request<T> {
 }
 
 /// Meets the driver behind a socket and tells it how that went; its name.
-async fn register(drivers: &Drivers, socket: &Path) -> Result<String, CsiError> {
+async fn register(drivers: &Drivers, socket: &Path) -> Result<Plugin, CsiError> {
     let mut plugin = RegistrationClient::new(channel(socket));
     let info = plugin.get_info(timed(InfoRequest {})).await.map_err(failed("GetInfo"))?.into_inner();
     let met = meet(drivers, socket, &info).await;
     let error = met.as_ref().err().map(ToString::to_string).unwrap_or_default();
     let status = RegistrationStatus { plugin_registered: met.is_ok(), error };
     let told = plugin.notify_registration_status(timed(status)).await;
-    met?;
+    let met = met?;
     told.map_err(failed("NotifyRegistrationStatus"))?;
-    Ok(info.name)
+    Ok(met)
 }
 
-async fn meet(drivers: &Drivers, socket: &Path, info: &PluginInfo) -> Result<(), CsiError> {
+async fn meet(drivers: &Drivers, socket: &Path, info: &PluginInfo) -> Result<Plugin, CsiError> {
+    let endpoint = if info.endpoint.is_empty() { socket } else { Path::new(&info.endpoint) };
+    if info.r#type == "DevicePlugin" {
+        let met = drivers.devices.register(&info.name, &info.supported_versions, endpoint).await;
+        return met
+            .map(|()| Plugin::Device(info.name.clone()))
+            .map_err(|error| CsiError::Refused(error.to_string()));
+    }
     if info.r#type != "CSIPlugin" {
         return Err(CsiError::Refused(format!(
             "plugins of type {:?} are not supported by this node",
@@ -182,9 +202,8 @@ async fn meet(drivers: &Drivers, socket: &Path, info: &PluginInfo) -> Result<(),
             info.name
         )));
     }
-    let endpoint = if info.endpoint.is_empty() { socket } else { Path::new(&info.endpoint) };
     let driver = Driver::meet(&info.name, endpoint, &drivers.config.data_dir).await?;
     node_object::write(&drivers.client, &drivers.config.node_name, &info.name, Some(&driver)).await?;
     drivers.known.lock().insert(info.name.clone(), Arc::new(driver));
-    Ok(())
+    Ok(Plugin::Csi(info.name.clone()))
 }

@@ -87,6 +87,13 @@ pub(crate) fn allocatable(config: &Config) -> Result<BTreeMap<String, Quantity>,
     Ok(found)
 }
 
+/// The bytes of memory that are not for pods.
+pub(crate) fn kept_memory(config: &Config) -> Result<u64, MachineError> {
+    let settings = &config.settings;
+    let threshold = threshold(settings, Signal::Memory, machine::memory()?.total);
+    Ok(bytes(reserved(settings, "memory")) + threshold)
+}
+
 /// The bytes of memory that a pod may have.
 pub(crate) fn memory(config: &Config) -> Result<u64, MachineError> {
     let all = allocatable(config)?;

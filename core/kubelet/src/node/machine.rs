@@ -164,8 +164,17 @@ pub(crate) fn cpus() -> Result<u64, MachineError> {
     }
 }
 
+/// The resource of huge pages of a size in KiB.
+pub(crate) fn huge_page_name(kibibytes: u64) -> String {
+    match kibibytes {
+        size if size % (1 << 20) == 0 => format!("hugepages-{}Gi", size >> 20),
+        size if size % (1 << 10) == 0 => format!("hugepages-{}Mi", size >> 10),
+        size => format!("hugepages-{size}Ki"),
+    }
+}
+
 /// Sizes of huge pages that the kernel has, as the resource names have them, with the bytes reserved for each.
-pub(super) fn huge_pages() -> Vec<(String, u64)> {
+pub(crate) fn huge_pages() -> Vec<(String, u64)> {
     let Ok(entries) = fs::read_dir("/sys/kernel/mm/hugepages") else { return Vec::new() };
     let mut found = Vec::new();
     for entry in entries.flatten() {
@@ -174,12 +183,7 @@ pub(super) fn huge_pages() -> Vec<(String, u64)> {
         let Some(size) = size.and_then(|size| size.parse::<u64>().ok()) else { continue };
         let count = fs::read_to_string(entry.path().join("nr_hugepages")).ok();
         let count: u64 = count.and_then(|count| count.trim().parse().ok()).unwrap_or(0);
-        let name = match size {
-            size if size % (1 << 20) == 0 => format!("hugepages-{}Gi", size >> 20),
-            size if size % (1 << 10) == 0 => format!("hugepages-{}Mi", size >> 10),
-            size => format!("hugepages-{size}Ki"),
-        };
-        found.push((name, (size << 10) * count));
+        found.push((huge_page_name(size), (size << 10) * count));
     }
     found
 }

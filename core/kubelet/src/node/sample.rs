@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::machine::{self, MachineError};
 use crate::config::Config;
+use crate::devices::Counts;
 use crate::relist::Health;
 use crate::runtime_client::RuntimeClient;
 
@@ -58,6 +59,17 @@ fn images(listed: Vec<v1::Image>) -> Vec<ContainerImage> {
     found.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.names.cmp(&b.names)));
     found.truncate(MAX_IMAGES);
     found
+}
+
+impl Sample {
+    /// The same with devices of plugins.
+    pub(super) fn with(mut self, devices: BTreeMap<String, Counts>) -> Self {
+        for (name, Counts { capacity, allocatable }) in devices {
+            self.capacity.insert(name.clone(), Quantity(capacity.to_string()));
+            self.allocatable.insert(name, Quantity(allocatable.to_string()));
+        }
+        self
+    }
 }
 
 impl Sampler {

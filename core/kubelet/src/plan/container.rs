@@ -169,7 +169,7 @@ fn runs(view: View<'_>, member: &Member, newest: &Instance) -> Next {
     if is_other && matches!(member.kind, Kind::Sidecar | Kind::Regular) {
         return kill(Killing::Definition);
     }
-    if allocation::difference(member, newest.resources.as_ref()).restarts(&member.container) {
+    if allocation::difference(view.pod, member, newest.resources.as_ref()).restarts(&member.container) {
         return kill(Killing::Resize);
     }
     let Some(memory) = view.memory.containers.get(member.name()) else { return Next::Runs };

@@ -142,7 +142,7 @@ fn resize_pending(view: View<'_>) -> Sometimes {
 fn resize_in_progress(view: View<'_>) -> Sometimes {
     let differs = |one: &std::sync::Arc<Instance>| {
         let member = view.pod.member(&one.name).filter(|_| one.is_running());
-        member.is_some_and(|member| difference(member, one.resources.as_ref()).any())
+        member.is_some_and(|member| difference(view.pod, member, one.resources.as_ref()).any())
     };
     let runs = view.memory.termination.is_none();
     let goes_on = view.memory.resize_due || view.observed.containers.iter().any(differs);

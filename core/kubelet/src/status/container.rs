@@ -107,6 +107,7 @@ pub(super) fn status(view: View<'_>, plan: &Plan, member: &Member) -> ContainerS
         last_state: Some(last_state.unwrap_or_default()),
         resources: Some(in_force(view, member, newest)),
         allocated_resources: member.container.resources.as_ref().and_then(|all| all.requests.clone()),
+        allocated_resources_status: view.memory.devices.get(name).cloned(),
         user: user(newest),
         volume_mounts: mounts(member),
         ..ContainerStatus::default()
@@ -115,7 +116,7 @@ pub(super) fn status(view: View<'_>, plan: &Plan, member: &Member) -> ContainerS
 
 /// What a container has got: what it has been given, or what it had before while that is not in force yet.
 fn in_force(view: View<'_>, member: &Member, newest: &Instance) -> ResourceRequirements {
-    let pending = newest.is_running() && difference(member, newest.resources.as_ref()).any();
+    let pending = newest.is_running() && difference(view.pod, member, newest.resources.as_ref()).any();
     let before = known(view, member.name()).and_then(|known| known.resources.clone()).filter(|_| pending);
     before.unwrap_or_else(|| member.container.resources.clone().unwrap_or_default())
 }

@@ -476,8 +476,12 @@ impl Start {
             self.ips.iter().filter_map(|ip| ip.parse().ok()).collect()
         };
         let env = environment::environment(&pod.pod, &ips, &node.config, &member.container, &node.objects);
-        let env = env.await.map_err(config_error)?;
-        let mounts = node.volumes.mounts(&pod.pod, &member.container, &env).await.map_err(config_error)?;
+        let mut env = env.await.map_err(config_error)?;
+        let mut mounts =
+            node.volumes.mounts(&pod.pod, &member.container, &env).await.map_err(config_error)?;
+        let injection = node.furnishing.devices.prepare(pod, member).await.map_err(config_error)?;
+        injection.environment(&mut env);
+        injection.mounts(&mut mounts);
         let devices = node.volumes.devices(&pod.pod, &member.container).map_err(config_error)?;
         let hostname = dns::hostname(&pod.pod, &node.config).map_err(config_error)?;
         let hosts = hosts::write_hosts_file(&pod.pod, &ips, &hostname, &node.config).await;
@@ -509,8 +513,10 @@ impl Start {
             },
         };
         let mut config = container::configuration(pod, member, found);
+        injection.complete(&mut config);
         if let Some(limits) = config.linux.as_mut().and_then(|linux| linux.resources.as_mut()) {
-            limits.cpuset_cpus = node.cpus.place(pod, member);
+            limits.cpuset_cpus = node.furnishing.cpus.place(pod, member);
+            limits.cpuset_mems = node.furnishing.memory.nodes(&pod.uid, member.name());
         }
         Ok(config)
     }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 
-use super::Worker;
+use super::{Node as Shared, Worker};
 use crate::admission::{self, Misfit, REJECTED};
 use crate::event::EventType;
 use crate::eviction::Eviction;
@@ -18,6 +18,14 @@ use crate::plan::Stage;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Whether there is room now is looked at again after this.
 const RETRY: SignedDuration = SignedDuration::from_secs(1);
+
+impl Shared {
+    /// Takes back what a pod has of the node.
+    fn take_back(&self, uid: &str) {
+        self.ledger.remove(uid);
+        self.furnishing.release(uid);
+    }
+}
 
 impl Worker {
     /// Takes the pod, refuses it, or says when to try again. What runs from before was taken then.
@@ -39,13 +47,7 @@ impl Worker {
             return None;
         }
         let Err((misfits, others)) = self.find_place().await else {
-            self.admitted = true;
-            if let Err(error) = self.node.cpus.allocate(&self.pod) {
-                self.node.ledger.remove(&self.pod.uid);
-                let message = format!("Allocate failed due to {error}, which is unexpected");
-                self.refuse(Why::new("UnexpectedAdmissionError", message), now);
-            }
-            return None;
+            return self.furnish(now).await;
         };
         if let Some(victims) = admission::victims(&self.pod, &misfits, &others) {
             for victim in victims {
@@ -67,6 +69,21 @@ impl Worker {
         let why = first.map(|one| Why::new(&one.reason(), one.message()));
         let unknown = "GeneralPredicates failed due to unknown reason, which is unexpected.";
         self.refuse(why.unwrap_or_else(|| Why::new("UnknownReason", unknown)), now);
+        None
+    }
+
+    /// Gives the pod what it alone is to have: processors, memory and devices. Refuses it, or says when to try again, if that cannot be.
+    async fn furnish(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let Err(error) = self.node.furnishing.furnish(&self.pod).await else {
+            self.admitted = true;
+            return None;
+        };
+        self.node.take_back(&self.pod.uid);
+        if error.may_pass() {
+            tracing::info!(object = self.pod.object(), %error, "a pod waits for a device plugin");
+            return now.checked_add(RETRY).ok();
+        }
+        self.refuse(error.why(), now);
         None
     }
 
@@ -108,8 +125,7 @@ impl Worker {
     /// Gives the pod's place back once nothing of it runs any more.
     pub(super) fn give_back(&self, stage: Stage) {
         if matches!(stage, Stage::Stopped | Stage::Ended) {
-            self.node.ledger.remove(&self.pod.uid);
-            self.node.cpus.release(&self.pod.uid);
+            self.node.take_back(&self.pod.uid);
         }
     }
 }

@@ -26,7 +26,7 @@ impl Worker {
             return None;
         }
         let candidate = PodModel::given(self.pod.pod.clone(), &wanted).ok()?;
-        if self.node.cpus.is_on() && candidate.qos_class() == crate::pod::QosClass::Guaranteed {
+        if self.node.furnishing.cpus.is_on() && candidate.qos_class() == crate::pod::QosClass::Guaranteed {
             let message = "Resize is infeasible for Guaranteed Pods alongside CPU Manager static policy";
             self.memory.resize_pending = Some(crate::memory::Why::new("Infeasible", message));
             return None;
@@ -59,7 +59,7 @@ impl Worker {
 async fn update(node: &Node, pod: &PodModel, instance: &Instance) -> Result<(), String> {
     let Some(member) = pod.member(&instance.name) else { return Ok(()) };
     let runtime = &node.runtime;
-    let mut limits = resources::compute(&member.container);
+    let mut limits = resources::compute(pod, &member.container);
     limits.memory_swap_limit_in_bytes = resources::without_swap(&limits, &node.machine);
     let before = instance.resources.as_ref().map_or(0, |before| before.memory_limit_in_bytes);
     let wanted = limits.memory_limit_in_bytes;
