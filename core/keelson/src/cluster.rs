@@ -141,6 +141,7 @@ impl Folder {
             "run",
             "cni",
             "engine.json",
+            "engine.json.new",
             "servers",
             "kubeconfig",
             "cluster.json",

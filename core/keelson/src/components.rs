@@ -220,8 +220,10 @@ pub(crate) struct Node<'a> {
 impl Components {
     /// Starts what every node runs: container runtime, kubelet, proxy, and the routes to other nodes' pods.
     pub(crate) fn start_node(&self, node: &Node<'_>) -> anyhow::Result<()> {
-        match Engine::of(&node.settings) {
-            Some(engine) => self.start_engine(node, &engine)?,
+        let engine = Engine::of(&node.settings);
+        engine::choose(node.folder, engine.as_ref())?;
+        match engine {
+            Some(_) => self.start_engine(node)?,
             None => {
                 let runtime = runtime_config(node.folder, node.cluster, Arc::clone(&node.network))?;
                 self.start("container runtime", move |stop| keelson_runtime::run(runtime.clone(), stop));

@@ -136,7 +136,7 @@ async fn end_elsewhere(
     cluster: &Cluster,
     network: &Arc<NodeNetwork>,
 ) -> anyhow::Result<usize> {
-    let Some(engine) = Engine::remembered(folder)? else { return Ok(0) };
+    let Some(engine) = Engine::with_pods(folder)? else { return Ok(0) };
     let stop = CancellationToken::new();
     let places = Arc::new(cni::Places::new(folder));
     let plugin = cni::serve(places, Arc::clone(network), stop.clone());
@@ -154,7 +154,9 @@ async fn end_elsewhere(
     };
     let (plugin, ended) = tokio::join!(plugin, ended);
     plugin.context("serve the CNI plugin")?;
-    ended
+    let ended = ended?;
+    engine.ended(folder)?;
+    Ok(ended)
 }
 
 /// Asks the process of the cluster to end, and waits until it has.

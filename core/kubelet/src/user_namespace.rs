@@ -4,8 +4,8 @@
 //! that is known, so that no restart loses or doubles a range.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use keelson_cri::v1;
@@ -118,8 +118,15 @@ pub(crate) fn of_pod(data_dir: &Path, uid: &str, max_pods: u32) -> Result<v1::Us
     let record = Record::of(slot.ok_or(RangeError::Exhausted)?);
     let (path, aside) = (own.join(RECORD), own.join(".userns"));
     let text = serde_json::to_vec(&record).unwrap_or_default();
-    fs::write(&aside, text).map_err(failed("write", &aside))?;
-    fs::rename(&aside, &path).map_err(failed("write", &path))?;
+    // The pod's files are owned by these ids: they must not be another's after a crash of the machine.
+    let flushed = || -> io::Result<()> {
+        let mut file = File::create(&aside)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&aside, &path)?;
+        File::open(&own)?.sync_all()
+    };
+    flushed().map_err(failed("write", &path))?;
     Ok(record.message())
 }
 

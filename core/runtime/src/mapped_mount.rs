@@ -17,6 +17,25 @@ pub(crate) enum Depth {
     All,
 }
 
+/// What a mapped mount hears of mounts that are made at its source later. The source never hears of it: as one of its peers it
+/// would take the source's own mounts away when it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Propagation {
+    /// Nothing.
+    Private,
+    /// All.
+    FromSource,
+}
+
+impl Propagation {
+    fn flag(self) -> u64 {
+        match self {
+            Propagation::Private => libc::MS_PRIVATE,
+            Propagation::FromSource => libc::MS_SLAVE,
+        }
+    }
+}
+
 const RECURSIVE: libc::c_uint = 0x8000;
 const EMPTY_PATH: libc::c_uint = 0x1000;
 const CLONE: libc::c_uint = 1;
@@ -30,7 +49,13 @@ fn text(path: &Path) -> io::Result<CString> {
 
 /// Mounts `source` at `target`, with the owners that `users`, a user namespace, gives the files' ids.
 #[allow(unsafe_code)]
-pub(crate) fn mount(source: &Path, target: &Path, users: &File, depth: Depth) -> io::Result<()> {
+pub(crate) fn mount(
+    source: &Path,
+    target: &Path,
+    users: &File,
+    depth: Depth,
+    propagation: Propagation,
+) -> io::Result<()> {
     #[repr(C)]
     struct Attributes {
         set: u64,
@@ -50,7 +75,7 @@ pub(crate) fn mount(source: &Path, target: &Path, users: &File, depth: Depth) ->
         Ok(_) | Err(_) => return Err(io::Error::last_os_error()),
     };
     let users = u64::try_from(users.as_raw_fd()).unwrap_or_default();
-    let attributes = Attributes { set: ID_MAP, clear: 0, propagation: 0, users };
+    let attributes = Attributes { set: ID_MAP, clear: 0, propagation: propagation.flag(), users };
     // SAFETY: the attributes have the kernel's layout and live through the call.
     let done = unsafe {
         libc::syscall(

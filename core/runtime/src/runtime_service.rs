@@ -268,7 +268,10 @@ impl RuntimeService for RuntimeServer {
         request: Request<v1::ContainerStatsRequest>,
     ) -> Answer<v1::ContainerStatsResponse> {
         let container = self.0.find_container(&request.into_inner().container_id)?;
-        let stats = Some(self.0.container_stats(&container));
+        let runtime = Arc::clone(&self.0);
+        let work = move || runtime.container_stats(&container);
+        let stats = tokio::task::spawn_blocking(work).await.map_err(|_| CallError::Interrupted)?;
+        let stats = Some(stats);
         Ok(Response::new(v1::ContainerStatsResponse { stats }))
     }
 
@@ -289,7 +292,10 @@ impl RuntimeService for RuntimeServer {
         request: Request<v1::PodSandboxStatsRequest>,
     ) -> Answer<v1::PodSandboxStatsResponse> {
         let sandbox = self.0.find_sandbox(&request.into_inner().pod_sandbox_id)?;
-        let stats = Some(self.0.sandbox_stats(&sandbox));
+        let runtime = Arc::clone(&self.0);
+        let work = move || runtime.sandbox_stats(&sandbox);
+        let stats = tokio::task::spawn_blocking(work).await.map_err(|_| CallError::Interrupted)?;
+        let stats = Some(stats);
         Ok(Response::new(v1::PodSandboxStatsResponse { stats }))
     }
 

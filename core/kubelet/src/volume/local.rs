@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -63,10 +64,15 @@ pub(super) fn make(volumes: &Path, name: &str, path: &Path) -> Result<(), SetUpE
     }
     fs::set_permissions(&staged, Permissions::from_mode(0o777))
         .map_err(io_error("set the mode of", &staged))?;
-    match fs::rename(&staged, path) {
-        // Another pod of the volume was faster, and has written into it.
-        Err(_) if path.exists() => Ok(()),
-        renamed => renamed.map_err(io_error("create", path)),
+    publish(&staged, path).map_err(io_error("create", path))
+}
+
+/// Gives a folder its name, unless another pod of the volume was faster: that one may have mounted it already, also if it is still
+/// empty.
+fn publish(staged: &Path, path: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, staged, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
+        Err(nix::Error::EEXIST) => fs::remove_dir(staged),
+        renamed => renamed.map_err(io::Error::from),
     }
 }
 
@@ -205,6 +211,19 @@ mod tests {
         let mut other = volume("a", "Delete", "Released", true);
         other.annotations_mut().clear();
         assert_eq!(need(&other, "a"), Need::Nothing);
+    }
+
+    #[test]
+    fn a_folder_that_another_pod_has_made_stays_also_if_it_is_empty() {
+        let all = std::env::temp_dir().join(format!("keelson-publish-{}", std::process::id()));
+        let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+        fs::create_dir_all(all.join("v")).unwrap();
+        fs::create_dir(all.join(".v")).unwrap();
+        let before = inode(&all.join("v"));
+        publish(&all.join(".v"), &all.join("v")).unwrap();
+        assert_eq!(inode(&all.join("v")), before);
+        assert!(!all.join(".v").exists());
+        fs::remove_dir_all(all).unwrap();
     }
 
     #[test]

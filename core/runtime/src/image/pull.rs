@@ -10,7 +10,7 @@ use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientP
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
-use ring::digest::{SHA256, digest};
+use ring::digest::SHA256;
 
 use super::archive::ImportError;
 use super::config::{Descriptor, ImageConfig, Manifest, architecture};
@@ -116,6 +116,14 @@ pub enum PullError {
         #[source]
         source: HostsError,
     },
+    /// Nobody is asked for such a thing.
+    #[error(
+        "no host of registry {registry} has the capability that is needed (pull; for a tag also resolve)"
+    )]
+    NoHost {
+        /// The registry.
+        registry: String,
+    },
     /// It came, but could not be stored.
     #[error(transparent)]
     Import(#[from] ImportError),
@@ -141,18 +149,26 @@ impl Registries {
             plain: self.is_plain(authority),
             authorities: Vec::new(),
             trusts_all: false,
+            resolves: true,
+            pulls: true,
         }
     }
 
-    /// The hosts that may serve a registry's images: mirrors, and at last the registry itself, `None` where its own name
-    /// leads to it.
-    fn ways(&self, registry: &str) -> Result<(Vec<Host>, Option<Host>), PullError> {
-        let found = hosts::read(&self.hosts, registry);
+    /// The ways to an image: over mirrors, and at last over the registry itself. Mirrors are told whose image they are asked for
+    /// (the parameter `ns`).
+    fn ways(&self, image: &Reference, key: &Key) -> Result<Vec<Way>, PullError> {
+        let registry = image.registry();
+        let found = hosts::read(&self.hosts, registry, self.host(image.resolve_registry()));
         let found = found.map_err(|(path, source)| PullError::Hosts { path, source })?;
-        let mut mirrors: Vec<Host> =
-            self.mirrors.get(registry).into_iter().flatten().map(|mirror| self.host(mirror)).collect();
-        mirrors.extend(found.mirrors);
-        Ok((mirrors, found.server))
+        let own = self.mirrors.get(registry).into_iter().flatten().map(|mirror| self.host(mirror));
+        let way = |host: Host| {
+            let mut source = image.clone();
+            if host.authority != image.resolve_registry() {
+                source.set_mirror_registry(host.authority.clone());
+            }
+            Ok(Way { client: self.client(&host)?, auth: key.shown_to(&host, registry), source, host })
+        };
+        own.chain(found.mirrors).chain([found.server]).map(way).collect()
     }
 
     fn client(&self, host: &Host) -> Result<Client, PullError> {
@@ -171,6 +187,15 @@ impl Registries {
         }
         Ok(Client::new(config))
     }
+}
+
+/// A host that is asked for an image.
+struct Way {
+    host: Host,
+    client: Client,
+    /// The image, there.
+    source: Reference,
+    auth: RegistryAuth,
 }
 
 fn registry_error(name: &str, error: OciDistributionError) -> PullError {
@@ -204,11 +229,41 @@ pub(crate) struct Key {
     pub(crate) host: String,
 }
 
+/// The names of the default registry.
+const HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+
 impl Key {
-    /// What a mirror is shown: nothing that another host is to see.
-    fn for_mirror(&self, mirror: &str) -> RegistryAuth {
-        if self.host == mirror { self.auth.clone() } else { RegistryAuth::Anonymous }
+    /// What a host is shown that is asked for an image of `registry`: nothing that another host is to see.
+    fn shown_to(&self, host: &Host, registry: &str) -> RegistryAuth {
+        let meant = if self.host.is_empty() { registry } else { &self.host };
+        let is_hub = |name: &str| HUB.contains(&name);
+        let is_meant = is_for(meant, &host.authority, if host.plain { ":80" } else { ":443" })
+            || !host.plain && is_hub(meant) && is_hub(&host.authority);
+        if is_meant { self.auth.clone() } else { RegistryAuth::Anonymous }
     }
+}
+
+/// Whether `meant`, which may have `*` in the parts of its name as the kubelet allows, is this host.
+fn is_for(meant: &str, host: &str, default_port: &str) -> bool {
+    let split = |text: &str| -> (Vec<String>, String) {
+        let bare = text.strip_suffix(default_port).unwrap_or(text);
+        let (name, port) = bare.rsplit_once(':').unwrap_or((bare, ""));
+        (name.split('.').map(str::to_ascii_lowercase).collect(), port.to_owned())
+    };
+    let ((meant, meant_port), (host, port)) = (split(meant), split(host));
+    let part = |(meant, part): (&String, &String)| match meant.split_once('*') {
+        Some((before, after)) => {
+            part.len() >= before.len() + after.len() && part.starts_with(before) && part.ends_with(after)
+        }
+        None => meant == part,
+    };
+    meant_port == port && meant.len() == host.len() && meant.iter().zip(&host).all(part)
+}
+
+/// A manifest or an index, and its digest.
+struct Document {
+    text: bytes::Bytes,
+    digest: String,
 }
 
 /// Pulls `name` from its registry or one of its mirrors into the store.
@@ -219,71 +274,76 @@ pub(crate) async fn pull(
     name: &str,
     key: &Key,
 ) -> Result<Image, PullError> {
-    let _lease = store.lease()?;
+    let keeper = Arc::clone(&store);
+    // Whoever sweeps is waited for.
+    let lease = tokio::task::spawn_blocking(move || keeper.lease());
+    let _lease = lease.await.map_err(|_| PullError::Interrupted)??;
     let reference =
         super::normalize(name).map_err(|source| PullError::Name { name: name.to_owned(), source })?;
-    let (mirrors, server) = registries.ways(reference.registry())?;
-    let at = |host: &Host| {
-        let mut source = reference.clone();
-        source.set_mirror_registry(host.authority.clone());
-        source
-    };
-    for host in mirrors {
-        let (auth, mirror) = (key.for_mirror(&host.authority), host.authority.as_str());
-        let client = registries.client(&host)?;
-        match pull_from(&store, pulls, &client, &at(&host), &reference, &auth).await {
+    let ways = registries.ways(&reference, key)?;
+    let found = resolve(&ways, &reference).await?;
+    let no_host = || PullError::NoHost { registry: reference.registry().to_owned() };
+    let mut fault = no_host();
+    for way in ways.iter().filter(|way| way.host.pulls) {
+        match pull_from(&store, pulls, way, &reference, &found).await {
             Ok(image) => return Ok(image),
-            Err(error) => tracing::warn!(%error, mirror, image = name, "mirror did not serve the image"),
+            Err(error) => fault = told(error, way, name),
         }
     }
-    match server {
-        // The registry under another name has what is for the registry.
-        Some(host) => {
-            let client = registries.client(&host)?;
-            pull_from(&store, pulls, &client, &at(&host), &reference, &key.auth).await
-        }
-        None => {
-            let client = registries.client(&registries.host(reference.resolve_registry()))?;
-            pull_from(&store, pulls, &client, &reference, &reference, &key.auth).await
+    Err(fault)
+}
+
+/// The error of the last host counts; those of others are told.
+fn told(error: PullError, way: &Way, name: &str) -> PullError {
+    let host = way.host.authority.as_str();
+    tracing::warn!(error = %crate::error::chain(&error), host, image = name, "a host did not serve the image");
+    error
+}
+
+/// What an image's name stands for. A digest may be asked for wherever something is pulled; what a tag stands for only some may say.
+async fn resolve(ways: &[Way], reference: &Reference) -> Result<Document, PullError> {
+    let name = reference.whole();
+    let mut fault = PullError::NoHost { registry: reference.registry().to_owned() };
+    let may = |way: &&Way| if reference.digest().is_some() { way.host.pulls } else { way.host.resolves };
+    for way in ways.iter().filter(may) {
+        match document(way, &way.source, &name).await {
+            Ok(found) => return Ok(found),
+            Err(error) => fault = told(error, way, &name),
         }
     }
+    Err(fault)
 }
 
 async fn pull_from(
     store: &Arc<ImageStore>,
     pulls: &Pulls,
-    client: &Client,
-    source: &Reference,
+    way: &Way,
     reference: &Reference,
-    auth: &RegistryAuth,
+    named: &Document,
 ) -> Result<Image, PullError> {
     let name = reference.whole();
-    let failed = |error| registry_error(&name, error);
     let damaged = |source| PullError::Manifest { name: name.clone(), source };
-    let (text, mut digest_named) = manifest(client, source, auth).await.map_err(failed)?;
-    let named_digest = digest_named.clone();
-    let mut text = text;
-    let mut manifest: Manifest = serde_json::from_slice(&text).map_err(damaged)?;
+    // Where the name was asked for elsewhere, nothing is known of this host's credentials yet.
+    way.client.store_auth_if_needed(way.source.resolve_registry(), &way.auth).await;
+    let mut manifest: Manifest = serde_json::from_slice(&named.text).map_err(damaged)?;
+    let mut chosen = None;
     if manifest.config.is_none() {
-        let chosen = manifest.for_this_machine().ok_or(PullError::Platform(architecture()))?.digest.clone();
-        let chosen_reference = source.clone_with_digest(chosen);
-        (text, digest_named) = self::manifest(client, &chosen_reference, auth).await.map_err(failed)?;
-        manifest = serde_json::from_slice(&text).map_err(damaged)?;
+        let digest = manifest.for_this_machine().ok_or(PullError::Platform(architecture()))?.digest.clone();
+        let found = document(way, &way.source.clone_with_digest(digest), &name).await?;
+        manifest = serde_json::from_slice(&found.text).map_err(damaged)?;
+        chosen = Some(found);
     }
-    let actual = format!("sha256:{}", hex::encode(digest(&SHA256, &text)));
-    if actual != digest_named {
-        return Err(StoreError::Digest { expected: digest_named, actual }.into());
-    }
+    let Document { text, digest: actual } = chosen.as_ref().unwrap_or(named);
     let config = manifest.config.clone().ok_or(PullError::Platform(architecture()))?;
     // Who wants the same image waits for the first, and finds it done.
-    let _turn = pulls.turn(&actual).await;
+    let _turn = pulls.turn(actual).await;
     let wanted: Vec<Descriptor> = manifest.layers.iter().cloned().chain([config.clone()]).collect();
     let name = name.as_str();
     futures::stream::iter(wanted)
         .map(|descriptor| async move {
             let _turn = pulls.turn(&descriptor.digest).await;
             let _place = pulls.place().await;
-            fetch::blob(client, source, store, name, &descriptor).await
+            fetch::blob(&way.client, &way.source, store, name, &descriptor).await
         })
         .buffer_unordered(PARALLEL)
         .try_collect::<Vec<()>>()
@@ -296,11 +356,11 @@ async fn pull_from(
     })?;
     let config: ImageConfig = serde_json::from_slice(&config_text).map_err(damaged)?;
     let repository = format!("{}/{}", reference.registry(), reference.repository());
-    let mut names = vec![format!("{repository}@{named_digest}")];
+    let mut names = vec![format!("{repository}@{}", named.digest)];
     if reference.digest().is_none() {
         names.push(name.to_owned());
     }
-    let store = Arc::clone(store);
+    let (store, text, actual) = (Arc::clone(store), text.clone(), actual.clone());
     let work = move || -> Result<Image, PullError> {
         store.put_blob(&text)?;
         let mut image = store.complete(&manifest, &config, &actual, &names[1..])?;
@@ -312,31 +372,55 @@ async fn pull_from(
     tokio::task::spawn_blocking(work).await.map_err(|_| PullError::Interrupted)?
 }
 
-/// The manifest's bytes and digest; a registry that is away for a moment is asked again.
-async fn manifest(
-    client: &Client,
-    source: &Reference,
-    auth: &RegistryAuth,
-) -> Result<(bytes::Bytes, String), OciDistributionError> {
+/// Asks a host for a manifest or an index; one that is away for a moment is asked again.
+async fn document(way: &Way, source: &Reference, name: &str) -> Result<Document, PullError> {
     let mut tries = fetch::Tries::default();
-    loop {
-        match client.pull_manifest_raw(source, auth, ACCEPTED).await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => tries.after(error, "manifest").await?,
+    let (text, digest) = loop {
+        match way.client.pull_manifest_raw(source, &way.auth, ACCEPTED).await {
+            Ok(answer) => break answer,
+            Err(error) => {
+                tries.after(error, "manifest").await.map_err(|error| registry_error(name, error))?;
+            }
         }
+    };
+    let actual = format!("sha256:{}", hex::encode(ring::digest::digest(&SHA256, &text)));
+    if actual != digest || source.digest().is_some_and(|wanted| wanted != actual) {
+        let expected = source.digest().map_or(digest, str::to_owned);
+        return Err(StoreError::Digest { expected, actual }.into());
     }
+    Ok(Document { text, digest })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn host(authority: &str, plain: bool) -> Host {
+        Host { plain, ..Registries::default().host(authority) }
+    }
+
     #[test]
-    fn a_mirror_sees_only_credentials_that_are_for_it() {
+    fn a_host_sees_only_credentials_that_are_for_it() {
         let auth = RegistryAuth::Basic("u".to_owned(), "p".to_owned());
-        let key = |host: &str| Key { auth: auth.clone(), host: host.to_owned() };
-        assert_eq!(key("registry.example").for_mirror("mirror.local:5000"), RegistryAuth::Anonymous);
-        assert_eq!(key("").for_mirror("mirror.local:5000"), RegistryAuth::Anonymous);
-        assert_eq!(key("mirror.local:5000").for_mirror("mirror.local:5000"), auth);
+        let shown = |meant: &str, to: &Host, registry: &str| {
+            let key = Key { auth: auth.clone(), host: meant.to_owned() };
+            key.shown_to(to, registry) == auth
+        };
+        let mirror = host("mirror.local:5000", true);
+        assert!(!shown("registry.example", &mirror, "registry.example"));
+        assert!(!shown("", &mirror, "registry.example"));
+        assert!(shown("mirror.local:5000", &mirror, "registry.example"));
+        // The registry itself, and whatever a file puts in its place.
+        let own = host("registry.example", false);
+        assert!(
+            shown("", &own, "registry.example") && shown("registry.example:443", &own, "registry.example")
+        );
+        assert!(shown("*.example", &own, "registry.example") && !shown("*.other", &own, "registry.example"));
+        assert!(!shown("", &host("cache.example", false), "registry.example"));
+        assert!(!shown("mirror.local:5000", &own, "registry.example"));
+        // The default registry has several names, but none without TLS.
+        assert!(shown("index.docker.io", &host("registry-1.docker.io", false), "docker.io"));
+        assert!(shown("", &host("index.docker.io", false), "docker.io"));
+        assert!(!shown("", &host("registry-1.docker.io", true), "docker.io"));
     }
 }

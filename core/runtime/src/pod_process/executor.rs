@@ -5,8 +5,9 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -105,15 +106,36 @@ impl Executor for IdentityExecutor {
 /// enter is entered later.
 fn enter(cwd: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     if std::fs::metadata(cwd).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-        std::fs::create_dir_all(cwd)?;
-        if let Some((uid, gid)) = owner {
-            std::os::unix::fs::chown(cwd, Some(uid), Some(gid))?;
+        match owner {
+            Some(owner) => as_owner(owner, || std::fs::create_dir_all(cwd))?,
+            None => std::fs::create_dir_all(cwd)?,
         }
     }
     match std::env::set_current_dir(cwd) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         outcome => outcome,
     }
+}
+
+/// What is made meanwhile belongs to this user of the node. On a volume with the ids of a user namespace, where the node's root has
+/// none, nobody else can make anything.
+fn as_owner(owner: (u32, u32), make: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let (uid, gid) = owner;
+    let own = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let rights = capabilities()?;
+    // They answer who it was before, never an error: whether it was done, only a second call tells.
+    nix::unistd::setfsgid(Gid::from_raw(gid));
+    nix::unistd::setfsuid(Uid::from_raw(uid));
+    let is_owner = nix::unistd::setfsuid(Uid::from_raw(uid)).as_raw() == uid
+        && nix::unistd::setfsgid(Gid::from_raw(gid)).as_raw() == gid;
+    // Whoever has another user loses the rights over files with that.
+    let made = match is_owner {
+        true => put_capabilities(&rights).and_then(|()| make()),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
+    };
+    nix::unistd::setfsuid(own.0);
+    nix::unistd::setfsgid(own.1);
+    made
 }
 
 enum Found {
@@ -197,15 +219,16 @@ impl IdentityExecutor {
 fn own_standard_files(identity: &Identity) {
     let (uid, gid) = (identity.uid, identity.gid);
     let (uid, gid) = identity.users.as_ref().map_or((uid, gid), |(_, users)| users.outside(uid, gid));
-    for number in 0..=2 {
-        let path = format!("/proc/self/fd/{number}");
-        let Ok(metadata) = std::fs::metadata(&path) else { continue };
-        let is_null = metadata.rdev() == libc::makedev(1, 3);
-        if is_null || metadata.uid() == uid {
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    // By themselves: what lies in the container's /proc may be somebody else's.
+    for file in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        let Ok(status) = nix::sys::stat::fstat(file) else { continue };
+        let is_null = status.st_rdev == libc::makedev(1, 3);
+        if is_null || status.st_uid == uid {
             continue;
         }
-        if let Err(error) = std::os::unix::fs::chown(&path, Some(uid), Some(gid)) {
-            tracing::debug!(%error, number, "a standard file keeps its owner");
+        if let Err(error) = std::os::unix::fs::fchown(file, Some(uid), Some(gid)) {
+            tracing::debug!(%error, "a standard file keeps its owner");
         }
     }
 }
@@ -227,7 +250,13 @@ fn confine(profile: &str) -> Result<(), IdentityError> {
     let own = Path::new("/proc/self/attr/apparmor/exec");
     let path = if own.exists() { own } else { Path::new("/proc/self/attr/exec") };
     let failed = |source| IdentityError::AppArmor { profile: profile.to_owned(), source };
-    std::fs::write(path, text).map_err(failed)
+    let mut file = File::options().write(true).open(path).map_err(failed)?;
+    // An image, or a volume mounted over it, could take the order and leave the program unconfined.
+    let kind = nix::sys::statfs::fstatfs(&file).map_err(|error| failed(error.into()))?.filesystem_type();
+    if kind != nix::sys::statfs::PROC_SUPER_MAGIC {
+        return Err(failed(io::Error::other("/proc of the container is not the kernel's")));
+    }
+    file.write_all(text.as_bytes()).map_err(failed)
 }
 
 fn become_user(identity: &Identity) -> Result<(), IdentityError> {
@@ -276,28 +305,47 @@ fn prctl(option: libc::c_int, first: u64, second: u64) -> io::Result<libc::c_int
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// What capget(2) and capset(2) are asked about: the calling thread, in their version 3.
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+impl Header {
+    const OWN: Header = Header { version: 0x2008_0522, pid: 0 };
+}
+
+/// Effective, permitted and inheritable, lower halves first.
+type Capabilities = [u32; 6];
+
 #[allow(unsafe_code)]
+fn capabilities() -> io::Result<Capabilities> {
+    let (mut header, mut data) = (Header::OWN, [0_u32; 6]);
+    // SAFETY: header and data have the layout of version 3 of capget(2) and live through the call.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
+    if result == 0 { Ok(data) } else { Err(io::Error::last_os_error()) }
+}
+
+#[allow(unsafe_code)]
+fn put_capabilities(data: &Capabilities) -> io::Result<()> {
+    let header = Header::OWN;
+    // SAFETY: header and data have the layout of version 3 of capset(2) and live through the call.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io::Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = Header { version: VERSION_3, pid: 0 };
     let low = |set: u64| (set & 0xffff_ffff) as u32;
     let high = |set: u64| (set >> 32) as u32;
-    let data: [u32; 6] = [
+    put_capabilities(&[
         low(effective),
         low(permitted),
         low(inheritable),
         high(effective),
         high(permitted),
         high(inheritable),
-    ];
-    // SAFETY: header and data have the layout of version 3 of capset(2) and live through the call.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    ])
 }
 
 #[cfg(test)]

@@ -57,6 +57,7 @@ pub(super) struct Condition {
 /// What becomes of a call if all conditions hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rule {
+    /// At most six: what a rule does is decided in fewer steps than a jump can span.
     pub(super) conditions: Vec<Condition>,
     pub(super) action: Action,
 }
@@ -70,7 +71,7 @@ pub(super) struct Architecture {
     pub(super) calls: BTreeMap<u32, Vec<Rule>>,
     /// For all other calls.
     pub(super) default: Action,
-    /// From this number on calls are not known to whoever made the rules: ENOSYS.
+    /// From this number on calls that have no rule are not known to whoever made the rules: ENOSYS.
     pub(super) unknown_from: Option<u32>,
     /// For calls of the x32 interface, which have this architecture too.
     pub(super) x32: Option<Action>,
@@ -198,20 +199,23 @@ fn tree(leaves: &[(u32, Vec<sock_filter>)]) -> Vec<sock_filter> {
 
 impl Architecture {
     fn compile(&self) -> Vec<sock_filter> {
-        let default = vec![ret(self.default)];
-        let mut leaves: Vec<(u32, Vec<sock_filter>)> = vec![(0, default.clone())];
-        let mut put = |start: u32, code: Vec<sock_filter>| {
-            leaves.retain(|(other, _)| *other != start);
+        let other = |number: u32| {
+            let is_unknown = self.unknown_from.is_some_and(|from| number >= from);
+            vec![ret(if is_unknown { Action::Errno(ENOSYS) } else { self.default })]
+        };
+        let mut starts: BTreeMap<u32, Vec<sock_filter>> = BTreeMap::from([(0, other(0))]);
+        if let Some(from) = self.unknown_from {
+            starts.insert(from, other(from));
+        }
+        for number in self.calls.keys() {
+            starts.insert(number + 1, other(number + 1));
+        }
+        starts.extend(self.calls.iter().map(|(number, rules)| (*number, leaf(rules, self.default))));
+        let mut leaves: Vec<(u32, Vec<sock_filter>)> = Vec::new();
+        for (start, code) in starts {
             if leaves.last().is_none_or(|(_, before)| *before != code) {
                 leaves.push((start, code));
             }
-        };
-        for (number, rules) in &self.calls {
-            put(*number, leaf(rules, self.default));
-            put(number + 1, default.clone());
-        }
-        if let Some(from) = self.unknown_from {
-            put(from, vec![ret(Action::Errno(ENOSYS))]);
         }
         let mut out = vec![plain(LOAD, 0)];
         if let Some(x32) = self.x32 {
@@ -272,6 +276,10 @@ pub(super) mod tests {
         }
     }
 
+    fn always(action: Action) -> Vec<Rule> {
+        vec![Rule { conditions: Vec::new(), action }]
+    }
+
     fn with(comparison: Comparison, value: u64) -> Vec<sock_filter> {
         let condition = Condition { argument: 1, comparison, value };
         let rule = Rule { conditions: vec![condition], action: Action::Errno(7) };
@@ -317,8 +325,22 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_call_far_beyond_those_that_are_known_has_its_own_rule() {
+        let calls = BTreeMap::from([(5, always(Action::Trap)), (0xf_0005, always(Action::Allow))]);
+        let one = Architecture { audit: 1, calls, default: Action::Log, unknown_from: Some(468), x32: None };
+        let program = compile(&[one], Action::KillProcess);
+        let answer = |number: u32| run(&program, 1, number, [0; 6]);
+        let unknown = Action::Errno(ENOSYS).value();
+        assert_eq!(
+            [467, 468, 0xf_0004, 0xf_0006].map(answer),
+            [Action::Log.value(), unknown, unknown, unknown]
+        );
+        assert_eq!([5, 0xf_0005].map(answer), [Action::Trap.value(), Action::Allow.value()]);
+    }
+
+    #[test]
     fn many_rules_are_told_apart() {
-        let rule = |number: u16| vec![Rule { conditions: Vec::new(), action: Action::Errno(number) }];
+        let rule = |number: u16| always(Action::Errno(number));
         let calls = (0..400).step_by(3).map(|number| (u32::from(number), rule(number))).collect();
         let one = Architecture {
             audit: 1,

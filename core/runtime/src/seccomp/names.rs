@@ -27,7 +27,24 @@ numbers!(x86, x86);
 #[cfg(target_arch = "aarch64")]
 numbers!(aarch64, aarch64);
 #[cfg(target_arch = "aarch64")]
-numbers!(arm, arm);
+numbers!(common_arm, arm);
+#[cfg(target_arch = "aarch64")]
+fn arm(name: &str) -> Option<u32> {
+    common_arm(name).or_else(|| private_arm(name))
+}
+
+/// Where calls begin that an architecture has for itself alone.
+pub(super) const PRIVATE: u32 = 0xf_0000;
+
+/// The calls of 32-bit ARM for itself alone (arch/arm/include/uapi/asm/unistd.h), which its programs need to start.
+pub(super) const PRIVATE_ARM: [&str; 6] =
+    ["breakpoint", "cacheflush", "usr26", "usr32", "set_tls", "get_tls"];
+
+#[cfg(any(test, target_arch = "aarch64"))]
+fn private_arm(name: &str) -> Option<u32> {
+    let place = PRIVATE_ARM.iter().position(|known| *known == name)?;
+    u32::try_from(place).ok().map(|place| PRIVATE + 1 + place)
+}
 
 /// The machine's own comes first, then that of its 32-bit programs.
 #[cfg(target_arch = "x86_64")]
@@ -45,4 +62,15 @@ pub(super) const ALL: [Known; 2] = [
 /// Whether it has calls of the x32 interface.
 pub(super) fn has_x32(one: &Known) -> bool {
     one.name == "SCMP_ARCH_X86_64"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arm_has_calls_of_its_own() {
+        let numbers = ["breakpoint", "cacheflush", "set_tls", "get_tls", "read"].map(private_arm);
+        assert_eq!(numbers, [Some(0xf_0001), Some(0xf_0002), Some(0xf_0005), Some(0xf_0006), None]);
+    }
 }

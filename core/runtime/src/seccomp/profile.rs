@@ -1,6 +1,6 @@
 //! (pure) A profile of the node's owner: `linux.seccomp` of the OCI runtime specification as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -100,6 +100,14 @@ fn condition(one: &Argument) -> Result<Condition, ProfileError> {
     Ok(Condition { argument, comparison, value })
 }
 
+/// The conditions of each rule that an entry makes: one rule with all of them; or, where an argument is compared more than once, a
+/// rule for each, as runc does.
+fn conditions(arguments: &[Argument]) -> Result<Vec<Vec<Condition>>, ProfileError> {
+    let all = arguments.iter().map(condition).collect::<Result<Vec<_>, _>>()?;
+    let different: BTreeSet<u8> = all.iter().map(|one| one.argument).collect();
+    Ok(if different.len() < all.len() { all.into_iter().map(|one| vec![one]).collect() } else { vec![all] })
+}
+
 /// Reads a profile. Names of calls that this machine does not have are left out, as by other runtimes.
 pub(super) fn read(text: &str) -> Result<Profile, ProfileError> {
     let document: Document = serde_json::from_str(text)?;
@@ -124,16 +132,18 @@ pub(super) fn read(text: &str) -> Result<Profile, ProfileError> {
         let mut calls: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
         for rule in &document.syscalls {
             let does = action(&rule.action, rule.errno_ret)?;
-            let conditions = rule.args.iter().flatten().map(condition).collect::<Result<Vec<_>, _>>()?;
+            let conditions = conditions(rule.args.as_deref().unwrap_or_default())?;
             if does == default {
                 continue;
             }
             for number in rule.names.iter().filter_map(|name| (known.number)(name)) {
-                calls.entry(number).or_default().push(Rule { conditions: conditions.clone(), action: does });
+                let rules = conditions.iter().cloned();
+                let rules = rules.map(|conditions| Rule { conditions, action: does });
+                calls.entry(number).or_default().extend(rules);
             }
         }
         // Who answers an error to what is not listed says ENOSYS to what did not exist when the list was made.
-        let newest = calls.keys().next_back().copied();
+        let newest = calls.keys().copied().filter(|number| *number < names::PRIVATE).max();
         let unknown_from = newest.filter(|_| matches!(default, Action::Errno(_))).map(|newest| newest + 1);
         let x32 = names::has_x32(known).then_some(if wanted("SCMP_ARCH_X32") {
             default
@@ -168,6 +178,29 @@ mod tests {
         assert_eq!(ask(text, "mkdirat", 0), errno(13));
         assert_eq!((ask(text, "socket", 1), ask(text, "socket", 2)), (libc::SECCOMP_RET_ALLOW, errno(13)));
         assert_eq!((ask(text, "openat2", 0), ask(text, "futex_waitv", 0)), (errno(38), errno(38)));
+    }
+
+    #[test]
+    fn conditions_hold_together_unless_they_are_about_the_same_argument() {
+        let with = |args: &str| {
+            format!(
+                r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{{"names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": [{args}]}}]}}"#
+            )
+        };
+        let (allow, refuse) = (libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_ERRNO | 1);
+        let equal = |index: u32, value: u64| {
+            format!(r#"{{"index": {index}, "value": {value}, "op": "SCMP_CMP_EQ"}}"#)
+        };
+        let one_of = with(&[equal(0, 1), equal(0, 2)].join(","));
+        let answers = [1, 2, 3].map(|value| ask(&one_of, "personality", value));
+        assert_eq!(answers, [refuse, refuse, allow]);
+        let both = with(&[equal(0, 1), equal(1, 7)].join(","));
+        assert_eq!(ask(&both, "personality", 1), allow);
+        let both = with(&[equal(0, 1), equal(1, 0)].join(","));
+        assert_eq!([1, 2].map(|value| ask(&both, "personality", value)), [refuse, allow]);
+        // However many there are, none is lost.
+        let many = with(&(0..100).map(|value| equal(0, value)).collect::<Vec<_>>().join(","));
+        assert_eq!([0, 99, 100].map(|value| ask(&many, "personality", value)), [refuse, refuse, allow]);
     }
 
     #[test]

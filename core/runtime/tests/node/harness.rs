@@ -88,7 +88,7 @@ impl Node {
             cgroup_root: format!("/keelson-test-{id}"),
             pod_process: PodProcess { program: exe.clone(), arguments: vec![OsString::from("pod-process")] },
             network: Arc::new(NoNetwork),
-            registries: Registries::default(),
+            registries: Registries { hosts: folder.join("certs.d"), ..Registries::default() },
             self_image: Some(SelfImage { name: "keelson.io/keelson:test".to_owned(), binary: exe }),
         };
         let store = ImageStore::open(config.root.join("images")).unwrap();
@@ -285,10 +285,19 @@ fn busybox(path: &Path) {
 
 /// Blobs that a registry was asked for, with the range of bytes.
 pub(crate) type Asked = Arc<std::sync::Mutex<Vec<(String, String)>>>;
+/// All that a registry was asked, and whether credentials were shown.
+pub(crate) type Requests = Arc<std::sync::Mutex<Vec<(Uri, bool)>>>;
 
-/// A registry on loopback that serves one image as an index, to the user `u` with password `p`. What it sends of a large
-/// blob for the first time breaks off in the middle.
-pub(crate) async fn registry(archive: &Path) -> (std::net::SocketAddr, Asked) {
+/// A registry on loopback that serves one image as an index.
+pub(crate) struct Registry {
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) blobs: Asked,
+    pub(crate) requests: Requests,
+}
+
+/// Starts a registry; one that is guarded wants the user `u` with password `p`. What it sends of a large blob for the first time
+/// breaks off in the middle.
+pub(crate) async fn registry(archive: &Path, guarded: bool) -> Registry {
     use axum::http::{HeaderMap, StatusCode, Uri, header};
     use axum::response::IntoResponse as _;
 
@@ -343,12 +352,15 @@ pub(crate) async fn registry(archive: &Path) -> (std::net::SocketAddr, Asked) {
     ];
     let asked = Asked::default();
     let told = Arc::clone(&asked);
+    let requests = Requests::default();
+    let noted = Arc::clone(&requests);
     let serve = move |uri: Uri, headers: HeaderMap| {
         let response = || {
             use base64::Engine as _;
             let expected = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode("u:p"));
             let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-            if given != Some(expected.as_str()) {
+            noted.lock().unwrap().push((uri.clone(), given.is_some()));
+            if guarded && given != Some(expected.as_str()) {
                 let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"test\"")];
                 return (StatusCode::UNAUTHORIZED, challenge, "{\"errors\":[]}").into_response();
             }
@@ -400,5 +412,5 @@ pub(crate) async fn registry(archive: &Path) -> (std::net::SocketAddr, Asked) {
     let address = listener.local_addr().unwrap();
     let routes = axum::Router::new().fallback(serve);
     tokio::spawn(async move { axum::serve(listener, routes).await });
-    (address, asked)
+    Registry { address, blobs: asked, requests }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use keelson_cri::v1;
 
-use super::harness::{Node, registry};
+use super::harness::{Node, Registry, registry};
 
 type Scenario = fn() -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -35,7 +35,9 @@ scenarios![
     exec_streams_over_a_websocket,
     an_attached_terminal_takes_input_and_a_size,
     an_image_is_pulled_with_credentials_and_exported_again,
+    a_mirror_serves_what_has_a_digest_and_sees_no_credentials_of_the_registry,
     volumes_are_mounted_and_a_privileged_container_has_the_devices_of_the_node,
+    a_pod_with_its_own_users_has_volumes_in_volumes_and_images_and_leaves_the_nodes_mounts_alone,
     limits_change_while_a_container_runs,
     a_port_is_forwarded_into_the_network_of_the_pod,
 ];
@@ -428,7 +430,7 @@ async fn an_attached_terminal_takes_input_and_a_size() {
 async fn an_image_is_pulled_with_credentials_and_exported_again() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut node = Node::start().await;
-    let (address, asked) = registry(&node.folder.join("busybox.tar")).await;
+    let Registry { address, blobs: asked, .. } = registry(&node.folder.join("busybox.tar"), true).await;
     let pull = |name: &str, auth: Option<v1::AuthConfig>| v1::PullImageRequest {
         image: Some(v1::ImageSpec { image: format!("{address}/{name}"), ..Default::default() }),
         auth,
@@ -467,6 +469,37 @@ async fn an_image_is_pulled_with_credentials_and_exported_again() {
     assert!(node.images.image_status(request).await.unwrap().into_inner().image.is_none());
     let imported = store.import(&file, Some("example.org/again:1")).unwrap();
     assert_eq!(imported[0].id, id);
+    node.finish().await;
+}
+
+async fn a_mirror_serves_what_has_a_digest_and_sees_no_credentials_of_the_registry() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut node = Node::start().await;
+    let archive = node.folder.join("busybox.tar");
+    let (registry, mirror) = (registry(&archive, true).await, registry(&archive, false).await);
+    let hosts = node.folder.join("certs.d").join(registry.address.to_string());
+    std::fs::create_dir_all(&hosts).unwrap();
+    let text = format!("[host.\"http://{}\"]\ncapabilities = [\"pull\"]\n", mirror.address);
+    std::fs::write(hosts.join("hosts.toml"), text).unwrap();
+    let image = format!("{}/team/app", registry.address);
+    let auth = v1::AuthConfig { username: "u".into(), password: "p".into(), ..Default::default() };
+    let request = v1::PullImageRequest {
+        image: Some(v1::ImageSpec { image, ..Default::default() }),
+        auth: Some(auth),
+        sandbox_config: None,
+    };
+    node.images.pull_image(request).await.unwrap();
+    let of = |asked: &Registry| asked.requests.lock().unwrap().clone();
+    let (of_registry, of_mirror) = (of(&registry), of(&mirror));
+    // What the tag stands for, the registry says; all else comes from the mirror, which is told whose it is.
+    assert!(of_registry.iter().any(|(uri, _)| uri.path().ends_with("/manifests/latest")), "{of_registry:?}");
+    assert!(registry.blobs.lock().unwrap().is_empty());
+    let asked: Vec<_> = of_mirror.iter().filter(|(uri, _)| uri.path() != "/v2/").collect();
+    let namespace = format!("ns={}", registry.address);
+    assert!(asked.iter().any(|(uri, _)| uri.path().contains("/manifests/sha256:")), "{asked:?}");
+    assert!(!asked.iter().any(|(uri, _)| uri.path().ends_with("/latest")), "{asked:?}");
+    assert!(asked.iter().all(|(uri, _)| uri.query() == Some(namespace.as_str())), "{asked:?}");
+    assert!(of_mirror.iter().all(|(_, with_credentials)| !with_credentials), "{of_mirror:?}");
     node.finish().await;
 }
 
@@ -530,6 +563,106 @@ async fn volumes_are_mounted_and_a_privileged_container_has_the_devices_of_the_n
         text.lines().filter(wanted).map(ToOwned::to_owned).collect::<Vec<_>>()
     };
     println!("memory of pod process and pause: {:?} {:?}", memory(parent), memory(&pause));
+    node.finish().await;
+}
+
+async fn a_pod_with_its_own_users_has_volumes_in_volumes_and_images_and_leaves_the_nodes_mounts_alone() {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    use std::os::unix::fs::MetadataExt as _;
+    let mut node = Node::start().await;
+    // A file system of the node in another one that is shared, as "/" mostly is.
+    let shared = node.folder.join("shared");
+    let inner = shared.join("inner");
+    let tmpfs = |path: &std::path::Path| {
+        std::fs::create_dir(path).unwrap();
+        mount(Some("test"), path, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    };
+    tmpfs(&shared);
+    mount(None::<&str>, &shared, None::<&str>, MsFlags::MS_SHARED, None::<&str>).unwrap();
+    tmpfs(&inner);
+    std::fs::write(inner.join("file"), "content").unwrap();
+    let small = node.folder.join("small");
+    std::fs::create_dir(&small).unwrap();
+    std::fs::write(small.join("file"), "small").unwrap();
+
+    let ids = v1::IdMapping { host_id: 1 << 20, container_id: 0, length: 65536 };
+    let options = v1::NamespaceOption {
+        pid: v1::NamespaceMode::Container as i32,
+        userns_options: Some(v1::UserNamespace {
+            mode: v1::NamespaceMode::Pod as i32,
+            uids: vec![ids],
+            gids: vec![ids],
+        }),
+        ..Default::default()
+    };
+    let mut sandbox = node.sandbox_config("users");
+    sandbox.linux.as_mut().unwrap().security_context.as_mut().unwrap().namespace_options =
+        Some(options.clone());
+    let request = v1::RunPodSandboxRequest { config: Some(sandbox), ..Default::default() };
+    let pod = node.runtime.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
+    let volume = |container_path: &str, host_path: &std::path::Path| v1::Mount {
+        container_path: container_path.to_owned(),
+        host_path: host_path.display().to_string(),
+        ..Default::default()
+    };
+    let mut config = node.shell("users", "sleep 1000");
+    security(&mut config).namespace_options = Some(options.clone());
+    config.working_dir = "/data/made/below".to_owned();
+    config.mounts = vec![
+        volume("/data/place/deep", &small),
+        volume("/data/place/file", &small.join("file")),
+        v1::Mount {
+            propagation: v1::MountPropagation::PropagationHostToContainer as i32,
+            ..volume("/data", &shared)
+        },
+        v1::Mount {
+            container_path: "/image".to_owned(),
+            image: Some(v1::ImageSpec { image: "busybox:test".to_owned(), ..Default::default() }),
+            ..Default::default()
+        },
+    ];
+    let id = node.launch(&pod, config.clone()).await;
+    let exec = node
+        .exec(
+            &id,
+            "cat /data/inner/file /data/place/deep/file /data/place/file /image/shown; pwd; touch new; id -u",
+        )
+        .await;
+    assert_eq!(text(&exec.stdout), "contentsmallsmallyes\n/data/made/below\n0", "{exec:?}");
+    let exec = node.exec(&id, "ls -ldn /image/bin/busybox /data /data/made /data/made/below/new | while read a b u g r; do echo $u $g; done").await;
+    assert_eq!(text(&exec.stdout), "0 0\n0 0\n0 0\n0 0", "{exec:?}");
+    let exec = node.exec(&id, "touch /image/new").await;
+    assert!(text(&exec.stderr).contains("Read-only"), "{exec:?}");
+    // To the node they are its root's, as all that is in the volume.
+    assert_eq!(shared.join("made/below/new").metadata().unwrap().uid(), 0);
+    assert_eq!(shared.join("place/deep").metadata().unwrap().uid(), 0);
+    // What is mounted there later is seen.
+    tmpfs(&shared.join("later"));
+    std::fs::write(shared.join("later/file"), "later").unwrap();
+    assert_eq!(text(&node.exec(&id, "cat /data/later/file").await.stdout), "later");
+
+    config.mounts[2].propagation = v1::MountPropagation::PropagationBidirectional as i32;
+    config.metadata.as_mut().unwrap().name = "both".to_owned();
+    let request = v1::CreateContainerRequest {
+        pod_sandbox_id: pod.clone(),
+        config: Some(config.clone()),
+        sandbox_config: None,
+    };
+    let refused = node.runtime.create_container(request).await.unwrap_err();
+    assert!(refused.message().contains("bidirectional mount propagation"), "{refused}");
+
+    node.runtime.remove_container(v1::RemoveContainerRequest { container_id: id }).await.unwrap();
+    assert_eq!(std::fs::read_to_string(inner.join("file")).unwrap(), "content");
+    // The same of a volume that hears of nothing.
+    config.mounts[2].propagation = v1::MountPropagation::PropagationPrivate as i32;
+    config.metadata.as_mut().unwrap().name = "private".to_owned();
+    let id = node.launch(&pod, config).await;
+    assert_eq!(text(&node.exec(&id, "cat /data/inner/file").await.stdout), "content");
+    node.runtime.remove_container(v1::RemoveContainerRequest { container_id: id }).await.unwrap();
+    assert_eq!(std::fs::read_to_string(inner.join("file")).unwrap(), "content");
+    for path in [shared.join("later"), inner, shared] {
+        umount2(&path, MntFlags::MNT_DETACH).unwrap();
+    }
     node.finish().await;
 }
 
