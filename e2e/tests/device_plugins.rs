@@ -218,10 +218,31 @@ fn a_device_is_given_to_one_pod_at_a_time_also_after_a_restart_and_never_when_it
     cluster.kubectl(&["delete", "pod", "far"]).unwrap();
     Plugin::offers(&cluster, NAME, "a Healthy\nb Healthy\n");
 
+    killed_while_a_plugin_is_asked(&cluster, &plugin);
     found_by_its_socket(&cluster);
     // What a plugin that has gone offered is there, and of no use.
     drop(plugin);
     counts(&cluster, NAME, "2", "0");
+}
+
+/// What a plugin has not answered was not given; the pod waits for the plugin to come back.
+fn killed_while_a_plugin_is_asked(cluster: &Cluster, plugin: &Plugin) {
+    cluster.kubectl(&["delete", "pod", "four"]).unwrap();
+    let hold = plugin.folder.join("hold");
+    fs::write(&hold, "").unwrap();
+    let asked = plugin.calls("asked a");
+    cluster.apply(&pod("held", "", 1)).unwrap();
+    eventually("the plugin to be asked", LONG, || Ok((plugin.calls("asked a") > asked).then_some(())))
+        .unwrap();
+    cluster.kill().unwrap();
+    fs::remove_file(&hold).unwrap();
+    let checkpoint = cluster.data_dir().join("kubelet/device-plugins/kubelet_internal_checkpoint");
+    let written = fs::read_to_string(&checkpoint).unwrap();
+    assert_eq!(written.matches("PodUID").count(), 2, "both containers of the pod that has one: {written}");
+    cluster.continue_with(&[]).unwrap();
+    assert_eq!((devices_of(cluster, "held"), devices_of(cluster, "one")), ("a".to_owned(), "b".to_owned()));
+    assert_eq!(monitored(cluster), ["held/main a", "one/main b"]);
+    cluster.kubectl(&["delete", "pod", "held"]).unwrap();
 }
 
 /// A plugin that the kubelet finds in the folder of all plugins.

@@ -1,7 +1,8 @@
 //! A device plugin for tests: offers devices that are all `/dev/null`.
 //!
 //! `device_plugin FOLDER SOCKET RESOURCE [REGISTRATION]`: FOLDER holds the file `devices` with a line `ID HEALTH [NODE]` for each, which is
-//! followed, and the list `calls`. SOCKET lies beside the kubelet's `kubelet.sock`, at which the plugin makes itself known, again
+//! followed, and the list `calls`; while there is
+//! a file `hold`, nothing is given. SOCKET lies beside the kubelet's `kubelet.sock`, at which the plugin makes itself known, again
 //! whenever the kubelet has made the folder anew; with REGISTRATION it serves that socket instead, by which a kubelet finds it.
 
 use std::fs::{self, OpenOptions};
@@ -108,6 +109,10 @@ impl DevicePlugin for Plugin {
         let mut container_responses = Vec::new();
         for request in request.into_inner().container_requests {
             let ids = request.devices_ids.join(",");
+            self.log("asked", &ids)?;
+            while self.folder.join("hold").exists() {
+                tokio::time::sleep(LOOK).await;
+            }
             self.log("allocate", &ids)?;
             let device = |id: &String| api::DeviceSpec {
                 container_path: format!("/dev/test-{id}"),

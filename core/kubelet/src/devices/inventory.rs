@@ -238,16 +238,17 @@ impl Inventory {
         resource.absent = None;
     }
 
-    /// A plugin says what devices there are. Those that it does not name are no more.
-    pub(super) fn update(&mut self, name: &str, devices: &[Device]) {
-        let Some(resource) = self.resources.get_mut(name) else { return };
-        self.met.insert(name.to_owned());
+    /// A plugin says what devices there are. Those that it does not name are no more. Whether that is news.
+    pub(super) fn update(&mut self, name: &str, devices: &[Device]) -> bool {
+        let Some(resource) = self.resources.get_mut(name) else { return false };
+        let is_new = self.met.insert(name.to_owned());
         let state = |device: &Device| {
             let nodes = device.topology.iter().flat_map(|topology| &topology.nodes);
             let nodes = nodes.filter_map(|node| u32::try_from(node.id).ok()).collect();
             (device.id.clone(), State { healthy: device.health == HEALTHY, nodes })
         };
-        resource.devices = devices.iter().map(state).collect();
+        let before = std::mem::replace(&mut resource.devices, devices.iter().map(state).collect());
+        is_new || before != resource.devices
     }
 
     /// A plugin is gone: what it offered is there, and of no use.

@@ -100,8 +100,9 @@ impl Devices {
         loop {
             match told.message().await {
                 Ok(Some(list)) => {
-                    self.inventory.lock().update(resource, &list.devices);
-                    self.changed();
+                    if self.inventory.lock().update(resource, &list.devices) {
+                        self.changed();
+                    }
                 }
                 Ok(None) => return,
                 Err(error) => {

@@ -28,7 +28,7 @@ fn inventory() -> Inventory {
         device("c", "Healthy", &[1]),
         device("d", "Unhealthy", &[0]),
     ];
-    found.update(NAME, &devices);
+    assert!(found.update(NAME, &devices) && !found.update(NAME, &devices), "the same is no news");
     found
 }
 
