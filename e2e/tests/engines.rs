@@ -154,6 +154,41 @@ spec:
 }
 
 #[test]
+fn no_runtime_runs_pods_beside_those_of_another_one() {
+    let Elsewhere { cluster, engine } = &Elsewhere::up();
+    let settings = cluster.data_dir().join("kubelet.yaml");
+    let elsewhere = fs::read_to_string(&settings).unwrap();
+    let own = elsewhere.lines().filter(|line| !line.starts_with("containerRuntimeEndpoint"));
+    let own = own.map(|line| format!("{line}\n")).collect::<String>();
+    let refuses = |whose: &str| {
+        let refused = cluster.continue_with(&[]).unwrap_err().to_string();
+        assert!(refused.contains(whose) && refused.contains("keelson down --data-dir"), "{refused}");
+    };
+    let pod = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: steady}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers: [{{name: main, image: \"{BUSYBOX}\", command: [sleep, infinity]}}]\n"
+    );
+    cluster.apply(&pod).unwrap();
+    cluster.wait("steady", "condition=Ready").unwrap();
+    cluster.kill().unwrap();
+    fs::write(&settings, &own).unwrap();
+    refuses(&format!("the container runtime at {}", engine.socket().display()));
+    cluster.keelson_prints(&["down"]).unwrap();
+    assert_eq!(engine.ctr(&["containers", "list", "--quiet"]).unwrap().trim(), "");
+    cluster.continue_with(&[]).unwrap();
+    assert!(!cluster.data_dir().join("engine.json").exists());
+    cluster.wait("steady", "condition=Ready").unwrap();
+    // And back.
+    cluster.kill().unwrap();
+    fs::write(&settings, &elsewhere).unwrap();
+    refuses("the embedded container runtime");
+    cluster.keelson_prints(&["down"]).unwrap();
+    cluster.continue_with(&[]).unwrap();
+    cluster.wait("steady", "condition=Ready").unwrap();
+    let id = cluster.pod("steady", ".status.containerStatuses[0].containerID").unwrap();
+    assert!(id.starts_with("containerd://"), "{id}");
+}
+
+#[test]
 fn containers_outlive_containerd_and_the_node_says_that_it_is_down() {
     let Elsewhere { cluster, engine } = &mut Elsewhere::up();
     let manifest = format!(

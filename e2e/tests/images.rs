@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::fs;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually, image};
 use rcgen::{CertificateParams, KeyPair};
@@ -95,6 +99,110 @@ impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// A registry of one image, which sends half of a layer, and the rest only to those who ask for the rest.
+struct Halves {
+    documents: HashMap<String, (&'static str, Vec<u8>)>,
+    /// The layer's digest.
+    layer: String,
+    /// How the layer was asked for.
+    asked: Mutex<Vec<String>>,
+}
+
+impl Halves {
+    const ADDRESS: &str = "127.0.0.1:5009";
+
+    /// Serves the image of an archive as `test/app:1`, and as `test/app:huge` one whose layer nobody has room for.
+    fn serve(cluster: &Cluster, archive: &Path) -> Arc<Halves> {
+        let mut files = HashMap::new();
+        for entry in tar::Archive::new(File::open(archive).unwrap()).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let (name, mut bytes) = (entry.path().unwrap().display().to_string(), Vec::new());
+            entry.read_to_end(&mut bytes).unwrap();
+            files.insert(name, bytes);
+        }
+        let mut layer = files.remove("layer.tar").unwrap();
+        // A layer that the node does not have: what follows an archive's end counts.
+        layer.extend([0; 1024]);
+        let name = |bytes: &[u8]| {
+            let hash = ring::digest::digest(&ring::digest::SHA256, bytes);
+            let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("sha256:{hex}")
+        };
+        let mut config: serde_json::Value = serde_json::from_slice(&files["config.json"]).unwrap();
+        config["rootfs"]["diff_ids"][0] = name(&layer).into();
+        let config = config.to_string().into_bytes();
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = |digest: &str, size: u64| {
+            let text = serde_json::json!({
+                "schemaVersion": 2, "mediaType": kind,
+                "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": name(&config), "size": config.len()},
+                "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": size}],
+            });
+            (kind, text.to_string().into_bytes())
+        };
+        let digest = name(&layer);
+        let documents = HashMap::from([
+            ("/v2/".to_owned(), ("application/json", b"{}".to_vec())),
+            ("/v2/test/app/manifests/1".to_owned(), manifest(&digest, layer.len() as u64)),
+            ("/v2/test/app/manifests/huge".to_owned(), manifest(&name(b"huge"), 1 << 60)),
+            (format!("/v2/test/app/blobs/{}", name(&config)), ("application/octet-stream", config.clone())),
+            (format!("/v2/test/app/blobs/{digest}"), ("application/octet-stream", layer)),
+        ]);
+        let halves = Arc::new(Halves { documents, layer: digest, asked: Mutex::default() });
+        let network = File::open(format!("/proc/{}/ns/net", cluster.holder())).unwrap();
+        let served = Arc::clone(&halves);
+        std::thread::spawn(move || {
+            nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            for stream in TcpListener::bind(Self::ADDRESS).unwrap().incoming().flatten() {
+                let served = Arc::clone(&served);
+                std::thread::spawn(move || served.answer(&stream));
+            }
+        });
+        halves
+    }
+
+    fn answer(&self, mut stream: &TcpStream) -> std::io::Result<()> {
+        let mut lines = BufReader::new(stream).lines();
+        loop {
+            let Some(first) = lines.next() else { return Ok(()) };
+            let path = first?.split(' ').nth(1).unwrap_or_default().to_owned();
+            let mut range = String::new();
+            for line in lines.by_ref() {
+                let line = line?;
+                if line.is_empty() {
+                    break;
+                }
+                if let Some((_, value)) =
+                    line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("range"))
+                {
+                    range = value.to_owned();
+                }
+            }
+            let Some((kind, body)) = self.documents.get(&path) else {
+                write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{{}}")?;
+                continue;
+            };
+            let from = range.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>();
+            let (status, body) = match &from {
+                Ok(from) => ("206 Partial Content", &body[*from..]),
+                Err(_) => ("200 OK", &body[..]),
+            };
+            let length = body.len();
+            write!(stream, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n")?;
+            if path.ends_with(&self.layer) {
+                self.asked.lock().unwrap().push(range);
+                if from.is_err() {
+                    stream.write_all(&body[..length / 2])?;
+                    // Until whoever asked has gone.
+                    lines.next();
+                    return Ok(());
+                }
+            }
+            stream.write_all(body)?;
+        }
     }
 }
 
@@ -259,4 +367,31 @@ fn an_image_that_cannot_be_had_says_why_and_heals_when_it_can() {
     image::busybox(&archive, "test.keelson.io/late:1").unwrap();
     cluster.keelson_prints(&["image", "import", &archive.to_string_lossy()]).unwrap();
     cluster.wait("late", "condition=Ready").unwrap();
+}
+
+#[test]
+fn a_pull_tells_how_far_it_is_and_goes_on_after_a_kill_and_what_does_not_fit_is_not_begun() {
+    let cluster = Cluster::up().unwrap();
+    let archive = cluster.folder().join("app.tar");
+    image::busybox(&archive, "test.keelson.io/app:1").unwrap();
+    let registry = Halves::serve(&cluster, &archive);
+    let image = |tag: &str| format!("{}/test/app:{tag}", Halves::ADDRESS);
+    cluster.apply(&pod("large", &image("1"), "")).unwrap();
+    cluster.apply(&pod("huge", &image("huge"), "")).unwrap();
+    let told = |pod: &str, what: &str| {
+        eventually(what, LONG, || {
+            let told = events(&cluster, pod);
+            Ok(told.lines().find(|line| line.contains(what)).map(str::to_owned))
+        })
+        .unwrap()
+    };
+    told("huge", "no space left on device: at least 2305843009213693952 bytes are needed in");
+    let line = told("large", "0 of 1 layers done");
+    let layer = registry.documents[&format!("/v2/test/app/blobs/{}", registry.layer)].1.len();
+    assert!(line.contains(&format!("{} of {layer} bytes", layer / 2)), "{line}");
+    cluster.kill().unwrap();
+    cluster.continue_with(&[]).unwrap();
+    cluster.wait("large", "condition=Ready").unwrap();
+    assert_eq!(*registry.asked.lock().unwrap(), [String::new(), format!("bytes={}-", layer / 2)]);
+    assert!(events(&cluster, "large").contains("Successfully pulled image"));
 }

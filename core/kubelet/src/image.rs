@@ -1,7 +1,7 @@
 //! Finding the image of a container, and pulling it when its policy says so.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Container;
 use keelson_cri::v1;
@@ -14,9 +14,15 @@ use crate::runtime_client::RuntimeClient;
 
 mod credentials;
 pub(crate) mod name;
+mod progress;
 pub(crate) mod records;
 
 use records::{Access, Named, PullSecret, RecordError, Records};
+
+/// When it is told how far a pull has come: after this, then after twice as long each time, so that enough events are left to the
+/// pod for other news.
+const PROGRESS: Duration = Duration::from_secs(30);
+const SELDOM: Duration = Duration::from_secs(300);
 
 /// When an image is pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,7 +182,8 @@ impl Finder<'_> {
             let sandbox_config = Some(self.sandbox.clone());
             let (auth, secret) = key.map_or((None, None), |key| (Some(key.auth), key.secret));
             let request = v1::PullImageRequest { image: Some(image), auth, sandbox_config };
-            match self.runtime.pull_image(request).await {
+            let answer = self.telling(&named.image, self.runtime.pull_image(request)).await;
+            match answer {
                 Ok(_) => return self.pulled(named, secret, since).await,
                 Err(error) => failure = Some(error),
             }
@@ -187,6 +194,30 @@ impl Finder<'_> {
         let text = failure.map(|error| error.text()).unwrap_or_default();
         self.tell(EventType::Warning, "Failed", format!("Failed to pull image {:?}: {text}", self.image()));
         Err(Why::new("ErrImagePull", text))
+    }
+
+    /// Waits for a pull, and tells from time to time how far it has come.
+    async fn telling<T>(&self, name: &str, pull: impl Future<Output = T>) -> T {
+        let mut pull = std::pin::pin!(pull);
+        let mut before = None;
+        let mut pause = PROGRESS;
+        loop {
+            tokio::select! {
+                answer = &mut pull => return answer,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(SELDOM),
+            }
+            let image = v1::ImageSpec { image: name.to_owned(), ..v1::ImageSpec::default() };
+            let request = v1::ImageStatusRequest { image: Some(image), verbose: true };
+            let status = tokio::select! {
+                answer = &mut pull => return answer,
+                status = self.runtime.image_status(request) => status,
+            };
+            let progress = status.ok().and_then(|status| progress::of(&status.info));
+            if let Some(progress) = progress.filter(|progress| before.as_ref() != Some(progress)) {
+                self.tell(EventType::Normal, "Pulling", progress.message(self.image()));
+                before = Some(progress);
+            }
+        }
     }
 
     async fn pulled(&self, named: &Named, secret: Option<PullSecret>, since: Instant) -> Result<Image, Why> {

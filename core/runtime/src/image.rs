@@ -4,13 +4,14 @@
 //! - [`config`]: what of an image's configuration a container needs
 //! - `layer`: unpacking, with everything a hostile archive may try refused
 //! - `archive`: import of OCI layouts and docker archives, export of OCI layouts
-//! - `pull`: from a registry
+//! - `pull`: from a registry; `partial`: what has come of a blob
 //! - `reference`: what images are called
 //! - `self_image`: the running binary as an image
 
 pub(crate) mod archive;
 pub(crate) mod config;
 mod layer;
+mod partial;
 pub(crate) mod pull;
 mod reference;
 pub(crate) mod self_image;

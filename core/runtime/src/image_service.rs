@@ -104,11 +104,14 @@ impl ImageService for ImageServer {
     ) -> Result<Response<v1::ImageStatusResponse>, Status> {
         let request = request.into_inner();
         let name = name(request.image)?;
+        let pull = request.verbose.then(|| info::pull(&self.0.pulls.under_way, &name)).flatten();
         let Some(found) = self.0.images.find(&name).map_err(CallError::from)? else {
-            return Ok(Response::new(v1::ImageStatusResponse::default()));
+            let info = pull.into_iter().collect();
+            return Ok(Response::new(v1::ImageStatusResponse { image: None, info }));
         };
         let config = self.0.images.config(&found).map_err(CallError::from)?;
-        let info = if request.verbose { info::image(&found, &config) } else { HashMap::new() };
+        let mut info = if request.verbose { info::image(&found, &config) } else { HashMap::new() };
+        info.extend(pull);
         Ok(Response::new(v1::ImageStatusResponse { image: Some(status::image(&found, &config)), info }))
     }
 

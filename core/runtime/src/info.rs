@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::image::Image;
 use crate::image::config::ImageConfig;
+use crate::image::pull::UnderWay;
 use crate::state::{Container, Phase, Runtime, Sandbox};
 
 /// Names of the handler: nothing, and the runtime's own name.
@@ -78,6 +79,18 @@ pub(crate) fn image(image: &Image, config: &ImageConfig) -> HashMap<String, Stri
             "StopSignal": defaults.stop_signal,
         } },
     }))
+}
+
+/// How far the pull of an image has come, if one is under way, as JSON under the key `pull`.
+pub(crate) fn pull(under_way: &UnderWay, name: &str) -> Option<(String, String)> {
+    let told = under_way.of(&crate::image::normalize(name).ok()?.whole())?;
+    let value = json!({
+        "bytesDone": told.bytes,
+        "bytesTotal": told.total,
+        "layersDone": told.unpacked,
+        "layersTotal": told.layers,
+    });
+    Some(("pull".to_owned(), value.to_string()))
 }
 
 /// Pieces of a list that are sent one after the other.

@@ -12,8 +12,10 @@ use super::layer::{self, Hashing};
 use super::store::{Image, ImageStore, StoreError};
 
 /// Bounds of an archive's small files.
-const MAX_DOCUMENT: u64 = 16 << 20;
+pub(super) const MAX_DOCUMENT: u64 = 16 << 20;
 const MAX_FILES: usize = 100_000;
+/// What overlayfs stacks.
+const MAX_LAYERS: usize = 500;
 
 /// Why nothing was imported or exported.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,9 @@ pub enum ImportError {
         /// In the configuration.
         diff_ids: usize,
     },
+    /// More layers than the kernel stacks.
+    #[error("{0} layers are too many; at most {MAX_LAYERS} can be stacked")]
+    TooManyLayers(usize),
     /// The name of an image is none.
     #[error("{0:?} is no name of an image")]
     Name(String),
@@ -120,6 +125,7 @@ impl Files {
             let path = staged.join(files.by_name.len().to_string());
             match entry.header().entry_type() {
                 tar::EntryType::Regular => {
+                    store.check_room(entry.size())?;
                     let mut file = File::create(&path).map_err(read_error(&name))?;
                     io::copy(&mut entry, &mut file).map_err(read_error(&name))?;
                     files.by_name.insert(name, path);
@@ -292,7 +298,9 @@ impl ImageStore {
 
     /// Copies a file into the blobs, checking its digest.
     fn take_blob(&self, files: &Files, name: &str, expected: Option<&str>) -> Result<String, ImportError> {
-        let mut reader = Hashing::new(files.open(name)?);
+        let source = files.open(name)?;
+        self.check_room(source.metadata().map_err(read_error(name))?.len())?;
+        let mut reader = Hashing::new(source);
         let folder = self.stage()?;
         let staged = folder.join("blob");
         let mut file = File::create(&staged).map_err(read_error(name))?;
@@ -315,6 +323,20 @@ impl ImageStore {
         Ok(path.metadata().map_err(read_error(digest))?.len())
     }
 
+    /// Refuses an image that this machine cannot run.
+    pub(super) fn check(&self, manifest: &Manifest, config: &ImageConfig) -> Result<(), ImportError> {
+        let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
+        if diff_ids != layers {
+            return Err(ImportError::Layers { layers, diff_ids });
+        }
+        if layers > MAX_LAYERS {
+            return Err(ImportError::TooManyLayers(layers));
+        }
+        let runs_here = (config.os.is_empty() || config.os == "linux")
+            && (config.architecture.is_empty() || config.architecture == architecture());
+        if runs_here { Ok(()) } else { Err(ImportError::Platform(architecture())) }
+    }
+
     /// Unpacks the layers of a manifest whose blobs are all here, and records the image.
     pub(super) fn complete(
         &self,
@@ -323,16 +345,8 @@ impl ImageStore {
         digest: &str,
         names: &[String],
     ) -> Result<Image, ImportError> {
+        self.check(manifest, config)?;
         let diff_ids = &config.rootfs.diff_ids;
-        if diff_ids.len() != manifest.layers.len() {
-            let layers = manifest.layers.len();
-            return Err(ImportError::Layers { layers, diff_ids: diff_ids.len() });
-        }
-        let runs_here = (config.os.is_empty() || config.os == "linux")
-            && (config.architecture.is_empty() || config.architecture == architecture());
-        if !runs_here {
-            return Err(ImportError::Platform(architecture()));
-        }
         let mut layers = Vec::new();
         let mut parent: Option<String> = None;
         for (descriptor, diff_id) in manifest.layers.iter().zip(diff_ids) {

@@ -7,11 +7,12 @@
 use std::cell::Cell;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, mkdirat, mknodat, utimensat};
@@ -26,6 +27,11 @@ const MAX_ENTRIES: u64 = 4_000_000;
 const MAX_PATH: usize = 4096;
 /// What an entry may say of itself, which is read into memory: its header, long names and attributes.
 const MAX_HEAD: u64 = 1 << 20;
+
+/// Bytes that are handed on and written at once.
+const PIECE: usize = 256 * 1024;
+/// Pieces that are unpacked ahead.
+const AHEAD: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LayerError {
@@ -95,7 +101,7 @@ impl<R: Read> Read for Bounded<R> {
 
 /// The plain archive behind gzip, zstd or nothing, told apart by its first bytes.
 pub(super) fn decompress(reader: impl Read + 'static) -> io::Result<Box<dyn Read>> {
-    let mut reader = BufReader::with_capacity(64 * 1024, reader);
+    let mut reader = BufReader::with_capacity(PIECE, reader);
     let magic = io::BufRead::fill_buf(&mut reader)?;
     if magic.starts_with(&[0x1f, 0x8b]) {
         Ok(Box::new(flate2::bufread::MultiGzDecoder::new(reader)))
@@ -106,13 +112,67 @@ pub(super) fn decompress(reader: impl Read + 'static) -> io::Result<Box<dyn Read
     }
 }
 
+/// What another thread decompresses, so that it does not wait for the disk.
+struct Ahead {
+    pieces: Receiver<io::Result<Vec<u8>>>,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl Ahead {
+    fn of(reader: impl Read + Send + 'static) -> io::Result<Self> {
+        let (send, pieces) = sync_channel(AHEAD);
+        let work = move || {
+            let mut plain = match decompress(reader) {
+                Ok(plain) => plain,
+                Err(error) => {
+                    let _ = send.send(Err(error));
+                    return;
+                }
+            };
+            loop {
+                let mut piece = Vec::with_capacity(PIECE);
+                let taken = plain.by_ref().take(PIECE as u64).read_to_end(&mut piece);
+                let is_last = taken.is_err() || piece.is_empty();
+                // Who no longer listens has seen enough.
+                if send.send(taken.map(|_| piece)).is_err() || is_last {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("decompress".to_owned()).spawn(work)?;
+        Ok(Self { pieces, piece: Vec::new(), at: 0 })
+    }
+}
+
+impl Read for Ahead {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.piece.len() {
+            match self.pieces.recv() {
+                Ok(piece) => (self.piece, self.at) = (piece?, 0),
+                // It has said before why it ended, or that it was at its end.
+                Err(_) => (self.piece, self.at) = (Vec::new(), 0),
+            }
+        }
+        let count = buffer.len().min(self.piece.len() - self.at);
+        buffer[..count].copy_from_slice(&self.piece[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
 /// Unpacks the layer into the empty folder `target`; `expected` is the digest of the plain archive.
-pub(super) fn unpack(reader: impl Read + 'static, target: &Path, expected: &str) -> Result<(), LayerError> {
-    let plain = decompress(reader).map_err(LayerError::Read)?;
+pub(super) fn unpack(
+    reader: impl Read + Send + 'static,
+    target: &Path,
+    expected: &str,
+) -> Result<(), LayerError> {
+    let plain = Ahead::of(reader).map_err(LayerError::Read)?;
     let budget = Rc::new(Cell::new(MAX_HEAD));
-    let mut archive = Archive::new(Bounded { inner: Hashing::new(plain), budget: Rc::clone(&budget) });
+    let plain = BufReader::with_capacity(PIECE / 4, Hashing::new(plain));
+    let mut archive = Archive::new(Bounded { inner: plain, budget: Rc::clone(&budget) });
     let root = File::open(target).map_err(|source| write_error(target, source))?;
-    let mut unpacker = Unpacker { root: root.into(), folders: Vec::new() };
+    let mut unpacker = Unpacker { root: root.into(), folders: Vec::new(), piece: vec![0; PIECE] };
     let (mut count, mut bytes) = (0, 0_u64);
     for entry in archive.entries().map_err(LayerError::Read)? {
         let mut entry = entry.map_err(LayerError::Read)?;
@@ -134,7 +194,7 @@ pub(super) fn unpack(reader: impl Read + 'static, target: &Path, expected: &str)
     // What follows the end of the archive belongs to the digest too.
     let mut rest = archive.into_inner().inner;
     io::copy(&mut rest, &mut io::sink()).map_err(LayerError::Read)?;
-    let actual = rest.digest();
+    let actual = rest.into_inner().digest();
     if actual == expected {
         Ok(())
     } else {
@@ -169,6 +229,8 @@ struct Unpacker {
     root: OwnedFd,
     /// Their times are set at the end, because making files in them changes them.
     folders: Vec<(PathBuf, i64)>,
+    /// On its way from the archive into a file.
+    piece: Vec<u8>,
 }
 
 impl Unpacker {
@@ -208,8 +270,7 @@ impl Unpacker {
                     Mode::from_bits_truncate(0o600),
                 )
                 .map_err(failed)?;
-                let mut file = File::from(file);
-                io::copy(entry, &mut file).map_err(LayerError::Read)?;
+                self.write(entry, &mut File::from(file), &path)?;
             }
             EntryType::Symlink => {
                 let target = link_name(entry, &path)?;
@@ -245,6 +306,19 @@ impl Unpacker {
             }
         }
         self.set_attributes(entry, &path)
+    }
+
+    fn write(&mut self, entry: &mut impl Read, file: &mut File, path: &Path) -> Result<(), LayerError> {
+        loop {
+            match entry.read(&mut self.piece) {
+                Ok(0) => return Ok(()),
+                Ok(count) => {
+                    file.write_all(&self.piece[..count]).map_err(|source| write_error(path, source))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(LayerError::Read(error)),
+            }
+        }
     }
 
     fn replace_unless_folder(&self, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), LayerError> {

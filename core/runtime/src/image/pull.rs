@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
@@ -12,16 +13,21 @@ use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
 use ring::digest::SHA256;
 
-use super::archive::ImportError;
+use super::archive::{ImportError, MAX_DOCUMENT};
 use super::config::{Descriptor, ImageConfig, Manifest, architecture};
-use super::store::{Image, ImageStore, StoreError};
+use super::partial::{Follower, Growing, Growth};
+use super::store::{Image, ImageStore, StoreError, chain_id};
 
 mod fetch;
 mod hosts;
+mod progress;
 mod turns;
 
+use fetch::{Fetch, blocking};
 use hosts::Host;
 pub use hosts::HostsError;
+use progress::Progress;
+pub(crate) use progress::UnderWay;
 pub(crate) use turns::Pulls;
 
 /// Layers fetched at once.
@@ -115,6 +121,14 @@ pub enum PullError {
         /// Why not.
         #[source]
         source: HostsError,
+    },
+    /// What the image says of itself is too long.
+    #[error("the configuration of {name} is too large: {size} bytes")]
+    TooLarge {
+        /// The image.
+        name: String,
+        /// Bytes that are announced.
+        size: u64,
     },
     /// Nobody is asked for such a thing.
     #[error(
@@ -276,8 +290,7 @@ pub(crate) async fn pull(
 ) -> Result<Image, PullError> {
     let keeper = Arc::clone(&store);
     // Whoever sweeps is waited for.
-    let lease = tokio::task::spawn_blocking(move || keeper.lease());
-    let _lease = lease.await.map_err(|_| PullError::Interrupted)??;
+    let _lease = blocking(move || keeper.lease()).await??;
     let reference =
         super::normalize(name).map_err(|source| PullError::Name { name: name.to_owned(), source })?;
     let ways = registries.ways(&reference, key)?;
@@ -334,42 +347,165 @@ async fn pull_from(
         chosen = Some(found);
     }
     let Document { text, digest: actual } = chosen.as_ref().unwrap_or(named);
-    let config = manifest.config.clone().ok_or(PullError::Platform(architecture()))?;
     // Who wants the same image waits for the first, and finds it done.
     let _turn = pulls.turn(actual).await;
-    let wanted: Vec<Descriptor> = manifest.layers.iter().cloned().chain([config.clone()]).collect();
-    let name = name.as_str();
-    futures::stream::iter(wanted)
-        .map(|descriptor| async move {
-            let _turn = pulls.turn(&descriptor.digest).await;
-            let _place = pulls.place().await;
-            fetch::blob(&way.client, &way.source, store, name, &descriptor).await
-        })
-        .buffer_unordered(PARALLEL)
-        .try_collect::<Vec<()>>()
-        .await?;
-    let config_path = store.blob_path(&config.digest)?;
-    let config_text = fs::read(&config_path).map_err(|source| StoreError::File {
-        action: "read",
-        path: config_path,
-        source,
-    })?;
-    let config: ImageConfig = serde_json::from_slice(&config_text).map_err(damaged)?;
+    let config = manifest.config.clone().ok_or(PullError::Platform(architecture()))?;
+    let bring = Bring { store, pulls, way, name: &name };
+    let config = bring.config(&config).await?;
+    store.check(&manifest, &config)?;
+    bring.layers(&manifest, &config).await?;
     let repository = format!("{}/{}", reference.registry(), reference.repository());
     let mut names = vec![format!("{repository}@{}", named.digest)];
     if reference.digest().is_none() {
-        names.push(name.to_owned());
+        names.push(name.clone());
     }
     let (store, text, actual) = (Arc::clone(store), text.clone(), actual.clone());
-    let work = move || -> Result<Image, PullError> {
+    blocking(move || -> Result<Image, PullError> {
         store.put_blob(&text)?;
         let mut image = store.complete(&manifest, &config, &actual, &names[1..])?;
         // The name by the digest that was asked for, which may be that of an index.
         image.digests.insert(names[0].clone());
         store.put(image.clone())?;
         Ok(image)
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|_| PullError::Interrupted)?
+    })
+    .await?
+}
+
+/// Brings the blobs of one image.
+#[derive(Clone, Copy)]
+struct Bring<'a> {
+    store: &'a Arc<ImageStore>,
+    pulls: &'a Pulls,
+    way: &'a Way,
+    name: &'a str,
+}
+
+/// A layer on its way.
+struct Coming {
+    descriptor: Descriptor,
+    diff_id: String,
+    /// Its folder in the end.
+    target: PathBuf,
+    growth: Arc<Growth>,
+}
+
+impl Bring<'_> {
+    /// What the image says of itself.
+    async fn config(&self, descriptor: &Descriptor) -> Result<ImageConfig, PullError> {
+        if descriptor.size > MAX_DOCUMENT {
+            return Err(PullError::TooLarge { name: self.name.to_owned(), size: descriptor.size });
+        }
+        let path = self.store.blob_path(&descriptor.digest)?;
+        {
+            let _turn = self.pulls.turn(&descriptor.digest).await;
+            let _place = self.pulls.place().await;
+            if !path.exists() {
+                self.fetch(descriptor, Arc::default()).await?;
+            }
+        }
+        let text = blocking(move || {
+            fs::read(&path).map_err(|source| StoreError::File { action: "read", path, source })
+        })
+        .await??;
+        let damaged = |source| PullError::Manifest { name: self.name.to_owned(), source };
+        serde_json::from_slice(&text).map_err(damaged)
+    }
+
+    async fn fetch(&self, wanted: &Descriptor, growth: Arc<Growth>) -> Result<(), PullError> {
+        // Whatever becomes of it, nobody waits for more afterwards.
+        let growing = Growing(growth);
+        let Bring { way, store, name, .. } = *self;
+        Fetch { way, store, name, wanted, growth: &growing.0 }.run().await
+    }
+
+    /// All layers, several at once: each is unpacked while it comes.
+    async fn layers(&self, manifest: &Manifest, config: &ImageConfig) -> Result<(), PullError> {
+        let mut parent = None;
+        let mut coming = Vec::new();
+        for (descriptor, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
+            let chain_id = chain_id(parent.as_deref(), diff_id);
+            let target = self.store.layer_path(&chain_id);
+            let (descriptor, diff_id) = (descriptor.clone(), diff_id.clone());
+            coming.push(Coming { descriptor, diff_id, target, growth: Arc::default() });
+            parent = Some(chain_id);
+        }
+        self.store.check_room(self.needed(&coming)?)?;
+        let progress = Arc::new(Progress {
+            total: manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add),
+            parts: coming.iter().map(|one| Arc::clone(&one.growth)).collect(),
+            layers: coming.len(),
+            unpacked: AtomicUsize::new(0),
+        });
+        let _told = self.pulls.under_way.begin(self.name, Arc::clone(&progress));
+        let (bring, progress) = (*self, progress.as_ref());
+        futures::stream::iter(coming)
+            .map(|one| async move {
+                bring.layer(&one).await?;
+                progress.unpacked.fetch_add(1, Ordering::Relaxed);
+                Ok::<(), PullError>(())
+            })
+            .buffer_unordered(PARALLEL)
+            .try_collect::<()>()
+            .await
+    }
+
+    /// The bytes that the layers will take at least: none is smaller unpacked than packed.
+    fn needed(&self, coming: &[Coming]) -> Result<u64, PullError> {
+        let mut needed = 0_u64;
+        for Coming { descriptor, target, .. } in coming {
+            let (digest, size) = (&descriptor.digest, descriptor.size);
+            if !self.store.blob_path(digest)?.exists() {
+                let here = fs::metadata(self.store.partial_path(digest)?).map_or(0, |partial| partial.len());
+                needed = needed.saturating_add(size.saturating_sub(here));
+            }
+            if !target.exists() {
+                needed = needed.saturating_add(size);
+            }
+        }
+        Ok(needed)
+    }
+
+    async fn layer(&self, one: &Coming) -> Result<(), PullError> {
+        let Coming { descriptor, diff_id, target, growth } = one;
+        let _turn = self.pulls.turn(&descriptor.digest).await;
+        let _place = self.pulls.place().await;
+        if self.store.blob_path(&descriptor.digest)?.exists() {
+            growth.is_here(descriptor.size);
+            // It is unpacked at the end, if it is not.
+            return Ok(());
+        }
+        if target.exists() {
+            return self.fetch(descriptor, Arc::clone(growth)).await;
+        }
+        let path = self.store.partial_path(&descriptor.digest)?;
+        let store = Arc::clone(self.store);
+        let (digest, diff_id) = (descriptor.digest.clone(), diff_id.clone());
+        let followed = Arc::clone(growth);
+        let unpacking = tokio::task::spawn_blocking(move || {
+            let blob = Follower::open(&path, followed);
+            let blob = blob.map_err(|source| StoreError::File { action: "open", path, source })?;
+            store.stage_layer(blob, &digest, &diff_id)
+        });
+        let fetched = self.fetch(descriptor, Arc::clone(growth)).await;
+        let unpacked = unpacking.await.map_err(|_| PullError::Interrupted)?;
+        let (store, target) = (Arc::clone(self.store), target.clone());
+        match (fetched, unpacked) {
+            (Ok(()), Ok(staged)) => Ok(blocking(move || store.adopt_layer(&staged, &target)).await??),
+            (Err(error), Ok(staged)) => {
+                let removed = blocking(move || fs::remove_dir_all(&staged)).await?;
+                if let Err(error) = removed {
+                    tracing::warn!(%error, image = self.name, "what was unpacked of a layer is still there");
+                }
+                Err(error)
+            }
+            // It followed what was begun anew: what came in the end is unpacked again.
+            (Ok(()), Err(error)) => {
+                tracing::info!(error = %crate::error::chain(&error), image = self.name, "a layer is unpacked again");
+                Ok(())
+            }
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
 }
 
 /// Asks a host for a manifest or an index; one that is away for a moment is asked again.

@@ -5,16 +5,18 @@
 //! index.json           every image
 //! blobs/sha256/HEX     configurations, manifests, packed layers
 //! layers/HEX/          unpacked layers by chain id, as overlayfs stacks them
+//! partial/HEX          blobs that are coming, or of which a pull that was interrupted has brought a part
 //! staging/             unfinished work
 //! lease                held shared by those who bring blobs and layers in, alone by those who sweep
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{Flock, FlockArg};
 use ring::digest::{SHA256, digest};
@@ -56,6 +58,16 @@ pub enum StoreError {
         expected: String,
         /// What arrived.
         actual: String,
+    },
+    /// It would not fit.
+    #[error("no space left on device: at least {needed} bytes are needed in {path}, {available} are free")]
+    Room {
+        /// The store.
+        path: PathBuf,
+        /// Bytes that are to come.
+        needed: u64,
+        /// Bytes that are free.
+        available: u64,
     },
     /// Not of the form `sha256:HEX`.
     #[error("{0:?} is no sha256 digest")]
@@ -129,7 +141,7 @@ impl ImageStore {
     /// Opens the store in `root`, creating it.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let store = Self { root: root.into() };
-        for folder in [store.root.join("blobs/sha256"), store.layers(), store.staging()] {
+        for folder in [store.root.join("blobs/sha256"), store.layers(), store.partials(), store.staging()] {
             fs::create_dir_all(&folder).map_err(file_error("create", &folder))?;
         }
         // Other users of the machine must not run what layers hold, least of all programs that run as their owner.
@@ -149,6 +161,29 @@ impl ImageStore {
 
     pub(super) fn staging(&self) -> PathBuf {
         self.root.join("staging")
+    }
+
+    fn partials(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
+    /// Where a blob is until it is whole.
+    pub(super) fn partial_path(&self, digest: &str) -> Result<PathBuf, StoreError> {
+        let place = self.blob_path(digest)?;
+        Ok(self.partials().join(place.file_name().unwrap_or_default()))
+    }
+
+    /// Refuses what would not fit on the disk.
+    pub(super) fn check_room(&self, needed: u64) -> Result<(), StoreError> {
+        let disk = nix::sys::statvfs::statvfs(&self.root);
+        let disk = disk.map_err(|error| file_error("look at", &self.root)(error.into()))?;
+        // Widths differ between architectures.
+        #[allow(clippy::useless_conversion)]
+        let available = u64::from(disk.blocks_available()).saturating_mul(u64::from(disk.fragment_size()));
+        if needed <= available {
+            return Ok(());
+        }
+        Err(StoreError::Room { path: self.root.clone(), needed, available })
     }
 
     /// A fresh folder for unfinished work.
@@ -306,6 +341,8 @@ impl ImageStore {
             images().flat_map(|image| image.layers.iter().map(|layer| layer.chain_id.as_str())).collect();
         sweep_folder(&self.root.join("blobs/sha256"), |name| blobs.contains(name))?;
         sweep_folder(&self.layers(), |name| layers.contains(name) || in_use.contains(name))?;
+        let partials = self.partials();
+        sweep_folder(&partials, |name| is_recent(&partials.join(name)))?;
         sweep_folder(&self.staging(), |_| false)
     }
 
@@ -345,15 +382,26 @@ impl ImageStore {
         }
         let blob = self.blob_path(digest)?;
         let file = File::open(&blob).map_err(file_error("open", &blob))?;
+        let staged = self.stage_layer(file, digest, diff_id)?;
+        self.adopt_layer(&staged, &target)?;
+        Ok(layer)
+    }
+
+    /// Unpacks a layer into a folder that is not its place yet.
+    pub(super) fn stage_layer(
+        &self,
+        blob: impl Read + Send + 'static,
+        digest: &str,
+        diff_id: &str,
+    ) -> Result<PathBuf, StoreError> {
         let staged = self.stage()?;
-        let unpacked = layer::unpack(file, &staged, diff_id);
+        let unpacked = layer::unpack(blob, &staged, diff_id);
         if let Err(source) = unpacked {
             let _ = fs::remove_dir_all(&staged);
             let source: Box<LayerError> = Box::new(source);
             return Err(StoreError::Layer { digest: digest.to_owned(), source });
         }
-        self.adopt_layer(&staged, &target)?;
-        Ok(layer)
+        Ok(staged)
     }
 
     /// Moves a complete layer folder to its place, on disk for good.
@@ -377,6 +425,15 @@ fn sync_filesystem(path: &Path) -> io::Result<()> {
     let folder = File::open(path)?;
     // SAFETY: the descriptor is open through the call.
     if unsafe { libc::syncfs(folder.as_raw_fd()) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What an interrupted pull has brought is kept this long: nobody may come back for it.
+const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn is_recent(path: &Path) -> bool {
+    let changed = path.metadata().and_then(|metadata| metadata.modified());
+    // A time to come is that of a clock that was set back.
+    changed.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < PARTIAL_KEPT))
 }
 
 fn sweep_folder(folder: &Path, keep: impl Fn(&str) -> bool) -> Result<(), StoreError> {

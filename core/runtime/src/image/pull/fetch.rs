@@ -1,22 +1,24 @@
-//! Fetching one blob: from where it broke off, until it is whole.
+//! Fetching one blob: from where it broke off, also before a kill, until it is whole.
 
-use std::fs;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use oci_client::client::BlobResponse;
 use oci_client::errors::OciDistributionError;
-use oci_client::{Client, Reference};
-use ring::digest::{Context, SHA256};
-use tokio::fs::File;
-use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
 
 use super::super::config::Descriptor;
+use super::super::partial::{Growth, Partial};
 use super::super::store::{ImageStore, StoreError};
-use super::{PullError, registry_error};
+use super::{PullError, Way, registry_error};
 
 /// Tries in a row that bring nothing.
 const TRIES: u32 = 4;
+/// Pieces that wait to be written.
+const QUEUE: usize = 64;
 /// The pause after the first; it doubles.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -55,106 +57,138 @@ fn is_passing(error: &OciDistributionError) -> bool {
     }
 }
 
-/// A blob that is coming.
-struct Partial {
-    file: File,
-    hash: Context,
-    length: u64,
+/// Runs what waits for the disk.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, PullError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| PullError::Interrupted)
 }
 
-impl Partial {
-    async fn restart(&mut self) -> std::io::Result<()> {
-        self.file.set_len(0).await?;
-        self.file.rewind().await?;
-        (self.hash, self.length) = (Context::new(&SHA256), 0);
-        Ok(())
-    }
+/// A blob that is fetched.
+pub(super) struct Fetch<'a> {
+    pub(super) way: &'a Way,
+    pub(super) store: &'a Arc<ImageStore>,
+    /// The image's name.
+    pub(super) name: &'a str,
+    pub(super) wanted: &'a Descriptor,
+    /// Where it is told how much has come.
+    pub(super) growth: &'a Arc<Growth>,
+}
 
-    /// Asks for what is still missing, and takes what comes. No more is taken than was announced.
-    async fn ask(
-        &mut self,
-        client: &Client,
-        source: &Reference,
-        wanted: &Descriptor,
-    ) -> Result<(), OciDistributionError> {
-        let digest = wanted.digest.as_str();
-        let mut stream = if self.length == 0 {
-            client.pull_blob_stream(source, digest).await?
-        } else {
-            match client.pull_blob_stream_partial(source, digest, self.length, None).await? {
-                BlobResponse::Partial(stream) => stream,
-                // It does not know parts.
-                BlobResponse::Full(stream) => {
-                    self.restart().await?;
-                    stream
-                }
-            }
-        };
-        while let Some(bytes) = stream.next().await {
-            let bytes = bytes?;
-            self.file.write_all(&bytes).await?;
-            self.hash.update(&bytes);
-            self.length += bytes.len() as u64;
-            if self.length > wanted.size {
+impl Fetch<'_> {
+    /// Brings the blob, which is not there, into the store.
+    pub(super) async fn run(&self) -> Result<(), PullError> {
+        let path = self.store.partial_path(&self.wanted.digest)?;
+        let failed = |source| StoreError::File { action: "write", path: path.clone(), source };
+        let (file, size, growth) = (path.clone(), self.wanted.size, Arc::clone(self.growth));
+        let mut partial = blocking(move || Partial::open(&file, size, growth)).await?.map_err(failed)?;
+        let mut is_fresh = partial.length() == 0;
+        if !is_fresh {
+            let (bytes, digest) = (partial.length(), self.wanted.digest.as_str());
+            tracing::info!(image = self.name, digest, bytes, "a blob is continued");
+        }
+        loop {
+            partial = self.receive(partial).await?;
+            let actual = partial.digest();
+            if actual == self.wanted.digest {
                 break;
             }
+            if is_fresh {
+                partial.discard().map_err(failed)?;
+                return Err(StoreError::Digest { expected: self.wanted.digest.clone(), actual }.into());
+            }
+            // What was there before may have suffered when the machine went down.
+            partial.restart().map_err(failed)?;
+            is_fresh = true;
         }
-        self.file.flush().await?;
+        // Whoever reads it meanwhile has seen all.
+        self.growth.end(true);
+        let (store, digest) = (Arc::clone(self.store), self.wanted.digest.clone());
+        blocking(move || {
+            let adopted = store.adopt_blob(&path, &digest);
+            // Nobody else writes into it before it has its place.
+            drop(partial);
+            adopted
+        })
+        .await??;
         Ok(())
     }
-}
 
-/// Brings a blob into the store, unless it is there.
-pub(super) async fn blob(
-    client: &Client,
-    source: &Reference,
-    store: &ImageStore,
-    name: &str,
-    wanted: &Descriptor,
-) -> Result<(), PullError> {
-    if store.blob_path(&wanted.digest)?.exists() {
-        return Ok(());
-    }
-    let folder = store.stage()?;
-    let result = stage(client, source, store, name, wanted, &folder).await;
-    let _ = fs::remove_dir_all(&folder);
-    result
-}
-
-async fn stage(
-    client: &Client,
-    source: &Reference,
-    store: &ImageStore,
-    name: &str,
-    wanted: &Descriptor,
-    folder: &std::path::Path,
-) -> Result<(), PullError> {
-    let staged = folder.join("blob");
-    let failed = |source| StoreError::File { action: "write", path: staged.clone(), source };
-    let file = File::create(&staged).await.map_err(failed)?;
-    let mut partial = Partial { file, hash: Context::new(&SHA256), length: 0 };
-    let mut tries = Tries::default();
-    loop {
-        let before = partial.length;
-        let outcome = partial.ask(client, source, wanted).await;
-        if partial.length > before {
-            tries.progress();
-        }
-        let whole = partial.length >= wanted.size;
-        match outcome {
-            Ok(()) if whole => break,
-            // It ended early without saying so.
-            Ok(()) => {
-                let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-                tries.after(error.into(), "blob").await.map_err(|error| registry_error(name, error))?;
+    /// Asks until all that was announced is there.
+    async fn receive(&self, mut partial: Partial) -> Result<Partial, PullError> {
+        let mut tries = Tries::default();
+        while partial.length() < self.wanted.size {
+            let before = partial.length();
+            let outcome;
+            (partial, outcome) = self.ask(partial).await?;
+            if partial.length() > before {
+                tries.progress();
             }
-            Err(error) => tries.after(error, "blob").await.map_err(|error| registry_error(name, error))?,
+            let failure = match outcome {
+                Err(error) => error,
+                Ok(()) if partial.length() >= self.wanted.size => break,
+                // It ended early without saying so.
+                Ok(()) => io::Error::from(io::ErrorKind::UnexpectedEof).into(),
+            };
+            tries.after(failure, "blob").await.map_err(|error| registry_error(self.name, error))?;
         }
+        Ok(partial)
     }
-    let actual = format!("sha256:{}", hex::encode(partial.hash.finish()));
-    if actual != wanted.digest {
-        return Err(StoreError::Digest { expected: wanted.digest.clone(), actual }.into());
+
+    /// Asks for what is still missing, and takes what comes, but no more than was announced.
+    async fn ask(
+        &self,
+        mut partial: Partial,
+    ) -> Result<(Partial, Result<(), OciDistributionError>), PullError> {
+        let (client, source, digest) = (&self.way.client, &self.way.source, self.wanted.digest.as_str());
+        let asked = match partial.length() {
+            0 => client.pull_blob_stream(source, digest).await.map(BlobResponse::Full),
+            from => client.pull_blob_stream_partial(source, digest, from, None).await,
+        };
+        let (mut stream, begins) = match asked {
+            Ok(BlobResponse::Partial(stream)) => (stream, false),
+            // From the beginning: also if it does not know parts.
+            Ok(BlobResponse::Full(stream)) => (stream, true),
+            Err(error) => return Ok((partial, Err(error))),
+        };
+        let (pieces, mut coming) = mpsc::channel::<Bytes>(QUEUE);
+        let size = self.wanted.size;
+        let writer = tokio::task::spawn_blocking(move || -> io::Result<Partial> {
+            if begins && partial.length() > 0 {
+                partial.restart()?;
+            }
+            while let Some(piece) = coming.blocking_recv() {
+                if let Err(error) = partial.append(&piece) {
+                    // It would be in the way of whoever makes room.
+                    if error.kind() == io::ErrorKind::StorageFull {
+                        partial.discard()?;
+                    }
+                    return Err(error);
+                }
+                if partial.length() > size {
+                    break;
+                }
+            }
+            Ok(partial)
+        });
+        let mut outcome = Ok(());
+        while let Some(piece) = stream.next().await {
+            match piece {
+                Ok(piece) => {
+                    if pieces.send(piece).await.is_err() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    outcome = Err(error.into());
+                    break;
+                }
+            }
+        }
+        drop(pieces);
+        let path = self.store.partial_path(digest)?;
+        let written = writer.await.map_err(|_| PullError::Interrupted)?;
+        let partial = written.map_err(|source| StoreError::File { action: "write", path, source })?;
+        Ok((partial, outcome))
     }
-    store.adopt_blob(&staged, &wanted.digest)?;
-    Ok(())
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
+use super::progress::UnderWay;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard, Semaphore, SemaphorePermit};
 
@@ -14,11 +15,12 @@ const PLACES: usize = 8;
 pub(crate) struct Pulls {
     turns: Mutex<HashMap<String, Weak<Turn<()>>>>,
     places: Semaphore,
+    pub(crate) under_way: UnderWay,
 }
 
 impl Default for Pulls {
     fn default() -> Self {
-        Self { turns: Mutex::default(), places: Semaphore::new(PLACES) }
+        Self { turns: Mutex::default(), places: Semaphore::new(PLACES), under_way: UnderWay::default() }
     }
 }
 

@@ -1,0 +1,206 @@
+//! Measures pulls against plain decompression, and prints a JSON line per measurement: `{"measurement":NAME,"value":NUMBER,"unit":UNIT}`.
+//!
+//! ```text
+//! cargo bench -p keelson-runtime --bench pull         # as root; needs Debian's docker-registry, gzip, zstd and busybox-static
+//! ```
+//!
+//! An image of about 200 MB, packed, of this machine's own files, in one layer and in four, lies in a registry on loopback. What
+//! is measured is the time until it is fetched, verified, unpacked and on the disk for good; beside it, the time that
+//! `gzip -dc` and `zstd -dc` take for the same layers, one after the other, when nobody keeps what they say.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use keelson_cri::v1;
+use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::secrets::RegistryAuth;
+use oci_client::{Client, Reference, RegistryOperation};
+use ring::digest::{SHA256, digest};
+use serde_json::json;
+
+#[allow(dead_code)]
+#[path = "../tests/node/harness.rs"]
+mod harness;
+
+use harness::Node;
+
+/// Bytes of an image, packed.
+const SIZE: u64 = 200_000_000;
+/// Of each measurement the best counts: other work on the machine only adds.
+const ROUNDS: usize = 3;
+const ADDRESS: &str = "127.0.0.1:5057";
+
+struct Registry(Child);
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn registry(folder: &Path) -> Registry {
+    let file = folder.join("registry.yml");
+    let text = format!(
+        "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: {ADDRESS}\n",
+        folder.join("registry").display()
+    );
+    fs::write(&file, text).unwrap();
+    let mut command = Command::new("docker-registry");
+    command.arg("serve").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+    let registry = Registry(command.spawn().expect("run docker-registry: install Debian's package"));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while std::net::TcpStream::connect(ADDRESS).is_err() {
+        assert!(Instant::now() < deadline, "the registry does not answer");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    registry
+}
+
+/// How layers are packed.
+struct Packing {
+    program: &'static str,
+    media_type: &'static str,
+    /// Plain bytes that make one packed byte of such files, roughly.
+    ratio: f64,
+}
+
+const PACKINGS: [Packing; 2] = [
+    Packing { program: "gzip", media_type: "application/vnd.oci.image.layer.v1.tar+gzip", ratio: 3.1 },
+    Packing { program: "zstd", media_type: "application/vnd.oci.image.layer.v1.tar+zstd", ratio: 3.3 },
+];
+
+/// Files of this machine.
+fn files() -> impl Iterator<Item = PathBuf> {
+    let mut folders: Vec<PathBuf> = ["/usr", "/root/.rustup"].map(PathBuf::from).into();
+    let mut found: Vec<PathBuf> = Vec::new();
+    std::iter::from_fn(move || {
+        loop {
+            if let Some(file) = found.pop() {
+                return Some(file);
+            }
+            let folder = folders.pop()?;
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                    Ok(kind) if kind.is_file() => found.push(entry.path()),
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        }
+    })
+}
+
+/// A layer's file, plain, of at least `size` bytes if there are as many.
+fn plain(path: &Path, files: &mut impl Iterator<Item = PathBuf>, size: u64) {
+    let mut archive = tar::Builder::new(std::io::BufWriter::new(File::create(path).unwrap()));
+    let mut bytes = 0;
+    while bytes < size {
+        let Some(file) = files.next() else { break };
+        let Ok(mut source) = File::open(&file) else { continue };
+        bytes += source.metadata().unwrap().len();
+        archive.append_file(file.strip_prefix("/").unwrap(), &mut source).unwrap();
+    }
+    archive.into_inner().unwrap().into_inner().unwrap();
+}
+
+fn name(path: &Path) -> String {
+    format!("sha256:{}", hex::encode(digest(&SHA256, &fs::read(path).unwrap())))
+}
+
+/// Packs and pushes an image; answers its layers' files.
+async fn push(folder: &Path, packing: &Packing, layers: usize, reference: &Reference) -> Vec<PathBuf> {
+    let client = Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() });
+    client.auth(reference, &RegistryAuth::Anonymous, RegistryOperation::Push).await.unwrap();
+    let mut files = files();
+    let (mut packed, mut descriptors, mut diff_ids) = (Vec::new(), Vec::new(), Vec::new());
+    for layer in 0..layers {
+        let source = folder.join(format!("{}-{layers}-{layer}.tar", packing.program));
+        let target = source.with_extension(packing.program);
+        plain(&source, &mut files, (SIZE as f64 * packing.ratio) as u64 / layers as u64);
+        let out = File::create(&target).unwrap();
+        let mut pack = Command::new(packing.program);
+        pack.arg("-c").arg(&source).stdout(out).stderr(Stdio::null());
+        assert!(pack.status().unwrap().success());
+        let (digest, size) = (name(&target), fs::metadata(&target).unwrap().len());
+        diff_ids.push(name(&source));
+        fs::remove_file(&source).unwrap();
+        client.push_blob(reference, fs::read(&target).unwrap(), &digest).await.unwrap();
+        descriptors.push(json!({ "mediaType": packing.media_type, "digest": digest, "size": size }));
+        packed.push(target);
+    }
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let config = json!({
+        "architecture": architecture, "os": "linux", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+    })
+    .to_string()
+    .into_bytes();
+    let config_digest = format!("sha256:{}", hex::encode(digest(&SHA256, &config)));
+    let size = config.len();
+    client.push_blob(reference, config, &config_digest).await.unwrap();
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": size },
+        "layers": descriptors,
+    });
+    let kind = http::HeaderValue::from_static("application/vnd.oci.image.manifest.v1+json");
+    client.push_manifest_raw(reference, manifest.to_string().into_bytes(), kind).await.unwrap();
+    packed
+}
+
+fn tell(measurement: &str, value: f64, unit: &str) {
+    let value = (value * 1000.0).round() / 1000.0;
+    println!("{}", json!({ "measurement": measurement, "value": value, "unit": unit }));
+}
+
+fn decompress(program: &str, layers: &[PathBuf]) -> f64 {
+    let since = Instant::now();
+    for layer in layers {
+        let done = Command::new(program).arg("-dc").arg(layer).stdout(Stdio::null()).status().unwrap();
+        assert!(done.success());
+    }
+    since.elapsed().as_secs_f64()
+}
+
+async fn measure(node: &mut Node, folder: &Path, packing: &Packing, layers: usize) {
+    let text = format!("{ADDRESS}/bench/{}:{layers}", packing.program);
+    let reference = keelson_runtime::image::normalize(&text).unwrap();
+    let packed = push(folder, packing, layers, &reference).await;
+    let bytes: u64 = packed.iter().map(|layer| fs::metadata(layer).unwrap().len()).sum();
+    let image = Some(v1::ImageSpec { image: text, ..v1::ImageSpec::default() });
+    let (mut plain, mut pulled) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..ROUNDS {
+        plain = plain.min(decompress(packing.program, &packed));
+        let since = Instant::now();
+        let request = v1::PullImageRequest { image: image.clone(), ..v1::PullImageRequest::default() };
+        node.images.pull_image(request).await.unwrap();
+        pulled = pulled.min(since.elapsed().as_secs_f64());
+        node.images.remove_image(v1::RemoveImageRequest { image: image.clone() }).await.unwrap();
+    }
+    let what = format!("{:.0} MB of {}, {layers} layer(s)", bytes as f64 / 1e6, packing.program);
+    tell(&format!("{what}: {} -dc", packing.program), plain, "s");
+    tell(&format!("{what}: pulled"), pulled, "s");
+    tell(&format!("{what}: pulled, against plain decompression"), pulled / plain, "times");
+    packed.iter().for_each(|layer| fs::remove_file(layer).unwrap());
+}
+
+#[tokio::main]
+async fn main() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut node = Node::start().await;
+    let folder = node.folder.join("bench");
+    fs::create_dir(&folder).unwrap();
+    let registry = registry(&folder);
+    for packing in &PACKINGS {
+        for layers in [1, 4] {
+            measure(&mut node, &folder, packing, layers).await;
+        }
+    }
+    drop(registry);
+    node.finish().await;
+}
