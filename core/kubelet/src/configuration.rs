@@ -114,6 +114,7 @@ pub struct KubeletConfiguration {
     /// `static`: containers of Guaranteed pods that ask for whole processors have them for themselves. `none`: nobody has.
     pub cpu_manager_policy: String,
     /// `full-pcpus-only: "true"`: whole cores alone are given. `strict-cpu-reservation: "true"`: nobody runs on what is kept for the machine.
+    /// `distribute-cpus-across-numa: "true"`: who needs several memory nodes has as many of each.
     pub cpu_manager_policy_options: BTreeMap<String, String>,
     /// `Static`: memory of containers of Guaranteed pods is set aside at as few memory nodes as can be. `None`: it is from anywhere.
     pub memory_manager_policy: String,
@@ -321,8 +322,9 @@ impl KubeletConfiguration {
         };
         let field = "cpuManagerPolicyOptions";
         for (name, value) in &self.cpu_manager_policy_options {
-            let reason = "this kubelet follows full-pcpus-only and strict-cpu-reservation";
-            one_of(field, name, &["full-pcpus-only", "strict-cpu-reservation"], reason)?;
+            let known = ["full-pcpus-only", "strict-cpu-reservation", "distribute-cpus-across-numa"];
+            let reason = "this kubelet follows full-pcpus-only, strict-cpu-reservation and distribute-cpus-across-numa";
+            one_of(field, name, &known, reason)?;
             one_of(field, value, &["true", "false"], "must be true or false")?;
             if self.cpu_manager_policy != "static" {
                 return Err((field, name.clone(), "cpuManagerPolicy must be static"));

@@ -26,7 +26,7 @@ use crate::topology::{Hint, Mask, NumaMachine, Supply, hints};
 mod set;
 
 pub(crate) use set::{Cpus, parse, text};
-use set::{Topology, take};
+use set::{Topology, spread, take};
 
 /// Between two looks at whether everyone is where it belongs.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -87,6 +87,8 @@ struct Given {
 struct Options {
     /// `full-pcpus-only`: whole cores alone are given.
     whole_cores: bool,
+    /// `distribute-cpus-across-numa`: who needs several memory nodes has as many of each.
+    even: bool,
     /// `strict-cpu-reservation`: who shares does not run on what is kept for the machine.
     strict: bool,
 }
@@ -178,9 +180,16 @@ impl Given {
     /// So many of those that are free, at `place` as far as there are enough.
     fn choose(&self, count: usize, place: Option<Mask>) -> Result<Cpus, CpuError> {
         let free = self.free();
+        let cores: std::collections::BTreeSet<_> = self.topology.values().collect();
+        let per_core = (self.topology.len() / cores.len().max(1)).max(1);
+        let take = |free: &Cpus, count: usize| match self.options {
+            Options { even: true, whole_cores, .. } => {
+                let group = if whole_cores { per_core } else { 1 };
+                spread(free, count, &self.topology, &self.nodes, group)
+            }
+            Options { even: false, .. } => take(free, count, &self.topology),
+        };
         if self.options.whole_cores {
-            let cores: std::collections::BTreeSet<_> = self.topology.values().collect();
-            let per_core = (self.topology.len() / cores.len().max(1)).max(1);
             if !count.is_multiple_of(per_core) {
                 return Err(CpuError::Part { requested: count, per_core });
             }
@@ -191,10 +200,10 @@ impl Given {
         let is_near =
             |cpu: &u32| place.is_some_and(|place| place.meets(Mask::of(self.nodes.get(cpu).copied())));
         let near: Cpus = free.iter().copied().filter(is_near).collect();
-        let mut chosen = take(&near, count.min(near.len()), &self.topology).unwrap_or_default();
+        let mut chosen = take(&near, count.min(near.len())).unwrap_or_default();
         let rest: Cpus = free.difference(&chosen).copied().collect();
         let too_few = || CpuError::TooFew { requested: count, available: free.len() };
-        chosen.extend(take(&rest, count - chosen.len(), &self.topology).ok_or_else(too_few)?);
+        chosen.extend(take(&rest, count - chosen.len()).ok_or_else(too_few)?);
         Ok(chosen)
     }
 
@@ -281,8 +290,11 @@ impl ExclusiveCpus {
         }
         let nodes = online.iter().map(|cpu| (*cpu, machine.of_cpu(*cpu))).collect();
         let is_set = |name: &str| settings.cpu_option(name) == Some("true");
-        let options =
-            Options { whole_cores: is_set("full-pcpus-only"), strict: is_set("strict-cpu-reservation") };
+        let options = Options {
+            whole_cores: is_set("full-pcpus-only"),
+            even: is_set("distribute-cpus-across-numa"),
+            strict: is_set("strict-cpu-reservation"),
+        };
         let entries = BTreeMap::new();
         let mut given = Given { path, online, reserved, topology, nodes, options, entries };
         if let Some(known) = known {
@@ -485,8 +497,17 @@ mod tests {
     }
 
     #[test]
+    fn who_needs_several_memory_nodes_has_as_many_of_each_where_that_is_wanted() {
+        let mut given = machine(Options { even: true, ..Options::default() });
+        let six = pod("six", "6");
+        assert!(given.allocate(&six, six.member("a").unwrap(), None).unwrap());
+        assert_eq!(text(&given.entries["six"]["a"]), "1-6");
+        fs::remove_file(&given.path).unwrap();
+    }
+
+    #[test]
     fn whole_cores_alone_are_given_and_who_shares_keeps_off_what_is_kept_where_that_is_wanted() {
-        let mut given = machine(Options { whole_cores: true, strict: true });
+        let mut given = machine(Options { whole_cores: true, strict: true, even: false });
         let asks = |cpu: &str| pod(cpu, cpu);
         let give = |given: &mut Given, pod: &PodModel| given.allocate(pod, pod.member("a").unwrap(), None);
         let told = give(&mut given, &asks("3")).unwrap_err().to_string();

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::topology::masks;
+
 /// Processors by their numbers.
 pub(crate) type Cpus = BTreeSet<u32>;
 
@@ -73,9 +75,79 @@ pub(crate) fn take(free: &Cpus, count: usize, topology: &Topology) -> Option<Cpu
     Some(taken)
 }
 
+/// How many processors each memory node of `combination` gives, evenly and in groups of `group`, and what that leaves: the squares of
+/// what is left everywhere together, which are the fewer the more even it is. `None` when it cannot be even.
+fn shares(
+    free: &BTreeMap<u32, usize>,
+    combination: &BTreeSet<u32>,
+    count: usize,
+    group: usize,
+) -> Option<(BTreeMap<u32, usize>, usize)> {
+    let each = count / combination.len().max(1) / group * group;
+    let mut left = free.clone();
+    let mut given = BTreeMap::new();
+    for node in combination {
+        let has = left.get_mut(node).filter(|has| **has >= each)?;
+        *has -= each;
+        given.insert(*node, each);
+    }
+    for _ in 0..(count - each * combination.len()) / group {
+        // What remains comes from where most is left, the lower number first.
+        let most = combination.iter().rev().max_by_key(|node| left.get(node).copied().unwrap_or(0))?;
+        let has = left.get_mut(most).filter(|has| **has >= group)?;
+        *has -= group;
+        *given.entry(*most).or_default() += group;
+    }
+    Some((given, left.values().map(|has| has * has).sum()))
+}
+
+/// The same number, evenly from as few memory nodes as have enough, in groups of `group`; as [`take`] does where that cannot be.
+pub(crate) fn spread(
+    free: &Cpus,
+    count: usize,
+    topology: &Topology,
+    nodes: &BTreeMap<u32, u32>,
+    group: usize,
+) -> Option<Cpus> {
+    let node = |cpu: &u32| nodes.get(cpu).copied().unwrap_or(0);
+    let mut available: BTreeMap<u32, usize> = BTreeMap::new();
+    free.iter().for_each(|cpu| *available.entry(node(cpu)).or_default() += 1);
+    let numbers: Vec<u32> = available.keys().copied().collect();
+    let combinations: Vec<BTreeSet<u32>> = masks(&numbers).into_iter().map(|mask| mask.set()).collect();
+    let even = |size: usize| {
+        let of_size = combinations.iter().filter(|combination| combination.len() == size);
+        of_size.filter_map(|one| shares(&available, one, count, group)).min_by_key(|(_, uneven)| *uneven)
+    };
+    let found = if count.is_multiple_of(group) { (1..=numbers.len()).find_map(even) } else { None };
+    let Some((given, _)) = found else { return take(free, count, topology) };
+    let mut taken = Cpus::new();
+    for (number, share) in given {
+        let here: Cpus = free.iter().copied().filter(|cpu| node(cpu) == number).collect();
+        taken.extend(take(&here, share, topology)?);
+    }
+    Some(taken)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_are_taken_evenly_from_as_few_nodes_as_have_enough() {
+        // Three nodes of four cores of one thread.
+        let topology: Topology = (0..12).map(|cpu| (cpu, (0, cpu))).collect();
+        let nodes: BTreeMap<u32, u32> = (0..12).map(|cpu| (cpu, cpu / 4)).collect();
+        let took = |free: &str, count, group| {
+            spread(&parse(free).unwrap(), count, &topology, &nodes, group).map(|set| text(&set))
+        };
+        assert_eq!(took("0-11", 4, 1).unwrap(), "0-3");
+        assert_eq!(took("0-11", 6, 1).unwrap(), "0-2,4-6");
+        assert_eq!(took("0-11", 7, 1).unwrap(), "0-6");
+        assert_eq!(took("1-11", 6, 1).unwrap(), "4-6,8-10", "what is left is as even as can be");
+        assert_eq!(took("0-11", 6, 2).unwrap(), "0-5");
+        assert_eq!(took("0-4,8-11", 9, 1).unwrap(), "0-4,8-11");
+        assert_eq!(took("0-1", 3, 1), None);
+    }
 
     #[test]
     fn sets_are_read_and_written_as_ranges() {
