@@ -17,7 +17,6 @@ use kube::{Api, ResourceExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 
 use crate::eviction::Order;
 use crate::labels;
@@ -28,10 +27,12 @@ use crate::static_pods::StaticPods;
 use crate::static_pods::mirrors::{self, FullName, Mirrors};
 use crate::worker::{Mail, Node, Record, Worker};
 
+mod events;
+
+use events::{Events, Heard};
+
 /// The pause before the worker of a pod begins anew that panicked.
 const AFTER_PANIC: Duration = Duration::from_secs(10);
-/// The runtime is asked for its events again after this.
-const RETRY: Duration = Duration::from_secs(1);
 /// The runtime is waited for with this pause.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -105,16 +106,6 @@ pub(crate) async fn wait_for_runtime(runtime: &RuntimeClient, shutdown: &Cancell
     }
 }
 
-/// The next event; never, while there is no stream.
-async fn next(
-    stream: &mut Option<Streaming<v1::ContainerEventResponse>>,
-) -> Result<Option<v1::ContainerEventResponse>, tonic::Status> {
-    match stream {
-        Some(stream) => stream.message().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// What a look that is under way finds; never, while there is none.
 async fn result_of<T>(under_way: &mut Option<BoxFuture<'static, T>>) -> T {
     match under_way {
@@ -156,37 +147,15 @@ impl Dispatcher {
     /// Runs until the shutdown, and then until all workers have let go of their pods.
     pub(crate) async fn run(mut self) {
         let mut pods = std::pin::pin!(source(self.node.client.clone(), &self.node.config.node_name));
-        let mut events = None;
-        let mut ask_at = tokio::time::Instant::now();
-        let mut look_at = ask_at;
+        let mut events = Events::new(self.node.runtime.clone());
+        let mut look_at = tokio::time::Instant::now();
         let mut looking: Option<BoxFuture<'static, Result<Look, RuntimeError>>> = None;
-        // Whether it is known that the runtime tells no events.
-        let mut silent = false;
         self.arrange_static_pods();
         loop {
-            let deaf = events.is_none() && !silent;
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
                 Some(event) = pods.next() => self.hear(event).await,
                 Ok(()) = self.own.pods.changed() => self.arrange_static_pods(),
-                () = tokio::time::sleep_until(ask_at), if deaf => {
-                    ask_at = tokio::time::Instant::now() + RETRY;
-                    match self.node.runtime.events().await {
-                        Ok(stream) => {
-                            events = Some(stream);
-                            // What happened meanwhile is not told.
-                            self.wake_all();
-                            self.adopt_orphans().await;
-                        }
-                        Err(error) if error.is_unimplemented() => {
-                            tracing::info!("the runtime tells no events: it is looked at each second");
-                            silent = true;
-                            self.wake_all();
-                            self.adopt_orphans().await;
-                        }
-                        Err(error) => tracing::warn!(%error, "the runtime does not tell its events"),
-                    }
-                }
                 () = tokio::time::sleep_until(look_at), if looking.is_none() => {
                     let runtime = self.node.runtime.clone();
                     looking = Some(async move { Look::take(&runtime).await }.boxed());
@@ -194,26 +163,25 @@ impl Dispatcher {
                 looked = result_of(&mut looking) => {
                     looking = None;
                     self.looked(looked);
-                    // The one that was started again may be another version.
-                    silent &= !self.blind;
-                    let pause = if events.is_some() { relist::HEARING } else { relist::DEAF };
+                    if self.blind {
+                        // The one that is started again may be another version.
+                        events.ask_anew();
+                    }
+                    let pause = if events.are_heard() { relist::HEARING } else { relist::DEAF };
                     look_at = tokio::time::Instant::now() + pause;
                 }
-                event = next(&mut events) => match event {
-                    Ok(Some(event)) => {
+                heard = events.next() => match heard {
+                    Heard::Begin | Heard::Silence => {
+                        // What happened meanwhile is not told.
+                        self.wake_all();
+                        self.adopt_orphans().await;
+                    }
+                    Heard::Event(event) => {
                         if let Some(uid) = subject(&event) {
                             self.wake(uid);
                         }
                     }
-                    Ok(None) => {
-                        events = None;
-                        look_at = tokio::time::Instant::now();
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "the runtime's events broke off");
-                        events = None;
-                        look_at = tokio::time::Instant::now();
-                    }
+                    Heard::End => look_at = tokio::time::Instant::now(),
                 },
                 Some((uid, eviction)) = self.orders.recv() => {
                     if let Some(worker) = self.workers.get(&uid) {

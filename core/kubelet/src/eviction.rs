@@ -4,19 +4,21 @@
 //! - `observe`: what is left; `rank` (pure): who ends first, and in what words
 //! - `limit` (pure): what of a pod's limits on local storage is exceeded
 //!
-//! One task looks every ten seconds; what it decides goes to the pod's worker by way of the dispatcher.
+//! It is looked every ten seconds; what is decided goes to the pod's worker by way of the dispatcher. **Guarantee**: neither counting what
+//! pods use of the disk nor removing images, both of which may take long, keeps anybody from looking.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::runtime::events::EventType;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
-use crate::image_gc::ImageGc;
+use crate::image_gc::{ImageFolder, ImageGc};
 use crate::node::NodeRecorder;
 use crate::pod::PodModel;
 use crate::pods::Pods;
@@ -72,8 +74,10 @@ pub(crate) struct Tools {
     pub(crate) pods: Arc<Pods>,
     /// The runtime.
     pub(crate) runtime: RuntimeClient,
-    /// Its images.
-    pub(crate) images: ImageGc,
+    /// Who removes its images.
+    pub(crate) images: Arc<Mutex<ImageGc>>,
+    /// Where they are.
+    pub(crate) folder: Arc<ImageFolder>,
     /// Events about the node.
     pub(crate) recorder: NodeRecorder,
     /// Where evictions are ordered.
@@ -89,31 +93,56 @@ pub(crate) struct Evictor {
     tools: Tools,
     thresholds: Vec<Threshold>,
     pressure: pressure::Pressure,
+    /// What is being given back before pods have to end, or was since the disk became short.
+    reclaiming: Option<AbortOnDropHandle<()>>,
+}
+
+/// Waits for what is being given back; for ever, when nothing is.
+async fn reclaimed(reclaiming: Option<&mut AbortOnDropHandle<()>>) {
+    match reclaiming.filter(|one| !one.is_finished()) {
+        Some(under_way) => _ = under_way.await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Evictor {
     /// Thresholds that cannot be read are none: settings are checked before.
     pub(crate) fn new(tools: Tools) -> Self {
         let thresholds = thresholds(&tools.config.settings).unwrap_or_default();
-        Self { tools, thresholds, pressure: pressure::Pressure::default() }
+        Self { tools, thresholds, pressure: pressure::Pressure::default(), reclaiming: None }
     }
 
     /// Runs until the shutdown.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        let work = async {
+        let (config, runtime) = (Arc::clone(&self.tools.config), self.tools.runtime.clone());
+        let (pods, images) = (Arc::clone(&self.tools.pods), Arc::clone(&self.tools.images));
+        let counting = async {
             loop {
-                self.step().await;
+                pods.disk.refresh(&config, &runtime, &pods.all()).await;
                 tokio::time::sleep(INTERVAL).await;
             }
         };
-        let _: Option<()> = shutdown.run_until_cancelled(work).await;
+        let collecting = async {
+            loop {
+                images.lock().await.step().await;
+                tokio::time::sleep(INTERVAL).await;
+            }
+        };
+        let looking = async {
+            loop {
+                self.step().await;
+                tokio::select! {
+                    () = tokio::time::sleep(INTERVAL) => {}
+                    () = reclaimed(self.reclaiming.as_mut()) => {}
+                }
+            }
+        };
+        let work = async { tokio::join!(counting, collecting, looking) };
+        let _: Option<((), (), ())> = shutdown.run_until_cancelled(work).await;
     }
 
     async fn step(&mut self) {
-        let all = self.tools.pods.all();
-        self.tools.pods.disk.refresh(&self.tools.config, &self.tools.runtime, &all).await;
-        self.tools.images.step().await;
-        let models = all.into_iter().filter_map(|pod| PodModel::new(pod).ok());
+        let models = self.tools.pods.active().into_iter().filter_map(|pod| PodModel::new(pod).ok());
         let active: Vec<PodModel> = models.filter(|pod| !pod.is_over()).collect();
         let own_imagefs = self.own_imagefs().await;
         let Some(observed) = self.observe().await else { return };
@@ -128,27 +157,48 @@ impl Evictor {
         if self.enforce_limits(&active).await {
             return;
         }
+        let is_of_disk =
+            |one: &Threshold| matches!(one.signal.resource(), Resource::EphemeralStorage | Resource::Inodes);
+        if !found.due.iter().any(is_of_disk) && self.reclaiming.as_ref().is_some_and(|one| one.is_finished())
+        {
+            self.reclaiming = None;
+        }
         let Some(first) = found.due.first().copied() else { return };
         let resource = first.signal.resource();
         let note = format!("Attempting to reclaim {}", resource.as_str());
         tracing::warn!(signal = first.signal.name(), "the node is short of something");
         self.tools.recorder.tell(EventType::Warning, "EvictionThresholdMet", note).await;
-        if matches!(resource, Resource::EphemeralStorage | Resource::Inodes)
-            && self.reclaim(&thresholds).await
-        {
+        if is_of_disk(&first) && !self.has_reclaimed() {
             return;
         }
         self.evict(&active, first, &found.due, &observed, own_imagefs).await;
     }
 
-    async fn own_imagefs(&mut self) -> bool {
-        let folder = self.tools.images.folder().await;
+    /// Has given back what no pod needs: says whether it is done, and begins it otherwise.
+    fn has_reclaimed(&mut self) -> bool {
+        match &self.reclaiming {
+            Some(done) if done.is_finished() => {
+                self.reclaiming = None;
+                true
+            }
+            Some(_) => false,
+            None => {
+                let (pods, runtime) = (Arc::clone(&self.tools.pods), self.tools.runtime.clone());
+                let work = reclaim(pods, runtime, Arc::clone(&self.tools.images));
+                self.reclaiming = Some(AbortOnDropHandle::new(tokio::spawn(work)));
+                false
+            }
+        }
+    }
+
+    async fn own_imagefs(&self) -> bool {
+        let folder = self.tools.folder.get().await;
         folder.is_some_and(|folder| observe::differ(folder, &self.tools.config.data_dir))
     }
 
-    async fn observe(&mut self) -> Option<Observations> {
-        let folder = self.tools.images.folder().await.map(std::path::Path::to_owned);
-        match observe::observe(&self.tools.config, folder.as_deref(), self.tools.pods_memory) {
+    async fn observe(&self) -> Option<Observations> {
+        let folder = self.tools.folder.get().await;
+        match observe::observe(&self.tools.config, folder, self.tools.pods_memory) {
             Ok(observed) => Some(observed),
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
@@ -158,7 +208,8 @@ impl Evictor {
         }
     }
 
-    /// Orders the end of pods that use more local storage than they may; says whether there were any.
+    /// Orders the end of pods that use more local storage than they may; says whether there were any but those that are ending. Those
+    /// are hastened.
     async fn enforce_limits(&self, active: &[PodModel]) -> bool {
         let mut any = false;
         for pod in active.iter().filter(|pod| !pod.is_critical()) {
@@ -167,27 +218,11 @@ impl Evictor {
                 let (annotations, disruption) = (BTreeMap::new(), None);
                 let eviction =
                     Eviction { reason: "Evicted", message, grace: AT_ONCE, annotations, disruption };
+                any |= !self.tools.pods.is_ending(&pod.uid);
                 self.order(pod, eviction).await;
-                any = true;
             }
         }
         any
-    }
-
-    /// Gives back what no pod needs: dead containers of pods that are over, and unused images. Says whether that is enough.
-    async fn reclaim(&mut self, thresholds: &[Threshold]) -> bool {
-        for (id, log) in self.tools.pods.dead() {
-            let request = keelson_cri::v1::RemoveContainerRequest { container_id: id.clone() };
-            match self.tools.runtime.remove_container(request).await {
-                Ok(_) => crate::log_rotation::remove_log(&log).await,
-                Err(error) => tracing::warn!(%error, container = id, "a dead container is not removed"),
-            }
-        }
-        if let Err(error) = self.tools.images.free(u64::MAX).await {
-            tracing::warn!(%error, "unused images are not removed");
-        }
-        let Some(observed) = self.observe().await else { return false };
-        thresholds.iter().all(|one| !one.is_met(&observed, true))
     }
 
     /// Orders the end of one pod, and waits until it has ended.
@@ -235,5 +270,19 @@ impl Evictor {
         tracing::debug!(object = pod.object(), message = eviction.message, "a pod is to be evicted");
         // The dispatcher ends with the shutdown alone.
         let _ = self.tools.orders.send((pod.uid.clone(), eviction)).await;
+    }
+}
+
+/// Gives back what no pod needs: dead containers of pods that are over, and unused images.
+async fn reclaim(pods: Arc<Pods>, runtime: RuntimeClient, images: Arc<Mutex<ImageGc>>) {
+    for (id, log) in pods.dead() {
+        let request = keelson_cri::v1::RemoveContainerRequest { container_id: id.clone() };
+        match runtime.remove_container(request).await {
+            Ok(_) => crate::log_rotation::remove_log(&log).await,
+            Err(error) => tracing::warn!(%error, container = id, "a dead container is not removed"),
+        }
+    }
+    if let Err(error) = images.lock().await.free(u64::MAX).await {
+        tracing::warn!(%error, "unused images are not removed");
     }
 }

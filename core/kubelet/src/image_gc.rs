@@ -10,6 +10,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use keelson_cri::v1;
 use kube::runtime::events::EventType;
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::configuration::KubeletConfiguration;
@@ -89,6 +90,31 @@ fn removable(
     found
 }
 
+/// Where the runtime keeps images.
+pub(crate) struct ImageFolder {
+    runtime: RuntimeClient,
+    known: OnceCell<PathBuf>,
+}
+
+impl ImageFolder {
+    pub(crate) fn new(runtime: RuntimeClient) -> Self {
+        Self { runtime, known: OnceCell::new() }
+    }
+
+    /// (client) The folder, once the runtime has said it.
+    pub(crate) async fn get(&self) -> Option<&Path> {
+        let ask = async || {
+            let answer = self.runtime.image_fs_info(v1::ImageFsInfoRequest {}).await;
+            let answer = answer.inspect_err(|error| {
+                tracing::warn!(%error, "the runtime does not say where it keeps images");
+            });
+            let first = answer.map_err(drop)?.image_filesystems.into_iter().next();
+            first.and_then(|one| one.fs_id).map(|id| PathBuf::from(id.mountpoint)).ok_or(())
+        };
+        self.known.get_or_try_init(ask).await.ok().map(PathBuf::as_path)
+    }
+}
+
 /// Looks at images, and removes them.
 pub(crate) struct ImageGc {
     settings: KubeletConfiguration,
@@ -101,7 +127,7 @@ pub(crate) struct ImageGc {
     due: Instant,
     looked: bool,
     failed: bool,
-    folder: Option<PathBuf>,
+    folder: Arc<ImageFolder>,
 }
 
 impl ImageGc {
@@ -111,6 +137,7 @@ impl ImageGc {
         records: Records,
         pods: Arc<Pods>,
         recorder: NodeRecorder,
+        folder: Arc<ImageFolder>,
     ) -> Self {
         let begun = Instant::now();
         Self {
@@ -124,22 +151,8 @@ impl ImageGc {
             due: begun + INTERVAL,
             looked: false,
             failed: false,
-            folder: None,
+            folder,
         }
-    }
-
-    /// Where images are kept, once the runtime has said it.
-    pub(crate) async fn folder(&mut self) -> Option<&Path> {
-        if self.folder.is_none() {
-            match self.runtime.image_fs_info(v1::ImageFsInfoRequest {}).await {
-                Ok(answer) => {
-                    let first = answer.image_filesystems.into_iter().next();
-                    self.folder = first.and_then(|one| one.fs_id).map(|id| PathBuf::from(id.mountpoint));
-                }
-                Err(error) => tracing::warn!(%error, "the runtime does not say where it keeps images"),
-            }
-        }
-        self.folder.as_deref()
     }
 
     /// What may go, after a look at all images and containers.
@@ -217,7 +230,7 @@ impl ImageGc {
 
     async fn collect(&mut self, now: Instant) -> Result<(), String> {
         self.remove_old(now).await.map_err(|error| error.to_string())?;
-        let Some(folder) = self.folder().await else {
+        let Some(folder) = self.folder.get().await else {
             return Err("the runtime does not say where it keeps images".to_owned());
         };
         let disk = machine::file_system(folder).map_err(|error| error.to_string())?;

@@ -184,18 +184,21 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let recursion = status.as_ref().map_or(volume::Recursion::Unknown, volume::Recursion::of);
     let (orders, ordered) = eviction::orders();
     let about_node = node::NodeRecorder::new(client.clone(), &config.node_name);
+    let folder = Arc::new(image_gc::ImageFolder::new(runtime.clone()));
     let collector = image_gc::ImageGc::new(
         config.settings.clone(),
         runtime.clone(),
         images.clone(),
         Arc::clone(&pods),
         about_node.clone(),
+        Arc::clone(&folder),
     );
     let evictor = eviction::Evictor::new(eviction::Tools {
         config: Arc::clone(&config),
         pods: Arc::clone(&pods),
         runtime: runtime.clone(),
-        images: collector,
+        images: Arc::new(tokio::sync::Mutex::new(collector)),
+        folder,
         recorder: about_node,
         orders: orders.clone(),
         shortage,

@@ -109,6 +109,17 @@ pub(crate) struct ContainerMemory {
     pub(crate) probes: ProbeStates,
 }
 
+impl ContainerMemory {
+    /// An instance could not be made or started.
+    pub(crate) fn start_failed(&mut self, why: Why, now: Timestamp) {
+        if why.reason == "CreateContainerError" {
+            // It may be that the image has gone since it was found.
+            self.image = Image::Unknown;
+        }
+        self.failed = Some((why, now));
+    }
+}
+
 /// Something that is being done; one of a kind at a time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Task {
@@ -230,8 +241,87 @@ impl Memory {
         self.containers.entry(name.to_owned()).or_default()
     }
 
+    /// Begins the pod's end, or makes one that has begun stronger or shorter: it never becomes weaker or longer.
+    pub(crate) fn end(&mut self, end: End, grace: Duration, now: Timestamp) {
+        let deadline = now.checked_add(grace).unwrap_or(Timestamp::MAX);
+        let Some(known) = &mut self.termination else {
+            self.termination = Some(Termination { end, deadline, grace });
+            return;
+        };
+        let stronger = match (&known.end, &end) {
+            (End::Gone, _) => false,
+            (_, End::Gone) => true,
+            (End::Completed | End::Evicted(_), End::Deleted) => true,
+            (_, End::Deleted | End::Completed | End::Evicted(_)) => false,
+        };
+        match (&known.end, &end) {
+            (End::Evicted(why), _) if stronger => self.evicted = Some(why.clone()),
+            (End::Deleted, End::Evicted(why)) => _ = self.evicted.get_or_insert_with(|| why.clone()),
+            _ => {}
+        }
+        if stronger {
+            known.end = end;
+        }
+        if grace < known.grace {
+            known.grace = grace;
+            known.deadline = known.deadline.min(deadline);
+        }
+    }
+
+    /// Whether the node has begun the pod's end, whatever else has asked for it since.
+    pub(crate) fn is_evicted(&self) -> bool {
+        let by_node = |one: &Termination| matches!(one.end, End::Evicted(_));
+        self.evicted.is_some() || self.termination.as_ref().is_some_and(by_node)
+    }
+
+    /// Whether the pod ends since its containers are done.
+    pub(crate) fn is_completed(&self) -> bool {
+        self.termination.as_ref().is_some_and(|one| one.end == End::Completed)
+    }
+
     /// Whether a task is under way.
     pub(crate) fn busy(&self, task: &Task) -> bool {
         self.tasks.contains(task)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn evicted(reason: &str) -> End {
+        End::Evicted(Why::new(reason, ""))
+    }
+
+    #[test]
+    fn a_pod_that_ends_slowly_ends_sooner_when_the_node_cannot_wait() {
+        let mut memory = Memory::default();
+        memory.end(End::Deleted, Duration::from_secs(3600), at(100));
+        assert!(!memory.is_evicted());
+        memory.end(evicted("Evicted"), Duration::from_secs(1), at(200));
+        let ending = Termination { end: End::Deleted, deadline: at(201), grace: Duration::from_secs(1) };
+        assert_eq!(memory.termination, Some(ending.clone()));
+        assert_eq!(memory.evicted, Some(Why::new("Evicted", "")));
+        // Nothing makes it longer again.
+        memory.end(evicted("Other"), Duration::from_secs(60), at(210));
+        assert_eq!(memory.termination, Some(ending));
+        assert_eq!(memory.evicted, Some(Why::new("Evicted", "")));
+    }
+
+    #[test]
+    fn an_eviction_is_remembered_when_the_pod_is_deleted_meanwhile() {
+        let mut memory = Memory::default();
+        memory.end(evicted("Evicted"), Duration::from_secs(30), at(100));
+        assert!(memory.is_evicted());
+        memory.end(End::Deleted, Duration::from_secs(60), at(101));
+        assert_eq!(memory.termination.as_ref().unwrap().end, End::Deleted);
+        assert_eq!(memory.termination.as_ref().unwrap().deadline, at(130));
+        assert!(memory.is_evicted());
+        memory.end(End::Gone, Duration::from_secs(60), at(102));
+        assert_eq!(memory.termination.as_ref().unwrap().end, End::Gone);
     }
 }

@@ -48,7 +48,9 @@ pub(crate) enum Killing {
     Resize,
     /// The hook after its start failed.
     Hook,
-    /// Its sandbox has died, or the runtime has lost sight of it.
+    /// Its sandbox is not the pod's any more.
+    Sandbox,
+    /// The runtime has lost sight of it.
     Lost,
     /// Another container's end begins the whole pod anew.
     Renewal,
@@ -320,15 +322,15 @@ fn stale_sandboxes(view: View<'_>, plan: &mut Plan) -> bool {
         .filter(|sandbox| sandbox.ready && Some(sandbox.id.as_str()) != usable)
         .map(|sandbox| sandbox.id.as_str())
         .collect();
-    let lost = view
+    let outlived = view
         .observed
         .containers
         .iter()
         .filter(|one| one.is_running() && Some(one.sandbox.as_str()) != usable);
     let mut any = false;
-    for one in lost {
+    for one in outlived {
         any = true;
-        plan.kill(view, &one.name, &one.id, Duration::from_secs(2), Killing::Lost);
+        plan.kill(view, &one.name, &one.id, view.pod.grace(), Killing::Sandbox);
     }
     if !any && view.memory.busy(&Task::RunSandbox) {
         // One that is just coming up has no address yet.

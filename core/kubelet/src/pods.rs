@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::RwLock;
 
 use crate::disk_usage::DiskUsage;
+use crate::plan::Stage;
 use crate::runtime_view::{ContainerState, Instance, Observed};
 
 /// Why a container is not found.
@@ -56,6 +57,14 @@ pub(crate) struct ContainerRef {
 struct Entry {
     pod: Arc<Pod>,
     observed: Arc<Observed>,
+    /// How far its worker is, which the API may not know yet.
+    stage: Stage,
+}
+
+impl Entry {
+    fn is_active(&self) -> bool {
+        !is_over(&self.pod) && !matches!(self.stage, Stage::Stopped | Stage::Ended)
+    }
 }
 
 fn is_over(pod: &Pod) -> bool {
@@ -75,6 +84,17 @@ impl Pods {
     /// All pods, in no order.
     pub(crate) fn all(&self) -> Vec<Arc<Pod>> {
         self.by_uid.read().values().map(|entry| Arc::clone(&entry.pod)).collect()
+    }
+
+    /// Those that still run or may run, in no order.
+    pub(crate) fn active(&self) -> Vec<Arc<Pod>> {
+        let all = self.by_uid.read();
+        all.values().filter(|entry| entry.is_active()).map(|entry| Arc::clone(&entry.pod)).collect()
+    }
+
+    /// Whether the end of a pod is under way.
+    pub(crate) fn is_ending(&self, uid: &str) -> bool {
+        self.by_uid.read().get(uid).is_some_and(|entry| entry.stage == Stage::Ending)
     }
 
     /// All pods with what the runtime holds of them, in no order.
@@ -104,8 +124,7 @@ impl Pods {
 
     /// Whether a pod still runs or may run.
     pub(crate) fn is_active(&self, uid: &str) -> bool {
-        let all = self.by_uid.read();
-        all.get(uid).is_some_and(|entry| !is_over(&entry.pod))
+        self.by_uid.read().get(uid).is_some_and(Entry::is_active)
     }
 
     /// Identifiers and log files of instances that have ended, of pods that are over.
@@ -117,8 +136,8 @@ impl Pods {
     }
 
     /// The pod's newest state.
-    pub(crate) fn put(&self, uid: &str, pod: Arc<Pod>, observed: Arc<Observed>) {
-        self.by_uid.write().insert(uid.to_owned(), Entry { pod, observed });
+    pub(crate) fn put(&self, uid: &str, pod: Arc<Pod>, observed: Arc<Observed>, stage: Stage) {
+        self.by_uid.write().insert(uid.to_owned(), Entry { pod, observed, stage });
     }
 
     /// The pod's worker has ended.
@@ -197,5 +216,29 @@ impl Pods {
         let missing =
             || LookupError::Waiting { pod: format!("{pod}_{namespace}"), container: "POD".to_owned() };
         entry.observed.ready_sandbox().map(|sandbox| sandbox.id.clone()).ok_or_else(missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_of_which_nothing_runs_is_not_active_while_the_api_does_not_know_it() {
+        let pods = Pods::default();
+        let pod = |phase: &str| {
+            Arc::new(serde_json::from_value(serde_json::json!({ "status": { "phase": phase } })).unwrap())
+        };
+        let put = |uid: &str, phase: &str, stage| pods.put(uid, pod(phase), Arc::default(), stage);
+        put("runs", "Running", Stage::Running);
+        put("ends", "Running", Stage::Ending);
+        put("stopped", "Running", Stage::Stopped);
+        put("ended", "Running", Stage::Ended);
+        put("told", "Failed", Stage::Ended);
+        let is_active = |uid: &&str| pods.is_active(uid);
+        let all = ["runs", "ends", "stopped", "ended", "told", "unknown"];
+        assert_eq!(all.into_iter().filter(is_active).collect::<Vec<_>>(), ["runs", "ends"]);
+        assert_eq!(pods.active().len(), 2);
+        assert_eq!((pods.is_ending("runs"), pods.is_ending("ends")), (false, true));
     }
 }

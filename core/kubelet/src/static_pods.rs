@@ -7,6 +7,7 @@
 //!
 //! A pod is of the file's content: another content is another pod, which begins when the one before it has ended.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -94,8 +95,7 @@ impl Folder {
                 self.files.insert(path, known);
             }
         }
-        let all = self.files.values().filter_map(|known| known.pod.clone());
-        let pods: StaticPods = all.filter_map(|pod| Some((pod.metadata.uid.clone()?, pod))).collect();
+        let pods = self.distinct();
         self.pods.send_if_modified(|known| {
             let is_other = !known.keys().eq(pods.keys());
             if is_other {
@@ -104,6 +104,27 @@ impl Folder {
             is_other
         });
         true
+    }
+
+    /// The pods of all files; of those of one name the one whose file comes first.
+    fn distinct(&self) -> StaticPods {
+        let files: BTreeMap<&PathBuf, &Known> = self.files.iter().collect();
+        let (mut names, mut pods) = (HashMap::new(), StaticPods::new());
+        for (path, pod) in files.into_iter().filter_map(|(path, known)| Some((path, known.pod.as_ref()?))) {
+            let Some(uid) = pod.metadata.uid.clone() else { continue };
+            match names.entry(mirrors::full_name(pod)) {
+                Entry::Vacant(free) => {
+                    free.insert(path);
+                    pods.insert(uid, Arc::clone(pod));
+                }
+                Entry::Occupied(taken) => {
+                    let ((namespace, name), first) = (taken.key(), taken.get());
+                    let (path, first) = (path.display(), first.display());
+                    tracing::warn!(%path, %first, namespace, name, "a static pod of this name is in another file");
+                }
+            }
+        }
+        pods
     }
 
     fn understand(&self, path: &Path, text: Vec<u8>, known: Option<Known>) -> Option<Known> {
@@ -169,6 +190,29 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert!(kept.read());
         assert!(pods.borrow().is_empty());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn of_manifests_of_one_name_the_first_file_is_the_pod_until_it_goes() {
+        let folder = std::env::temp_dir().join(format!("keelson-static-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for (file, image) in [("b.yaml", "second"), ("a.yaml", "first"), ("c.yaml", "third")] {
+            std::fs::write(folder.join(file), POD.replace("image: i", &format!("image: {image}"))).unwrap();
+        }
+        std::fs::write(folder.join("d.yaml"), POD.replace("name: web", "name: other")).unwrap();
+        let (mut kept, pods) = Folder::open(Some(folder.clone()), "node-1");
+        let images = || {
+            let pods = pods.borrow();
+            let image = |pod: &Arc<Pod>| pod.spec.as_ref()?.containers[0].image.clone();
+            let mut images: Vec<String> = pods.values().filter_map(image).collect();
+            images.sort();
+            images
+        };
+        assert_eq!(images(), ["first", "i"]);
+        std::fs::remove_file(folder.join("a.yaml")).unwrap();
+        assert!(kept.read());
+        assert_eq!(images(), ["i", "second"]);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -25,7 +25,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::event::{EventType, Recorder};
 use crate::eviction::{Eviction, Order, Shortage};
-use crate::memory::{End, Memory, Step, Task, Termination, Why};
+use crate::memory::{End, Memory, Step, Task, Why};
 use crate::objects::Objects;
 use crate::plan::{self, Plan, Stage, View};
 use crate::pod::PodModel;
@@ -121,6 +121,8 @@ pub(crate) struct Worker {
     task_names: HashMap<tokio::task::Id, Task>,
     /// The runtime may hold something else than what was observed.
     stale: bool,
+    /// The order to end for the node's sake that was taken last.
+    eviction: Option<Arc<Eviction>>,
     /// Runtime events that are known.
     runtime: u64,
     /// Why containers waited at the last step.
@@ -168,6 +170,7 @@ impl Worker {
             tasks: JoinSet::new(),
             task_names: HashMap::new(),
             stale: true,
+            eviction: None,
             runtime,
             waiting: std::collections::BTreeMap::new(),
             last_patch: None,
@@ -227,20 +230,27 @@ impl Worker {
         }
         self.gone |= gone;
         self.update(pod);
-        if let Some(eviction) = eviction {
+        // The mail holds the last order on.
+        let known = self.eviction.as_ref();
+        if let Some(eviction) = eviction.filter(|new| known.is_none_or(|known| !Arc::ptr_eq(known, new))) {
             self.evict(&eviction);
+            self.eviction = Some(eviction);
         }
     }
 
-    /// Begins the pod's end for the node's sake, unless it is ending already.
+    /// Begins the pod's end for the node's sake, or hastens one that is under way. It is told once.
     fn evict(&mut self, eviction: &Eviction) {
-        if self.memory.termination.is_some() || self.pod.is_over() {
+        if self.pod.is_over() {
             return;
         }
         let Eviction { reason, message, grace, annotations, disruption } = eviction;
-        let (recorder, annotations) = (&self.node.recorder, annotations.clone());
-        recorder.tell_annotated(&self.pod, None, EventType::Warning, *reason, message.clone(), annotations);
-        self.memory.disruption.clone_from(disruption);
+        // One whose containers are done by themselves stays what it is.
+        if !self.memory.is_evicted() && !self.memory.is_completed() {
+            let (recorder, annotations) = (&self.node.recorder, annotations.clone());
+            let message = message.clone();
+            recorder.tell_annotated(&self.pod, None, EventType::Warning, *reason, message, annotations);
+            self.memory.disruption.clone_from(disruption);
+        }
         self.end(End::Evicted(Why::new(reason, message.clone())), *grace, clock::now());
     }
 
@@ -325,7 +335,8 @@ impl Worker {
         if self.memory.termination.is_none() {
             wakes.push(self.deadline());
         }
-        self.node.pods.put(&self.pod.uid, Arc::clone(&self.pod.pod), Arc::clone(&self.observed));
+        let (pod, observed) = (Arc::clone(&self.pod.pod), Arc::clone(&self.observed));
+        self.node.pods.put(&self.pod.uid, pod, observed, plan.stage);
         wakes.into_iter().flatten().min()
     }
 
@@ -362,31 +373,10 @@ impl Worker {
     }
 
     fn end(&mut self, end: End, grace: Duration, now: Timestamp) {
-        let deadline = now.checked_add(grace).unwrap_or(Timestamp::MAX);
-        match &mut self.memory.termination {
-            None => {
-                tracing::debug!(object = self.pod.object(), ?end, ?grace, "the pod's end begins");
-                self.memory.termination = Some(Termination { end, deadline, grace });
-            }
-            Some(known) => {
-                let stronger = match (&known.end, &end) {
-                    (End::Gone, _) => false,
-                    (_, End::Gone) => true,
-                    (End::Completed | End::Evicted(_), End::Deleted) => true,
-                    (_, End::Deleted | End::Completed | End::Evicted(_)) => false,
-                };
-                if stronger {
-                    if let End::Evicted(why) = &known.end {
-                        self.memory.evicted = Some(why.clone());
-                    }
-                    known.end = end;
-                }
-                if grace < known.grace {
-                    known.grace = grace;
-                    known.deadline = known.deadline.min(deadline);
-                }
-            }
+        if self.memory.termination.is_none() {
+            tracing::debug!(object = self.pod.object(), ?end, ?grace, "the pod's end begins");
         }
+        self.memory.end(end, grace, now);
     }
 
     fn is_finished(&self) -> bool {

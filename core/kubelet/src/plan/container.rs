@@ -258,6 +258,7 @@ fn grace(view: View<'_>, member: &Member, killing: Killing) -> Duration {
         | Killing::Definition
         | Killing::Resize
         | Killing::Hook
+        | Killing::Sandbox
         | Killing::Lost
         | Killing::Renewal => None,
     };

@@ -280,3 +280,25 @@ fn a_deleted_pod_leaves_the_runtime_after_its_last_status_is_written() {
     let remove = Action::Remove { instances: vec!["c1".into()], sandboxes: vec!["s0".into()] };
     assert_eq!(plan_at(100, &pod, &over, &memory).actions, [remove]);
 }
+
+#[test]
+fn a_container_that_outlives_its_sandbox_ends_as_others_do() {
+    let pod = pod(json!({ "terminationGracePeriodSeconds": 40, "containers": [{ "name": "a" }] }));
+    let mut all = observed(vec![fixture("c1", "a", 0, running())]);
+    all.sandboxes = vec![sandbox(false)];
+    let (container, instance) = ("a".to_owned(), "c1".to_owned());
+    let grace = Duration::from_secs(40);
+    let kill = Action::Kill { container, instance, grace, killing: Killing::Sandbox };
+    assert_eq!(plan_at(100, &pod, &all, &memory(&["a"])).actions, [kill]);
+}
+
+#[test]
+fn an_image_that_has_gone_since_it_was_found_is_looked_for_again() {
+    let pod = pod(json!({ "containers": [{ "name": "a" }] }));
+    let mut memory = memory(&["a"]);
+    memory.container("a").start_failed(Why::new("CreateContainerError", "no such image"), at(100));
+    let plan = plan_at(101, &pod, &observed(vec![]), &memory);
+    assert_eq!((plan.actions, &plan.waiting["a"].message[..]), (vec![], "no such image"));
+    let find = Action::FindImage { container: "a".to_owned() };
+    assert_eq!(plan_at(110, &pod, &observed(vec![]), &memory).actions, [find]);
+}

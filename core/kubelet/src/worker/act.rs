@@ -242,7 +242,7 @@ impl Worker {
         let deadline = self.memory.kill_deadlines.entry(instance.clone()).or_insert(end);
         *deadline = end.min(*deadline);
         let message = match killing {
-            Killing::PodEnds => format!("Stopping container {container}"),
+            Killing::PodEnds | Killing::Sandbox => format!("Stopping container {container}"),
             Killing::Definition => format!("Container {container} definition changed, will be restarted"),
             Killing::Probe(kind) => {
                 let kind = if kind == ProbeKind::Startup { "startup" } else { "liveness" };

@@ -14,9 +14,9 @@ use super::{Record, Worker};
 use crate::memory::{End, Task};
 use crate::plan::{Plan, Stage};
 
-/// The API has another pod of this name, or none.
+/// The API has no pod of this name. That it has another one, which is a conflict as others are, the watch tells.
 fn is_gone(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 impl Worker {
@@ -65,7 +65,11 @@ impl Worker {
                 return true;
             }
         };
-        let Some(patch) = patch else { return true };
+        let Some(patch) = patch else {
+            // What the API knows now it may lose again.
+            self.last_patch = None;
+            return true;
+        };
         if self.last_patch.as_ref() == Some(&patch) {
             tracing::debug!(object = self.pod.object(), %patch, "the API keeps another status than the one written");
             return true;
@@ -138,5 +142,21 @@ impl Worker {
                 self.api_retry = Some(later(now, API_RETRY));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_gone_when_it_is_not_found_and_not_when_there_is_a_conflict() {
+        let error = |code: u16| {
+            let text = format!(r#"{{"status":"Failure","message":"","reason":"","code":{code}}}"#);
+            kube::Error::Api(serde_json::from_str(&text).unwrap())
+        };
+        assert!(is_gone(&error(404)));
+        assert!(!is_gone(&error(409)));
+        assert!(!is_gone(&error(500)));
     }
 }

@@ -191,7 +191,7 @@ impl Worker {
             }
             Err(why) => {
                 let told = format!("Error: {}", why.message);
-                memory.failed = Some((why, now));
+                memory.start_failed(why, now);
                 self.warn(Some(container), "Failed", told);
             }
         }
