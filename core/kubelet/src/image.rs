@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Container;
 use keelson_cri::v1;
+use tokio_util::sync::CancellationToken;
 
 use crate::event::{EventType, Recorder};
 use crate::memory::{Image, Why};
@@ -61,6 +62,8 @@ pub(crate) struct Finder<'a> {
     pub(crate) records: &'a Records,
     /// Where it is told.
     pub(crate) recorder: &'a Recorder,
+    /// Nobody waits for the image any more: a pull under way is given up.
+    pub(crate) stop: &'a CancellationToken,
 }
 
 fn present(image: v1::Image) -> Image {
@@ -129,7 +132,9 @@ impl Finder<'_> {
                 self.tell(EventType::Warning, "ErrImageNeverPull", message.clone());
                 Err(Why::new("ErrImageNeverPull", message))
             }
-            (Policy::Always | Policy::IfNotPresent, _) => self.pull(&name, &named).await,
+            (Policy::Always | Policy::IfNotPresent, found) => {
+                self.pull(&name, &named, found.map(|found| found.id)).await
+            }
         }
     }
 
@@ -144,7 +149,8 @@ impl Finder<'_> {
         !secrets.is_empty() && self.records.access(&found.id, named, secrets).await == Access::Open
     }
 
-    async fn pull(&self, name: &name::Name, named: &Named) -> Result<Image, Why> {
+    /// Pulls the image. `before` is what is there under its name.
+    async fn pull(&self, name: &name::Name, named: &Named, before: Option<String>) -> Result<Image, Why> {
         self.tell(EventType::Normal, "Pulling", format!("Pulling image {:?}", self.image()));
         let (keys, missing) = credentials::find(self.pod, self.objects, name, self.credentials).await;
         if !missing.is_empty() {
@@ -182,10 +188,11 @@ impl Finder<'_> {
             let sandbox_config = Some(self.sandbox.clone());
             let (auth, secret) = key.map_or((None, None), |key| (Some(key.auth), key.secret));
             let request = v1::PullImageRequest { image: Some(image), auth, sandbox_config };
-            let answer = self.telling(&named.image, self.runtime.pull_image(request)).await;
-            match answer {
-                Ok(_) => return self.pulled(named, secret, since).await,
-                Err(error) => failure = Some(error),
+            let pull = self.telling(&named.image, self.runtime.pull_image(request));
+            match self.stop.run_until_cancelled(pull).await {
+                Some(Ok(_)) => return self.pulled(named, secret, since).await,
+                Some(Err(error)) => failure = Some(error),
+                None => return Err(self.give_up(named, before).await),
             }
         }
         if let Err(error) = self.records.fails(&named.image).await {
@@ -218,6 +225,24 @@ impl Finder<'_> {
                 before = Some(progress);
             }
         }
+    }
+
+    /// Records that a pull was given up. What it has brought all the same is open to nobody.
+    async fn give_up(&self, named: &Named, before: Option<String>) -> Why {
+        tracing::debug!(image = named.image, object = self.pod.object(), "a pull is given up: the pod ends");
+        let image = v1::ImageSpec { image: named.image.clone(), ..v1::ImageSpec::default() };
+        let request = v1::ImageStatusRequest { image: Some(image), verbose: false };
+        match self.runtime.image_status(request).await {
+            Ok(answer) => {
+                let brought = answer.image.map(|image| image.id).filter(|id| Some(id) != before.as_ref());
+                if let Err(error) = self.records.settle(&named.image, brought).await {
+                    tracing::warn!(%error, image = named.image, "the end of a pull is not recorded");
+                }
+            }
+            // The intent stays, and what may have come is open to nobody.
+            Err(error) => tracing::warn!(%error, image = named.image, "the end of a pull is not recorded"),
+        }
+        Why::new("ErrImagePull", "the pod ends")
     }
 
     async fn pulled(&self, named: &Named, secret: Option<PullSecret>, since: Instant) -> Result<Image, Why> {
@@ -275,7 +300,10 @@ fn go_seconds(duration: std::time::Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::testing::{self, Answer};
 
     #[test]
     fn a_pull_takes_as_long_as_go_would_say() {
@@ -292,5 +320,43 @@ mod tests {
         assert_eq!(of("busybox", None), Policy::Always);
         assert_eq!(of("busybox:1.36", None), Policy::IfNotPresent);
         assert_eq!(of("busybox:latest", Some("Never")), Policy::Never);
+    }
+
+    #[tokio::test]
+    async fn a_pull_is_given_up_when_the_pod_ends_and_leaves_no_mark() {
+        use futures::FutureExt as _;
+
+        let (stop, folder) = (CancellationToken::new(), std::env::temp_dir());
+        let folder = folder.join(format!("keelson-pull-{}", uuid::Uuid::new_v4()));
+        let pod_ends = stop.clone();
+        let (socket, _server) = testing::runtime(move |call| match call {
+            "ImageStatus" => std::future::ready(Answer::one(&v1::ImageStatusResponse::default())).boxed(),
+            "PullImage" => {
+                pod_ends.cancel();
+                std::future::pending().boxed()
+            }
+            other => panic!("{other} was called"),
+        });
+        let pod = serde_json::json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" },
+            "spec": { "containers": [{ "name": "a", "image": "r.example/app:1" }] } });
+        let pod = PodModel::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap();
+        let api = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            http::Response::builder().status(404).body(kube::client::Body::empty())
+        });
+        let client = kube::Client::new(api, "default");
+        let finder = Finder {
+            container: &pod.members[0].container,
+            pod: &pod,
+            sandbox: &v1::PodSandboxConfig::default(),
+            runtime: &RuntimeClient::new(&socket, None),
+            objects: &Objects::new(client.clone()),
+            credentials: &folder.join("config.json"),
+            records: &Records::new(folder.clone()),
+            recorder: &Recorder::new(client, "node-1"),
+            stop: &stop,
+        };
+        assert_eq!(finder.find().await, Err(Why::new("ErrImagePull", "the pod ends")));
+        assert_eq!(finder.records.interrupted().await, Vec::<String>::new());
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

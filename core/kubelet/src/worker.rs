@@ -135,6 +135,8 @@ pub(crate) struct Worker {
     settled: bool,
     /// When the pod was first seen.
     born: std::time::Instant,
+    /// The pod's end has begun: pulls are given up.
+    ends: CancellationToken,
     /// Its deletion was confirmed.
     deleted: bool,
     /// The node has taken the pod.
@@ -176,6 +178,7 @@ impl Worker {
             last_patch: None,
             api_retry: None,
             born: std::time::Instant::now(),
+            ends: CancellationToken::new(),
             deleted: false,
             admitted: false,
             allocation,
@@ -377,6 +380,7 @@ impl Worker {
             tracing::debug!(object = self.pod.object(), ?end, ?grace, "the pod's end begins");
         }
         self.memory.end(end, grace, now);
+        self.ends.cancel();
     }
 
     fn is_finished(&self) -> bool {

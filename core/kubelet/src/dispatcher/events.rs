@@ -110,51 +110,30 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
     use std::sync::Arc;
 
-    use http_body_util::StreamBody;
-    use hyper::body::{Bytes, Frame, Incoming};
-    use hyper_util::rt::{TokioExecutor, TokioIo};
     use prost::Message as _;
-    use tokio::net::UnixListener;
     use tokio::sync::Notify;
 
     use super::*;
-
-    /// Serves events as containerd does: nothing is answered, not even that the call is understood, before the first one.
-    async fn serve(listener: UnixListener, asked: Arc<Notify>, happens: Arc<Notify>) {
-        let (stream, _) = listener.accept().await.unwrap();
-        let answer = move |_: http::Request<Incoming>| {
-            let (asked, happens) = (Arc::clone(&asked), Arc::clone(&happens));
-            async move {
-                asked.notify_one();
-                happens.notified().await;
-                let event = v1::ContainerEventResponse {
-                    container_id: "c1".into(),
-                    ..v1::ContainerEventResponse::default()
-                };
-                let message = event.encode_to_vec();
-                let mut frame = vec![0];
-                frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
-                frame.extend(message);
-                let first = futures::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from(frame)))]);
-                let body = StreamBody::new(first.chain(futures::stream::pending()));
-                http::Response::builder().header("content-type", "application/grpc").body(body)
-            }
-        };
-        use futures::StreamExt as _;
-        let service = hyper::service::service_fn(answer);
-        let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        http.serve_connection(TokioIo::new(stream), service).await.unwrap();
-    }
+    use crate::testing::{self, Answer};
 
     #[tokio::test]
     async fn a_runtime_that_answers_with_its_first_event_holds_nothing_up_until_then() {
-        let socket = std::env::temp_dir().join(format!("keelson-events-{}.sock", uuid::Uuid::new_v4()));
-        let listener = UnixListener::bind(&socket).unwrap();
         let (asked, happens) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let server = tokio::spawn(serve(listener, Arc::clone(&asked), Arc::clone(&happens)));
+        let (is_asked, has_happened) = (Arc::clone(&asked), Arc::clone(&happens));
+        let (socket, server) = testing::runtime(move |call| {
+            assert_eq!(call, "GetContainerEvents");
+            let (asked, happens) = (Arc::clone(&is_asked), Arc::clone(&has_happened));
+            async move {
+                asked.notify_one();
+                happens.notified().await;
+                let nothing = v1::ContainerEventResponse::default();
+                let event = v1::ContainerEventResponse { container_id: "c1".into(), ..nothing };
+                Answer::First(event.encode_to_vec())
+            }
+            .boxed()
+        });
         let mut events = Events::new(RuntimeClient::new(&socket, None));
         // As the dispatcher waits for it: beside something else, which comes first.
         tokio::select! {
@@ -168,6 +147,5 @@ mod tests {
         assert!(matches!(events.next().await, Heard::Event(event) if event.container_id == "c1"));
         server.abort();
         assert!(matches!(events.next().await, Heard::End));
-        std::fs::remove_file(&socket).unwrap();
     }
 }

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use keelson_cri::v1;
+use tokio_util::sync::CancellationToken;
 
 use super::{Node, Worker};
 use crate::dns::{self, ResolvConf};
@@ -79,11 +80,11 @@ impl Worker {
     /// Begins an action.
     pub(super) fn begin(&mut self, action: Action, now: Timestamp) {
         let task = action.task();
-        let (node, pod) = (Arc::clone(&self.node), Arc::clone(&self.pod));
+        let (node, pod, ends) = (Arc::clone(&self.node), Arc::clone(&self.pod), self.ends.clone());
         tracing::debug!(object = pod.object(), ?action, "action");
         match action {
             Action::SetUpVolumes => self.spawn(task.clone(), async move {
-                let result = set_up_volumes(&node, &pod).await;
+                let result = set_up_volumes(&node, &pod, &ends).await;
                 Done { task, outcome: Outcome::Volumes(result) }
             }),
             Action::RunSandbox { attempt } => {
@@ -101,7 +102,7 @@ impl Worker {
                 Done { task, outcome: Outcome::Stopped(result.map(|_| id).map_err(|error| error.text())) }
             }),
             Action::FindImage { container } => self.spawn(task.clone(), async move {
-                let found = find_image(&node, &pod, &container).await;
+                let found = find_image(&node, &pod, &container, &ends).await;
                 Done { task, outcome: Outcome::Image { container, found } }
             }),
             Action::Start { container, sandbox, restart_count, ips } => {
@@ -367,7 +368,7 @@ async fn handler(node: &Node, pod: &PodModel) -> Result<String, String> {
 }
 
 /// Makes volumes, and finds the images among them, which are pulled as those of containers are.
-async fn set_up_volumes(node: &Node, pod: &PodModel) -> Result<(), String> {
+async fn set_up_volumes(node: &Node, pod: &PodModel, stop: &CancellationToken) -> Result<(), String> {
     node.volumes.set_up(&pod.pod).await.map_err(|error| error.to_string())?;
     for volume in pod.spec().volumes.iter().flatten() {
         let Some(source) = &volume.image else { continue };
@@ -379,7 +380,7 @@ async fn set_up_volumes(node: &Node, pod: &PodModel) -> Result<(), String> {
         };
         let failed =
             |why: Why| format!("MountVolume.SetUp failed for volume {:?} : {}", volume.name, why.message);
-        let Image::Present { id, .. } = find(node, pod, &container).await.map_err(failed)? else {
+        let Image::Present { id, .. } = find(node, pod, &container, stop).await.map_err(failed)? else {
             return Err(failed(Why::new("ErrImagePull", "the image is not there")));
         };
         node.volumes.found_image(&pod.pod, &volume.name, id).map_err(|error| error.to_string())?;
@@ -387,14 +388,24 @@ async fn set_up_volumes(node: &Node, pod: &PodModel) -> Result<(), String> {
     Ok(())
 }
 
-async fn find_image(node: &Node, pod: &PodModel, container: &str) -> Result<Image, Why> {
+async fn find_image(
+    node: &Node,
+    pod: &PodModel,
+    container: &str,
+    stop: &CancellationToken,
+) -> Result<Image, Why> {
     let Some(member) = pod.member(container) else {
         return Err(Why::new("ImageInspectError", "the pod has no such container any more"));
     };
-    find(node, pod, &member.container).await
+    find(node, pod, &member.container, stop).await
 }
 
-async fn find(node: &Node, pod: &PodModel, container: &Container) -> Result<Image, Why> {
+async fn find(
+    node: &Node,
+    pod: &PodModel,
+    container: &Container,
+    stop: &CancellationToken,
+) -> Result<Image, Why> {
     let config = &node.config;
     let resolv_conf = ResolvConf::of_node(config.settings.resolv_conf.as_deref()).await;
     let sandbox = sandbox::configuration(pod, 0, config, &resolv_conf);
@@ -408,6 +419,7 @@ async fn find(node: &Node, pod: &PodModel, container: &Container) -> Result<Imag
         credentials: &config.data_dir.join("config.json"),
         records: &node.images,
         recorder: &node.recorder,
+        stop,
     };
     finder.find().await
 }

@@ -52,7 +52,10 @@ impl Worker {
                     Ok(()) => Step::Done,
                     Err(_) => self.memory.volumes.failed(now),
                 };
-                if let Err(text) = result {
+                // What is given up has not failed.
+                if let Err(text) = result
+                    && !self.ends.is_cancelled()
+                {
                     self.warn(None, "FailedMount", text);
                 }
             }
@@ -166,7 +169,9 @@ impl Worker {
                 };
                 memory.pulls.advance(before, now);
                 memory.image = Image::Failed { why, at: now };
-                self.warn(Some(container), "Failed", told);
+                if !self.ends.is_cancelled() {
+                    self.warn(Some(container), "Failed", told);
+                }
             }
         }
     }
