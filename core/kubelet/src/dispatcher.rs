@@ -28,11 +28,15 @@ use crate::static_pods::mirrors::{self, FullName, Mirrors};
 use crate::worker::{Mail, Node, Record, Worker};
 
 mod events;
+mod leftovers;
 
 use events::{Events, Heard};
+use leftovers::Leftovers;
 
 /// The pause before the worker of a pod begins anew that panicked.
 const AFTER_PANIC: Duration = Duration::from_secs(10);
+/// What pods have left and cannot be removed is looked for again after this.
+const SWEEP_RETRY: Duration = Duration::from_secs(60);
 /// The runtime is waited for with this pause.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -53,6 +57,8 @@ pub(crate) struct Dispatcher {
     seen: Look,
     /// The runtime did not answer then.
     blind: bool,
+    /// When it is looked for what pods have left that nobody knows.
+    sweep_at: Option<tokio::time::Instant>,
     own: OwnPods,
     /// Static pods that have a worker, by UID.
     static_names: HashMap<String, FullName>,
@@ -114,6 +120,14 @@ async fn result_of<T>(under_way: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
+/// Waits for a time; for ever, while there is none.
+async fn reached(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The pod that an event is about.
 fn subject(event: &v1::ContainerEventResponse) -> Option<&str> {
     let sandbox = event.pod_sandbox_status.as_ref().and_then(|status| status.metadata.as_ref());
@@ -139,6 +153,7 @@ impl Dispatcher {
             complete: false,
             seen: Look::default(),
             blind: false,
+            sweep_at: None,
             own,
             static_names: HashMap::new(),
         }
@@ -150,6 +165,7 @@ impl Dispatcher {
         let mut events = Events::new(self.node.runtime.clone());
         let mut look_at = tokio::time::Instant::now();
         let mut looking: Option<BoxFuture<'static, Result<Look, RuntimeError>>> = None;
+        let mut sweeping: Option<BoxFuture<'static, bool>> = None;
         self.arrange_static_pods();
         loop {
             tokio::select! {
@@ -183,6 +199,16 @@ impl Dispatcher {
                     }
                     Heard::End => look_at = tokio::time::Instant::now(),
                 },
+                () = reached(self.sweep_at), if sweeping.is_none() => {
+                    self.sweep_at = None;
+                    sweeping = self.sweep().await;
+                }
+                is_done = result_of(&mut sweeping) => {
+                    sweeping = None;
+                    if !is_done && self.sweep_at.is_none() {
+                        self.sweep_at = Some(tokio::time::Instant::now() + SWEEP_RETRY);
+                    }
+                }
                 Some((uid, eviction)) = self.orders.recv() => {
                     if let Some(worker) = self.workers.get(&uid) {
                         worker.send_modify(|mail| mail.eviction = Some(Arc::new(eviction)));
@@ -255,8 +281,7 @@ impl Dispatcher {
                 self.node.ledger.complete();
                 self.wake_all();
                 self.adopt_orphans().await;
-                self.remove_folders().await;
-                self.remove_logs().await;
+                self.sweep_at = Some(tokio::time::Instant::now());
             }
             Ok(watcher::Event::Apply(pod)) => self.deliver(pod, false),
             Ok(watcher::Event::Delete(pod)) => self.deliver(pod, true),
@@ -349,51 +374,27 @@ impl Dispatcher {
         }
     }
 
-    /// Takes away what is left below the data folder of pods that nobody knows.
-    async fn remove_folders(&self) {
-        let remaining = match self.node.volumes.remaining().await {
-            Ok(remaining) => remaining,
-            Err(error) => {
-                tracing::warn!(%error, "folders of pods cannot be listed");
-                return;
-            }
+    /// Finds what pods that nobody knows have left, and says how it is removed: whether all of it was.
+    async fn sweep(&mut self) -> Option<BoxFuture<'static, bool>> {
+        // What still runs has a worker first.
+        let found = if self.adopt_orphans().await {
+            let (volumes, log_dir) = (&self.node.volumes, &self.node.config.log_dir);
+            Leftovers::find(volumes, log_dir, |uid| self.workers.contains_key(uid)).await
+        } else {
+            None
         };
-        for uid in remaining.iter().filter(|uid| !self.workers.contains_key(*uid)) {
-            match self.node.volumes.tear_down(uid).await {
-                Ok(()) => tracing::info!(uid, "the folder of a pod that is gone was removed"),
-                Err(error) => tracing::warn!(uid, %error, "the folder of a pod that is gone is not removed"),
-            }
-        }
+        let Some(found) = found else {
+            self.sweep_at = Some(tokio::time::Instant::now() + SWEEP_RETRY);
+            return None;
+        };
+        let node = Arc::clone(&self.node);
+        Some(async move { found.remove(&node.volumes, &node.config.log_dir).await }.boxed())
     }
 
-    /// Takes away the logs of pods that nobody knows.
-    async fn remove_logs(&self) {
-        let mut entries = match tokio::fs::read_dir(&self.node.config.log_dir).await {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
-            Err(error) => {
-                tracing::warn!(%error, "folders of logs cannot be listed");
-                return;
-            }
-        };
-        while let Ok(Some(entry)) = entries.next_entry().await {
-            let name = entry.file_name();
-            // NAMESPACE_NAME_UID, of which none has an underscore.
-            let uid = name.to_str().and_then(|name| name.rsplit_once('_')).map(|(_, uid)| uid);
-            if uid.is_none_or(|uid| self.workers.contains_key(uid)) {
-                continue;
-            }
-            if let Err(error) = tokio::fs::remove_dir_all(entry.path()).await {
-                tracing::warn!(path = %entry.path().display(), %error, "logs of a pod that is gone are not removed");
-            }
-        }
-        crate::log_links::sweep(&self.node.config.log_dir).await;
-    }
-
-    /// Gives a worker to each pod of the runtime that the API does not know.
-    async fn adopt_orphans(&mut self) {
+    /// Gives a worker to each pod of the runtime that the API does not know; says whether all of them have one.
+    async fn adopt_orphans(&mut self) -> bool {
         if !self.complete {
-            return;
+            return false;
         }
         let request = v1::ListPodSandboxRequest { filter: None };
         let sandboxes = match self.node.runtime.list_pod_sandbox(request).await {
@@ -401,7 +402,7 @@ impl Dispatcher {
             // It is asked again with its events.
             Err(error) => {
                 tracing::warn!(%error, "the runtime does not say which pods it holds");
-                return;
+                return false;
             }
         };
         for sandbox in sandboxes {
@@ -437,5 +438,6 @@ impl Dispatcher {
                 Duration::ZERO,
             );
         }
+        true
     }
 }

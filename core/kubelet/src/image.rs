@@ -340,10 +340,7 @@ mod tests {
         let pod = serde_json::json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" },
             "spec": { "containers": [{ "name": "a", "image": "r.example/app:1" }] } });
         let pod = PodModel::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap();
-        let api = tower::service_fn(|_: http::Request<kube::client::Body>| async {
-            http::Response::builder().status(404).body(kube::client::Body::empty())
-        });
-        let client = kube::Client::new(api, "default");
+        let client = testing::no_api();
         let finder = Finder {
             container: &pod.members[0].container,
             pod: &pod,

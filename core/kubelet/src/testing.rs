@@ -42,6 +42,14 @@ pub(crate) fn config() -> Config {
     }
 }
 
+/// An API that has nothing.
+pub(crate) fn no_api() -> kube::Client {
+    let api = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+        http::Response::builder().status(404).body(kube::client::Body::empty())
+    });
+    kube::Client::new(api, "default")
+}
+
 /// What a runtime answers.
 pub(crate) enum Answer {
     /// One message.
