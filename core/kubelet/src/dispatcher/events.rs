@@ -24,7 +24,7 @@ enum State {
     /// It is being asked.
     Asking(BoxFuture<'static, Result<Stream, RuntimeError>>),
     /// It tells.
-    Hearing(Stream),
+    Hearing(Box<Stream>),
     /// It tells none.
     Silent,
 }
@@ -76,7 +76,7 @@ impl Events {
                 }
                 State::Asking(asking) => match asking.await {
                     Ok(stream) => {
-                        self.state = State::Hearing(stream);
+                        self.state = State::Hearing(Box::new(stream));
                         return Heard::Begin;
                     }
                     Err(error) if error.is_unimplemented() => {
