@@ -39,6 +39,8 @@ pub(crate) const SELF_IMAGE: &str = concat!("keelson.io/keelson:", env!("CARGO_P
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// What ran for so long was well: its next failure is its first.
+const LASTING: Duration = Duration::from_secs(60);
 
 /// A component failed.
 #[derive(Debug)]
@@ -74,10 +76,14 @@ impl Components {
         self.tasks.spawn(async move {
             let mut pause = FIRST_PAUSE;
             loop {
+                let begun = tokio::time::Instant::now();
                 // What a component keeps between two runs lies on disk or in the API, not in what a panic leaves.
                 let outcome = AssertUnwindSafe(run(stop.clone())).catch_unwind().await;
                 if stop.is_cancelled() {
                     return;
+                }
+                if begun.elapsed() >= LASTING {
+                    pause = FIRST_PAUSE;
                 }
                 let error = match outcome {
                     Ok(Ok(())) => "it ended".to_owned(),

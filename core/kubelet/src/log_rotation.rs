@@ -96,6 +96,25 @@ async fn rotate(
     Ok(())
 }
 
+/// Rotates a log that has grown too large, and has one opened anew that is not there: it was moved away, and what was to follow was
+/// broken off, or somebody removed it.
+async fn look(settings: &KubeletConfiguration, runtime: &RuntimeClient, id: &str, log: &Path) {
+    let result = match tokio::fs::metadata(log).await {
+        Ok(found) if found.len() > settings.container_log_max_size.0 => {
+            rotate(settings, runtime, id, log, Timestamp::now()).await
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let request = ReopenContainerLogRequest { container_id: id.to_owned() };
+            runtime.reopen_container_log(request).await.map(drop).map_err(RotationError::from)
+        }
+        Err(error) => Err(failed("look at", log)(error)),
+    };
+    if let Err(error) = result {
+        tracing::warn!(container = id, log = %log.display(), %error, "a log is not rotated");
+    }
+}
+
 /// Looks at all logs again and again until the shutdown.
 pub(crate) async fn run(
     settings: KubeletConfiguration,
@@ -109,22 +128,39 @@ pub(crate) async fn run(
             () = tokio::time::sleep(settings.container_log_monitor_interval) => {}
         }
         for (id, log) in pods.running_logs() {
-            let large = tokio::fs::metadata(&log)
-                .await
-                .is_ok_and(|found| found.len() > settings.container_log_max_size.0);
-            if !large {
-                continue;
-            }
-            if let Err(error) = rotate(&settings, &runtime, &id, &log, Timestamp::now()).await {
-                tracing::warn!(container = id, log = %log.display(), %error, "a log is not rotated");
-            }
+            look(&settings, &runtime, &id, &log).await;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+    use keelson_cri::v1::ReopenContainerLogResponse;
+
     use super::*;
+    use crate::testing::{self, Answer};
+
+    #[tokio::test]
+    async fn a_log_that_is_not_there_is_opened_anew() {
+        let folder = std::env::temp_dir().join(format!("keelson-rotation-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let log = folder.join("0.log");
+        let made = log.clone();
+        let (socket, _server) = testing::runtime(move |call| {
+            assert_eq!(call, "ReopenContainerLog");
+            std::fs::write(&made, "x").unwrap();
+            std::future::ready(Answer::one(&ReopenContainerLogResponse {})).boxed()
+        });
+        let (settings, runtime) = (KubeletConfiguration::default(), RuntimeClient::new(&socket, None));
+        look(&settings, &runtime, "c1", &log).await;
+        assert!(log.exists());
+        // One that is there is left alone.
+        std::fs::write(&log, "").unwrap();
+        look(&settings, &runtime, "c1", &log).await;
+        assert_eq!(std::fs::read(&log).unwrap(), b"");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[tokio::test]
     async fn a_log_is_removed_with_its_rotated_files_and_no_other() {

@@ -97,8 +97,12 @@ struct OpenFile {
 }
 
 impl OpenFile {
-    async fn open(path: PathBuf, offset: u64) -> Result<Self, LogError> {
-        let mut file = File::open(&path).await.map_err(io_error("open", &path))?;
+    async fn open(path: PathBuf) -> Result<Self, LogError> {
+        let file = File::open(&path).await.map_err(io_error("open", &path))?;
+        Self::of(path, file, 0).await
+    }
+
+    async fn of(path: PathBuf, mut file: File, offset: u64) -> Result<Self, LogError> {
         file.seek(io::SeekFrom::Start(offset)).await.map_err(io_error("seek in", &path))?;
         Ok(OpenFile { path, reader: BufReader::with_capacity(PIECE, file), pending: Vec::new() })
     }
@@ -133,8 +137,8 @@ async fn read(
     let failed = |source| LogError::Watch { path: folder.to_owned(), source };
     let watch = options.follow.then(|| FolderWatch::new(folder).map_err(failed)).transpose()?;
     let mut current = None;
-    for (file, offset) in files::from(path, options.tail_lines).await? {
-        let mut file = OpenFile::open(file, offset).await?;
+    for part in files::from(path, options.tail_lines).await? {
+        let mut file = OpenFile::of(part.path, File::from_std(part.file), part.offset).await?;
         if file.drain(output).await?.is_err() {
             return Ok(());
         }

@@ -141,7 +141,7 @@ impl Probes {
 }
 
 /// Requests to the kubelet's server.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Requests {
     total: IntCounterVec,
     duration: HistogramVec,
@@ -149,8 +149,8 @@ pub(crate) struct Requests {
 }
 
 /// A request that is under way.
-pub(crate) struct Inflight<'a> {
-    of: &'a Requests,
+pub(crate) struct Inflight {
+    of: Requests,
     labels: [&'static str; 3],
     began: tokio::time::Instant,
     gauge: IntGauge,
@@ -182,7 +182,7 @@ impl Requests {
     }
 
     /// A request has begun; it ends with the value.
-    pub(crate) fn begin(&self, method: &http::Method, path: &str) -> Inflight<'_> {
+    pub(crate) fn begin(&self, method: &http::Method, path: &str) -> Inflight {
         const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"];
         const PATHS: [&str; 14] = [
             "metrics/cadvisor",
@@ -210,11 +210,11 @@ impl Requests {
         let labels = [if long { "true" } else { "false" }, method, path];
         let gauge = self.inflight.with_label_values(&[labels[0], method, path, SERVER]);
         gauge.inc();
-        Inflight { of: self, labels, began: tokio::time::Instant::now(), gauge }
+        Inflight { of: self.clone(), labels, began: tokio::time::Instant::now(), gauge }
     }
 }
 
-impl Drop for Inflight<'_> {
+impl Drop for Inflight {
     fn drop(&mut self) {
         let [long, method, path] = self.labels;
         let labels = [long, method, path, SERVER];

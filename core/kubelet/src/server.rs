@@ -30,10 +30,11 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::pods::Pods;
 use crate::runtime_client::RuntimeClient;
-use crate::usage::Meter;
+use crate::usage::{Meter, UsageError};
 
 mod access;
 mod container_metrics;
+mod counted;
 mod failure;
 mod idle;
 mod insight;
@@ -46,6 +47,7 @@ mod streaming;
 mod system_logs;
 
 use access::Access;
+use counted::Counted;
 use failure::Failure;
 use peer::Peer;
 
@@ -101,6 +103,11 @@ fn tls(config: &Config) -> Result<rustls::ServerConfig, ServerError> {
     // Streams are upgraded connections, which HTTP/2 does not have.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(tls)
+}
+
+/// Runs what waits for the disk or the kernel beside the tasks.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, UsageError> {
+    tokio::task::spawn_blocking(work).await.map_err(UsageError::Broken)
 }
 
 async fn unknown() -> Failure {
@@ -208,8 +215,9 @@ async fn serve(
         let (routes, access, peer) = (routes.clone(), Arc::clone(&access), peer.clone());
         let metrics = Arc::clone(&metrics);
         async move {
-            let _counted = metrics.requests.begin(request.method(), request.uri().path());
-            Ok::<_, Infallible>(answer(routes, &access, peer, request.map(Body::new)).await)
+            let under_way = metrics.requests.begin(request.method(), request.uri().path());
+            let response = answer(routes, &access, peer, request.map(Body::new)).await;
+            Ok::<_, Infallible>(response.map(|body| Counted::new(body, under_way)))
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();

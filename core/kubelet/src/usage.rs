@@ -139,6 +139,8 @@ pub(crate) struct Meter {
     pods: Arc<Pods>,
     hierarchy: Hierarchy,
     state: Mutex<State>,
+    /// Looks at claimed volumes.
+    pub(crate) claims: claim::Looks,
 }
 
 /// Why nothing can be said.
@@ -154,7 +156,8 @@ pub(crate) enum UsageError {
 
 impl Meter {
     pub(crate) fn new(config: Arc<Config>, pods: Arc<Pods>) -> Self {
-        Meter { config, pods, hierarchy: Hierarchy::at(Path::new(MOUNT)), state: Mutex::default() }
+        let (hierarchy, claims) = (Hierarchy::at(Path::new(MOUNT)), claim::Looks::default());
+        Meter { config, pods, hierarchy, state: Mutex::default(), claims }
     }
 
     /// What is used now.

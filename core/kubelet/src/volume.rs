@@ -10,7 +10,7 @@
 //!
 //! One task makes content anew when an object changed or a token is old; containers see it without a restart.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{CSIVolumeSource, Container, Pod, SecretReference, Volume};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::csi::{self, Drivers, Wanted};
@@ -222,16 +223,49 @@ async fn blocking<T: Send + 'static, E: From<error::Interrupted> + Send + 'stati
     }
 }
 
+/// Pods of which something could not be made current.
+#[derive(Debug, Default)]
+struct Failures {
+    pods: HashSet<String>,
+    /// When it is tried again.
+    retry: Option<Instant>,
+}
+
+impl Failures {
+    /// (pure) How it went with a pod. What goes well with others puts nothing off.
+    fn note(&mut self, uid: String, is_well: bool, now: Instant) {
+        if is_well {
+            self.pods.remove(&uid);
+        } else {
+            self.pods.insert(uid);
+        }
+        self.retry = match self.retry {
+            _ if self.pods.is_empty() => None,
+            Some(retry) if is_well || retry > now => Some(retry),
+            Some(_) | None => Some(now + RETRY),
+        };
+    }
+
+    /// (pure) Forgets pods.
+    fn forget(&mut self, is_gone: impl Fn(&str) -> bool) {
+        self.pods.retain(|uid| !is_gone(uid));
+        if self.pods.is_empty() {
+            self.retry = None;
+        }
+    }
+}
+
 /// Makes content anew when objects of pods changed, and tokens when they are old.
 async fn keep_current(inner: Weak<Inner>, objects: Arc<Objects>) {
-    let mut retry: Option<tokio::time::Instant> = None;
+    let mut failures = Failures::default();
     loop {
         let Some(alive) = inner.upgrade() else { return };
         let now = jiff::Timestamp::now();
         let next = alive.tokens.next_refresh().map(|at| {
             let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
-            tokio::time::Instant::now() + wait.max(PAUSE)
+            Instant::now() + wait.max(PAUSE)
         });
+        let retry = failures.retry;
         let due = retry.into_iter().chain(next).min();
         let timer = async {
             match due {
@@ -245,22 +279,24 @@ async fn keep_current(inner: Weak<Inner>, objects: Arc<Objects>) {
             () = timer => None,
             () = alive.timing.notified() => continue,
         };
-        let pods: Vec<Known> = {
+        let pods: Vec<(String, Known)> = {
             let known = alive.pods.lock();
             let wanted = |uid: &str| changed.as_ref().is_none_or(|changed| changed.contains(uid));
-            known.iter().filter(|(uid, _)| wanted(uid)).map(|(_, known)| known.clone()).collect()
+            let chosen = known.iter().filter(|(uid, _)| wanted(uid));
+            chosen.map(|(uid, known)| (uid.clone(), known.clone())).collect()
         };
-        let mut failed = false;
-        for Known { pod, turn } in pods {
+        for (uid, Known { pod, turn }) in pods {
             let _turn = turn.lock().await;
-            let here = pod.metadata.uid.as_deref().is_some_and(|uid| alive.pods.lock().contains_key(uid));
-            if let Err(error) = if here { alive.refresh(&pod).await } else { Ok(()) } {
-                failed = true;
+            let here = alive.pods.lock().contains_key(&uid);
+            let made = if here { alive.refresh(&pod).await } else { Ok(()) };
+            failures.note(uid, made.is_ok(), Instant::now());
+            if let Err(error) = made {
                 let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
                 tracing::warn!(?namespace, pod = ?name, %error, "a volume cannot be made current");
             }
         }
-        retry = failed.then(|| tokio::time::Instant::now() + RETRY);
+        // Those that have gone.
+        failures.forget(|uid| !alive.pods.lock().contains_key(uid));
     }
 }
 

@@ -209,7 +209,8 @@ impl Drivers {
         let target = folder.join("mount");
         let turn = self.turn(&wanted.driver, &wanted.handle);
         let _turn = turn.lock().await;
-        if folder.join(DONE).exists() && is_mounted(&target)? {
+        let (mark, point) = (folder.join(DONE), target.clone());
+        if on_disk(move || Ok(mark.exists() && is_mounted(&point)?)).await? {
             return Ok(Published { path: target, ownership: Ownership::Driver, folder });
         }
         let driver = self.find(&wanted.driver)?;
@@ -240,13 +241,18 @@ impl Drivers {
             node_name: self.config.node_name.clone(),
         };
         // From here on the pod's end takes back what was done, also of a run that ended in between.
-        record.write(&folder)?;
+        let (kept, of_pod) = (record.clone(), folder.clone());
+        on_disk(move || kept.write(&of_pod)).await?;
         let mut staged = String::new();
         if driver.stages && wanted.lifecycle == Lifecycle::Persistent {
             let staging = record::staging_folder(data_dir, &wanted.driver, &wanted.handle);
             let mount = staging.join("globalmount");
-            record.write(&staging)?;
-            fs::create_dir_all(&mount).map_err(CsiError::disk("create", &mount))?;
+            let made = mount.clone();
+            on_disk(move || {
+                record.write(&staging)?;
+                fs::create_dir_all(&made).map_err(CsiError::disk("create", &made))
+            })
+            .await?;
             staged = driver.path(&mount);
             let request = v1::NodeStageVolumeRequest {
                 volume_id: wanted.handle.clone(),
@@ -278,7 +284,8 @@ impl Drivers {
 
     /// Takes all volumes of drivers back from a pod, also of an earlier run.
     pub(crate) async fn unpublish_all(&self, uid: &str) -> Result<(), CsiError> {
-        for (folder, record) in record::of_pod(&self.config.data_dir, uid)? {
+        let (data_dir, of) = (self.config.data_dir.clone(), uid.to_owned());
+        for (folder, record) in on_disk(move || record::of_pod(&data_dir, &of)).await? {
             // Nothing was done before it was recorded.
             let Some(record) = record else { continue };
             let turn = self.turn(&record.driver_name, &record.volume_handle);
@@ -298,7 +305,10 @@ impl Drivers {
         driver.unpublish(request).await?;
         let staging =
             record::staging_folder(&self.config.data_dir, &record.driver_name, &record.volume_handle);
-        if Record::read(&staging)?.is_some() && !record::is_shared(&self.config.data_dir, uid, record)? {
+        let (data_dir, of, known, at) =
+            (self.config.data_dir.clone(), uid.to_owned(), record.clone(), staging.clone());
+        let is_last = move || Ok(Record::read(&at)?.is_some() && !record::is_shared(&data_dir, &of, &known)?);
+        if on_disk(is_last).await? {
             let mount = staging.join("globalmount");
             if driver.stages {
                 let request = v1::NodeUnstageVolumeRequest {
@@ -307,17 +317,30 @@ impl Drivers {
                 };
                 driver.unstage(request).await?;
             }
-            remove(&mount, &staging)?;
+            on_disk(move || remove(&mount, &staging)).await?;
         }
-        remove(&target, folder)
+        let folder = folder.to_owned();
+        on_disk(move || remove(&target, &folder)).await
     }
 }
 
+/// Runs what waits for the disk beside the tasks.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CsiError> + Send + 'static,
+) -> Result<T, CsiError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(CsiError::Refused("the node is stopping".to_owned())),
+    }
+}
+
+/// Blocks, as all below does.
 fn is_mounted(path: &Path) -> Result<bool, CsiError> {
     let list = Path::new("/proc/self/mountinfo");
     let text = fs::read_to_string(list).map_err(CsiError::disk("read", list))?;
-    // The kernel lists mounts by their real paths.
-    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    // The kernel lists mounts by their real paths. What may be mounted is not entered: a server that is gone would keep who does.
+    let above = path.parent().and_then(|above| fs::canonicalize(above).ok());
+    let real = above.zip(path.file_name()).map_or_else(|| path.to_owned(), |(above, name)| above.join(name));
     Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| Path::new(point) == real))
 }
 
@@ -357,6 +380,20 @@ mod tests {
             stage_secret: None,
             publish_secret: None,
         }
+    }
+
+    #[test]
+    fn a_mount_is_found_by_its_name_alone() {
+        assert!(is_mounted(Path::new("/proc")).unwrap());
+        assert!(is_mounted(Path::new("/sys/../proc")).unwrap());
+        assert!(!is_mounted(Path::new("/proc/self")).unwrap());
+        // A link in the place of a mount point is none, wherever it leads.
+        let folder = std::env::temp_dir().join(format!("keelson-mounted-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        std::os::unix::fs::symlink("/proc", folder.join("mount")).unwrap();
+        assert!(!is_mounted(&folder.join("mount")).unwrap());
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -9,6 +9,8 @@ use super::line::Line;
 use super::{LogError, io_error};
 
 const BLOCK: u64 = 64 << 10;
+/// A log that is rotated as often as this while it is opened is not to be read.
+const TRIES: u32 = 5;
 
 /// The log's files, the oldest first: `N.log.TIME` were rotated away from `N.log`. Compressed ones are left out.
 fn all(path: &Path) -> Result<Vec<PathBuf>, LogError> {
@@ -82,17 +84,41 @@ fn tail(file: &File, wanted: u64) -> io::Result<(u64, u64)> {
     Ok((0, seen))
 }
 
-fn last(path: &Path, lines: Option<u64>) -> Result<Vec<(PathBuf, u64)>, LogError> {
-    let files = all(path)?;
+/// A file of the log, from an offset on.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    pub(super) offset: u64,
+}
+
+/// The files that are there, opened. Rotating gives them other names: what is open stays what it is.
+fn opened(path: &Path) -> Result<Vec<(PathBuf, File)>, LogError> {
+    let mut tries = 1;
+    loop {
+        let open = |path: PathBuf| match File::open(&path) {
+            Ok(file) => Ok((path, file)),
+            Err(source) => Err((path, source)),
+        };
+        match all(path)?.into_iter().map(open).collect() {
+            Ok(files) => return Ok(files),
+            // Rotated between the two: it is there under another name.
+            Err((_, error)) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => tries += 1,
+            Err((path, error)) => return Err(io_error("open", &path)(error)),
+        }
+    }
+}
+
+fn last(path: &Path, lines: Option<u64>) -> Result<Vec<Part>, LogError> {
+    let files = opened(path)?;
     let Some(mut wanted) = lines else {
-        return Ok(files.into_iter().map(|file| (file, 0)).collect());
+        return Ok(files.into_iter().map(|(path, file)| Part { path, file, offset: 0 }).collect());
     };
     let mut found = Vec::new();
-    for path in files.into_iter().rev() {
-        let file = File::open(&path).map_err(io_error("open", &path))?;
+    for (path, file) in files.into_iter().rev() {
         let (offset, seen) = tail(&file, wanted).map_err(io_error("read", &path))?;
         wanted -= seen;
-        found.push((path, offset));
+        found.push(Part { path, file, offset });
         if wanted == 0 {
             break;
         }
@@ -102,7 +128,7 @@ fn last(path: &Path, lines: Option<u64>) -> Result<Vec<(PathBuf, u64)>, LogError
 }
 
 /// The files to be read, each from its offset on: all of the log, or its last lines.
-pub(super) async fn from(path: &Path, lines: Option<u64>) -> Result<Vec<(PathBuf, u64)>, LogError> {
+pub(super) async fn from(path: &Path, lines: Option<u64>) -> Result<Vec<Part>, LogError> {
     let owned = path.to_owned();
     let found = tokio::task::spawn_blocking(move || last(&owned, lines)).await;
     found.map_err(|error| io_error("read", path)(io::Error::other(error)))?
@@ -154,10 +180,28 @@ mod tests {
         fs::write(other("20250101-000000.gz"), "").unwrap();
         fs::write(path.with_file_name("1.log"), "T stdout F z\n").unwrap();
         let expected = vec![(other("20260101-000000"), 13), (path.clone(), 0)];
-        assert_eq!(last(&path, Some(2)).unwrap(), expected);
-        assert_eq!(last(&path, Some(1)).unwrap(), [(path.clone(), 0)]);
+        let places = |lines| {
+            let parts = last(&path, lines).unwrap().into_iter();
+            parts.map(|part| (part.path, part.offset)).collect::<Vec<_>>()
+        };
+        assert_eq!(places(Some(2)), expected);
+        assert_eq!(places(Some(1)), [(path.clone(), 0)]);
         assert_eq!(last(&path, None).unwrap().len(), 2);
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
-        assert_eq!(last(&path, Some(1)).unwrap(), []);
+        assert!(last(&path, Some(1)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_was_found_is_read_though_it_is_rotated_meanwhile() {
+        use std::io::Read as _;
+
+        let path = file("meanwhile", "T stdout F a\n");
+        let mut parts = last(&path, Some(1)).unwrap();
+        fs::rename(&path, path.with_file_name("0.log.20260101-000000")).unwrap();
+        fs::write(&path, "T stdout F b\n").unwrap();
+        let mut text = String::new();
+        parts[0].file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "T stdout F a\n");
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
 }

@@ -5,11 +5,27 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{IsRunning, LogError, OpenFile, Output, io_error};
 use crate::folder_watch::FolderWatch;
 
-/// When nothing is written for so long, the container is asked for.
-const QUIET: Duration = Duration::from_secs(1);
+/// The container is asked for again after this, whether anything changes or not: the folder is that of all its instances.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// When the container was asked for last.
+struct Question(Instant);
+
+impl Question {
+    /// (pure) Whether it is to be asked for now.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = now.duration_since(self.0) >= PAUSE;
+        if is_due {
+            self.0 = now;
+        }
+        is_due
+    }
+}
 
 /// Whether the name still means the open file.
 async fn is_current(path: &Path, file: &OpenFile) -> Result<bool, LogError> {
@@ -30,19 +46,15 @@ pub(super) async fn follow(
     output: &mut Output,
     is_running: &IsRunning,
 ) -> Result<(), LogError> {
+    let mut question = Question(Instant::now());
     loop {
-        let waited = tokio::select! {
-            changed = tokio::time::timeout(QUIET, watch.changed()) => changed,
+        tokio::select! {
+            changed = watch.changed() => changed.map_err(io_error("watch", path))?,
+            () = tokio::time::sleep_until(question.0 + PAUSE) => {}
             () = output.reader.closed() => return Ok(()),
-        };
-        let ended = match waited {
-            Ok(changed) => {
-                changed.map_err(io_error("watch", path))?;
-                false
-            }
-            // Asked before the rest is read: nothing comes after the end.
-            Err(_) => !is_running().await,
-        };
+        }
+        // Asked before the rest is read: nothing comes after the end.
+        let ended = question.is_due(Instant::now()) && !is_running().await;
         loop {
             if let Some(file) = &mut current {
                 let before = !is_current(path, file).await?;
@@ -57,10 +69,24 @@ pub(super) async fn follow(
             if !tokio::fs::try_exists(path).await.map_err(io_error("look at", path))? {
                 break;
             }
-            current = Some(OpenFile::open(path.to_owned(), 0).await?);
+            current = Some(OpenFile::open(path.to_owned()).await?);
         }
         if ended {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_is_asked_for_each_second_however_much_its_next_instance_writes() {
+        let begun = Instant::now();
+        let mut question = Question(begun);
+        // Something changes each tenth of a second.
+        let asked = (1..=30).filter(|tenths| question.is_due(begun + Duration::from_millis(100) * *tenths));
+        assert_eq!(asked.collect::<Vec<_>>(), [10, 20, 30]);
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
 
 use crate::config::Config;
@@ -67,6 +68,11 @@ pub(crate) struct FileSystem {
 }
 
 impl FileSystem {
+    /// The bytes that are used.
+    pub(crate) fn used(&self) -> u64 {
+        self.usable().saturating_sub(self.available)
+    }
+
     /// What parts are parts of: the bytes that are used or available.
     pub(crate) fn usable(&self) -> u64 {
         self.capacity.saturating_sub(self.withheld)
@@ -101,18 +107,26 @@ pub(crate) fn memory() -> Result<Memory, MachineError> {
     parse_memory(&read(&path)?).ok_or(MachineError::Field { path, field: "MemTotal and MemAvailable" })
 }
 
-/// The file system that holds a folder.
+/// The file system that holds a folder, which may not have been made yet.
 pub(crate) fn file_system(path: &Path) -> Result<FileSystem, MachineError> {
-    // The folder itself may not have been made yet.
-    let existing = path.ancestors().find(|path| path.exists()).unwrap_or(path);
-    let found =
-        statvfs(existing).map_err(|source| MachineError::FileSystem { path: existing.to_owned(), source })?;
+    let mut path = path;
+    loop {
+        match (file_system_at(path), path.parent()) {
+            (Err(MachineError::FileSystem { source: Errno::ENOENT, .. }), Some(parent)) => path = parent,
+            (found, _) => return found,
+        }
+    }
+}
+
+/// The file system that holds a folder or file which is there.
+pub(crate) fn file_system_at(path: &Path) -> Result<FileSystem, MachineError> {
+    let found = statvfs(path).map_err(|source| MachineError::FileSystem { path: path.to_owned(), source })?;
     let block = found.fragment_size();
     Ok(FileSystem {
         capacity: found.blocks() * block,
         available: found.blocks_available() * block,
         inodes: found.files(),
-        inodes_free: found.files_available(),
+        inodes_free: found.files_free(),
         withheld: found.blocks_free().saturating_sub(found.blocks_available()) * block,
     })
 }
@@ -268,6 +282,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_for_root_is_not_used() {
+        let disk = FileSystem { capacity: 100, available: 60, inodes: 9, inodes_free: 4, withheld: 5 };
+        assert_eq!((disk.used(), disk.usable()), (35, 95));
+    }
+
+    #[test]
+    fn a_folder_that_is_to_be_made_is_on_the_disk_of_the_one_above_and_a_broken_one_on_none() {
+        let folder = std::env::temp_dir();
+        let missing = folder.join("keelson-nowhere/below");
+        assert_eq!(file_system(&missing).unwrap().capacity, file_system(&folder).unwrap().capacity);
+        assert!(file_system_at(&missing).is_err());
+        let file = folder.join(format!("keelson-file-{}", std::process::id()));
+        fs::write(&file, "").unwrap();
+        assert!(file_system(&file.join("below")).is_err());
+        fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
     fn idle_processors_do_no_work() {
         assert_eq!(parse_cpu("cpu  1 2 3 1000 1000 4 5 9 9 9\ncpu0 1\n"), Some(150_000_000));
         assert_eq!(parse_cpu("intr 5\n"), None);
@@ -283,6 +315,7 @@ mod tests {
         assert_eq!(capacity["pods"].0, "110");
         let disk = file_system(&config.data_dir).unwrap();
         assert!(disk.available <= disk.usable() && disk.usable() <= disk.capacity);
+        assert_eq!(disk.used() + disk.available + disk.withheld, disk.capacity);
         let processes = processes().unwrap();
         assert!(processes.running > 0 && processes.running < processes.max);
         assert!(!system_info(&config, "keelson://1".into()).unwrap().kernel_version.is_empty());

@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, ExecAction, GRPCAction, HTTPGetAction, Probe, TCPSocketAction};
+use k8s_openapi::api::core::v1::{
+    Container, EnvVar, ExecAction, GRPCAction, HTTPGetAction, Probe, TCPSocketAction,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 
 use super::Finding;
+use crate::environment;
 use crate::http_get::{self, Request};
 use crate::runtime_client::RuntimeClient;
 
@@ -70,6 +73,13 @@ fn cut(text: &str) -> String {
     text[..end].to_owned()
 }
 
+/// (pure) The command of a probe, with the variables that the container's definition gives a value.
+fn command(exec: &ExecAction, container: &Container) -> Vec<String> {
+    let value = |one: &EnvVar| (one.name.clone(), one.value.clone().unwrap_or_default());
+    let env: Vec<(String, String)> = container.env.iter().flatten().map(value).collect();
+    exec.command.iter().flatten().map(|word| environment::expand(word, &env)).collect()
+}
+
 impl Target {
     fn host(&self, own: Option<&String>) -> Result<String, TargetError> {
         match own.filter(|host| !host.is_empty()) {
@@ -120,8 +130,8 @@ impl Target {
     }
 
     async fn exec(&self, exec: &ExecAction, limit: Duration) -> Finding {
-        let command = exec.command.clone().unwrap_or_default();
-        match self.runtime.exec_sync(&self.instance, command, limit).await {
+        let command = command(exec, &self.container);
+        match self.runtime.exec_sync(&self.instance, command.clone(), limit).await {
             Ok(answer) => {
                 let mut output = answer.stdout.to_vec();
                 output.extend_from_slice(&answer.stderr);
@@ -132,7 +142,7 @@ impl Target {
                 }
             }
             Err(error) if error.status.code() == tonic::Code::DeadlineExceeded => {
-                let command = exec.command.clone().unwrap_or_default().join(" ");
+                let command = command.join(" ");
                 Finding::Failure(format!(
                     "command timed out: {command:?} timed out after {}s",
                     limit.as_secs()
@@ -171,6 +181,16 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_is_told_the_variables_that_the_container_defines() {
+        let container = serde_json::json!({ "name": "a", "env": [{ "name": "PORT", "value": "1" },
+            { "name": "PORT", "value": "80" }, { "name": "FROM", "valueFrom": {} }] });
+        let container: Container = serde_json::from_value(container).unwrap();
+        let words = ["probe", "$(PORT)", "$$(PORT)", "$(FROM)", "$(OTHER)"].map(str::to_owned).to_vec();
+        let exec = ExecAction { command: Some(words) };
+        assert_eq!(command(&exec, &container), ["probe", "80", "$(PORT)", "", "$(OTHER)"]);
+    }
 
     #[test]
     fn a_port_is_a_number_or_the_name_of_one_of_the_container() {

@@ -209,8 +209,13 @@ pub(super) fn families(
     for subject in &subjects {
         cpu.push(about(subject, Some(("cpu", "total"))), seconds(subject.group.cpu.total), at);
         let memory = &subject.group.memory;
-        for (kind, count) in [("pgfault", memory.page_faults), ("pgmajfault", memory.major_page_faults)] {
-            let kind = [("failure_type", kind), ("scope", "hierarchy")];
+        for (kind, scope, count) in [
+            ("pgfault", "container", memory.own_page_faults),
+            ("pgmajfault", "container", memory.own_major_page_faults),
+            ("pgfault", "hierarchy", memory.page_faults),
+            ("pgmajfault", "hierarchy", memory.major_page_faults),
+        ] {
+            let kind = [("failure_type", kind), ("scope", scope)];
             failures.push(about(subject, None).chain(kind), count as f64, at);
         }
     }
@@ -281,11 +286,7 @@ fn file_systems(subjects: &[Subject<'_>], machine: &Machine, at: Option<i64>) ->
     let mut inodes = gauge("container_fs_inodes_total", "Number of Inodes");
     for subject in subjects {
         let is_node = subject.labels.contains(&("id", "/"));
-        let bytes = if is_node {
-            Some(found.capacity.saturating_sub(found.available))
-        } else {
-            subject.layer.map(|layer| layer.bytes)
-        };
+        let bytes = if is_node { Some(found.used()) } else { subject.layer.map(|layer| layer.bytes) };
         let Some(bytes) = bytes else { continue };
         let labels = || about(subject, Some(("device", device)));
         limit.push(labels(), found.capacity as f64, at);

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::container_metrics::{self, Machine};
 use super::failure::Failure;
-use super::{Node, resource_metrics};
+use super::{Node, blocking, resource_metrics};
+use crate::config::Config;
 use crate::node::machine;
-use crate::usage::claim;
 use crate::usage::group::{Detail, device};
 
 fn format(headers: &HeaderMap) -> Format {
@@ -49,16 +49,14 @@ async fn volumes(node: &Node) -> Result<Vec<Family>, Failure> {
     let table: [(&str, &str, Value); 6] = [
         ("capacity_bytes", "Capacity in bytes of the volume", |it| it.capacity),
         ("available_bytes", "Number of available bytes in the volume", |it| it.available),
-        ("used_bytes", "Number of used bytes in the volume", |it| it.capacity.saturating_sub(it.available)),
+        ("used_bytes", "Number of used bytes in the volume", machine::FileSystem::used),
         ("inodes", "Maximum number of inodes in the volume", |it| it.inodes),
         ("inodes_free", "Number of free inodes in the volume", |it| it.inodes_free),
         ("inodes_used", "Number of used inodes in the volume", |it| it.inodes.saturating_sub(it.inodes_free)),
     ];
     let snapshot = node.meter.look(Detail::Brief).await?;
-    let mut found = Vec::new();
-    for pod in &snapshot.pods {
-        found.extend(claim::of_pod(&node.runtime, pod).await);
-    }
+    let of_pods = node.meter.claims.of_pods(&node.runtime, &snapshot.pods).await;
+    let mut found = of_pods.concat();
     // Several pods may have the same claim.
     found.sort_by(|a, b| (&a.namespace, &a.claim).cmp(&(&b.namespace, &b.claim)));
     found.dedup_by(|a, b| (&a.namespace, &a.claim) == (&b.namespace, &b.claim));
@@ -89,18 +87,20 @@ pub(super) async fn containers(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let snapshot = node.meter.look(Detail::Full).await?;
-    let machine = about_machine(&node)?;
+    let config = Arc::clone(&node.config);
+    let machine = blocking(move || about_machine(&config)).await??;
     let layer = |pod: &crate::usage::PodFigures, container: &str| {
         node.pods.disk.of(&pod.model.uid)?.containers.get(container)?.layer
     };
     Ok(text(format(&headers), container_metrics::families(&snapshot, &machine, &layer)))
 }
 
-fn about_machine(node: &Node) -> Result<Machine, machine::MachineError> {
-    let info = machine::system_info(&node.config, String::new())?;
-    let numbers = std::fs::metadata(&node.config.data_dir).ok().map(|found| found.dev());
+/// Blocks.
+fn about_machine(config: &Config) -> Result<Machine, machine::MachineError> {
+    let info = machine::system_info(config, String::new())?;
+    let numbers = std::fs::metadata(&config.data_dir).ok().map(|found| found.dev());
     let numbers = numbers.map(|dev| format!("{}:{}", libc::major(dev), libc::minor(dev)));
-    let disk = machine::file_system(&node.config.data_dir).ok();
+    let disk = machine::file_system(&config.data_dir).ok();
     Ok(Machine {
         cpus: machine::cpus()?,
         ids: [info.boot_id, info.machine_id, info.system_uuid],

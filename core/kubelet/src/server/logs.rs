@@ -64,7 +64,12 @@ fn choose(
         Ok(newest) => Ok(newest),
         Err(LookupError::Waiting { .. }) if previous => Err(missing()),
         Err(LookupError::Waiting { .. }) => {
-            let reason = waits.and_then(|waits| waits.reason.as_deref()).unwrap_or("ContainerCreating");
+            let reason = match waits.and_then(|waits| waits.reason.as_deref()) {
+                Some("ErrImagePull") => "image can't be pulled",
+                Some("ImagePullBackOff") => "trying and failing to pull image",
+                Some(reason) => reason,
+                None => "ContainerCreating",
+            };
             Err(Failure::bad_request(format!(
                 "container {container:?} in pod {name:?} is waiting to start: {reason}"
             )))
@@ -155,10 +160,16 @@ mod tests {
 
     #[test]
     fn a_container_that_was_never_made_says_what_it_waits_for() {
-        let pod = pod(json!({"waiting": {"reason": "ErrImagePull"}}));
-        let none = || LookupError::Waiting { pod: "p_n".into(), container: "c".into() };
-        let error = choose(&pod, "c", Err(none()), false).unwrap_err();
-        assert_eq!(error.status, StatusCode::BAD_REQUEST);
-        assert_eq!(error.text, "container \"c\" in pod \"p\" is waiting to start: ErrImagePull");
+        for (reason, told) in [
+            ("ErrImagePull", "image can't be pulled"),
+            ("ImagePullBackOff", "trying and failing to pull image"),
+            ("CreateContainerConfigError", "CreateContainerConfigError"),
+        ] {
+            let pod = pod(json!({"waiting": {"reason": reason}}));
+            let none = || LookupError::Waiting { pod: "p_n".into(), container: "c".into() };
+            let error = choose(&pod, "c", Err(none()), false).unwrap_err();
+            assert_eq!(error.status, StatusCode::BAD_REQUEST);
+            assert_eq!(error.text, format!("container \"c\" in pod \"p\" is waiting to start: {told}"));
+        }
     }
 }

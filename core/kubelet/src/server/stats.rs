@@ -10,11 +10,11 @@ use jiff::Timestamp;
 use keelson_cri::v1;
 use serde_json::{Map, Value, json};
 
-use super::Node;
 use super::failure::Failure;
+use super::{Node, blocking};
 use crate::disk_usage::{PodUsage, Usage};
 use crate::node::machine::{self, FileSystem, MachineError};
-use crate::usage::claim::{self, ClaimFigures};
+use crate::usage::claim::ClaimFigures;
 use crate::usage::group::{Detail, Group};
 use crate::usage::interface::{self, Interface};
 use crate::usage::{Container, PodFigures, Snapshot};
@@ -90,10 +90,7 @@ fn file_system(at: Timestamp, found: &FileSystem, used: Usage) -> Value {
 
 /// All that is used of a file system.
 fn used(found: &FileSystem) -> Usage {
-    Usage {
-        bytes: found.capacity.saturating_sub(found.available),
-        inodes: found.inodes.saturating_sub(found.inodes_free),
-    }
+    Usage { bytes: found.used(), inodes: found.inodes.saturating_sub(found.inodes_free) }
 }
 
 /// What lies beside the control groups.
@@ -181,7 +178,7 @@ fn network_of_pod(at: Timestamp, all: &[Interface]) -> Value {
 
 /// What the node itself uses; `images` is the file system of images with what they take of it.
 fn node(
-    of: &Node,
+    name: &str,
     snapshot: &Snapshot,
     disks: Option<&Disks>,
     images: Option<(FileSystem, Usage)>,
@@ -201,7 +198,7 @@ fn node(
         ("majorPageFaults", of_group(|group| group.memory.major_page_faults)),
     ]);
     let mut out = json!({
-        "nodeName": of.config.node_name,
+        "nodeName": name,
         "startTime": time(started),
         "cpu": cpu(at, figures.cpu, figures.rate),
         "memory": memory,
@@ -245,7 +242,8 @@ async fn images(of: &Node) -> Option<(FileSystem, Usage)> {
     let number = |value: Option<v1::UInt64Value>| value.map_or(0, |value| value.value);
     let usage = Usage { bytes: number(found.used_bytes), inodes: number(found.inodes_used) };
     let path = found.fs_id?.mountpoint;
-    Some((machine::file_system(Path::new(&path)).ok()?, usage))
+    let found = blocking(move || machine::file_system(Path::new(&path))).await;
+    Some((found.ok()?.ok()?, usage))
 }
 
 /// With `?only_cpu_and_memory=true` nothing else is looked at.
@@ -257,26 +255,30 @@ pub(super) async fn summary(
     if parameters.iter().any(is_set) {
         let snapshot = of.meter.look_twice(Detail::Brief).await?;
         let pods: Vec<Value> = snapshot.pods.iter().map(|one| pod(snapshot.at, one, None)).collect();
-        return Ok(Json(json!({ "node": node(&of, &snapshot, None, None)?, "pods": pods })));
+        let node = blocking(move || node(&of.config.node_name, &snapshot, None, None)).await??;
+        return Ok(Json(json!({ "node": node, "pods": pods })));
     }
     let snapshot = of.meter.look_twice(Detail::Full).await?;
-    let mut claims = HashMap::new();
-    for one in &snapshot.pods {
-        claims.insert(one.model.uid.clone(), claim::of_pod(&of.runtime, one).await);
-    }
-    let counted = snapshot.pods.iter().filter_map(|one| {
-        let uid = &one.model.uid;
-        Some((uid.clone(), of.pods.disk.of(uid)?))
-    });
-    let disks = Disks {
-        node: machine::file_system(&of.config.data_dir)?,
-        logs: machine::file_system(&of.config.log_dir)?,
-        pods: counted.collect(),
-        claims,
+    let claims = of.meter.claims.of_pods(&of.runtime, &snapshot.pods).await;
+    let uids = snapshot.pods.iter().map(|one| one.model.uid.clone());
+    let claims = uids.zip(claims).collect();
+    let images = images(&of).await;
+    let work = move || {
+        let counted = snapshot.pods.iter().filter_map(|one| {
+            let uid = &one.model.uid;
+            Some((uid.clone(), of.pods.disk.of(uid)?))
+        });
+        let disks = Disks {
+            node: machine::file_system(&of.config.data_dir)?,
+            logs: machine::file_system(&of.config.log_dir)?,
+            pods: counted.collect(),
+            claims,
+        };
+        let node = node(&of.config.node_name, &snapshot, Some(&disks), images)?;
+        let pods: Vec<Value> = snapshot.pods.iter().map(|one| pod(snapshot.at, one, Some(&disks))).collect();
+        Ok::<_, MachineError>(json!({ "node": node, "pods": pods }))
     };
-    let node = node(&of, &snapshot, Some(&disks), images(&of).await)?;
-    let pods: Vec<Value> = snapshot.pods.iter().map(|one| pod(snapshot.at, one, Some(&disks))).collect();
-    Ok(Json(json!({ "node": node, "pods": pods })))
+    Ok(Json(blocking(work).await??))
 }
 
 #[cfg(test)]

@@ -36,8 +36,11 @@ pub(crate) struct Memory {
     pub(crate) mapped_file: u64,
     pub(crate) active_file: u64,
     pub(crate) inactive_file: u64,
+    /// With those of groups below, as all is but what is the group's own.
     pub(crate) page_faults: u64,
     pub(crate) major_page_faults: u64,
+    pub(crate) own_page_faults: u64,
+    pub(crate) own_major_page_faults: u64,
     pub(crate) limit: Option<u64>,
     pub(crate) highest: Option<u64>,
     /// How often the limit was hit.
@@ -126,7 +129,13 @@ impl Hierarchy {
     fn read_unified(&self, group: &str, detail: Detail) -> io::Result<Group> {
         let folder = self.folder("", group);
         let (cpu, memory) = (Keyed::read(&folder.join("cpu.stat")), Keyed::read(&folder.join("memory.stat")));
-        let usage = number(&folder.join("memory.current"))?;
+        let usage = match number(&folder.join("memory.current")) {
+            // The machine's own group has no such file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && group.trim_matches('/').is_empty() => {
+                memory.get("anon").zip(memory.get("file")).map(|(anon, file)| anon + file).ok_or(error)?
+            }
+            usage => usage?,
+        };
         let nanoseconds = |name: &str| cpu.get(name).map(|micro| micro.saturating_mul(1000));
         let mut found = Group {
             cpu: Cpu {
@@ -148,6 +157,9 @@ impl Hierarchy {
                 inactive_file: memory.or_none("inactive_file"),
                 page_faults: memory.or_none("pgfault"),
                 major_page_faults: memory.or_none("pgmajfault"),
+                // This version counts them together alone.
+                own_page_faults: memory.or_none("pgfault"),
+                own_major_page_faults: memory.or_none("pgmajfault"),
                 limit: limit(&folder.join("memory.max")),
                 ..Memory::default()
             },
@@ -182,6 +194,8 @@ impl Hierarchy {
                 inactive_file: memory.or_none("total_inactive_file"),
                 page_faults: memory.or_none("total_pgfault"),
                 major_page_faults: memory.or_none("total_pgmajfault"),
+                own_page_faults: memory.or_none("pgfault"),
+                own_major_page_faults: memory.or_none("pgmajfault"),
                 limit: limit(&of_memory.join("memory.limit_in_bytes")),
                 ..Memory::default()
             },
@@ -317,6 +331,10 @@ mod tests {
         assert_eq!((found.disks, found.threads), (vec![disk], Some(9)));
         assert_eq!(hierarchy.process("/pod"), Some(42));
         assert!(hierarchy.read("/gone", Detail::Brief).is_err());
+        assert!(hierarchy.read("/", Detail::Brief).is_err());
+        fs::write(folder.join("memory.stat"), "anon 400\nfile 500\ninactive_file 300\npgfault 9\n").unwrap();
+        let memory = hierarchy.read("/", Detail::Full).unwrap().memory;
+        assert_eq!((memory.usage, memory.working_set, memory.page_faults), (900, 600, 9));
         fs::remove_dir_all(&folder).unwrap();
     }
 

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
 
 use super::mount_point;
 
@@ -102,9 +102,17 @@ fn open_inside(volume: &Path, path: &str) -> Result<OwnedFd, SubPathError> {
     }
     for part in missing {
         walked.push(part);
-        match mkdirat(&at, part, Mode::from_bits_truncate(mode & 0o777)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
+        let is_new = match mkdirat(&at, part, Mode::from_bits_truncate(mode & 0o777)) {
+            Ok(()) => true,
+            Err(Errno::EEXIST) => false,
             Err(error) => return Err(failed("create", &walked)(error)),
+        };
+        if is_new {
+            // This process's umask is no matter of the volume, and what a path alone is opened for takes no mode.
+            let readable = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let made = openat(&at, part, readable, Mode::empty()).map_err(failed("open", &walked))?;
+            let mode = Mode::from_bits_truncate(mode & 0o7777);
+            fchmod(&made, mode).map_err(failed("set the mode of", &walked))?;
         }
         let flags = STEP.union(OFlag::O_DIRECTORY);
         at = openat(&at, part, flags, Mode::empty()).map_err(failed("open", &walked))?;
@@ -179,6 +187,21 @@ mod tests {
         assert_eq!(inode(&found), fs::metadata(volume.join("..1/key")).unwrap().ino());
         let made = open_inside(&volume, "a/b").unwrap();
         assert_eq!(inode(&made), fs::metadata(volume.join("a/b")).unwrap().ino());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_is_made_has_the_mode_of_its_volume_whatever_the_umask() {
+        let folder = folder("mode");
+        let volume = folder.join("volume");
+        let before = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+        fs::set_permissions(&volume, fs::Permissions::from_mode(0o3777)).unwrap();
+        open_inside(&volume, "a/b").unwrap();
+        nix::sys::stat::umask(before);
+        for made in ["a", "a/b"] {
+            let mode = fs::metadata(volume.join(made)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o3777, "{made}");
+        }
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -155,3 +155,20 @@ async fn what_is_not_supported_is_refused_before_anything_is_made() {
     assert!(error.contains("volumes of type nfs are not supported"), "{error}");
     assert!(!node.path("kubernetes.io~empty-dir/e").exists());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_for_one_pod_is_tried_again_whatever_goes_well_with_others() {
+    let (mut failures, begun) = (Failures::default(), Instant::now());
+    let after = |seconds| begun + Duration::from_secs(seconds);
+    failures.note("a".to_owned(), false, begun);
+    failures.note("b".to_owned(), true, after(10));
+    assert_eq!(failures.retry, Some(begun + RETRY));
+    failures.note("b".to_owned(), false, after(20));
+    assert_eq!(failures.retry, Some(begun + RETRY));
+    failures.note("a".to_owned(), true, after(31));
+    assert_eq!(failures.retry, Some(begun + RETRY));
+    failures.note("b".to_owned(), false, after(31));
+    assert_eq!(failures.retry, Some(after(31) + RETRY));
+    failures.forget(|uid| uid == "b");
+    assert_eq!(failures.retry, None);
+}

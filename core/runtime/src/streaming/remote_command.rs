@@ -18,9 +18,16 @@ use crate::pod_process::protocol::{ExecExit, ExecRequest, Frame, Kind, Request};
 
 mod protocol;
 
-use protocol::{Input, Output, Reader, SpdyReader, Streams, Writer};
+use protocol::{Farewell, Form, Input, Output, Reader, SpdyReader, Streams, Writer};
 
-const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+/// Those with `base64` are of text; before v4 a session ends with a text in place of a `Status`, and only one that failed.
+const PROTOCOLS: [(&str, Form, Farewell); 5] = [
+    ("v5.channel.k8s.io", Form::Binary, Farewell::Status),
+    ("v4.channel.k8s.io", Form::Binary, Farewell::Status),
+    ("v4.base64.channel.k8s.io", Form::Base64, Farewell::Status),
+    ("channel.k8s.io", Form::Binary, Farewell::Text),
+    ("base64.channel.k8s.io", Form::Base64, Farewell::Text),
+];
 /// The protocols over SPDY; the last two end with a text in place of a `Status`.
 const SPDY_PROTOCOLS: [&str; 3] = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io"];
 /// How long a client may take to open its streams.
@@ -29,13 +36,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const EARLY: usize = 64;
 
 pub(super) fn upgrade(upgrade: WebSocketUpgrade, session: Session) -> Response {
-    let upgrade = upgrade.protocols(PROTOCOLS);
-    if upgrade.selected_protocol().is_none() {
-        let text =
-            format!("none of the subprotocols is supported; this server speaks {}", PROTOCOLS.join(", "));
+    let names = PROTOCOLS.map(|(name, _, _)| name);
+    let upgrade = upgrade.protocols(names);
+    let selected = upgrade.selected_protocol().and_then(|selected| selected.to_str().ok());
+    let Some((_, form, farewell)) = PROTOCOLS.into_iter().find(|(name, _, _)| selected == Some(*name)) else {
+        let text = format!("none of the subprotocols is supported; this server speaks {}", names.join(", "));
         return (StatusCode::BAD_REQUEST, text).into_response();
-    }
-    upgrade.on_upgrade(move |socket| run(Wire::socket(socket), Reader::Socket, session))
+    };
+    let reader = Reader::Socket(form, farewell);
+    upgrade.on_upgrade(move |socket| {
+        let wire = match form {
+            Form::Binary => Wire::socket(socket),
+            Form::Base64 => Wire::text_socket(socket),
+        };
+        run(wire, reader, session)
+    })
 }
 
 pub(super) fn upgrade_spdy(upgrade: spdy::Upgrade, session: Session) -> Response {

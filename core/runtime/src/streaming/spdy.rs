@@ -16,7 +16,7 @@ mod frame;
 mod headers;
 
 #[cfg(test)]
-pub(super) use frame::tests::open_stream;
+pub(super) use frame::tests::{open_stream, open_with};
 pub(super) use frame::{Decoder, Encoder, Frame, REFUSED_STREAM};
 
 const NAME: &str = "SPDY/3.1";

@@ -1,6 +1,6 @@
 //! The bytes of a client in pieces, whether they come as messages of a WebSocket or over an upgraded connection.
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{SinkExt as _, StreamExt as _};
@@ -30,11 +30,22 @@ pub(super) struct Wire {
 impl Wire {
     /// The messages of a WebSocket; it is closed in order, since a client takes any other end for a failure.
     pub(super) fn socket(socket: WebSocket) -> Self {
+        Self::messages(socket, Message::Binary)
+    }
+
+    /// The same, of a client that takes texts; pieces that are none are left out.
+    pub(super) fn text_socket(socket: WebSocket) -> Self {
+        Self::messages(socket, |bytes| {
+            Utf8Bytes::try_from(bytes).map_or_else(|_| Message::Ping(Bytes::new()), Message::Text)
+        })
+    }
+
+    fn messages(socket: WebSocket, message: impl Fn(Bytes) -> Message + Send + 'static) -> Self {
         let (mut sink, stream) = socket.split();
         let (outgoing, mut queue) = mpsc::channel::<Bytes>(QUEUE);
         let sending = tokio::spawn(async move {
             while let Some(bytes) = queue.recv().await {
-                if sink.send(Message::Binary(bytes)).await.is_err() {
+                if sink.send(message(bytes)).await.is_err() {
                     return;
                 }
             }

@@ -74,7 +74,10 @@ impl Correlator {
     /// The Event that should have been repeated is gone: forgets it, and names the new one.
     pub fn begin_again(&mut self, note: &Note, now: Timestamp) -> String {
         let name = event_name(note, now);
-        self.same.insert((alike(note), note.message.clone()), (name.clone(), 1));
+        let own = (alike(note), note.message.clone());
+        // What was not repeated under its own message was combined.
+        let key = if self.same.get_mut(&own).is_some() { own } else { (alike(note), String::new()) };
+        self.same.insert(key, (name.clone(), 1));
         name
     }
 
@@ -182,6 +185,26 @@ mod tests {
         let Verdict::Create { message, .. } = correlator.step(&note("x"), now) else { panic!("not created") };
         assert_eq!(message, "(combined from similar events): x");
         assert!(matches!(correlator.step(&note("y"), now), Verdict::Repeat { count: 2, .. }));
+    }
+
+    #[test]
+    fn what_begins_again_is_repeated_under_its_new_name() {
+        let mut correlator = Correlator::default();
+        let mut now = Timestamp::UNIX_EPOCH;
+        for number in 0..12 {
+            correlator.step(&note(&number.to_string()), now);
+        }
+        now += SignedDuration::from_secs(1);
+        let combined = correlator.begin_again(&note("11"), now);
+        let Verdict::Repeat { name, count, .. } = correlator.step(&note("x"), now) else {
+            panic!("not repeated")
+        };
+        assert_eq!((name, count), (combined.clone(), 2));
+        now += SignedDuration::from_secs(1);
+        let plain = correlator.begin_again(&note("3"), now);
+        assert_ne!(plain, combined);
+        let Verdict::Repeat { name, .. } = correlator.step(&note("3"), now) else { panic!("not repeated") };
+        assert_eq!(name, plain);
     }
 
     #[test]

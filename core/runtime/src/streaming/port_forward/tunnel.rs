@@ -12,7 +12,8 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::super::spdy::{Decoder, Encoder, Frame, REFUSED_STREAM};
 use super::super::wire::Wire;
@@ -24,7 +25,14 @@ const MAX_STREAMS: usize = 512;
 const QUEUE: usize = 16;
 const PIECE: usize = 32 << 10;
 
-type Input = mpsc::Sender<Bytes>;
+/// A connection, as long as its task runs.
+struct Connection {
+    /// What the client sends; nothing after the end of its side.
+    input: Option<mpsc::Sender<Bytes>>,
+    /// The client wants no more of it, in either direction.
+    reset: CancellationToken,
+    task: AbortHandle,
+}
 
 /// The two streams of a connection, as far as they are open.
 #[derive(Debug, Default)]
@@ -85,13 +93,13 @@ async fn receive(
     outgoing: &mpsc::Sender<Bytes>,
 ) {
     let (mut decoder, mut encoder) = (Decoder::new(), Encoder::default());
-    let (mut requests, mut inputs) = (Requests::default(), HashMap::<u32, Input>::new());
+    let (mut requests, mut open) = (Requests::default(), HashMap::<u32, Connection>::new());
     // Connections end with the tunnel.
     let mut connections = JoinSet::new();
     while let Some(bytes) = incoming.next().await {
         decoder.push(&bytes);
         while connections.try_join_next().is_some() {}
-        inputs.retain(|_, input| !input.is_closed());
+        open.retain(|_, connection| !connection.task.is_finished());
         loop {
             let frame = match decoder.next() {
                 Ok(Some(frame)) => frame,
@@ -110,31 +118,37 @@ async fn receive(
                     }
                     Opened::Connection { port, error, data } => {
                         let (input, pieces) = mpsc::channel(QUEUE);
-                        inputs.insert(data, input);
+                        let reset = CancellationToken::new();
                         let forward = forward(netns.clone(), port, error, data, pieces, outgoing.clone());
+                        let forward = unless_reset(forward, error, reset.clone(), outgoing.clone());
                         // The reply goes first, since it is queued before the connection runs.
                         let reply = encoder.reply(stream);
                         if outgoing.send(reply).await.is_err() {
                             return;
                         }
-                        connections.spawn(forward);
+                        let task = connections.spawn(forward);
+                        open.insert(data, Connection { input: Some(input), reset, task });
                         None
                     }
                 },
                 Frame::Data { stream, bytes, last } => {
-                    if let Some(input) = inputs.get(&stream)
-                        && !bytes.is_empty()
-                        && input.send(bytes).await.is_err()
-                    {
-                        inputs.remove(&stream);
-                    }
-                    if last {
-                        inputs.remove(&stream);
+                    if let Some(connection) = open.get_mut(&stream) {
+                        if let Some(input) = &connection.input
+                            && !bytes.is_empty()
+                            && input.send(bytes).await.is_err()
+                        {
+                            connection.input = None;
+                        }
+                        if last {
+                            connection.input = None;
+                        }
                     }
                     None
                 }
                 Frame::Reset { stream } => {
-                    inputs.remove(&stream);
+                    if let Some(connection) = open.remove(&stream) {
+                        connection.reset.cancel();
+                    }
                     None
                 }
                 Frame::Ping { id } => Some(Encoder::ping(id)),
@@ -147,6 +161,20 @@ async fn receive(
                 return;
             }
         }
+    }
+}
+
+/// A connection that ends at once when the client resets it. The stream of errors is ended all the same: the client waits for that.
+async fn unless_reset(
+    forward: impl Future<Output = ()>,
+    error: u32,
+    reset: CancellationToken,
+    outgoing: mpsc::Sender<Bytes>,
+) {
+    if reset.run_until_cancelled(forward).await.is_none()
+        && outgoing.send(Encoder::data(error, &[], true)).await.is_err()
+    {
+        tracing::debug!("a client has gone before a connection's end");
     }
 }
 
@@ -233,5 +261,37 @@ mod tests {
         for (kind, port) in [("data", "0"), ("data", "x"), ("data", "65536"), ("stdin", "80")] {
             assert_eq!(Requests::default().open(1, &headers(kind, port, None)), Opened::Refused);
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_the_client_resets_ends_and_so_does_its_stream_of_errors() {
+        use super::super::super::spdy::open_with;
+
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let (client, pieces) = mpsc::channel(8);
+        let (outgoing, mut answers) = mpsc::channel(8);
+        let mut incoming = stream_of(pieces);
+        let tunnel = tokio::spawn(async move { receive(&mut incoming, None, &outgoing).await });
+        for (stream, kind) in [(1, "error"), (3, "data")] {
+            let headers = [("streamtype", kind), ("port", port.as_str()), ("requestid", "0")];
+            client.send(open_with(stream == 1, stream, &headers)).await.unwrap();
+            answers.recv().await.unwrap();
+        }
+        let (mut connection, _) = listener.accept().await.unwrap();
+        // The pod neither reads to the end nor writes: only the client ends it.
+        client.send(Encoder::reset(3, 5)).await.unwrap();
+        assert_eq!(answers.recv().await.unwrap(), Encoder::data(1, &[], true));
+        assert_eq!(connection.read(&mut [0; 8]).await.unwrap(), 0);
+        // Nothing is left of it on the client's side either: its end is no half of one.
+        assert!(!tunnel.is_finished());
+        drop(client);
+        tunnel.await.unwrap();
+        assert!(answers.recv().await.is_none());
+    }
+
+    fn stream_of(pieces: mpsc::Receiver<Bytes>) -> BoxStream<'static, Bytes> {
+        let next = async |mut pieces: mpsc::Receiver<Bytes>| Some((pieces.recv().await?, pieces));
+        futures::stream::unfold(pieces, next).boxed()
     }
 }

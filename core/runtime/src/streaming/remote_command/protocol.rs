@@ -1,9 +1,12 @@
 //! How a client's streams are carried (pure): pieces in, input and answers out, and back.
 //!
 //! Over WebSocket each message begins with its channel: 0 stdin, 1 stdout, 2 stderr, 3 the final `Status`, 4 terminal
-//! size, and in v5 255, which closes the channel named by its payload. Over SPDY the client opens a stream for each,
+//! size, and in v5 255, which closes the channel named by its payload. Where messages are texts, the channel is a digit and the rest is
+//! base64. Over SPDY the client opens a stream for each,
 //! whose header `streamType` says which it is.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -69,10 +72,25 @@ impl Streams {
     }
 }
 
+/// How a message is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Binary,
+    Base64,
+}
+
+/// What a session ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Farewell {
+    Status,
+    /// Its message, if it failed.
+    Text,
+}
+
 /// Understands the client.
 pub(super) enum Reader {
     /// Messages with a channel.
-    Socket,
+    Socket(Form, Farewell),
     /// Streams.
     Spdy(Box<SpdyReader>),
 }
@@ -81,14 +99,15 @@ impl Reader {
     /// Whether all streams are there.
     pub(super) fn is_ready(&self) -> bool {
         match self {
-            Reader::Socket => true,
+            Reader::Socket(..) => true,
             Reader::Spdy(spdy) => spdy.is_ready(),
         }
     }
 
     pub(super) fn step(&mut self, piece: &Bytes) -> Result<Step, SpdyError> {
         match self {
-            Reader::Socket => Ok(message(piece)),
+            Reader::Socket(Form::Binary, _) => Ok(message(piece)),
+            Reader::Socket(Form::Base64, _) => Ok(decoded(piece).map_or_else(farewell, |it| message(&it))),
             Reader::Spdy(spdy) => spdy.step(piece),
         }
     }
@@ -96,10 +115,22 @@ impl Reader {
     /// What writes to the streams that are open now.
     pub(super) fn writer(&self) -> Writer {
         match self {
-            Reader::Socket => Writer::Socket,
+            Reader::Socket(form, farewell) => Writer::Socket(*form, *farewell),
             Reader::Spdy(spdy) => Writer::Spdy(spdy.open, spdy.tells_status),
         }
     }
+}
+
+/// A text as the message that it stands for; `None` when it stands for none.
+fn decoded(piece: &[u8]) -> Option<Bytes> {
+    let (digit, payload) = piece.split_first()?;
+    let channel = digit.is_ascii_digit().then(|| digit - b'0')?;
+    Some(self::channel(channel, &STANDARD.decode(payload).ok()?))
+}
+
+/// What cannot be understood ends the session.
+fn farewell() -> Step {
+    Step { left: true, ..Step::default() }
 }
 
 fn message(piece: &Bytes) -> Step {
@@ -204,7 +235,7 @@ impl SpdyReader {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Writer {
     /// Messages with a channel.
-    Socket,
+    Socket(Form, Farewell),
     /// Streams; whether the last is a `Status`.
     Spdy(Open, bool),
 }
@@ -216,12 +247,19 @@ fn channel(channel: u8, payload: &[u8]) -> Bytes {
     bytes.into()
 }
 
+fn framed(form: Form, channel: u8, payload: &[u8]) -> Bytes {
+    match form {
+        Form::Binary => self::channel(channel, payload),
+        Form::Base64 => self::channel(b'0' + channel, STANDARD.encode(payload).as_bytes()),
+    }
+}
+
 impl Writer {
     /// Output as a piece; `None` for output that nobody wants.
     pub(super) fn output(self, output: Output, payload: &[u8]) -> Option<Bytes> {
         match (self, output) {
-            (Writer::Socket, Output::Stdout) => Some(channel(STDOUT, payload)),
-            (Writer::Socket, Output::Stderr) => Some(channel(STDERR, payload)),
+            (Writer::Socket(form, _), Output::Stdout) => Some(framed(form, STDOUT, payload)),
+            (Writer::Socket(form, _), Output::Stderr) => Some(framed(form, STDERR, payload)),
             (Writer::Spdy(open, _), Output::Stdout) => {
                 open.stdout.map(|stream| Encoder::data(stream, payload, false))
             }
@@ -233,13 +271,16 @@ impl Writer {
 
     /// The last pieces of a session that ends with a `Status`.
     pub(super) fn end(self, status: &Value) -> Vec<Bytes> {
-        let Writer::Spdy(open, tells_status) = self else {
-            return vec![channel(ERROR, status.to_string().as_bytes())];
+        let message = || status["message"].as_str().unwrap_or_default().to_owned();
+        let (open, tells_status) = match self {
+            Writer::Socket(form, Farewell::Status) => {
+                return vec![framed(form, ERROR, status.to_string().as_bytes())];
+            }
+            Writer::Socket(_, Farewell::Text) if status["status"] == "Success" => return Vec::new(),
+            Writer::Socket(form, Farewell::Text) => return vec![framed(form, ERROR, message().as_bytes())],
+            Writer::Spdy(open, tells_status) => (open, tells_status),
         };
-        let text = match tells_status {
-            true => status.to_string(),
-            false => status["message"].as_str().unwrap_or_default().to_owned(),
-        };
+        let text = if tells_status { status.to_string() } else { message() };
         let outputs = [open.stdout, open.stderr].into_iter().flatten();
         let mut pieces: Vec<Bytes> = outputs.map(|stream| Encoder::data(stream, &[], true)).collect();
         pieces.extend(open.error.map(|stream| Encoder::data(stream, text.as_bytes(), true)));
@@ -311,6 +352,28 @@ mod tests {
         assert_eq!(inputs(&[255, 0]), [Input::StdinClosed]);
         assert_eq!(inputs(&[255, 1]), []);
         assert_eq!(inputs(&[]), []);
-        assert_eq!(Writer::Socket.output(Output::Stderr, b"x"), Some(Bytes::from_static(&[2, b'x'])));
+        let writer = Writer::Socket(Form::Binary, Farewell::Status);
+        assert_eq!(writer.output(Output::Stderr, b"x"), Some(Bytes::from_static(&[2, b'x'])));
+    }
+
+    #[test]
+    fn where_messages_are_texts_the_channel_is_a_digit_and_the_rest_base64() {
+        let mut reader = Reader::Socket(Form::Base64, Farewell::Text);
+        let mut step = |text: &'static str| reader.step(&Bytes::from_static(text.as_bytes())).unwrap();
+        assert_eq!(step("0aGk=").inputs, [Input::Stdin("hi".into())]);
+        assert_eq!(step("4e30=").inputs, [Input::Resize(Bytes::from_static(b"{}"))]);
+        assert_eq!(step("0").inputs, []);
+        assert!(step("0*").left && step("xaGk=").left);
+        assert_eq!(reader.writer().output(Output::Stdout, b"hi"), Some(Bytes::from_static(b"1aGk=")));
+    }
+
+    #[test]
+    fn before_the_fourth_version_a_failure_ends_with_its_text_and_success_with_nothing() {
+        let writer = Writer::Socket(Form::Binary, Farewell::Text);
+        let failed = json!({"status": "Failure", "message": "no"});
+        assert_eq!(writer.end(&failed), [Bytes::from_static(b"\x03no")]);
+        assert_eq!(writer.end(&json!({"status": "Success"})), Vec::<Bytes>::new());
+        let of_texts = Writer::Socket(Form::Base64, Farewell::Text);
+        assert_eq!(of_texts.end(&failed), [Bytes::from_static(b"3bm8=")]);
     }
 }

@@ -145,7 +145,12 @@ pub(crate) mod tests {
 
     /// A client's new stream.
     pub(crate) fn open_stream(first: bool, stream: u32, kind: &str) -> Bytes {
-        control(SYN_STREAM, &[&stream.to_be_bytes(), &[0; 6], &block(first, &[("streamType", kind)])])
+        open_with(first, stream, &[("streamType", kind)])
+    }
+
+    /// The same, with further headers.
+    pub(crate) fn open_with(first: bool, stream: u32, headers: &[(&str, &str)]) -> Bytes {
+        control(SYN_STREAM, &[&stream.to_be_bytes(), &[0; 6], &block(first, headers)])
     }
 
     fn decoded(bytes: &[u8]) -> Result<Vec<Frame>, SpdyError> {
