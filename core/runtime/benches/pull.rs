@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! cargo bench -p keelson-runtime --bench pull         # as root; needs Debian's docker-registry, gzip, zstd and busybox-static
+//! cargo bench -p keelson-runtime --bench pull -- zstd # of one kind alone
 //! ```
 //!
-//! An image of about 200 MB, packed, of this machine's own files, in one layer and in four, lies in a registry on loopback. What
+//! An image of about 200 MB, packed, of this machine's larger files, in one layer and in four, lies in a registry on loopback. What
 //! is measured is the time until it is fetched, verified, unpacked and on the disk for good; beside it, the time that
 //! `gzip -dc` and `zstd -dc` take for the same layers, one after the other, when nobody keeps what they say.
 
@@ -30,6 +31,8 @@ use harness::Node;
 
 /// Bytes of an image, packed.
 const SIZE: u64 = 200_000_000;
+/// Files below this are left out: making many of them is another matter than unpacking.
+const SMALL: u64 = 16 << 10;
 /// Of each measurement the best counts: other work on the machine only adds.
 const ROUNDS: usize = 3;
 const ADDRESS: &str = "127.0.0.1:5057";
@@ -102,7 +105,11 @@ fn plain(path: &Path, files: &mut impl Iterator<Item = PathBuf>, size: u64) {
     while bytes < size {
         let Some(file) = files.next() else { break };
         let Ok(mut source) = File::open(&file) else { continue };
-        bytes += source.metadata().unwrap().len();
+        let length = source.metadata().unwrap().len();
+        if length < SMALL {
+            continue;
+        }
+        bytes += length;
         archive.append_file(file.strip_prefix("/").unwrap(), &mut source).unwrap();
     }
     archive.into_inner().unwrap().into_inner().unwrap();
@@ -191,12 +198,18 @@ async fn measure(node: &mut Node, folder: &Path, packing: &Packing, layers: usiz
 
 #[tokio::main]
 async fn main() {
+    // Whoever builds all and runs it to see whether it works does not mean to measure.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let chosen = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut node = Node::start().await;
     let folder = node.folder.join("bench");
     fs::create_dir(&folder).unwrap();
     let registry = registry(&folder);
-    for packing in &PACKINGS {
+    let is_chosen = |packing: &&Packing| chosen.as_deref().is_none_or(|chosen| packing.program == chosen);
+    for packing in PACKINGS.iter().filter(is_chosen) {
         for layers in [1, 4] {
             measure(&mut node, &folder, packing, layers).await;
         }
