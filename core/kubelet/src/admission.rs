@@ -33,9 +33,6 @@ pub(crate) fn refusal(pod: &PodModel, sysctls: Option<&[String]>) -> Option<(&'s
         None if wants_app_armor(pod) && !app_armor_is_enabled() => {
             ("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned())
         }
-        None if pod.spec().resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) => {
-            ("FailedPrepareDynamicResources", "this node prepares no devices for claims".to_owned())
-        }
         None => return None,
     };
     Some((reason, Why::new(reason, format!("{REJECTED}{message}"))))
@@ -114,13 +111,6 @@ mod tests {
         for (spec, shortage) in [(&asks, memory), (&tolerant, memory), (&critical, disk)] {
             assert_eq!(pressed(spec, shortage), None);
         }
-    }
-
-    #[test]
-    fn a_pod_that_claims_devices_is_refused() {
-        let claims = json!([{ "name": "gpu", "resourceClaimName": "gpu" }]);
-        let spec = json!({ "containers": [{ "name": "a" }], "resourceClaims": claims });
-        assert_eq!(reason(&spec, &json!({})), Some("FailedPrepareDynamicResources"));
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Findings {
     pub(crate) mounts: Vec<v1::Mount>,
     /// Its block devices.
     pub(crate) devices: Vec<v1::Device>,
+    /// Names of its devices by which the runtime finds out what it needs for them.
+    pub(crate) cdi_devices: Vec<String>,
     /// The pod's hosts file.
     pub(crate) hosts: PathBuf,
     /// The file for its last words.
@@ -107,6 +109,7 @@ pub(crate) fn configuration(pod: &PodModel, member: &Member, found: Findings) ->
         envs: found.env.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
         mounts,
         devices: found.devices,
+        cdi_devices: found.cdi_devices.into_iter().map(|name| v1::CdiDevice { name }).collect(),
         labels: container_labels(pod, member),
         annotations: annotations(pod, member, found.restart_count),
         log_path: log_path(&container.name, found.restart_count),
@@ -143,6 +146,7 @@ mod tests {
             env: vec![("WORD".to_owned(), "hello".to_owned())],
             mounts: Vec::new(),
             devices: Vec::new(),
+            cdi_devices: vec!["vendor/class=a".to_owned()],
             hosts: "/hosts".into(),
             termination_log: "/words".into(),
             machine: resources::Machine::default(),
@@ -157,5 +161,6 @@ mod tests {
         assert_eq!(config.log_path, "a/3.log");
         assert_eq!(config.annotations[labels::RESTART_COUNT], "3");
         assert!(config.tty && !config.stdin);
+        assert_eq!(config.cdi_devices[0].name, "vendor/class=a");
     }
 }

@@ -34,6 +34,7 @@ pub(crate) use allocation::DeviceError;
 pub(crate) use checkpoint::CheckpointError;
 pub(crate) use injection::Injection;
 pub(crate) use inventory::{Counts, Nodes};
+pub(crate) use registration::DevicePlugins;
 
 use checkpoint::Checkpoint;
 use inventory::Inventory;

@@ -278,6 +278,7 @@ impl Dispatcher {
                 self.own.mirrors.end_list();
                 self.complete = true;
                 self.node.furnishing.retain(|uid| self.workers.contains_key(uid));
+                self.node.dra.retain(|uid| self.workers.contains_key(uid));
                 self.node.ledger.complete();
                 self.wake_all();
                 self.adopt_orphans().await;

@@ -14,7 +14,8 @@
 //! - `runtime_client`: the CRI; `relist`: looking at all it holds; `runtime_view`: what it holds of a pod; `pods`: all pods, for those who look
 //! - `objects`, `environment`, `field`, `volume`, `dns`, `hosts`, `last_words`: what containers see and leave
 //! - `user_namespace`: ids of pods that have their own
-//! - `csi`: storage drivers; `furnishing`: what pods alone have of `exclusive_cpus`, `numa_memory` and `devices` of plugins, by `topology`
+//! - `plugins`: drivers that make themselves known; `csi`: those of storage; `dra`: those of devices of claims
+//! - `furnishing`: what pods alone have of `exclusive_cpus`, `numa_memory` and `devices` of plugins, by `topology`
 //! - `disk_usage`: what pods use of the disk; `eviction`: ends pods that use too much; `image_gc`: removes images
 //! - `usage`: what nodes, pods and containers use; `metrics`: what the kubelet counts
 //! - `pod_resources`: who has which devices, for monitors on the node
@@ -35,6 +36,7 @@ mod devices;
 mod disk_usage;
 mod dispatcher;
 mod dns;
+mod dra;
 mod environment;
 mod event;
 mod eviction;
@@ -58,6 +60,7 @@ mod node;
 mod numa_memory;
 mod objects;
 mod plan;
+mod plugins;
 mod pod;
 mod pod_resources;
 mod pods;
@@ -110,6 +113,9 @@ pub enum Error {
     /// It is not known who has which devices.
     #[error("read who has which devices")]
     Devices(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It is not known which devices are prepared.
+    #[error("read which claims to devices are prepared")]
+    Claims(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The folder of pods cannot be made, or not be kept from other users.
     #[error("make the folder of pods")]
     Folder(#[source] std::io::Error),
@@ -136,6 +142,8 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let memory = memory.map_err(|error| Error::Memory(Box::new(error)))?;
     let cpus = exclusive_cpus::ExclusiveCpus::open(&config.data_dir, &config.settings, &numa);
     let cpus = Arc::new(cpus.map_err(|error| Error::Processors(Box::new(error)))?);
+    let claims = dra::Dra::open(Arc::clone(&config), client.clone());
+    let claims = Arc::new(claims.map_err(|error| Error::Claims(Box::new(error)))?);
     let (machine, together) = limits(&config).map_err(|error| Error::Machine(Box::new(error)))?;
     let runtime = runtime_client::RuntimeClient::new(&config.cri_socket, config.image_socket.as_deref());
     if !dispatcher::wait_for_runtime(&runtime, &shutdown).await {
@@ -208,7 +216,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let placed = Arc::clone(&cpus);
     let (all, engine, stop) = (Arc::clone(&pods), runtime.clone(), shutdown.clone());
     let placing = Box::pin(async move { placed.keep(all, engine, stop).await });
-    let drivers = Arc::new(csi::Drivers::new(Arc::clone(&config), client.clone(), Arc::clone(&devices)));
+    let drivers = Arc::new(csi::Drivers::new(Arc::clone(&config), client.clone()));
     let furnishing = furnishing::Furnishing::new(cpus, memory, Arc::clone(&devices), places);
     let furnishing = Arc::new(furnishing);
     let monitored = Arc::clone(&pods);
@@ -230,6 +238,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
         client,
         ledger: Arc::default(),
         furnishing: Arc::clone(&furnishing),
+        dra: Arc::clone(&claims),
         orders,
         shortage: short,
         machine,
@@ -240,7 +249,13 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let in_use = move |path: &Path| known.volumes.uses(path);
     let folders =
         volume::local::keep(Arc::clone(&shared.config), shared.client.clone(), in_use, shutdown.clone());
-    let plugins = Box::pin(csi::keep(drivers, shutdown.clone()));
+    let of_devices = Arc::new(devices::DevicePlugins(Arc::clone(&devices)));
+    let handlers: plugins::Handlers =
+        vec![drivers, of_devices, Arc::clone(&claims) as Arc<dyn plugins::Handler>];
+    let data_dir = shared.config.data_dir.clone();
+    let plugins = Box::pin(plugins::keep(data_dir, handlers, shutdown.clone()));
+    let stop = shutdown.clone();
+    let claims = Box::pin(async move { claims.keep(stop).await });
     let devices = Box::pin(devices.keep());
     let (folder, stop) = (shared.config.data_dir.clone(), shutdown.clone());
     let monitors = Box::pin(async move {
@@ -267,6 +282,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
             plugins,
             devices,
             monitors,
+            claims,
             evictor,
             placing,
             folder,

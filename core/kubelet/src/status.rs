@@ -167,6 +167,15 @@ pub(crate) fn status(view: View<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
         // A sidecar still runs.
         phase = before.unwrap_or(Phase::Running);
     }
+    let claims_devices = view.pod.spec().resource_claims.as_ref().is_some_and(|claims| !claims.is_empty());
+    if phase.is_terminal()
+        && !before.is_some_and(Phase::is_terminal)
+        && claims_devices
+        && !view.memory.cleaned
+    {
+        // Who sees that it is over gives its devices to others, so they are given back before.
+        phase = before.unwrap_or(Phase::Pending);
+    }
     let failed_for = evicted.filter(|_| phase == Phase::Failed);
     let mut out = PodStatus {
         phase: Some(phase.as_str().to_owned()),

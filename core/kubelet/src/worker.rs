@@ -71,6 +71,8 @@ pub(crate) struct Node {
     pub(crate) pods: Arc<Pods>,
     /// The pods that have their place on the node.
     pub(crate) ledger: Arc<crate::admission::Ledger>,
+    /// Devices of claims.
+    pub(crate) dra: Arc<crate::dra::Dra>,
     /// Who has processors, memory and devices alone.
     pub(crate) furnishing: Arc<crate::furnishing::Furnishing>,
     /// Where the end of others is ordered.

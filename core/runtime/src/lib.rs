@@ -11,6 +11,7 @@
 //!   `recovery`: from disk and living pods at start; `status`, `stats`, `info`: what the CRI is told; `stop_signal`: what ends are asked by
 //! - `spec`: from the CRI's configuration to the OCI runtime's
 //! - [`pod_process`]: the small process per pod; `pod_client` our side of it
+//! - `cdi`: what containers need for devices, as vendors say in files
 //! - `cgroup`, `device_filter`, `seccomp`: kernel interfaces
 //! - [`network`]: the seam to pod networking
 //!
@@ -28,6 +29,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
+mod cdi;
 mod cgroup;
 mod config;
 mod container;

@@ -14,6 +14,7 @@ use keelson_cri::v1::{
 };
 use serde_json::{Value, json};
 
+use crate::cdi::{self, CdiError};
 use crate::cgroup::Hierarchy;
 use crate::image::config::Defaults;
 use crate::pod_process::protocol::{Identity, Launch, UserMap};
@@ -56,8 +57,8 @@ pub(crate) enum SpecError {
     AppArmorDefault,
     #[error("SELinux labels are not supported by this runtime")]
     SeLinux,
-    #[error("CDI devices are not supported by this runtime")]
-    Cdi,
+    #[error(transparent)]
+    Cdi(#[from] CdiError),
 }
 
 /// All that a container is made from.
@@ -90,7 +91,7 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Specification, SpecError> {
     let config = inputs.config;
     let linux = config.linux.clone().unwrap_or_default();
     let security = linux.security_context.clone().unwrap_or_default();
-    refuse_unsupported(config, &security)?;
+    refuse_unsupported(&security)?;
     let args = command(config, inputs.image)?;
     let groups = &security.supplemental_groups;
     let wanted = user::Wanted {
@@ -117,7 +118,7 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Specification, SpecError> {
     let mut limits = resources::oci(&resources, inputs.hierarchy)?;
     let (devices, rules) = mounts::devices(config, security.privileged)?;
     limits.insert("devices".into(), Value::Array(rules));
-    let oci = json!({
+    let mut oci = json!({
         "ociVersion": "1.0.2",
         "process": {
             "terminal": config.tty,
@@ -140,6 +141,8 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Specification, SpecError> {
             "rootfsPropagation": mounts::root_propagation(config),
         },
     });
+    let names: Vec<String> = config.cdi_devices.iter().map(|device| device.name.clone()).collect();
+    cdi::inject(&names, &mut oci, &mut identity)?;
     let has_log = !config.log_path.is_empty() && !inputs.sandbox.log_directory.is_empty();
     let log_path = has_log.then(|| Path::new(&inputs.sandbox.log_directory).join(&config.log_path));
     let launch = Launch {
@@ -155,13 +158,7 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Specification, SpecError> {
     Ok(Specification { oci, launch })
 }
 
-fn refuse_unsupported(
-    config: &ContainerConfig,
-    security: &LinuxContainerSecurityContext,
-) -> Result<(), SpecError> {
-    if !config.cdi_devices.is_empty() {
-        return Err(SpecError::Cdi);
-    }
+fn refuse_unsupported(security: &LinuxContainerSecurityContext) -> Result<(), SpecError> {
     // Without SELinux in the kernel a label says nothing, and nothing is left undone.
     if security.selinux_options.as_ref().is_some_and(|label| *label != SeLinuxOption::default())
         && Path::new("/sys/fs/selinux/enforce").exists()

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use keelson_csi::v1;
 use keelson_csi::v1::node_client::NodeClient;
 use keelson_csi::v1::node_service_capability::Type as Capability;
 use keelson_csi::v1::node_service_capability::rpc::Type as Rpc;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
+
+use crate::plugins::{USUAL, channel, translated};
 
 /// How long a driver may take over a call.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -50,16 +51,6 @@ impl CsiError {
     }
 }
 
-/// A connection to a Unix socket, made at the first call and made anew when it broke.
-pub(super) fn channel(socket: &Path) -> Channel {
-    let socket = socket.to_owned();
-    let connector = tower::service_fn(move |_: http::Uri| {
-        let socket = socket.clone();
-        async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    Endpoint::from_static("http://csi").connect_with_connector_lazy(connector)
-}
-
 /// A driver that has made itself known.
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -96,8 +87,8 @@ fn timed<T>(message: T) -> Request<T> {
 impl Driver {
     /// Asks a driver what it is and can. `endpoint` is its socket, as it says.
     pub(super) async fn meet(name: &str, endpoint: &Path, data_dir: &Path) -> Result<Self, CsiError> {
-        let own = super::translated(data_dir, endpoint);
-        let folder = own.is_some().then(|| (data_dir.to_owned(), PathBuf::from(super::USUAL)));
+        let own = translated(data_dir, endpoint);
+        let folder = own.is_some().then(|| (data_dir.to_owned(), PathBuf::from(USUAL)));
         let mut node = NodeClient::new(channel(own.as_deref().unwrap_or(endpoint)));
         let info = node.node_get_info(timed(v1::NodeGetInfoRequest {})).await;
         let info = called("NodeGetInfo", info)?;

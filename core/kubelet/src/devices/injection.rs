@@ -36,7 +36,7 @@ impl Injection {
         data_dir: &Path,
     ) -> Self {
         let host = |path: &str| {
-            let own = crate::csi::translated(data_dir, Path::new(path));
+            let own = crate::plugins::translated(data_dir, Path::new(path));
             own.map_or_else(|| path.to_owned(), |own| own.display().to_string())
         };
         let mut all = Injection::default();

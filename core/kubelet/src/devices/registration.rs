@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use keelson_csi::registration::PluginInfo;
 use keelson_devices::v1beta1::registration_server::{Registration, RegistrationServer};
 use keelson_devices::v1beta1::{Empty, RegisterRequest};
 use tokio::net::UnixListener;
@@ -14,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::plugin::{CallError, Plugin};
 use super::{Devices, folder};
 use crate::clock;
+use crate::plugins::Handler;
 
 /// The version that is spoken.
 const VERSION: &str = "v1beta1";
@@ -45,6 +48,27 @@ fn is_extended(name: &str) -> bool {
         && keelson_api::names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
+/// Those that make themselves known in `plugins_registry`.
+pub(crate) struct DevicePlugins(pub(crate) Arc<Devices>);
+
+#[async_trait]
+impl Handler for DevicePlugins {
+    fn kind(&self) -> &'static str {
+        "DevicePlugin"
+    }
+
+    async fn meet(&self, socket: &Path, info: &PluginInfo) -> Result<(), String> {
+        let endpoint = if info.endpoint.is_empty() { socket } else { Path::new(&info.endpoint) };
+        let met = self.0.register(&info.name, &info.supported_versions, endpoint).await;
+        met.map_err(|error| error.to_string())
+    }
+
+    async fn forget(&self, _socket: &Path, name: &str) -> Result<(), String> {
+        self.0.deregister(name);
+        Ok(())
+    }
+}
+
 impl Devices {
     /// Meets a plugin that offers a resource, in the place of one that did. `endpoint` is its socket, as it says.
     pub(crate) async fn register(
@@ -59,7 +83,7 @@ impl Devices {
         if !is_extended(resource) {
             return Err(RegistrationError::Resource(resource.to_owned()));
         }
-        let own = crate::csi::translated(&self.data_dir, endpoint);
+        let own = crate::plugins::translated(&self.data_dir, endpoint);
         let plugin = Plugin::meet(own.as_deref().unwrap_or(endpoint)).await;
         let plugin = Arc::new(plugin.map_err(RegistrationError::Options)?);
         let before = self.plugins.lock().insert(resource.to_owned(), Arc::clone(&plugin));

@@ -100,9 +100,7 @@ mod tests {
         fs::write(volume.join("vol_data.json"), record.to_string()).unwrap();
         let config = Arc::new(Config { data_dir: data_dir.clone(), ..testing::config() });
         let client = testing::no_api();
-        let metrics = crate::metrics::Metrics::new("n", "v1.36.0", &Arc::default()).unwrap();
-        let devices = crate::devices::Devices::open(&config, metrics, Default::default()).unwrap();
-        let drivers = Arc::new(Drivers::new(Arc::clone(&config), client.clone(), Arc::new(devices)));
+        let drivers = Arc::new(Drivers::new(Arc::clone(&config), client.clone()));
         let objects = Objects::new(client.clone());
         let volumes = Volumes::new(config, client, objects, drivers, Recursion::Possible);
         let find = async || Leftovers::find(&volumes, &log_dir, |uid| uid == "known").await.unwrap();

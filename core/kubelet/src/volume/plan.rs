@@ -200,5 +200,5 @@ pub(crate) fn local(data_dir: &Path, uid: &str, volumes: &[Volume]) -> Vec<Local
 
 /// A path of the node: what is said to be in the folder that kubelets elsewhere have is in this one's.
 pub(super) fn host_path(data_dir: &Path, path: &str) -> PathBuf {
-    crate::csi::translated(data_dir, Path::new(path)).unwrap_or_else(|| PathBuf::from(path))
+    crate::plugins::translated(data_dir, Path::new(path)).unwrap_or_else(|| PathBuf::from(path))
 }

@@ -37,9 +37,7 @@ impl Node {
         let config = Arc::new(Config { data_dir: data_dir.clone(), ..testing::config() });
         let server = Server::default();
         let client = client(&server);
-        let metrics = crate::metrics::Metrics::new("n", "v1.36.0", &Arc::default()).unwrap();
-        let devices = crate::devices::Devices::open(&config, metrics, Default::default()).unwrap();
-        let drivers = Arc::new(Drivers::new(Arc::clone(&config), client.clone(), Arc::new(devices)));
+        let drivers = Arc::new(Drivers::new(Arc::clone(&config), client.clone()));
         let volumes =
             Volumes::new(config, client.clone(), Objects::new(client), drivers, Recursion::Possible);
         Node { volumes, server, data_dir }

@@ -299,6 +299,10 @@ async fn folder(path: &Path) -> Result<(), String> {
 
 /// Why a pod has no sandbox: reason and message of the event.
 async fn run_sandbox(node: &Node, pod: &PodModel, attempt: u32) -> Result<(), (&'static str, String)> {
+    if let Err(error) = node.dra.prepare(&pod.pod).await {
+        let message = format!("Failed to prepare dynamic resources: prepare dynamic resources: {error}");
+        return Err(("FailedPrepareDynamicResources", message));
+    }
     let Err(error) = make_sandbox(node, pod, attempt).await else { return Ok(()) };
     // A network that is not there yet is another matter than a sandbox that cannot be made. It is asked about only now.
     if !pod.host_network()
@@ -495,6 +499,9 @@ impl Start {
         injection.environment(&mut env);
         injection.mounts(&mut mounts);
         let devices = node.volumes.devices(&pod.pod, &member.container).map_err(config_error)?;
+        // The record of them may be of another run.
+        node.dra.prepare(&pod.pod).await.map_err(config_error)?;
+        let cdi_devices = node.dra.devices(&pod.pod, &member.container).map_err(config_error)?;
         let hostname = dns::hostname(&pod.pod, &node.config).map_err(config_error)?;
         let hosts = hosts::write_hosts_file(&pod.pod, &ips, &hostname, &node.config).await;
         let hosts = hosts
@@ -515,6 +522,7 @@ impl Start {
             env,
             mounts,
             devices,
+            cdi_devices,
             hosts,
             termination_log,
             machine: node.machine.clone(),
@@ -558,9 +566,11 @@ async fn remove(node: &Node, instances: Vec<String>, sandboxes: Vec<String>) -> 
     Ok(())
 }
 
-/// Takes volumes, folders and control groups away.
+/// Takes volumes, devices, folders and control groups away.
 async fn clean_up(node: &Node, pod: &PodModel) -> Result<(), String> {
     node.volumes.tear_down(&pod.uid).await.map_err(|error| error.to_string())?;
+    let unprepared = node.dra.unprepare(&pod.uid).await;
+    unprepared.map_err(|error| format!("unprepare dynamic resources: {error}"))?;
     let root = node.config.cgroup_root.trim_end_matches('/').to_owned();
     // The class of a pod that the API no longer knows is not known either.
     let groups = ["", "burstable/", "besteffort/"].map(|tier| format!("{root}/{tier}pod{}", pod.uid));

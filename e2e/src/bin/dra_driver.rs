@@ -1,0 +1,241 @@
+//! A driver of devices for tests: the devices are nothing but names, and a container that has one sees so in its environment.
+//!
+//! `dra_driver FOLDER ENDPOINT REGISTRATION NAME NODE DEVICES`: FOLDER holds the list `calls`; ENDPOINT is the driver's socket, and
+//! REGISTRATION the one by which a kubelet finds it. It offers the devices `gpu-0` and so on of NODE by the API that
+//! KUBECONFIG leads to, and says in files in /var/run/cdi what containers need. Every call is safe to repeat.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::StreamExt as _;
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
+use keelson_csi::registration::registration_server::{Registration, RegistrationServer};
+use keelson_csi::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
+use keelson_dra::v1;
+use keelson_dra::v1::dra_plugin_server::{DraPlugin, DraPluginServer};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status};
+
+const CDI: &str = "/var/run/cdi";
+/// The vendor and class of the devices in these files.
+const KIND: &str = "test.keelson.io/gpu";
+
+struct Driver {
+    folder: PathBuf,
+    endpoint: PathBuf,
+    name: String,
+    client: Client,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Driver {
+    fn log(&self, call: &str) -> anyhow::Result<()> {
+        let path = self.folder.join("calls");
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        Ok(writeln!(file?, "{call}")?)
+    }
+
+    fn file(claim: &v1::Claim) -> PathBuf {
+        Path::new(CDI).join(format!("test.keelson.io-{}.json", claim.uid))
+    }
+
+    /// Says in a file what containers need for the claim's devices, and by what names it is found.
+    async fn prepare(&self, claim: &v1::Claim) -> anyhow::Result<Vec<v1::Device>> {
+        self.log(&format!("prepare {}", claim.name))?;
+        let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &claim.namespace);
+        let found = api.get(&claim.name).await?;
+        anyhow::ensure!(found.uid().as_deref() == Some(&claim.uid), "the claim is another one");
+        let allocation =
+            found.status.and_then(|status| status.allocation).context("the claim is not allocated")?;
+        let results = allocation.devices.and_then(|devices| devices.results).unwrap_or_default();
+        let (mut devices, mut told) = (Vec::new(), Vec::new());
+        for result in results.into_iter().filter(|result| result.driver == self.name) {
+            let name = format!("{}-{}", claim.uid, result.device);
+            let request = result.request.split('/').next().unwrap_or_default().to_owned();
+            let node = json!({"path": format!("/dev/{}", result.device), "hostPath": "/dev/null", "permissions": "rw"});
+            let edits =
+                json!({"env": [format!("DEVICE_{request}={}", result.device)], "deviceNodes": [node]});
+            told.push(json!({"name": name, "containerEdits": edits}));
+            devices.push(v1::Device {
+                request_names: vec![request],
+                pool_name: result.pool,
+                device_name: result.device,
+                cdi_device_ids: vec![format!("{KIND}={name}")],
+            });
+        }
+        let edits = json!({"env": [format!("CLAIM={}", claim.name)]});
+        let text = json!({"cdiVersion": "0.5.0", "kind": KIND, "devices": told, "containerEdits": edits});
+        fs::create_dir_all(CDI)?;
+        let staged = Self::file(claim).with_extension("tmp");
+        fs::write(&staged, text.to_string())?;
+        fs::rename(&staged, Self::file(claim))?;
+        Ok(devices)
+    }
+
+    fn unprepare(&self, claim: &v1::Claim) -> anyhow::Result<()> {
+        self.log(&format!("unprepare {}", claim.name))?;
+        match fs::remove_file(Self::file(claim)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl DraPlugin for Driver {
+    async fn node_prepare_resources(
+        &self,
+        request: Request<v1::NodePrepareResourcesRequest>,
+    ) -> Answer<v1::NodePrepareResourcesResponse> {
+        let mut claims = HashMap::new();
+        for claim in request.into_inner().claims {
+            let answer = match self.prepare(&claim).await {
+                Ok(devices) => v1::NodePrepareResourceResponse { devices, error: String::new() },
+                Err(error) => {
+                    v1::NodePrepareResourceResponse { devices: Vec::new(), error: format!("{error:#}") }
+                }
+            };
+            claims.insert(claim.uid, answer);
+        }
+        Ok(Response::new(v1::NodePrepareResourcesResponse { claims }))
+    }
+
+    async fn node_unprepare_resources(
+        &self,
+        request: Request<v1::NodeUnprepareResourcesRequest>,
+    ) -> Answer<v1::NodeUnprepareResourcesResponse> {
+        let mut claims = HashMap::new();
+        for claim in request.into_inner().claims {
+            let error = self.unprepare(&claim).err().map(|error| format!("{error:#}")).unwrap_or_default();
+            claims.insert(claim.uid, v1::NodeUnprepareResourceResponse { error });
+        }
+        Ok(Response::new(v1::NodeUnprepareResourcesResponse { claims }))
+    }
+}
+
+#[tonic::async_trait]
+impl Registration for Driver {
+    async fn get_info(&self, _: Request<InfoRequest>) -> Answer<PluginInfo> {
+        Ok(Response::new(PluginInfo {
+            r#type: "DRAPlugin".to_owned(),
+            name: self.name.clone(),
+            endpoint: self.endpoint.to_string_lossy().into_owned(),
+            supported_versions: vec!["v1.DRAPlugin".to_owned(), "v1beta1.DRAPlugin".to_owned()],
+        }))
+    }
+
+    async fn notify_registration_status(
+        &self,
+        status: Request<RegistrationStatus>,
+    ) -> Answer<RegistrationStatusResponse> {
+        let status = status.into_inner();
+        let call = if status.plugin_registered {
+            "registered".to_owned()
+        } else {
+            format!("refused {}", status.error)
+        };
+        self.log(&call).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(RegistrationStatusResponse {}))
+    }
+}
+
+fn listen(path: &Path) -> anyhow::Result<UnixListenerStream> {
+    // A socket of a run that was killed.
+    if path.exists() {
+        fs::remove_file(path)?;
+    }
+    fs::create_dir_all(path.parent().context("a socket has a folder")?)?;
+    let listener = UnixListener::bind(path).with_context(|| format!("listen at {}", path.display()))?;
+    Ok(UnixListenerStream::new(listener))
+}
+
+/// Offers the devices of the node, and does so again when that is gone.
+async fn publish(client: Client, driver: &str, node: &str, count: usize) -> anyhow::Result<()> {
+    let api: Api<ResourceSlice> = Api::all(client);
+    let name = format!("{node}-{driver}");
+    let devices: Vec<_> = (0..count)
+        .map(|at| {
+            let model = if at % 2 == 0 { "fast" } else { "slow" };
+            json!({
+                "name": format!("gpu-{at}"),
+                "attributes": {"model": {"string": model}, "index": {"int": at}},
+                "capacity": {"memory": {"value": "4Gi"}},
+            })
+        })
+        .collect();
+    let slice = json!({
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceSlice",
+        "metadata": {"name": name},
+        "spec": {
+            "driver": driver,
+            "nodeName": node,
+            "pool": {"name": node, "generation": 1, "resourceSliceCount": 1},
+            "devices": devices,
+        },
+    });
+    let config = watcher::Config::default().fields(&format!("spec.driver={driver}"));
+    let events = watcher(api.clone(), config).default_backoff();
+    let mut there: BTreeMap<String, ()> = BTreeMap::new();
+    let mut events = events.boxed();
+    while let Some(event) = events.next().await {
+        // A watch that breaks is taken up again.
+        let Ok(event) = event else { continue };
+        match event {
+            watcher::Event::Init => there.clear(),
+            watcher::Event::Apply(slice) | watcher::Event::InitApply(slice) => {
+                there.insert(slice.name_any(), ());
+                continue;
+            }
+            watcher::Event::InitDone => {}
+            watcher::Event::Delete(slice) => drop(there.remove(&slice.name_any())),
+        }
+        if !there.contains_key(&name) {
+            let params = PatchParams::apply("dra_driver").force();
+            while let Err(error) = api.patch(&name, &params, &Patch::Apply(&slice)).await {
+                eprintln!("the slice is not written: {error}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, endpoint, registration, name, node, devices] = arguments.as_slice() else {
+        anyhow::bail!("dra_driver FOLDER ENDPOINT REGISTRATION NAME NODE DEVICES");
+    };
+    // Two providers may be there; one has to be chosen.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::try_default().await?;
+    let driver = Arc::new(Driver {
+        folder: folder.into(),
+        endpoint: endpoint.into(),
+        name: name.clone(),
+        client: client.clone(),
+    });
+    fs::create_dir_all(&driver.folder)?;
+    let serving = tonic::transport::Server::builder()
+        .add_service(DraPluginServer::from_arc(Arc::clone(&driver)))
+        .serve_with_incoming(listen(Path::new(endpoint))?);
+    let registering = tonic::transport::Server::builder()
+        .add_service(RegistrationServer::from_arc(driver))
+        .serve_with_incoming(listen(Path::new(registration))?);
+    let serving = async { serving.await.context("serve") };
+    let registering = async { registering.await.context("register") };
+    tokio::try_join!(serving, registering, publish(client, name, node, devices.parse()?))?;
+    Ok(())
+}

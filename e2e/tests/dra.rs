@@ -1,0 +1,238 @@
+//! Devices of ResourceClaims, from the class to the container.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually};
+
+const NAME: &str = "gpu.test.keelson.io";
+
+/// The driver, as a process in the cluster's namespaces.
+struct Driver {
+    process: Child,
+    folder: PathBuf,
+}
+
+impl Driver {
+    /// Offers that many devices of the node.
+    fn start(cluster: &Cluster, devices: &str) -> Self {
+        let folder = cluster.folder().join("driver");
+        let kubelet = cluster.data_dir().join("kubelet");
+        let endpoint = kubelet.join("plugins").join(NAME).join("dra.sock");
+        let registration = kubelet.join("plugins_registry").join(format!("{NAME}-reg.sock"));
+        let node = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).unwrap();
+        let mut command = cluster.client().program(env!("CARGO_BIN_EXE_dra_driver"));
+        command.arg(&folder).arg(endpoint).arg(registration).args([NAME, &node, devices]);
+        let process = command.stdin(Stdio::null()).spawn().unwrap();
+        Driver { process, folder }
+    }
+
+    fn calls(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.folder.join("calls")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn has_call(&self, wanted: &str) {
+        eventually(&format!("the call {wanted}"), LONG, || {
+            Ok(self.calls().iter().any(|call| call == wanted).then_some(()))
+        })
+        .unwrap();
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+const OBJECTS: &str = r#"
+apiVersion: resource.k8s.io/v1
+kind: DeviceClass
+metadata: {name: gpus}
+spec: {selectors: [{cel: {expression: 'device.driver == "gpu.test.keelson.io"'}}]}
+---
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaimTemplate
+metadata: {name: fast}
+spec:
+  spec:
+    devices:
+      requests:
+      - name: main
+        exactly:
+          deviceClassName: gpus
+          selectors: [{cel: {expression: 'device.attributes["gpu.test.keelson.io"].model == "fast"'}}]
+---
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaim
+metadata: {name: shared}
+spec:
+  devices:
+    requests:
+    - {name: main, exactly: {deviceClassName: gpus}}
+---
+"#;
+
+fn pod(name: &str, claim: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  resourceClaims: [{{name: gpu, {claim}}}]
+  containers:
+  - name: main
+    image: \"{BUSYBOX}\"
+    command: [sleep, infinity]
+    resources: {{claims: [{{name: gpu, request: main}}]}}
+  - name: without
+    image: \"{BUSYBOX}\"
+    command: [sleep, infinity]
+---
+"
+    )
+}
+
+fn env(cluster: &Cluster, pod: &str, container: &str) -> String {
+    cluster.kubectl(&["exec", pod, "-c", container, "--", "env"]).unwrap()
+}
+
+fn rows(cluster: &Cluster, resource: &str) -> Vec<Vec<String>> {
+    let table = cluster.kubectl(&["get", resource]).unwrap();
+    table.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+}
+
+/// The last row begins with the age, which is not compared.
+fn row(cluster: &Cluster, resource: &str, name: &str) -> Vec<String> {
+    let found = rows(cluster, resource).into_iter().find(|row| row[0] == name);
+    let mut row = found.unwrap_or_else(|| panic!("there is no {name}: {:?}", rows(cluster, resource)));
+    row.pop();
+    row
+}
+
+#[test]
+fn pods_get_devices_share_them_and_wait_for_them_also_over_a_restart() {
+    let cluster = Cluster::up().unwrap();
+    cluster.apply(OBJECTS).unwrap();
+    cluster.apply(&pod("one", "resourceClaimTemplateName: fast")).unwrap();
+    // Without the driver nothing is there to be had.
+    let told = "0/1 nodes are available: 1 cannot allocate all claims. still not schedulable, preemption: \
+                0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+    let waits = |pod: &str| {
+        eventually(&format!("{pod} to wait for devices"), LONG, || {
+            let path = ".status.conditions[?(@.type==\"PodScheduled\")].message";
+            let condition = cluster.pod(pod, path)?;
+            let about = format!("involvedObject.name={pod},reason=FailedScheduling");
+            let path = "jsonpath={.items[*].message}";
+            let events = cluster.kubectl(&["get", "events", "--field-selector", &about, "-o", path])?;
+            Ok((condition == told && events.contains(told)).then_some(()))
+        })
+        .unwrap();
+    };
+    waits("one");
+    let driver = Driver::start(&cluster, "2");
+    driver.has_call("registered");
+    cluster.wait("one", "condition=Ready").unwrap();
+    let claim = cluster.pod("one", ".status.resourceClaimStatuses[0].resourceClaimName").unwrap();
+    assert!(claim.starts_with("one-gpu-"), "{claim}");
+    let seen = env(&cluster, "one", "main");
+    assert!(seen.contains("DEVICE_main=gpu-0\n") && seen.contains(&format!("CLAIM={claim}\n")), "{seen}");
+    assert!(!env(&cluster, "one", "without").contains("DEVICE_main"), "a container has what it asks for");
+    cluster.kubectl(&["exec", "one", "-c", "main", "--", "sh", "-c", "echo > /dev/gpu-0"]).unwrap();
+
+    // What is left is shared by two pods, and is not enough for another claim.
+    cluster
+        .apply(&(pod("two", "resourceClaimName: shared") + &pod("three", "resourceClaimName: shared")))
+        .unwrap();
+    cluster.wait("two", "condition=Ready").unwrap();
+    cluster.wait("three", "condition=Ready").unwrap();
+    for name in ["two", "three"] {
+        let seen = env(&cluster, name, "main");
+        assert!(seen.contains("DEVICE_main=gpu-1\n") && seen.contains("CLAIM=shared\n"), "{seen}");
+    }
+    assert_eq!(driver.calls().iter().filter(|call| *call == "prepare shared").count(), 1);
+    cluster.apply(&pod("four", "resourceClaimTemplateName: fast")).unwrap();
+    waits("four");
+    let header = &rows(&cluster, "resourceclaims")[0];
+    assert_eq!(*header, ["NAME", "STATE", "AGE"]);
+    assert_eq!(row(&cluster, "resourceclaims", &claim)[1..], ["allocated,reserved"]);
+    assert_eq!(row(&cluster, "resourceclaims", "shared")[1..], ["allocated,reserved"]);
+    let of_four = cluster.pod("four", ".status.resourceClaimStatuses[0].resourceClaimName").unwrap();
+    assert_eq!(row(&cluster, "resourceclaims", &of_four)[1..], ["pending"]);
+    let node = cluster.pod("one", ".spec.nodeName").unwrap();
+    let slice = format!("{node}-{NAME}");
+    assert_eq!(rows(&cluster, "resourceslices")[0], ["NAME", "NODE", "DRIVER", "POOL", "AGE"]);
+    assert_eq!(row(&cluster, "resourceslices", &slice)[1..], [node.as_str(), NAME, &node]);
+    assert_eq!(rows(&cluster, "deviceclasses")[0], ["NAME", "AGE"]);
+
+    // All is killed; what runs goes on, and what was prepared is known.
+    cluster.kill().unwrap();
+    cluster.continue_with(&[]).unwrap();
+    assert!(env(&cluster, "one", "main").contains("DEVICE_main=gpu-0\n"));
+    cluster.kubectl(&["delete", "pod", "three"]).unwrap();
+    assert!(
+        !driver.calls().contains(&"unprepare shared".to_owned()),
+        "another pod has it: {:?}",
+        driver.calls()
+    );
+    // A container that ends gets its devices again, although nobody prepares them anew.
+    cluster.on_the_host("kill", &["-9", &cluster.main_process("two").unwrap().to_string()]).unwrap();
+    eventually("the container to be there again", LONG, || {
+        let restarts = cluster.pod("two", ".status.containerStatuses[?(@.name==\"main\")].restartCount")?;
+        let ready = cluster.pod("two", ".status.containerStatuses[?(@.name==\"main\")].ready")?;
+        Ok((restarts != "0" && ready == "true").then_some(()))
+    })
+    .unwrap();
+    assert!(env(&cluster, "two", "main").contains("DEVICE_main=gpu-1\n"));
+    assert_eq!(driver.calls().iter().filter(|call| *call == "prepare shared").count(), 1);
+
+    // What is free goes to who waits.
+    cluster.kubectl(&["delete", "pod", "one"]).unwrap();
+    driver.has_call(&format!("unprepare {claim}"));
+    cluster.wait("four", "condition=Ready").unwrap();
+    assert!(env(&cluster, "four", "main").contains("DEVICE_main=gpu-0\n"));
+    eventually("the claim of the pod that is gone to be gone", LONG, || {
+        Ok(rows(&cluster, "resourceclaims").iter().all(|row| row[0] != claim).then_some(()))
+    })
+    .unwrap();
+    cluster.kubectl(&["delete", "pod", "two", "four"]).unwrap();
+    driver.has_call("unprepare shared");
+    eventually("the shared claim to be free", LONG, || {
+        let row = row(&cluster, "resourceclaims", "shared");
+        let finalizers = cluster.field(&["resourceclaim", "shared"], ".metadata.finalizers")?;
+        Ok((row[1] == "pending" && finalizers.is_empty()).then_some(()))
+    })
+    .unwrap();
+    ends(&cluster, &driver);
+    goes(&cluster, driver, &slice);
+}
+
+/// A pod that ends by itself frees its devices, before it is deleted.
+fn ends(cluster: &Cluster, driver: &Driver) {
+    let short = pod("short", "resourceClaimTemplateName: fast").replace("[sleep, infinity]", "[\"true\"]");
+    cluster.apply(&short.replace("spec:\n", "spec:\n  restartPolicy: Never\n")).unwrap();
+    cluster.wait("short", "jsonpath={.status.phase}=Succeeded").unwrap();
+    let claim = cluster.pod("short", ".status.resourceClaimStatuses[0].resourceClaimName").unwrap();
+    driver.has_call(&format!("unprepare {claim}"));
+    eventually("the claim of the pod that is over to be gone", LONG, || {
+        Ok(rows(cluster, "resourceclaims").iter().all(|row| row[0] != claim).then_some(()))
+    })
+    .unwrap();
+}
+
+/// A driver that goes takes its offer along.
+fn goes(cluster: &Cluster, driver: Driver, slice: &str) {
+    let registration = cluster.data_dir().join("kubelet/plugins_registry").join(format!("{NAME}-reg.sock"));
+    drop(driver);
+    fs::remove_file(registration).unwrap();
+    eventually("the slice of the driver that is gone to be gone", LONG, || {
+        Ok(rows(cluster, "resourceslices").iter().all(|row| row[0] != slice).then_some(()))
+    })
+    .unwrap();
+}
