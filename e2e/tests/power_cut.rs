@@ -37,7 +37,9 @@ fn wait(clients: &Clients, more: u64) {
 }
 
 fn leader(servers: &Servers) -> usize {
-    ALL.into_iter().find_map(|number| servers.leader(number).ok()).unwrap()
+    // Right after a cut there may be none for a moment.
+    let known = || Ok(ALL.into_iter().find_map(|number| servers.leader(number).ok()));
+    eventually("a leader", LONG, known).unwrap()
 }
 
 /// A file on a server's disk that nobody flushes.
@@ -121,7 +123,8 @@ fn one_server_that_loses_its_power_comes_back_with_all_that_it_has_acknowledged(
         start_again(&mut servers, &[other]);
         ALL.into_iter().for_each(|number| clients.check_what_is_there(&servers, number));
         clients.check_what_is_over();
-        assert_eq!(servers.roles(victim).unwrap(), roles);
+        eventually("all to have their roles", LONG, || Ok((servers.roles(victim)? == roles).then_some(())))
+            .unwrap();
         println!("power cut {cut} of server {victim}, led by {leader}: {}", clients.summary());
     }
     wait(&clients, 40);

@@ -65,6 +65,16 @@ pub struct MemoryReservation {
     pub limits: BTreeMap<String, String>,
 }
 
+/// What pods of a priority have to end in when the machine shuts down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShutdownGracePeriodByPodPriority {
+    /// The least priority that it is for.
+    pub priority: i32,
+    /// In seconds.
+    pub shutdown_grace_period_seconds: u32,
+}
+
 /// What the node's owner decides about its kubelet. Durations are written as Go does, `1m30s`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -107,6 +117,12 @@ pub struct KubeletConfiguration {
     /// Until no more than this is used. Without it 80.
     #[serde(rename = "imageGCLowThresholdPercent", skip_serializing_if = "Option::is_none")]
     pub image_gc_low_threshold_percent: Option<u32>,
+    /// How long a shutdown of the machine waits until pods have ended; systemd's login manager is asked for it. Not at all without it.
+    pub shutdown_grace_period: GoDuration,
+    /// The last part of that, which is for critical pods.
+    pub shutdown_grace_period_critical_pods: GoDuration,
+    /// Instead of both: what pods of a priority, and of those up to the next one, have to end in.
+    pub shutdown_grace_period_by_pod_priority: Vec<ShutdownGracePeriodByPodPriority>,
     /// What Kubernetes' own processes need: `cpu`, `memory`, `ephemeral-storage`, `pid`.
     pub kube_reserved: BTreeMap<String, String>,
     /// What the machine's other processes need.
@@ -189,6 +205,9 @@ impl Default for KubeletConfiguration {
             image_maximum_gc_age: GoDuration(Duration::ZERO),
             image_gc_high_threshold_percent: None,
             image_gc_low_threshold_percent: None,
+            shutdown_grace_period: GoDuration(Duration::ZERO),
+            shutdown_grace_period_critical_pods: GoDuration(Duration::ZERO),
+            shutdown_grace_period_by_pod_priority: Vec::new(),
             kube_reserved: BTreeMap::new(),
             system_reserved: BTreeMap::new(),
             cpu_manager_policy: "none".to_owned(),
@@ -240,6 +259,7 @@ impl KubeletConfiguration {
             );
         }
         self.validate_shares()?;
+        self.validate_shutdown()?;
         if self.container_log_max_files < 2 {
             return invalid("containerLogMaxFiles", &self.container_log_max_files, "must be greater than 1");
         }
@@ -385,6 +405,31 @@ impl KubeletConfiguration {
                     return Err((field, name.clone(), reason));
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn validate_shutdown(&self) -> Result<(), InvalidSetting> {
+        let (all, critical) = (self.shutdown_grace_period.0, self.shutdown_grace_period_critical_pods.0);
+        let fault = |field, value: Duration, reason| {
+            Err(InvalidSetting { field, value: format!("{value:?}"), reason })
+        };
+        if critical > all {
+            let reason = "must be less than or equal to shutdownGracePeriod";
+            return fault("shutdownGracePeriodCriticalPods", critical, reason);
+        }
+        for (field, value) in [("shutdownGracePeriod", all), ("shutdownGracePeriodCriticalPods", critical)] {
+            if !value.is_zero() && value < Duration::from_secs(1) {
+                return fault(
+                    field,
+                    value,
+                    "must be either zero or otherwise greater than or equal to 1 sec",
+                );
+            }
+        }
+        if !all.is_zero() && !self.shutdown_grace_period_by_pod_priority.is_empty() {
+            let reason = "cannot be specified together with shutdownGracePeriodByPodPriority";
+            return fault("shutdownGracePeriod", all, reason);
         }
         Ok(())
     }

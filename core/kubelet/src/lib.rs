@@ -16,7 +16,8 @@
 //! - `user_namespace`: ids of pods that have their own
 //! - `plugins`: drivers that make themselves known; `csi`: those of storage; `dra`: those of devices of claims
 //! - `furnishing`: what pods alone have of `exclusive_cpus`, `numa_memory` and `devices` of plugins, by `topology`
-//! - `disk_usage`: what pods use of the disk; `eviction`: ends pods that use too much; `image_gc`: removes images
+//! - `disk_usage`: what pods use of the disk; `eviction`: ends pods that use too much; `image_gc`: removes images;
+//!   `node_shutdown`: ends pods before the machine shuts down
 //! - `usage`: what nodes, pods and containers use; `metrics`: what the kubelet counts
 //! - `pod_resources`: who has which devices, for monitors on the node
 //! - `node`: the Node object and its lease; `server`: HTTPS for the API server, with `logs`; `log_rotation` keeps those short, `log_links`
@@ -57,6 +58,7 @@ mod logs;
 mod memory;
 mod metrics;
 mod node;
+mod node_shutdown;
 mod numa_memory;
 mod objects;
 mod plan;
@@ -176,12 +178,13 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
         log_rotation::run(config.settings.clone(), Arc::clone(&pods), runtime.clone(), shutdown.clone());
     let health = Arc::new(relist::Health::new());
     let (shortage, short) = tokio::sync::watch::channel(eviction::Shortage::default());
+    let (leaving, left) = tokio::sync::watch::channel(false);
     let registration = node::run(
         Arc::clone(&config),
         client.clone(),
         runtime.clone(),
         Arc::clone(&health),
-        short.clone(),
+        node::Changes { shortage: short.clone(), leaving: left.clone() },
         Arc::clone(&devices),
         shutdown.clone(),
     );
@@ -201,6 +204,17 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
         about_node.clone(),
         Arc::clone(&folder),
     );
+    let last_shutdown = Arc::new(node_shutdown::Record::open(&config.data_dir));
+    metrics.tell_of_shutdown(&last_shutdown)?;
+    let leaver = node_shutdown::NodeShutdown::new(node_shutdown::Tools {
+        config: Arc::clone(&config),
+        pods: Arc::clone(&pods),
+        recorder: about_node.clone(),
+        orders: orders.clone(),
+        leaving,
+        record: last_shutdown,
+    });
+    let leaver = Box::pin(leaver.run(shutdown.clone()));
     let evictor = eviction::Evictor::new(eviction::Tools {
         config: Arc::clone(&config),
         pods: Arc::clone(&pods),
@@ -241,6 +255,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
         dra: Arc::clone(&claims),
         orders,
         shortage: short,
+        leaving: left,
         machine,
         tiers: cgroup::tiers::Tiers::new(&config.cgroup_root, together),
         config,
@@ -284,6 +299,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
             monitors,
             claims,
             evictor,
+            leaver,
             placing,
             folder,
             mirrors,

@@ -11,6 +11,7 @@ use keelson_metrics::{
 };
 use parking_lot::Mutex;
 
+use crate::node_shutdown::Record;
 use crate::pod::{Kind, PodModel};
 use crate::pods::Pods;
 use crate::probe::{Finding, ProbeKind};
@@ -320,6 +321,29 @@ impl Metrics {
             )?,
             registry,
         }))
+    }
+
+    /// Adds when pods were ended last because the machine shut down.
+    pub(crate) fn tell_of_shutdown(&self, last: &Arc<Record>) -> Result<(), RegistryError> {
+        for (name, help, is_end) in [
+            (
+                "kubelet_graceful_shutdown_start_time_seconds",
+                "Last graceful shutdown start time since unix epoch in seconds",
+                false,
+            ),
+            (
+                "kubelet_graceful_shutdown_end_time_seconds",
+                "Last graceful shutdown end time since unix epoch in seconds",
+                true,
+            ),
+        ] {
+            let last = Arc::clone(last);
+            self.registry.add(Source::gauge(name, help, &[], move || {
+                let (start, end) = last.seconds();
+                vec![(Vec::new(), if is_end { end } else { start })]
+            })?)?;
+        }
+        Ok(())
     }
 
     /// A container was to be started; `error` is the reason why it was not.

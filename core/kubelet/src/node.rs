@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::devices::Devices;
 use crate::eviction::Shortage;
+use crate::node_shutdown::Leaving;
 use crate::relist::Health;
 use crate::runtime_client::RuntimeClient;
 
@@ -47,17 +48,37 @@ const STARTING: Duration = Duration::from_secs(60);
 /// An unchanged status is written this often.
 const REPORT: Duration = Duration::from_secs(300);
 
+/// What others find out about the node.
+#[derive(Clone)]
+pub(crate) struct Changes {
+    /// What it is short of.
+    pub(crate) shortage: watch::Receiver<Shortage>,
+    /// Whether it is about to shut down.
+    pub(crate) leaving: Leaving,
+}
+
+impl Changes {
+    /// Waits until there is something else. Who finds it out may have ended.
+    async fn next(&mut self) {
+        tokio::select! {
+            Ok(()) = self.shortage.changed() => {}
+            Ok(()) = self.leaving.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
+}
+
 /// Keeps the Node object and its lease until `shutdown`. The API server may come and go.
 pub(crate) async fn run(
     config: Arc<Config>,
     client: kube::Client,
     runtime: RuntimeClient,
     health: Arc<Health>,
-    shortage: watch::Receiver<Shortage>,
+    changes: Changes,
     devices: Arc<Devices>,
     shutdown: CancellationToken,
 ) {
-    let mut keeper = Keeper::new(Arc::clone(&config), client.clone(), runtime, health, shortage, devices);
+    let mut keeper = Keeper::new(Arc::clone(&config), client.clone(), runtime, health, changes, devices);
     let (problems, recorder) = (keeper.problems.clone(), keeper.recorder.clone());
     let work = async {
         let uid = registration::register(&config, &client).await;
@@ -80,8 +101,7 @@ struct Keeper {
     nodes: Api<Node>,
     recorder: NodeRecorder,
     sampler: sample::Sampler,
-    /// What the node is short of.
-    shortage: watch::Receiver<Shortage>,
+    changes: Changes,
     devices: Arc<Devices>,
     problems: problem::Problems,
     /// What was written last, and when.
@@ -94,14 +114,14 @@ impl Keeper {
         client: kube::Client,
         runtime: RuntimeClient,
         health: Arc<Health>,
-        shortage: watch::Receiver<Shortage>,
+        changes: Changes,
         devices: Arc<Devices>,
     ) -> Self {
         Keeper {
             nodes: Api::all(client.clone()),
             recorder: NodeRecorder::new(client, &config.node_name),
             sampler: sample::Sampler::new(runtime, health),
-            shortage,
+            changes,
             devices,
             problems: problem::Problems::begin(&config.data_dir),
             written: None,
@@ -111,7 +131,7 @@ impl Keeper {
 
     /// The status as it is now, with the names of events for what changed since `before`.
     async fn look(&mut self, before: Option<&NodeStatus>) -> Option<(NodeStatus, Vec<&'static str>)> {
-        let sample = match self.sampler.take(&self.config).await {
+        let mut sample = match self.sampler.take(&self.config).await {
             Ok(sample) => sample.with(self.devices.counts()),
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
@@ -119,7 +139,8 @@ impl Keeper {
                 return None;
             }
         };
-        let shortage = *self.shortage.borrow_and_update();
+        sample.leaving = *self.changes.leaving.borrow_and_update();
+        let shortage = *self.changes.shortage.borrow_and_update();
         let now = jiff::Timestamp::now();
         let problems = self.problems.conditions(now);
         Some(status::build(&self.config, sample, shortage, problems, before, now))
@@ -133,12 +154,11 @@ impl Keeper {
             let ready = self.written.as_ref().is_some_and(|(status, _)| status::is_ready(status));
             let starting = !ready && started.elapsed() < STARTING;
             let pause = if starting { STARTING_INTERVAL } else { INTERVAL };
-            // A shortage is told at once, and so are devices. Who finds them may have ended.
+            // What others find out is told at once, and so are devices. Who finds those may have ended.
             let changed = async {
                 tokio::select! {
-                    Ok(()) = self.shortage.changed() => {}
+                    () = self.changes.next() => {}
                     Ok(()) = devices.changed() => {}
-                    else => std::future::pending::<()>().await,
                 }
             };
             let _ = tokio::time::timeout(pause, changed).await;

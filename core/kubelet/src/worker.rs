@@ -79,6 +79,8 @@ pub(crate) struct Node {
     pub(crate) orders: mpsc::Sender<Order>,
     /// What the node is short of.
     pub(crate) shortage: watch::Receiver<Shortage>,
+    /// Whether the machine is about to shut down.
+    pub(crate) leaving: crate::node_shutdown::Leaving,
     /// What limits of containers depend on.
     pub(crate) machine: crate::resources::Machine,
     /// The control groups of the classes of pods.

@@ -31,6 +31,8 @@ pub(super) struct Sample {
     pub(super) runtime: Result<v1::StatusResponse, String>,
     /// Why nothing is known of the pods.
     pub(super) blind: Option<String>,
+    /// The machine is about to shut down.
+    pub(super) leaving: bool,
 }
 
 /// Looks, and remembers what the runtime said before.
@@ -121,6 +123,7 @@ impl Sampler {
             images: self.images.clone(),
             runtime,
             blind: self.health.fault(),
+            leaving: false,
         })
     }
 }

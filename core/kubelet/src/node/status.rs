@@ -177,7 +177,9 @@ pub(super) fn build(
     for Problem { kind, is_there, reason, message } in problems {
         conditions.put(kind, is_there, reason, message);
     }
-    conditions.ready(&faults(&sample));
+    let leaving = sample.leaving.then(|| "node is shutting down".to_owned());
+    let faults: Vec<String> = faults(&sample).into_iter().chain(leaving).collect();
+    conditions.ready(&faults);
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
     let runtime = sample.runtime.ok();
     let features = runtime.as_ref().and_then(|runtime| runtime.features);

@@ -40,6 +40,11 @@ impl Worker {
             // Those that run already come first. The dispatcher wakes this one when they are known.
             return now.checked_add(RETRY).ok();
         }
+        if *self.node.leaving.borrow() {
+            let text = "Pod was rejected as the node is shutting down.";
+            self.refuse(Why::new("NodeShutdown", text), now);
+            return None;
+        }
         let foreign = admission::foreign(&self.pod).map(|(reason, text)| Why::new(reason, text));
         let pressed = admission::pressed(&self.pod, *self.node.shortage.borrow());
         if let Some(why) = pressed.or(foreign) {

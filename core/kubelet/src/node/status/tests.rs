@@ -23,6 +23,7 @@ fn built(
     second: i64,
 ) -> (NodeStatus, Vec<&'static str>) {
     let sample = Sample {
+        leaving: false,
         capacity: BTreeMap::new(),
         allocatable: BTreeMap::new(),
         info: NodeSystemInfo::default(),
