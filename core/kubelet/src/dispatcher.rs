@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::eviction::Order;
+use crate::eviction::{Eviction, Order};
 use crate::labels;
 use crate::pod::PodModel;
 use crate::relist::{self, Look};
@@ -211,7 +211,12 @@ impl Dispatcher {
                 }
                 Some((uid, eviction)) = self.orders.recv() => {
                     if let Some(worker) = self.workers.get(&uid) {
-                        worker.send_modify(|mail| mail.eviction = Some(Arc::new(eviction)));
+                        worker.send_modify(|mail| {
+                            // Of two that the worker has not seen the one counts that leaves less time.
+                            let known = mail.eviction.as_ref().map_or(eviction.grace, |known| known.grace);
+                            let grace = eviction.grace.min(known);
+                            mail.eviction = Some(Arc::new(Eviction { grace, ..eviction }));
+                        });
                     }
                 }
                 Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.ended(ended),
@@ -277,11 +282,12 @@ impl Dispatcher {
                 self.listed = HashSet::new();
                 self.own.mirrors.end_list();
                 self.complete = true;
-                self.node.furnishing.retain(|uid| self.workers.contains_key(uid));
-                self.node.dra.retain(|uid| self.workers.contains_key(uid));
+                // What pods run of which the API does not know keeps what it has until it has ended.
+                if self.adopt_orphans().await {
+                    self.take_back();
+                }
                 self.node.ledger.complete();
                 self.wake_all();
-                self.adopt_orphans().await;
                 self.sweep_at = Some(tokio::time::Instant::now());
             }
             Ok(watcher::Event::Apply(pod)) => self.deliver(pod, false),
@@ -379,6 +385,7 @@ impl Dispatcher {
     async fn sweep(&mut self) -> Option<BoxFuture<'static, bool>> {
         // What still runs has a worker first.
         let found = if self.adopt_orphans().await {
+            self.take_back();
             let (volumes, log_dir) = (&self.node.volumes, &self.node.config.log_dir);
             Leftovers::find(volumes, log_dir, |uid| self.workers.contains_key(uid)).await
         } else {
@@ -390,6 +397,12 @@ impl Dispatcher {
         };
         let node = Arc::clone(&self.node);
         Some(async move { found.remove(&node.volumes, &node.config.log_dir).await }.boxed())
+    }
+
+    /// Takes back what pods had of which nothing is left.
+    fn take_back(&self) {
+        self.node.furnishing.retain(|uid| self.workers.contains_key(uid));
+        self.node.dra.retain(|uid| self.workers.contains_key(uid));
     }
 
     /// Gives a worker to each pod of the runtime that the API does not know; says whether all of them have one.

@@ -235,7 +235,10 @@ impl Finder<'_> {
         match self.runtime.image_status(request).await {
             Ok(answer) => {
                 let brought = answer.image.map(|image| image.id).filter(|id| Some(id) != before.as_ref());
-                if let Err(error) = self.records.settle(&named.image, brought).await {
+                if brought.is_none() {
+                    // What is not there yet may come in the next moment.
+                    self.records.abandoned(&named.image);
+                } else if let Err(error) = self.records.settle(&named.image, brought).await {
                     tracing::warn!(%error, image = named.image, "the end of a pull is not recorded");
                 }
             }
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pull_is_given_up_when_the_pod_ends_and_leaves_no_mark() {
+    async fn a_pull_is_given_up_when_the_pod_ends_and_what_it_may_bring_yet_stays_marked() {
         use futures::FutureExt as _;
 
         let (stop, folder) = (CancellationToken::new(), std::env::temp_dir());
@@ -353,7 +356,7 @@ mod tests {
             stop: &stop,
         };
         assert_eq!(finder.find().await, Err(Why::new("ErrImagePull", "the pod ends")));
-        assert_eq!(finder.records.interrupted().await, Vec::<String>::new());
+        assert_eq!(finder.records.interrupted().await, ["r.example/app:1"]);
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -86,10 +86,16 @@ impl NodeShutdown {
     async fn watch(&self) -> Result<std::convert::Infallible, LogindError> {
         let mut logind = Logind::connect().await?;
         logind.allow(self.periods.iter().map(|period| period.grace).sum()).await?;
-        let mut lock = Some(logind.lock().await?);
-        tracing::info!("the machine waits with a shutdown until pods have ended");
+        // While nobody listened it may have begun, or have been given up.
+        let begun = logind.is_leaving().await?;
+        let mut lock = if begun { None } else { Some(logind.lock().await?) };
+        tracing::info!(begun, "the machine waits with a shutdown until pods have ended");
+        let mut missed = (begun != *self.tools.leaving.borrow()).then_some(begun);
         loop {
-            let leaving = logind.next().await?;
+            let leaving = match missed.take() {
+                Some(missed) => missed,
+                None => logind.next().await?,
+            };
             let what = if leaving { "event" } else { "cancellation" };
             let note = format!("Shutdown manager detected shutdown {what}");
             self.tools.recorder.tell(EventType::Normal, "NodeShutdown", note).await;

@@ -54,7 +54,9 @@ impl Runtime {
         }
         let sandbox_config = sandbox_config.unwrap_or_else(|| sandbox.config.clone());
         // Until the container is known to stand on its layers, they are not swept.
-        let _lease = self.images.lease()?;
+        let images = Arc::clone(&self.images);
+        let lease = tokio::task::spawn_blocking(move || images.lease());
+        let _lease = lease.await.map_err(|_| CallError::Interrupted)??;
         let this = Arc::clone(self);
         let work = move || this.create_blocking(&sandbox, config, &sandbox_config);
         let container = tokio::task::spawn_blocking(work).await.map_err(|_| CallError::Interrupted)??;

@@ -160,7 +160,10 @@ fn nested(mounts: &[v1::Mount], mapped: &[usize]) -> Vec<(usize, usize, PathBuf)
 /// id there. Links lead nowhere but into the volume.
 fn mount_point(volume: &Path, relative: &Path, is_folder: bool) -> Result<(), CallError> {
     let failed = |error: nix::Error| file("create", volume.join(relative))(error.into());
-    let root: OwnedFd = File::open(volume).map_err(file("open", volume))?.into();
+    // A pod may have put something else there, which to open would wait.
+    let only = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = nix::fcntl::open(volume, only, Mode::empty());
+    let root: OwnedFd = root.map_err(|error| file("open", volume)(error.into()))?;
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);

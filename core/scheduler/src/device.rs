@@ -130,6 +130,12 @@ impl Devices {
         helps
     }
 
+    /// Takes in a claim as it was written; one that is gone meanwhile, or another one of its name, stays as it is known.
+    pub fn written(&mut self, name: ObjectName, claim: Arc<Claim>) -> bool {
+        let is_known = self.claims.get(&name).is_some_and(|known| known.uid == claim.uid);
+        is_known && self.set_claim(name, claim)
+    }
+
     /// Forgets a claim; says whether that may help a pod.
     pub fn remove_claim(&mut self, name: &ObjectName) -> bool {
         self.claims.remove(name).is_some_and(|claim| claim.allocation.is_some())

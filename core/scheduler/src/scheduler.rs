@@ -378,7 +378,7 @@ impl Scheduler {
     /// Takes in claims as they were written for a pod, before their watch tells of them.
     pub fn written(&mut self, claims: Vec<(ObjectName, Arc<DeviceClaim>)>, now: Instant) {
         for (name, claim) in claims {
-            let events = devices_if(self.cache.devices.set_claim(name, claim));
+            let events = devices_if(self.cache.devices.written(name, claim));
             self.queue.moved_by(events, now);
         }
     }

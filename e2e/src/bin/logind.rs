@@ -41,6 +41,11 @@ impl Login {
         self.0.load(Ordering::SeqCst)
     }
 
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn preparing_for_shutdown(&self) -> bool {
+        false
+    }
+
     #[zbus(signal)]
     async fn prepare_for_shutdown(emitter: &SignalEmitter<'_>, start: bool) -> zbus::Result<()>;
 }

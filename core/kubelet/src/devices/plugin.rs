@@ -77,7 +77,9 @@ impl Plugin {
     /// The devices, told anew whenever one changes.
     pub(super) async fn watch(&self) -> Result<tonic::Streaming<api::ListAndWatchResponse>, CallError> {
         let mut client = self.client.clone();
-        within(MEETING, client.list_and_watch(Request::new(api::Empty {}))).await
+        // The answer begins with the first list, which may take its time.
+        let told = client.list_and_watch(Request::new(api::Empty {})).await;
+        told.map(Response::into_inner).map_err(status)
     }
 
     /// What it prefers; nothing if it does not say.

@@ -65,22 +65,38 @@ fn message(claim: &Claim) -> v1::Claim {
 }
 
 impl Dra {
-    /// Prepares the claims of a pod; what is prepared already is left as it is.
+    /// Prepares the claims of a pod that has nothing running; what was prepared in this run is left as it is.
     pub(crate) async fn prepare(&self, pod: &Pod) -> Result<(), DraError> {
+        self.prepare_all(pod, |claim| claim.prepared && claim.asked).await
+    }
+
+    /// The same for a pod that runs: what was prepared in an earlier run is left as it is too.
+    pub(crate) async fn keep_prepared(&self, pod: &Pod) -> Result<(), DraError> {
+        self.prepare_all(pod, |claim| claim.prepared).await
+    }
+
+    async fn prepare_all(&self, pod: &Pod, is_done: fn(&Claim) -> bool) -> Result<(), DraError> {
         for claim in pod.spec.iter().flat_map(|spec| spec.resource_claims.iter().flatten()) {
             let Some(name) = claim_name(pod, claim)? else { continue };
             let own = claim.resource_claim_name.is_none();
-            self.prepare_claim(pod, (pod.namespace().unwrap_or_default(), name), own).await?;
+            let name = (pod.namespace().unwrap_or_default(), name);
+            self.prepare_claim(pod, name, own, is_done).await?;
         }
         Ok(())
     }
 
-    async fn prepare_claim(&self, pod: &Pod, name: ClaimName, own: bool) -> Result<(), DraError> {
+    async fn prepare_claim(
+        &self,
+        pod: &Pod,
+        name: ClaimName,
+        own: bool,
+        is_done: fn(&Claim) -> bool,
+    ) -> Result<(), DraError> {
         let turn = self.turn(&name);
         let _turn = turn.lock().await;
         let uid = pod.uid().unwrap_or_default();
         let known = self.state.lock().get(&name).cloned();
-        if known.as_ref().is_some_and(|known| known.prepared && known.pods.contains(&uid)) {
+        if known.as_ref().is_some_and(|known| is_done(known) && known.pods.contains(&uid)) {
             return Ok(());
         }
         let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &name.0);
@@ -104,7 +120,7 @@ impl Dra {
             ));
         }
         claim.pods.insert(uid);
-        if claim.prepared {
+        if is_done(&claim) {
             return Ok(self.state.lock().put(&name, Some(claim))?);
         }
         let mut callable = Vec::new();
@@ -117,7 +133,7 @@ impl Dra {
             let devices = driver.prepare(message(&claim)).await?;
             claim.drivers.insert(driver_name, devices);
         }
-        claim.prepared = true;
+        (claim.prepared, claim.asked) = (true, true);
         Ok(self.state.lock().put(&name, Some(claim))?)
     }
 
@@ -175,7 +191,11 @@ impl Dra {
     pub(crate) fn retain(&self, is_there: impl Fn(&str) -> bool) {
         let gone: Vec<String> = self.state.lock().pods().into_iter().filter(|uid| !is_there(uid)).collect();
         if !gone.is_empty() {
-            self.forgotten.lock().extend(gone);
+            let mut forgotten = self.forgotten.lock();
+            forgotten.extend(gone);
+            forgotten.sort_unstable();
+            forgotten.dedup();
+            drop(forgotten);
             self.changed.notify_one();
         }
     }

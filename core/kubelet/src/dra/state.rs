@@ -58,6 +58,9 @@ pub(crate) struct Claim {
     pub(super) drivers: BTreeMap<String, Vec<Device>>,
     /// Whether all of them have.
     pub(super) prepared: bool,
+    /// Whether they have in this run: the machine may have begun anew since an earlier one, and knows nothing of it.
+    #[serde(skip)]
+    pub(super) asked: bool,
 }
 
 impl Claim {
@@ -181,6 +184,7 @@ mod tests {
             pods: BTreeSet::from(["p".to_owned()]),
             drivers: BTreeMap::from([("d".to_owned(), devices)]),
             prepared: true,
+            asked: false,
         }
     }
 

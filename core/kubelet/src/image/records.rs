@@ -237,6 +237,14 @@ impl Files {
         }
     }
 
+    /// Nobody waits for the pull any more, and what it brings yet is not known: its mark stays.
+    fn leave(&mut self, name: &str) {
+        match self.pulling.get_mut(name) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => drop(self.pulling.remove(name)),
+        }
+    }
+
     fn intents(&self) -> Result<Vec<String>, RecordError> {
         let folder = self.folder.join("pulling");
         let entries = match fs::read_dir(&folder) {
@@ -355,6 +363,12 @@ impl Records {
             }
         })
         .await
+    }
+
+    /// A pull was given up that may bring its image yet. Until one of the name has ended, or the kubelet begins anew, that is open to
+    /// nobody without a question.
+    pub(crate) fn abandoned(&self, name: &str) {
+        self.files.lock().leave(name);
     }
 
     /// Settles a pull whose end nobody saw: the image that it brought, if it is there, is open to nobody yet.

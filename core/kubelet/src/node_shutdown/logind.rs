@@ -23,6 +23,8 @@ trait Login {
     fn inhibit(&self, what: &str, who: &str, why: &str, mode: &str) -> zbus::Result<OwnedFd>;
     #[zbus(property(emits_changed_signal = "false"), name = "InhibitDelayMaxUSec")]
     fn inhibit_delay_max(&self) -> zbus::Result<u64>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn preparing_for_shutdown(&self) -> zbus::Result<bool>;
     #[zbus(signal)]
     fn prepare_for_shutdown(&self, start: bool) -> zbus::Result<()>;
 }
@@ -105,6 +107,11 @@ impl Logind {
         let why = "Kubelet needs time to handle node shutdown";
         let lock = self.login.inhibit("shutdown", "kubelet", why, "delay");
         lock.await.map(Lock).map_err(LogindError::Ask)
+    }
+
+    /// Whether the machine is about to shut down already.
+    pub(super) async fn is_leaving(&self) -> Result<bool, LogindError> {
+        self.login.preparing_for_shutdown().await.map_err(LogindError::Ask)
     }
 
     /// What it says next: whether the machine is to shut down, or no longer is.

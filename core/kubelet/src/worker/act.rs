@@ -500,7 +500,7 @@ impl Start {
         injection.mounts(&mut mounts);
         let devices = node.volumes.devices(&pod.pod, &member.container).map_err(config_error)?;
         // The record of them may be of another run.
-        node.dra.prepare(&pod.pod).await.map_err(config_error)?;
+        node.dra.keep_prepared(&pod.pod).await.map_err(config_error)?;
         let cdi_devices = node.dra.devices(&pod.pod, &member.container).map_err(config_error)?;
         let hostname = dns::hostname(&pod.pod, &node.config).map_err(config_error)?;
         let hosts = hosts::write_hosts_file(&pod.pod, &ips, &hostname, &node.config).await;
@@ -568,9 +568,10 @@ async fn remove(node: &Node, instances: Vec<String>, sandboxes: Vec<String>) -> 
 
 /// Takes volumes, devices, folders and control groups away.
 async fn clean_up(node: &Node, pod: &PodModel) -> Result<(), String> {
-    node.volumes.tear_down(&pod.uid).await.map_err(|error| error.to_string())?;
+    // Others may wait for the devices, also while a volume cannot be taken away.
     let unprepared = node.dra.unprepare(&pod.uid).await;
     unprepared.map_err(|error| format!("unprepare dynamic resources: {error}"))?;
+    node.volumes.tear_down(&pod.uid).await.map_err(|error| error.to_string())?;
     let root = node.config.cgroup_root.trim_end_matches('/').to_owned();
     // The class of a pod that the API no longer knows is not known either.
     let groups = ["", "burstable/", "besteffort/"].map(|tier| format!("{root}/{tier}pod{}", pod.uid));

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,6 +50,10 @@ impl Growth {
         self.end(true);
     }
 
+    fn is_whole(&self) -> bool {
+        self.extent.lock().whole == Some(true)
+    }
+
     /// Waits for bytes beyond `at`; answers how many there are, none at the end.
     fn beyond(&self, at: u64) -> io::Result<u64> {
         let mut extent = self.extent.lock();
@@ -81,12 +85,27 @@ pub(super) struct Partial {
     growth: Arc<Growth>,
 }
 
+/// Whether a file is still the one of this name.
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let own = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (own.dev(), own.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 impl Partial {
     /// Opens it, and reads what is there already; more than `size` is none of it. Waits for another writer.
     pub(super) fn open(path: &Path, size: u64, growth: Arc<Growth>) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut file =
-            Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| io::Error::from(error))?;
+        let mut file = loop {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+            let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+            // Who had it before may have brought it to its place, where it is whole and nobody's to write into.
+            if is_named(&file, path)? {
+                break file;
+            }
+        };
         if file.metadata()?.len() > size {
             file.set_len(0)?;
         }
@@ -165,6 +184,8 @@ impl Read for Follower {
             }
             let most = buffer.len().min(usize::try_from(there).unwrap_or(usize::MAX));
             match self.file.read_at(&mut buffer[..most], self.at) {
+                // What came lies elsewhere: this was opened when it had its place already.
+                Ok(0) if self.growth.is_whole() => return Err(io::ErrorKind::UnexpectedEof.into()),
                 // It begins anew.
                 Ok(0) => {}
                 Ok(count) => {
@@ -213,6 +234,31 @@ mod tests {
         assert_eq!(partial.length(), 0);
         partial.discard().unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_blob_that_has_got_its_place_meanwhile_is_not_written_into() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, place) = (folder.path().join("partial"), folder.path().join("blob"));
+        fs::write(&path, "abc").unwrap();
+        let first = Partial::open(&path, 3, Arc::default()).unwrap();
+        std::thread::scope(|scope| {
+            // It waits, or comes after all of it; either way it finds another file.
+            let second = scope.spawn(|| Partial::open(&path, 1, Arc::default()).map(|it| it.length()));
+            fs::rename(&path, &place).unwrap();
+            drop(first);
+            assert_eq!(second.join().unwrap().unwrap(), 0);
+        });
+        assert_eq!(fs::read(&place).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn who_comes_too_late_to_follow_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let growth = Arc::new(Growth::default());
+        growth.is_here(3);
+        let mut follower = Follower::open(&folder.path().join("blob"), growth).unwrap();
+        assert_eq!(follower.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

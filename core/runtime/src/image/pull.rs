@@ -16,14 +16,14 @@ use ring::digest::SHA256;
 use super::archive::{ImportError, MAX_DOCUMENT};
 use super::config::{Descriptor, ImageConfig, Manifest, architecture};
 use super::partial::{Follower, Growing, Growth};
-use super::store::{Image, ImageStore, StoreError, chain_id};
+use super::store::{Image, ImageStore, Lease, StoreError, chain_id};
 
 mod fetch;
 mod hosts;
 mod progress;
 mod turns;
 
-use fetch::{Fetch, blocking};
+use fetch::{Fetch, blocking, holding};
 use hosts::Host;
 pub use hosts::HostsError;
 use progress::Progress;
@@ -290,7 +290,7 @@ pub(crate) async fn pull(
 ) -> Result<Image, PullError> {
     let keeper = Arc::clone(&store);
     // Whoever sweeps is waited for.
-    let _lease = blocking(move || keeper.lease()).await??;
+    let lease = Arc::new(blocking(move || keeper.lease()).await??);
     let reference =
         super::normalize(name).map_err(|source| PullError::Name { name: name.to_owned(), source })?;
     let ways = registries.ways(&reference, key)?;
@@ -298,7 +298,7 @@ pub(crate) async fn pull(
     let no_host = || PullError::NoHost { registry: reference.registry().to_owned() };
     let mut fault = no_host();
     for way in ways.iter().filter(|way| way.host.pulls) {
-        match pull_from(&store, pulls, way, &reference, &found).await {
+        match pull_from(&store, &lease, pulls, way, &reference, &found).await {
             Ok(image) => return Ok(image),
             Err(error) => fault = told(error, way, name),
         }
@@ -329,6 +329,7 @@ async fn resolve(ways: &[Way], reference: &Reference) -> Result<Document, PullEr
 
 async fn pull_from(
     store: &Arc<ImageStore>,
+    lease: &Arc<Lease>,
     pulls: &Pulls,
     way: &Way,
     reference: &Reference,
@@ -350,7 +351,7 @@ async fn pull_from(
     // Who wants the same image waits for the first, and finds it done.
     let _turn = pulls.turn(actual).await;
     let config = manifest.config.clone().ok_or(PullError::Platform(architecture()))?;
-    let bring = Bring { store, pulls, way, name: &name };
+    let bring = Bring { store, lease, pulls, way, name: &name };
     let config = bring.config(&config).await?;
     store.check(&manifest, &config)?;
     bring.layers(&manifest, &config).await?;
@@ -360,7 +361,7 @@ async fn pull_from(
         names.push(name.clone());
     }
     let (store, text, actual) = (Arc::clone(store), text.clone(), actual.clone());
-    blocking(move || -> Result<Image, PullError> {
+    holding(lease, move || -> Result<Image, PullError> {
         store.put_blob(&text)?;
         let mut image = store.complete(&manifest, &config, &actual, &names[1..])?;
         // The name by the digest that was asked for, which may be that of an index.
@@ -375,6 +376,7 @@ async fn pull_from(
 #[derive(Clone, Copy)]
 struct Bring<'a> {
     store: &'a Arc<ImageStore>,
+    lease: &'a Arc<Lease>,
     pulls: &'a Pulls,
     way: &'a Way,
     name: &'a str,
@@ -414,8 +416,8 @@ impl Bring<'_> {
     async fn fetch(&self, wanted: &Descriptor, growth: Arc<Growth>) -> Result<(), PullError> {
         // Whatever becomes of it, nobody waits for more afterwards.
         let growing = Growing(growth);
-        let Bring { way, store, name, .. } = *self;
-        Fetch { way, store, name, wanted, growth: &growing.0 }.run().await
+        let Bring { way, store, lease, name, .. } = *self;
+        Fetch { way, store, lease, name, wanted, growth: &growing.0 }.run().await
     }
 
     /// All layers, several at once: each is unpacked while it comes.
@@ -481,7 +483,9 @@ impl Bring<'_> {
         let store = Arc::clone(self.store);
         let (digest, diff_id) = (descriptor.digest.clone(), diff_id.clone());
         let followed = Arc::clone(growth);
+        let lease = Arc::clone(self.lease);
         let unpacking = tokio::task::spawn_blocking(move || {
+            let _lease = lease;
             let blob = Follower::open(&path, followed);
             let blob = blob.map_err(|source| StoreError::File { action: "open", path, source })?;
             store.stage_layer(blob, &digest, &diff_id)
@@ -490,7 +494,9 @@ impl Bring<'_> {
         let unpacked = unpacking.await.map_err(|_| PullError::Interrupted)?;
         let (store, target) = (Arc::clone(self.store), target.clone());
         match (fetched, unpacked) {
-            (Ok(()), Ok(staged)) => Ok(blocking(move || store.adopt_layer(&staged, &target)).await??),
+            (Ok(()), Ok(staged)) => {
+                Ok(holding(self.lease, move || store.adopt_layer(&staged, &target)).await??)
+            }
             (Err(error), Ok(staged)) => {
                 let removed = blocking(move || fs::remove_dir_all(&staged)).await?;
                 if let Err(error) = removed {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::super::config::Descriptor;
 use super::super::partial::{Growth, Partial};
-use super::super::store::{ImageStore, StoreError};
+use super::super::store::{ImageStore, Lease, StoreError};
 use super::{PullError, Way, registry_error};
 
 /// Tries in a row that bring nothing.
@@ -64,10 +64,21 @@ pub(super) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| PullError::Interrupted)
 }
 
+/// The same; nothing is swept before it is done, also if nobody waits for it any more.
+pub(super) async fn holding<T: Send + 'static>(
+    lease: &Arc<Lease>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, PullError> {
+    let lease = Arc::clone(lease);
+    let done = blocking(move || (work(), lease)).await?;
+    Ok(done.0)
+}
+
 /// A blob that is fetched.
 pub(super) struct Fetch<'a> {
     pub(super) way: &'a Way,
     pub(super) store: &'a Arc<ImageStore>,
+    pub(super) lease: &'a Arc<Lease>,
     /// The image's name.
     pub(super) name: &'a str,
     pub(super) wanted: &'a Descriptor,
@@ -104,7 +115,7 @@ impl Fetch<'_> {
         // Whoever reads it meanwhile has seen all.
         self.growth.end(true);
         let (store, digest) = (Arc::clone(self.store), self.wanted.digest.clone());
-        blocking(move || {
+        holding(self.lease, move || {
             let adopted = store.adopt_blob(&path, &digest);
             // Nobody else writes into it before it has its place.
             drop(partial);
