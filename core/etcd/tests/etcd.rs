@@ -378,7 +378,10 @@ async fn a_prefix_with_other_data_is_refused_and_its_own_prefix_is_not() {
     let witness = Witness::new(Revisions::Growing);
     let store = EtcdStore::open(config, witness).await.unwrap();
     store.write(put("a", Absent, "1")).await.unwrap();
-    assert_eq!(etcd.etcdctl(&["get", "--keys-only", "--prefix", "/keelson/"]).unwrap().trim(), "/keelson/a");
+    // Beside it there may be what the store keeps for itself: old versions of etcd have to be written to, to be asked.
+    let keys = etcd.etcdctl(&["get", "--keys-only", "--prefix", "/"]).unwrap();
+    let keys = keys.lines().filter(|key| !key.is_empty() && !key.starts_with("/keelson/.keelson/"));
+    assert_eq!(keys.collect::<Vec<_>>(), ["/keelson/a", "/registry/pods/default/a"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,8 @@
 //! # How
 //! sled 0.34 promises less than one needs (its flush does not reach the disk, large values go to files that nobody
 //! syncs, it may panic on what a loss of power left), so little is asked of it:
-//! - Entries are cut into chunks of at most 8 KiB ([`version`]).
+//! - Entries are cut into chunks of at most 8 KiB ([`version`]), so that sled seldom makes a file of a page; what it
+//!   makes is synced like all else.
 //! - Each save has a generation, and writes versions beside those of the one before. Only when they are flushed,
 //!   and every file and folder is synced, a small file of our own ([`current`]) names the new generation; only then
 //!   are the older versions removed.
