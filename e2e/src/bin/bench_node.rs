@@ -15,7 +15,7 @@ use anyhow::Context;
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use keelson_e2e::measure::{idle, milliseconds, percentiles, tell};
-use keelson_e2e::{BUSYBOX, Cluster, PATIENCE};
+use keelson_e2e::{BUSYBOX, Cluster};
 use kube::api::{AttachParams, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, Config};
 use nix::sched::{CloneFlags, setns};
@@ -44,10 +44,7 @@ fn main() -> anyhow::Result<()> {
     let each = |more: f64, less: f64| ((more - less) / PODS as f64 * 1000.0).round() / 1000.0;
     tell("an idle pod, all its processes, PSS", each(all.megabytes, none.megabytes), "MB");
     tell("an idle pod, all its processes", each(all.processor, none.processor), "% of one core");
-    let since = Instant::now();
-    cluster.kubectl(&["delete", "pods", "--all", PATIENCE])?;
-    tell(&format!("{PODS} pods deleted"), milliseconds(since.elapsed()), "ms");
-    Ok(())
+    inside(&cluster, |client| async move { end_all(&client).await })
 }
 
 /// Runs work in the cluster's network.
@@ -107,12 +104,29 @@ async fn one_by_one(client: &Client) -> anyhow::Result<()> {
     }
     percentiles("a pod: create to Running, one at a time", times);
     // They take their places until they have ended.
-    let mut events = pods.watch(&WatchParams::default(), &begin).await?.boxed();
+    until_gone(&pods, &begin, SINGLE - KEPT).await
+}
+
+/// Waits until so many pods have gone since a version.
+async fn until_gone(pods: &Api<Pod>, begin: &str, count: usize) -> anyhow::Result<()> {
+    let mut events = pods.watch(&WatchParams::default(), begin).await?.boxed();
     let mut gone = 0;
-    while gone < SINGLE - KEPT {
+    while gone < count {
         let event = events.try_next().await?.context("the watch has ended")?;
         gone += usize::from(matches!(event, WatchEvent::Deleted(_)));
     }
+    Ok(())
+}
+
+/// From the request to end all pods until the last one is gone. Their command does not heed the signal to end, so that
+/// each takes the second that it is given.
+async fn end_all(client: &Client) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let begin = pods.list(&ListParams::default()).await?.metadata.resource_version.context("no version")?;
+    let since = Instant::now();
+    pods.delete_collection(&DeleteParams::default().grace_period(1), &ListParams::default()).await?;
+    until_gone(&pods, &begin, PODS).await?;
+    tell(&format!("{PODS} pods deleted, with a second each to end"), milliseconds(since.elapsed()), "ms");
     Ok(())
 }
 
