@@ -226,13 +226,22 @@ fn ends(cluster: &Cluster, driver: &Driver) {
     .unwrap();
 }
 
-/// A driver that goes takes its offer along.
+/// What a driver offered that is killed is taken back, although its sockets are where they were; it comes back with a new one.
 fn goes(cluster: &Cluster, driver: Driver, slice: &str) {
     let registration = cluster.data_dir().join("kubelet/plugins_registry").join(format!("{NAME}-reg.sock"));
     drop(driver);
-    fs::remove_file(registration).unwrap();
+    assert!(registration.exists());
     eventually("the slice of the driver that is gone to be gone", LONG, || {
         Ok(rows(cluster, "resourceslices").iter().all(|row| row[0] != slice).then_some(()))
     })
     .unwrap();
+    let driver = Driver::start(cluster, "2");
+    eventually("the driver to be back", LONG, || {
+        Ok(rows(cluster, "resourceslices").iter().any(|row| row[0] == slice).then_some(()))
+    })
+    .unwrap();
+    cluster.apply(&pod("late", "resourceClaimTemplateName: fast")).unwrap();
+    cluster.wait("late", "condition=Ready").unwrap();
+    cluster.kubectl(&["delete", "pod", "late"]).unwrap();
+    drop(driver);
 }

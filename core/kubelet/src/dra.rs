@@ -1,6 +1,7 @@
 //! Devices of ResourceClaims on this node, which drivers prepare over the protocol of Dynamic Resource Allocation.
 //!
 //! - `driver`: one of them, and what it is asked; drivers make themselves known as plugins of the type `DRAPlugin`
+//! - `drivers` (pure): all of them, and which are there; `connection`: seeing that one dies
 //! - `state` (disk): which claims are prepared for which pods, so that it is taken back also after a restart
 //! - `claims`: prepares claims for pods, and takes that back
 //! - `slices`: what drivers that are gone offered is taken from the API
@@ -9,7 +10,6 @@
 //! record names it.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -19,13 +19,16 @@ use tokio::time::Instant;
 use crate::config::Config;
 
 mod claims;
+mod connection;
 mod driver;
+mod drivers;
 mod slices;
 mod state;
 
 pub(crate) use state::StateError;
 
 use driver::Driver;
+use drivers::Drivers;
 use state::{ClaimName, State};
 
 /// Why a pod cannot have its devices, or they cannot be taken back.
@@ -75,9 +78,6 @@ pub(crate) enum DraError {
     State(#[from] StateError),
 }
 
-/// The sockets by which drivers of one name made themselves known.
-type Instances = Vec<(PathBuf, Arc<Driver>)>;
-
 /// Who holds it works on a claim.
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
@@ -85,16 +85,13 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 pub(crate) struct Dra {
     config: Arc<Config>,
     client: kube::Client,
-    /// By name, those of the same name in the order in which they came: the last one is asked.
-    drivers: Mutex<HashMap<String, Instances>>,
-    /// Since when drivers are gone.
-    gone: Mutex<HashMap<String, Instant>>,
+    drivers: Arc<Mutex<Drivers>>,
     state: Mutex<State>,
     /// A claim is prepared and taken back by one at a time.
     turns: Mutex<HashMap<ClaimName, Turn>>,
     /// Pods of an earlier run that are no more.
     forgotten: Mutex<Vec<String>>,
-    changed: Notify,
+    changed: Arc<Notify>,
 }
 
 impl Dra {
@@ -104,18 +101,16 @@ impl Dra {
         Ok(Dra {
             config,
             client,
-            drivers: Mutex::default(),
-            gone: Mutex::default(),
+            drivers: Arc::new(Mutex::new(Drivers::new(Instant::now()))),
             state: Mutex::new(state),
             turns: Mutex::default(),
             forgotten: Mutex::default(),
-            changed: Notify::new(),
+            changed: Arc::default(),
         })
     }
 
     fn driver(&self, name: &str) -> Result<Arc<Driver>, DraError> {
-        let drivers = self.drivers.lock();
-        let found = drivers.get(name).and_then(|all| all.last()).map(|(_, driver)| Arc::clone(driver));
+        let found = self.drivers.lock().find(name);
         found.ok_or_else(|| DraError::Unknown(name.to_owned()))
     }
 
@@ -124,24 +119,5 @@ impl Dra {
         // Those that nobody holds are forgotten.
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(turns.entry(claim.clone()).or_default())
-    }
-
-    fn add(&self, name: &str, socket: &Path, driver: Driver) {
-        let mut drivers = self.drivers.lock();
-        let all = drivers.entry(name.to_owned()).or_default();
-        all.retain(|(known, _)| known != socket);
-        all.push((socket.to_owned(), Arc::new(driver)));
-        self.gone.lock().remove(name);
-    }
-
-    fn remove(&self, name: &str, socket: &Path) {
-        let mut drivers = self.drivers.lock();
-        let Some(all) = drivers.get_mut(name) else { return };
-        all.retain(|(known, _)| known != socket);
-        if all.is_empty() {
-            drivers.remove(name);
-            self.gone.lock().insert(name.to_owned(), Instant::now());
-            self.changed.notify_one();
-        }
     }
 }

@@ -1,19 +1,22 @@
 //! One driver, and what it is asked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use keelson_csi::registration::PluginInfo;
 use keelson_dra::v1;
 use prost::Message;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use tonic_prost::ProstCodec;
 
 use super::state::Device;
-use super::{Dra, DraError};
+use super::{Dra, DraError, connection};
 use crate::plugins::{Handler, channel, check_name, translated};
 
 /// How long a driver may take over a call.
@@ -31,6 +34,7 @@ const VERSIONS: [(&str, &str); 2] = [
 #[derive(Debug)]
 pub(crate) struct Driver {
     service: &'static str,
+    socket: PathBuf,
     channel: Channel,
 }
 
@@ -49,6 +53,11 @@ fn service(info: &PluginInfo) -> Result<&'static str, String> {
 }
 
 impl Driver {
+    /// The one behind a socket.
+    pub(super) fn new(service: &'static str, socket: &Path) -> Self {
+        Driver { service, socket: socket.to_owned(), channel: channel(socket) }
+    }
+
     async fn call<T, U>(&self, call: &'static str, message: T) -> Result<U, DraError>
     where
         T: Message + Send + Sync + 'static,
@@ -113,14 +122,36 @@ impl Handler for Dra {
         let service = service(info)?;
         let endpoint = if info.endpoint.is_empty() { socket } else { Path::new(&info.endpoint) };
         let own = translated(&self.config.data_dir, endpoint);
-        let driver = Driver { service, channel: channel(own.as_deref().unwrap_or(endpoint)) };
-        self.add(&info.name, socket, driver);
+        let driver = Arc::new(Driver::new(service, own.as_deref().unwrap_or(endpoint)));
+        let watch = CancellationToken::new();
+        let follow = self.follow(&info.name, Arc::clone(&driver));
+        tokio::spawn(watch.clone().run_until_cancelled_owned(follow));
+        self.drivers.lock().add(&info.name, socket, driver, watch.drop_guard(), Instant::now());
+        self.changed.notify_one();
         Ok(())
     }
 
     async fn forget(&self, socket: &Path, name: &str) -> Result<(), String> {
-        self.remove(name, socket);
+        self.drivers.lock().remove(name, socket, Instant::now());
+        self.changed.notify_one();
         Ok(())
+    }
+}
+
+impl Dra {
+    /// Sees whether a driver is there, for as long as it is known.
+    fn follow(&self, name: &str, driver: Arc<Driver>) -> impl Future<Output = ()> + Send + 'static {
+        let (drivers, changed, name) =
+            (Arc::downgrade(&self.drivers), Arc::clone(&self.changed), name.to_owned());
+        async move {
+            let told = |is_up| {
+                let Some(drivers) = drivers.upgrade() else { return };
+                tracing::info!(driver = name, is_up, "the connection of a driver changed");
+                drivers.lock().connected(&name, &driver, is_up, Instant::now());
+                changed.notify_one();
+            };
+            connection::follow(&driver.socket, told).await;
+        }
     }
 }
 
