@@ -6,6 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
+use keelson_devices::pod_resources as api;
+use keelson_devices::pod_resources::pod_resources_lister_client::PodResourcesListerClient;
 use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually};
 
 const NAME: &str = "gpu.test.keelson.io";
@@ -48,6 +50,35 @@ impl Drop for Driver {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The claims of a pod's containers, as a monitor on the node is told: container, claim, driver, pool, device, names for the runtime.
+fn monitored(cluster: &Cluster, pod: &str) -> Vec<[String; 6]> {
+    let socket = cluster.data_dir().join("kubelet/pod-resources/kubelet.sock");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let found = runtime.block_on(async {
+        let connector = tower::service_fn(move |_: http::Uri| {
+            let socket = socket.clone();
+            async move { tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
+        });
+        let channel = tonic::transport::Endpoint::from_static("http://kubelet");
+        let channel = channel.connect_with_connector(connector).await.unwrap();
+        let asked =
+            api::GetPodResourcesRequest { pod_name: pod.to_owned(), pod_namespace: "default".to_owned() };
+        PodResourcesListerClient::new(channel).get(asked).await.unwrap().into_inner()
+    });
+    let mut lines = Vec::new();
+    for container in found.pod_resources.unwrap().containers {
+        for claim in container.dynamic_resources {
+            for one in claim.claim_resources {
+                let names: Vec<String> = one.cdi_devices.into_iter().map(|device| device.name).collect();
+                let line = [one.driver_name, one.pool_name, one.device_name, names.join(",")];
+                let [driver, pool, device, names] = line;
+                lines.push([container.name.clone(), claim.claim_name.clone(), driver, pool, device, names]);
+            }
+        }
+    }
+    lines
 }
 
 const OBJECTS: &str = r#"
@@ -145,6 +176,11 @@ fn pods_get_devices_share_them_and_wait_for_them_also_over_a_restart() {
     assert!(seen.contains("DEVICE_main=gpu-0\n") && seen.contains(&format!("CLAIM={claim}\n")), "{seen}");
     assert!(!env(&cluster, "one", "without").contains("DEVICE_main"), "a container has what it asks for");
     cluster.kubectl(&["exec", "one", "-c", "main", "--", "sh", "-c", "echo > /dev/gpu-0"]).unwrap();
+    let node = cluster.pod("one", ".spec.nodeName").unwrap();
+    let uid = cluster.field(&["resourceclaim", &claim], ".metadata.uid").unwrap();
+    let name = format!("test.keelson.io/gpu={uid}-gpu-0");
+    let line = ["main", &claim, NAME, &node, "gpu-0", &name].map(str::to_owned);
+    assert_eq!(monitored(&cluster, "one"), [line]);
 
     // What is left is shared by two pods, and is not enough for another claim.
     cluster
@@ -165,7 +201,6 @@ fn pods_get_devices_share_them_and_wait_for_them_also_over_a_restart() {
     assert_eq!(row(&cluster, "resourceclaims", "shared")[1..], ["allocated,reserved"]);
     let of_four = cluster.pod("four", ".status.resourceClaimStatuses[0].resourceClaimName").unwrap();
     assert_eq!(row(&cluster, "resourceclaims", &of_four)[1..], ["pending"]);
-    let node = cluster.pod("one", ".spec.nodeName").unwrap();
     let slice = format!("{node}-{NAME}");
     assert_eq!(rows(&cluster, "resourceslices")[0], ["NAME", "NODE", "DRIVER", "POOL", "AGE"]);
     assert_eq!(row(&cluster, "resourceslices", &slice)[1..], [node.as_str(), NAME, &node]);

@@ -25,7 +25,7 @@ mod drivers;
 mod slices;
 mod state;
 
-pub(crate) use state::StateError;
+pub(crate) use state::{Claim, Device, StateError};
 
 use driver::Driver;
 use drivers::Drivers;

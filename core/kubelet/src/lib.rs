@@ -267,6 +267,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let of_devices = Arc::new(devices::DevicePlugins(Arc::clone(&devices)));
     let handlers: plugins::Handlers =
         vec![drivers, of_devices, Arc::clone(&claims) as Arc<dyn plugins::Handler>];
+    let prepared = Arc::clone(&claims);
     let data_dir = shared.config.data_dir.clone();
     let plugins = Box::pin(plugins::keep(data_dir, handlers, shutdown.clone()));
     let stop = shutdown.clone();
@@ -274,7 +275,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let devices = Box::pin(devices.keep());
     let (folder, stop) = (shared.config.data_dir.clone(), shutdown.clone());
     let monitors = Box::pin(async move {
-        stop.run_until_cancelled(pod_resources::serve(&folder, furnishing, monitored)).await;
+        stop.run_until_cancelled(pod_resources::serve(&folder, furnishing, prepared, monitored)).await;
     });
     let (folder, pods) =
         static_pods::Folder::open(shared.config.settings.static_pod_path.clone(), &shared.config.node_name);

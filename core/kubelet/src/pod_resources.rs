@@ -18,10 +18,13 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status};
 
+use crate::dra::Dra;
 use crate::furnishing::Furnishing;
 use crate::pods::Pods;
 
 mod answer;
+
+use answer::Givers;
 
 /// Requests in a second, and at once, as upstream.
 const RATE: f64 = 100.0;
@@ -51,7 +54,7 @@ impl Limit {
 }
 
 struct Service {
-    furnishing: Arc<Furnishing>,
+    givers: Givers,
     pods: Arc<Pods>,
 }
 
@@ -71,7 +74,7 @@ impl PodResourcesLister for Service {
         &self,
         _: Request<api::ListPodResourcesRequest>,
     ) -> Result<Response<api::ListPodResourcesResponse>, Status> {
-        let pod_resources = self.active().iter().map(|pod| answer::of_pod(pod, &self.furnishing)).collect();
+        let pod_resources = self.active().iter().map(|pod| answer::of_pod(pod, &self.givers)).collect();
         Ok(Response::new(api::ListPodResourcesResponse { pod_resources }))
     }
 
@@ -79,7 +82,7 @@ impl PodResourcesLister for Service {
         &self,
         _: Request<api::AllocatableResourcesRequest>,
     ) -> Result<Response<api::AllocatableResourcesResponse>, Status> {
-        Ok(Response::new(answer::allocatable(&self.furnishing)))
+        Ok(Response::new(answer::allocatable(&self.givers.furnishing)))
     }
 
     async fn get(
@@ -93,7 +96,7 @@ impl PodResourcesLister for Service {
         };
         match self.active().iter().find(is_it) {
             Some(pod) => {
-                let pod_resources = Some(answer::of_pod(pod, &self.furnishing));
+                let pod_resources = Some(answer::of_pod(pod, &self.givers));
                 Ok(Response::new(api::GetPodResourcesResponse { pod_resources }))
             }
             None => Err(Status::not_found(format!("pod {pod_name} in namespace {pod_namespace} not found"))),
@@ -113,8 +116,8 @@ fn listen(data_dir: &Path) -> std::io::Result<UnixListener> {
 }
 
 /// Serves for as long as it is asked to.
-pub(crate) async fn serve(data_dir: &Path, furnishing: Arc<Furnishing>, pods: Arc<Pods>) {
-    let service = Arc::new(Service { furnishing, pods });
+pub(crate) async fn serve(data_dir: &Path, furnishing: Arc<Furnishing>, dra: Arc<Dra>, pods: Arc<Pods>) {
+    let service = Arc::new(Service { givers: Givers { furnishing, dra }, pods });
     let limit = Arc::new(Limit::new());
     loop {
         match listen(data_dir) {

@@ -137,17 +137,30 @@ impl Dra {
         Ok(self.state.lock().put(&name, Some(claim))?)
     }
 
-    /// The names by which the runtime finds a container's devices. They are prepared before.
-    pub(crate) fn devices(&self, pod: &Pod, container: &Container) -> Result<Vec<String>, DraError> {
+    /// The claims that a container asks for, with the request of each; those without one are of all requests. A claim that
+    /// the pod does not need is none.
+    fn of_container(
+        pod: &Pod,
+        container: &Container,
+    ) -> Result<Vec<(ClaimName, Option<String>)>, DraError> {
         let claims = pod.spec.as_ref().and_then(|spec| spec.resource_claims.as_ref());
         let wanted = container.resources.as_ref().and_then(|resources| resources.claims.as_ref());
-        let mut found: Vec<String> = Vec::new();
+        let mut found = Vec::new();
         for wanted in wanted.into_iter().flatten() {
             let Some(claim) = claims.into_iter().flatten().find(|claim| claim.name == wanted.name) else {
                 continue;
             };
-            let Some(name) = claim_name(pod, claim)? else { continue };
-            let key = (pod.namespace().unwrap_or_default(), name);
+            if let Some(name) = claim_name(pod, claim)? {
+                found.push(((pod.namespace().unwrap_or_default(), name), wanted.request.clone()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The names by which the runtime finds a container's devices. They are prepared before.
+    pub(crate) fn devices(&self, pod: &Pod, container: &Container) -> Result<Vec<String>, DraError> {
+        let mut found: Vec<String> = Vec::new();
+        for (key, request) in Self::of_container(pod, container)? {
             let state = self.state.lock();
             let Some(claim) = state.get(&key).filter(|claim| claim.prepared) else {
                 return refused(format!(
@@ -155,13 +168,27 @@ impl Dra {
                     key.1, key.0
                 ));
             };
-            for device in claim.cdi_devices(wanted.request.as_deref()) {
+            for device in claim.cdi_devices(request.as_deref()) {
                 if !found.contains(&device) {
                     found.push(device);
                 }
             }
         }
         Ok(found)
+    }
+
+    /// The claims of a container as they are prepared, each once; none where one of them is not known yet.
+    pub(crate) fn claims(&self, pod: &Pod, container: &Container) -> Vec<Claim> {
+        let names: BTreeSet<ClaimName> = match Self::of_container(pod, container) {
+            Ok(found) => found.into_iter().map(|(name, _)| name).collect(),
+            Err(error) => {
+                tracing::debug!(container = container.name, %error, "a container's claims are not known");
+                return Vec::new();
+            }
+        };
+        let state = self.state.lock();
+        let known: Option<Vec<Claim>> = names.iter().map(|name| state.get(name).cloned()).collect();
+        known.unwrap_or_default()
     }
 
     /// Takes back what a pod had that has ended.

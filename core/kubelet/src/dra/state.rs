@@ -38,24 +38,24 @@ pub(crate) type ClaimName = (String, String);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Device {
-    pub(super) pool_name: String,
-    pub(super) device_name: String,
+    pub(crate) pool_name: String,
+    pub(crate) device_name: String,
     /// The requests that it is for; empty for all.
-    pub(super) request_names: Vec<String>,
-    pub(super) cdi_device_ids: Vec<String>,
+    pub(crate) request_names: Vec<String>,
+    pub(crate) cdi_device_ids: Vec<String>,
 }
 
 /// A claim that is prepared, or may be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Claim {
-    pub(super) namespace: String,
-    pub(super) name: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
     pub(super) uid: String,
     /// The UIDs of the pods that have it.
     pub(super) pods: BTreeSet<String>,
     /// The drivers of its devices, with what they have prepared.
-    pub(super) drivers: BTreeMap<String, Vec<Device>>,
+    pub(crate) drivers: BTreeMap<String, Vec<Device>>,
     /// Whether all of them have.
     pub(super) prepared: bool,
     /// Whether they have in this run: the machine may have begun anew since an earlier one, and knows nothing of it.

@@ -1,11 +1,13 @@
 //! What containers have, in the words of the pod resources API.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use keelson_devices::pod_resources as api;
 
 use crate::devices::Nodes;
+use crate::dra::{Claim, Device, Dra};
 use crate::furnishing::Furnishing;
 use crate::numa_memory::Block;
 
@@ -33,22 +35,46 @@ fn memory(block: &Block) -> api::ContainerMemory {
     api::ContainerMemory { memory_type, size, topology: topology(&block.nodes) }
 }
 
-fn container(uid: &str, name: &str, furnishing: &Furnishing) -> api::ContainerResources {
+/// A line for each device that was prepared for a claim (pure).
+fn dynamic(claim: &Claim) -> api::DynamicResource {
+    let line = |driver: &str, device: &Device| api::ClaimResource {
+        cdi_devices: device.cdi_device_ids.iter().map(|name| api::CdiDevice { name: name.clone() }).collect(),
+        driver_name: driver.to_owned(),
+        pool_name: device.pool_name.clone(),
+        device_name: device.device_name.clone(),
+    };
+    let of = |(driver, devices): (&String, &Vec<Device>)| -> Vec<api::ClaimResource> {
+        devices.iter().map(|device| line(driver, device)).collect()
+    };
+    api::DynamicResource {
+        claim_name: claim.name.clone(),
+        claim_namespace: claim.namespace.clone(),
+        claim_resources: claim.drivers.iter().flat_map(of).collect(),
+    }
+}
+
+/// Who gives devices, processors and memory.
+pub(super) struct Givers {
+    pub(super) furnishing: Arc<Furnishing>,
+    pub(super) dra: Arc<Dra>,
+}
+
+fn container(pod: &Pod, container: &Container, givers: &Givers) -> api::ContainerResources {
+    let (uid, name) = (pod.metadata.uid.as_deref().unwrap_or_default(), container.name.as_str());
+    let furnishing = &givers.furnishing;
     let given = furnishing.devices.given(uid, name);
     api::ContainerResources {
         name: name.to_owned(),
         devices: given.iter().flat_map(|(resource, ids)| devices(resource, ids)).collect(),
         cpu_ids: furnishing.cpus.own(uid, name).into_iter().map(i64::from).collect(),
         memory: furnishing.memory.blocks(uid, name).iter().map(memory).collect(),
-        // No pod that claims devices is taken.
-        dynamic_resources: Vec::new(),
+        dynamic_resources: givers.dra.claims(pod, container).iter().map(dynamic).collect(),
     }
 }
 
 /// What the containers of a pod have that go on.
-pub(super) fn of_pod(pod: &Pod, furnishing: &Furnishing) -> api::PodResources {
+pub(super) fn of_pod(pod: &Pod, givers: &Givers) -> api::PodResources {
     let metadata = &pod.metadata;
-    let uid = metadata.uid.as_deref().unwrap_or_default();
     let spec = pod.spec.iter();
     let lasting = spec.flat_map(|spec| {
         let init = spec.init_containers.iter().flatten();
@@ -58,7 +84,7 @@ pub(super) fn of_pod(pod: &Pod, furnishing: &Furnishing) -> api::PodResources {
     api::PodResources {
         name: metadata.name.clone().unwrap_or_default(),
         namespace: metadata.namespace.clone().unwrap_or_default(),
-        containers: lasting.map(|one| container(uid, &one.name, furnishing)).collect(),
+        containers: lasting.map(|one| container(pod, one, givers)).collect(),
     }
 }
 
@@ -77,5 +103,38 @@ pub(super) fn allocatable(furnishing: &Furnishing) -> api::AllocatableResourcesR
         devices: all.iter().flat_map(|(resource, ids)| devices(resource, ids)).collect(),
         cpu_ids: furnishing.cpus.allocatable().into_iter().map(i64::from).collect(),
         memory: furnishing.memory.allocatable().iter().flat_map(of_node).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_device_of_a_claim_has_a_line_with_its_own_names_for_the_runtime() {
+        let device = |name: &str, ids: &[&str]| Device {
+            pool_name: "pool".to_owned(),
+            device_name: name.to_owned(),
+            cdi_device_ids: ids.iter().map(ToString::to_string).collect(),
+            ..Device::default()
+        };
+        let claim = Claim {
+            namespace: "n".to_owned(),
+            name: "c".to_owned(),
+            drivers: BTreeMap::from([(
+                "d".to_owned(),
+                vec![device("one", &["v/k=1", "v/k=x"]), device("two", &[])],
+            )]),
+            ..Claim::default()
+        };
+        let told = dynamic(&claim);
+        assert_eq!((told.claim_name.as_str(), told.claim_namespace.as_str()), ("c", "n"));
+        let lines: Vec<(String, String, String, usize)> = told
+            .claim_resources
+            .into_iter()
+            .map(|one| (one.driver_name, one.pool_name, one.device_name, one.cdi_devices.len()))
+            .collect();
+        let line = |device: &str, ids| ("d".to_owned(), "pool".to_owned(), device.to_owned(), ids);
+        assert_eq!(lines, [line("one", 2), line("two", 0)]);
     }
 }
