@@ -145,6 +145,8 @@ pub(crate) enum Task {
     Resize,
     /// A probe of a container.
     Probe(String, crate::probe::ProbeKind),
+    /// Giving the devices of claims back.
+    Unprepare,
     /// Taking away volumes, folders and control group.
     CleanUp,
     /// Writing the status.
@@ -215,9 +217,11 @@ pub(crate) struct Memory {
     pub(crate) resize_failed: Option<(String, Timestamp)>,
     /// The message of the condition `DisruptionTarget`.
     pub(crate) disruption: Option<String>,
+    /// Devices of claims were given back.
+    pub(crate) unprepared: bool,
     /// Volumes, folders and control group are away.
     pub(crate) cleaned: bool,
-    /// When a failed clean-up, removal or stop is tried again.
+    /// When a failed clean-up, giving back, removal or stop is tried again.
     pub(crate) retry: Option<Timestamp>,
     /// When instances that are being killed will be gone at the latest.
     pub(crate) kill_deadlines: BTreeMap<String, Timestamp>,

@@ -126,6 +126,8 @@ pub(crate) enum Action {
         /// Identifiers of the instances.
         instances: Vec<String>,
     },
+    /// Give the devices of claims back.
+    Unprepare,
     /// Take away volumes, folders and control group.
     CleanUp,
 }
@@ -143,6 +145,7 @@ impl Action {
             Self::PreStop { instance, .. } => Task::PreStop(instance.clone()),
             Self::Remove { .. } | Self::Renew { .. } => Task::Remove,
             Self::Resize { .. } => Task::Resize,
+            Self::Unprepare => Task::Unprepare,
             Self::CleanUp => Task::CleanUp,
         }
     }

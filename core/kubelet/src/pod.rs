@@ -197,6 +197,11 @@ impl PodModel {
         rules.any(|rule| rule.action == RESTART_ALL)
     }
 
+    /// Whether the pod has devices by claims.
+    pub(crate) fn claims_devices(&self) -> bool {
+        self.spec().resource_claims.as_ref().is_some_and(|claims| !claims.is_empty())
+    }
+
     /// Whether the pod uses the node's network.
     pub(crate) fn host_network(&self) -> bool {
         self.spec().host_network == Some(true)

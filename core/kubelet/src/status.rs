@@ -167,13 +167,12 @@ pub(crate) fn status(view: View<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
         // A sidecar still runs.
         phase = before.unwrap_or(Phase::Running);
     }
-    let claims_devices = view.pod.spec().resource_claims.as_ref().is_some_and(|claims| !claims.is_empty());
     if phase.is_terminal()
         && !before.is_some_and(Phase::is_terminal)
-        && claims_devices
-        && !view.memory.cleaned
+        && view.pod.claims_devices()
+        && !view.memory.unprepared
     {
-        // Who sees that it is over gives its devices to others, so they are given back before.
+        // Who sees that it is over gives its devices to others, so they are given back before. Volumes may take longer.
         phase = before.unwrap_or(Phase::Pending);
     }
     let failed_for = evicted.filter(|_| phase == Phase::Failed);

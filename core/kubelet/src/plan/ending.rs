@@ -1,4 +1,4 @@
-//! How a pod ends: its containers, then the sidecars in reverse order, then the sandbox, then what it used.
+//! How a pod ends: its containers, then the sidecars in reverse order, then the sandbox, then its devices, then what else it used.
 
 use std::time::Duration;
 
@@ -44,6 +44,12 @@ pub(super) fn plan(view: View<'_>, termination: &Termination) -> Plan {
         return plan;
     }
     plan.stage = Stage::Stopped;
+    if view.pod.claims_devices() && !view.memory.unprepared {
+        if retry_reached(view, &mut plan) {
+            plan.add(view, Action::Unprepare);
+        }
+        return plan;
+    }
     if !view.memory.cleaned {
         if retry_reached(view, &mut plan) {
             plan.add(view, Action::CleanUp);

@@ -171,3 +171,22 @@ fn a_container_that_never_restarts_stays_ended_when_the_runtime_forgot_it() {
     assert_eq!(got["containerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
     assert_eq!(got["containerStatuses"][1]["state"]["terminated"]["reason"], "ContainerStatusUnknown");
 }
+
+#[test]
+fn a_pod_is_over_once_its_devices_were_given_back_however_long_its_volumes_take() {
+    let claims = json!([{ "name": "gpu", "resourceClaimName": "c" }]);
+    let pod = pod(json!({ "restartPolicy": "Never", "resourceClaims": claims, "containers": [{ "name": "a" }] }));
+    let mut ended = observed(vec![fixture("c1", "a", 0, exited(0))]);
+    ended.sandboxes.clear();
+    let termination =
+        Termination { end: crate::memory::End::Completed, deadline: at(130), grace: Duration::from_secs(30) };
+    let mut memory = Memory { termination: Some(termination), ..Memory::default() };
+    let plan = |memory: &Memory| {
+        crate::plan::plan(View { pod: &pod, observed: &ended, memory, now: at(99), wall: at(99) })
+    };
+    assert_eq!(plan(&memory).actions, [crate::plan::Action::Unprepare]);
+    assert_eq!(status_of(&pod, &ended, &memory)["phase"], "Pending");
+    memory.unprepared = true;
+    assert_eq!(plan(&memory).actions, [crate::plan::Action::CleanUp]);
+    assert_eq!(status_of(&pod, &ended, &memory)["phase"], "Succeeded");
+}

@@ -61,6 +61,8 @@ pub(super) enum Outcome {
     Probed { container: String, instance: String, kind: ProbeKind, finding: Finding },
     /// Limits were changed.
     Resized(Result<(), String>),
+    /// Devices of claims were given back.
+    Unprepared(Result<(), String>),
     /// Nothing is left outside the runtime.
     CleanedUp(Result<(), String>),
     /// The status was written.
@@ -154,6 +156,11 @@ impl Worker {
                     Done { task, outcome: Outcome::Resized(result) }
                 });
             }
+            Action::Unprepare => self.spawn(task.clone(), async move {
+                let unprepared = node.dra.unprepare(&pod.uid).await;
+                let result = unprepared.map_err(|error| format!("unprepare dynamic resources: {error}"));
+                Done { task, outcome: Outcome::Unprepared(result) }
+            }),
             Action::CleanUp => self.spawn(task.clone(), async move {
                 Done { task, outcome: Outcome::CleanedUp(clean_up(&node, &pod).await) }
             }),
@@ -566,11 +573,8 @@ async fn remove(node: &Node, instances: Vec<String>, sandboxes: Vec<String>) -> 
     Ok(())
 }
 
-/// Takes volumes, devices, folders and control groups away.
+/// Takes volumes, folders and control groups away.
 async fn clean_up(node: &Node, pod: &PodModel) -> Result<(), String> {
-    // Others may wait for the devices, also while a volume cannot be taken away.
-    let unprepared = node.dra.unprepare(&pod.uid).await;
-    unprepared.map_err(|error| format!("unprepare dynamic resources: {error}"))?;
     node.volumes.tear_down(&pod.uid).await.map_err(|error| error.to_string())?;
     let root = node.config.cgroup_root.trim_end_matches('/').to_owned();
     // The class of a pod that the API no longer knows is not known either.

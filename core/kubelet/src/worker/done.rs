@@ -137,6 +137,13 @@ impl Worker {
                     self.warn(None, "ResizeError", text);
                 }
             }
+            Outcome::Unprepared(result) => match result {
+                Ok(()) => {
+                    self.memory.unprepared = true;
+                    self.memory.retry = None;
+                }
+                Err(text) => self.fails("give devices back", &text, now),
+            },
             Outcome::CleanedUp(result) => match result {
                 Ok(()) => {
                     self.memory.cleaned = true;
