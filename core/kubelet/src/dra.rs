@@ -86,7 +86,7 @@ pub(crate) struct Dra {
     config: Arc<Config>,
     client: kube::Client,
     drivers: Arc<Mutex<Drivers>>,
-    state: Mutex<State>,
+    state: State,
     /// A claim is prepared and taken back by one at a time.
     turns: Mutex<HashMap<ClaimName, Turn>>,
     /// Pods of an earlier run that are no more.
@@ -102,7 +102,7 @@ impl Dra {
             config,
             client,
             drivers: Arc::new(Mutex::new(Drivers::new(Instant::now()))),
-            state: Mutex::new(state),
+            state,
             turns: Mutex::default(),
             forgotten: Mutex::default(),
             changed: Arc::default(),

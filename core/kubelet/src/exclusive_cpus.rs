@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::pod::{Kind, Member, PodModel, QosClass};
 use crate::pods::Pods;
 use crate::resources;
 use crate::runtime_client::RuntimeClient;
+use crate::state_file::{StateFile, replace};
 use crate::topology::{Hint, Mask, NumaMachine, Supply, hints};
 
 mod set;
@@ -72,7 +73,6 @@ struct State {
 
 #[derive(Debug)]
 struct Given {
-    path: PathBuf,
     online: Cpus,
     reserved: Cpus,
     topology: Topology,
@@ -93,10 +93,32 @@ struct Options {
     strict: bool,
 }
 
+/// Who has which processors, and where that is written down.
+#[derive(Debug, Clone)]
+struct Kept {
+    given: Arc<Mutex<Given>>,
+    file: StateFile,
+}
+
+impl Kept {
+    /// Writes down who has which now. It blocks.
+    fn write(path: &Path, given: &Mutex<Given>) -> Result<(), CpuError> {
+        let state = given.lock().state();
+        let text = serde_json::to_vec(&state).map_err(io::Error::from).map_err(file("write", path))?;
+        replace(path, &text).map_err(file("write", path))
+    }
+
+    async fn save(&self) -> Result<(), CpuError> {
+        let given = Arc::clone(&self.given);
+        let written = self.file.work(move |path| Self::write(path, &given)).await;
+        written.map_err(file("write", self.file.path()))?
+    }
+}
+
 /// Who has which processors; nothing where the policy is `none`.
 #[derive(Debug, Default)]
 pub(crate) struct ExclusiveCpus {
-    given: Option<Mutex<Given>>,
+    kept: Option<Kept>,
     changed: Notify,
 }
 
@@ -218,28 +240,13 @@ impl Given {
         }
     }
 
-    fn save(&self) -> Result<(), CpuError> {
-        let work = || -> io::Result<()> {
-            let staged = self.path.with_extension("tmp");
-            let mut file = fs::File::create(&staged)?;
-            file.write_all(&serde_json::to_vec(&self.state())?)?;
-            file.sync_all()?;
-            fs::rename(&staged, &self.path)
-        };
-        work().map_err(file("write", &self.path))
-    }
-
     /// Gives a container that has some for itself its own.
     fn allocate(&mut self, pod: &PodModel, member: &Member, place: Option<Mask>) -> Result<bool, CpuError> {
         let has = self.entries.get(&pod.uid).is_some_and(|pod| pod.contains_key(member.name()));
         let Some(count) = exclusive(pod, member).filter(|_| !has) else { return Ok(false) };
         let cpus = self.choose(count, place)?;
         self.entries.entry(pod.uid.clone()).or_default().insert(member.name().to_owned(), cpus);
-        let saved = self.save();
-        if saved.is_err() {
-            self.entries.remove(&pod.uid);
-        }
-        saved.map(|()| true)
+        Ok(true)
     }
 
     /// Where a container belongs. An init container has what those after it will have, if that is enough for it.
@@ -296,9 +303,8 @@ impl ExclusiveCpus {
             strict: is_set("strict-cpu-reservation"),
         };
         let entries = BTreeMap::new();
-        let mut given = Given { path, online, reserved, topology, nodes, options, entries };
+        let mut given = Given { online, reserved, topology, nodes, options, entries };
         if let Some(known) = known {
-            let path = given.path.clone();
             for (uid, pod) in &known.entries {
                 let read = |(name, cpus): (&String, &String)| Some((name.clone(), parse(cpus)?));
                 let pod: Option<BTreeMap<String, Cpus>> = pod.iter().map(read).collect();
@@ -310,62 +316,72 @@ impl ExclusiveCpus {
                 given.entries.insert(uid.clone(), pod);
             }
         }
-        given.save()?;
-        Ok(Self { given: Some(Mutex::new(given)), changed: Notify::new() })
+        let given = Arc::new(Mutex::new(given));
+        Kept::write(&path, &given)?;
+        Ok(Self { kept: Some(Kept { given, file: StateFile::new(path) }), changed: Notify::new() })
+    }
+
+    fn given(&self) -> Option<&Mutex<Given>> {
+        self.kept.as_ref().map(|kept| &*kept.given)
     }
 
     /// Whether containers can have processors for themselves.
     pub(crate) fn is_on(&self) -> bool {
-        self.given.is_some()
+        self.kept.is_some()
     }
 
     /// Where a container's own processors can be had.
     pub(crate) fn hints(&self, pod: &PodModel, member: &Member) -> Vec<Vec<Hint>> {
-        self.given.as_ref().map(|given| given.lock().hints(pod, member)).unwrap_or_default()
+        self.given().map(|given| given.lock().hints(pod, member)).unwrap_or_default()
     }
 
     /// Where those of a whole pod can be had.
     pub(crate) fn hints_of_pod(&self, pod: &PodModel) -> Vec<Vec<Hint>> {
-        self.given.as_ref().map(|given| given.lock().hints_of_pod(pod)).unwrap_or_default()
+        self.given().map(|given| given.lock().hints_of_pod(pod)).unwrap_or_default()
     }
 
-    /// Gives a container of a pod that is taken its own processors, at `place` where that is said.
-    pub(crate) fn allocate(
+    /// Gives a container of a pod that is taken its own processors, at `place` where that is said. Who calls it gives the pod's
+    /// back if that fails.
+    pub(crate) async fn allocate(
         &self,
         pod: &PodModel,
         member: &Member,
         place: Option<Mask>,
     ) -> Result<(), CpuError> {
-        let Some(given) = &self.given else { return Ok(()) };
-        if given.lock().allocate(pod, member, place)? {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        if kept.given.lock().allocate(pod, member, place)? {
             self.changed.notify_one();
+            kept.save().await?;
         }
         Ok(())
     }
 
-    /// Takes back what a pod had that has ended.
-    pub(crate) fn release(&self, uid: &str) {
-        let Some(given) = &self.given else { return };
-        let mut given = given.lock();
-        if given.entries.remove(uid).is_some() {
-            if let Err(error) = given.save() {
-                tracing::warn!(%error, "who has which processors is not written down");
-            }
+    /// Takes back what a pod had that has ended; whether it had any, which is to be written down.
+    pub(crate) fn release(&self, uid: &str) -> bool {
+        let had = self.given().is_some_and(|given| given.lock().entries.remove(uid).is_some());
+        if had {
             self.changed.notify_one();
         }
+        had
     }
 
-    /// Keeps what those pods have that are still there.
-    pub(crate) fn retain(&self, is_there: impl Fn(&str) -> bool) {
-        let Some(given) = &self.given else { return };
-        let gone: Vec<String> = given.lock().entries.keys().filter(|uid| !is_there(uid)).cloned().collect();
-        gone.iter().for_each(|uid| self.release(uid));
+    /// The pods that have some.
+    pub(crate) fn pods(&self) -> Vec<String> {
+        self.given().map(|given| given.lock().entries.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Writes down who has which now.
+    pub(crate) async fn save(&self) -> Result<(), CpuError> {
+        match &self.kept {
+            Some(kept) => kept.save().await,
+            None => Ok(()),
+        }
     }
 
     /// The processors that a container has for itself.
     pub(crate) fn own(&self, uid: &str, container: &str) -> Cpus {
         let own = |given: &Mutex<Given>| given.lock().entries.get(uid)?.get(container).cloned();
-        self.given.as_ref().and_then(own).unwrap_or_default()
+        self.given().and_then(own).unwrap_or_default()
     }
 
     /// All that could be given to one alone if nobody had any.
@@ -374,12 +390,12 @@ impl ExclusiveCpus {
             let given = given.lock();
             given.online.difference(&given.reserved).copied().collect()
         };
-        self.given.as_ref().map(all).unwrap_or_default()
+        self.given().map(all).unwrap_or_default()
     }
 
     /// Where a container belongs, as control groups have it; empty where it may be anywhere.
     pub(crate) fn place(&self, pod: &PodModel, member: &Member) -> String {
-        self.given.as_ref().map_or_else(String::new, |given| text(&given.lock().place(pod, member)))
+        self.given().map_or_else(String::new, |given| text(&given.lock().place(pod, member)))
     }
 
     /// Moves containers to where they belong, when that changes and from time to time, until the shutdown.
@@ -435,13 +451,12 @@ mod tests {
 
     #[test]
     fn guaranteed_pods_have_whole_processors_for_themselves_and_others_share_the_rest() {
-        let path = std::env::temp_dir().join(format!("keelson-cpus-{}", uuid::Uuid::new_v4()));
         let online: Cpus = (0..4).collect();
         let topology = online.iter().map(|cpu| (*cpu, (0, *cpu))).collect();
         let reserved = Cpus::from([0]);
         let nodes = online.iter().map(|cpu| (*cpu, cpu / 2)).collect();
         let (options, entries) = (Options::default(), BTreeMap::new());
-        let mut given = Given { path: path.clone(), online, reserved, topology, nodes, options, entries };
+        let mut given = Given { online, reserved, topology, nodes, options, entries };
         let (two, part, more) = (pod("two", "2"), pod("part", "1500m"), pod("more", "2"));
         let allocate = |given: &mut Given, pod: &PodModel| {
             let mut one = pod.members.iter().map(|member| given.allocate(pod, member, None));
@@ -454,16 +469,14 @@ mod tests {
         assert_eq!(place(&given, &part, "a"), "0,3");
         let told = allocate(&mut given, &more).unwrap_err().to_string();
         assert_eq!(told, "not enough cpus available to satisfy request: requested=2, available=1");
-        let state: State = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let state = given.state();
         assert_eq!((state.default_cpu_set.as_str(), state.entries["two"]["a"].as_str()), ("0,3", "1-2"));
-        fs::remove_file(&path).unwrap();
     }
 
     /// Two nodes of two cores of two threads each: 0 and 1 are one core; 0 to 3 are at node 0. Processor 0 is kept.
     fn machine(options: Options) -> Given {
         let online: Cpus = (0..8).collect();
         Given {
-            path: std::env::temp_dir().join(format!("keelson-cpus-{}", uuid::Uuid::new_v4())),
             topology: online.iter().map(|cpu| (*cpu, (cpu / 4, cpu / 2))).collect(),
             nodes: online.iter().map(|cpu| (*cpu, cpu / 4)).collect(),
             reserved: Cpus::from([0]),
@@ -493,7 +506,6 @@ mod tests {
             [(vec![0], true), (vec![0, 1], false)],
             "what it has"
         );
-        fs::remove_file(&given.path).unwrap();
     }
 
     #[test]
@@ -502,7 +514,6 @@ mod tests {
         let six = pod("six", "6");
         assert!(given.allocate(&six, six.member("a").unwrap(), None).unwrap());
         assert_eq!(text(&given.entries["six"]["a"]), "1-6");
-        fs::remove_file(&given.path).unwrap();
     }
 
     #[test]
@@ -518,6 +529,5 @@ mod tests {
         assert!(give(&mut given, &asks("2")).unwrap());
         assert_eq!(super::text(&given.entries["2"]["a"]), "2-3");
         assert_eq!(super::text(&given.shared()), "1,4-7");
-        fs::remove_file(&given.path).unwrap();
     }
 }

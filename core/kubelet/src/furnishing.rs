@@ -1,6 +1,10 @@
 //! Gives a pod that the node takes what it alone is to have: processors, memory and devices, near to each other where that is wanted.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::devices::{DeviceError, Devices};
 use crate::exclusive_cpus::{CpuError, ExclusiveCpus};
@@ -8,6 +12,9 @@ use crate::memory::Why;
 use crate::numa_memory::{MemoryError, NumaMemory};
 use crate::pod::{Kind, Member, PodModel};
 use crate::topology::{Hint, Mask, Policy, Scope, Topology, Unaligned};
+
+/// What could not be written down is written down after this.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Why a pod cannot have for itself what it asks for.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +59,8 @@ pub(crate) struct Furnishing {
     topology: Topology,
     /// What is said of where something can be had holds until it is given.
     turn: tokio::sync::Mutex<()>,
+    /// Something was taken back, which is not written down.
+    dirty: Notify,
 }
 
 impl Furnishing {
@@ -62,7 +71,7 @@ impl Furnishing {
         devices: Arc<Devices>,
         topology: Topology,
     ) -> Self {
-        Furnishing { cpus, memory, devices, topology, turn: tokio::sync::Mutex::default() }
+        Furnishing { cpus, memory, devices, topology, turn: tokio::sync::Mutex::default(), dirty: Notify::new() }
     }
 
     fn hints(&self, pod: &PodModel, member: &Member) -> Vec<Vec<Hint>> {
@@ -76,8 +85,8 @@ impl Furnishing {
     }
 
     async fn give(&self, pod: &PodModel, member: &Member, place: Option<Mask>) -> Result<(), Unfurnished> {
-        self.cpus.allocate(pod, member, place)?;
-        self.memory.allocate(pod, member, place)?;
+        self.cpus.allocate(pod, member, place).await?;
+        self.memory.allocate(pod, member, place).await?;
         self.devices.allocate(pod, member, place.map(Mask::set).as_ref()).await?;
         Ok(())
     }
@@ -108,15 +117,34 @@ impl Furnishing {
 
     /// Takes back what a pod has.
     pub(crate) fn release(&self, uid: &str) {
-        self.cpus.release(uid);
-        self.memory.release(uid);
+        let is_changed = self.cpus.release(uid) | self.memory.release(uid);
+        if is_changed {
+            self.dirty.notify_one();
+        }
         self.devices.release(uid);
     }
 
     /// Keeps what those pods have that are still there.
     pub(crate) fn retain(&self, is_there: impl Fn(&str) -> bool) {
-        self.cpus.retain(&is_there);
-        self.memory.retain(&is_there);
+        let all = self.cpus.pods().into_iter().chain(self.memory.pods());
+        all.filter(|uid| !is_there(uid)).for_each(|uid| self.release(&uid));
         self.devices.retain(&is_there);
+    }
+
+    /// Writes down what was taken back, until the shutdown. Until then who had it has it after a restart, which takes it back again.
+    pub(crate) async fn keep(&self, shutdown: CancellationToken) {
+        let work = async {
+            loop {
+                self.dirty.notified().await;
+                let (cpus, memory) = tokio::join!(self.cpus.save(), self.memory.save());
+                let errors = [cpus.err().map(Unfurnished::Cpu), memory.err().map(Unfurnished::Memory)];
+                for error in errors.into_iter().flatten() {
+                    tracing::warn!(%error, "what pods have no more is not written down");
+                    tokio::time::sleep(RETRY).await;
+                    self.dirty.notify_one();
+                }
+            }
+        };
+        shutdown.run_until_cancelled(work).await;
     }
 }

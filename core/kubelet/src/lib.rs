@@ -13,7 +13,7 @@
 //! - `image`: finding and pulling; `hook`, `probe::run`, `http_get`: asking containers; `event`: telling
 //! - `runtime_client`: the CRI; `relist`: looking at all it holds; `runtime_view`: what it holds of a pod; `pods`: all pods, for those who look
 //! - `objects`, `environment`, `field`, `volume`, `dns`, `hosts`, `last_words`: what containers see and leave
-//! - `user_namespace`: ids of pods that have their own
+//! - `state_file`: what has to be known after a restart; `user_namespace`: ids of pods that have their own
 //! - `plugins`: drivers that make themselves known; `csi`: those of storage; `dra`: those of devices of claims
 //! - `furnishing`: what pods alone have of `exclusive_cpus`, `numa_memory` and `devices` of plugins, by `topology`
 //! - `disk_usage`: what pods use of the disk; `eviction`: ends pods that use too much; `image_gc`: removes images;
@@ -75,6 +75,7 @@ mod runtime_view;
 mod sandbox;
 mod security;
 mod server;
+mod state_file;
 mod static_pods;
 mod status;
 mod sysctl;
@@ -234,6 +235,8 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let furnishing = furnishing::Furnishing::new(cpus, memory, Arc::clone(&devices), places);
     let furnishing = Arc::new(furnishing);
     let monitored = Arc::clone(&pods);
+    let (keeping, stop) = (Arc::clone(&furnishing), shutdown.clone());
+    let keeping = Box::pin(async move { keeping.keep(stop).await });
     let shared = Arc::new(worker::Node {
         images,
         volumes: volume::Volumes::new(
@@ -299,6 +302,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
             devices,
             monitors,
             claims,
+            keeping,
             evictor,
             leaver,
             placing,

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::configuration::KubeletConfiguration;
 use crate::pod::{Kind, Member, PodModel, QosClass};
+use crate::state_file::{StateFile, replace};
 use crate::topology::{Hint, Mask, NumaMachine};
 
 mod ledger;
@@ -57,15 +59,16 @@ struct State {
     checksum: String,
 }
 
-#[derive(Debug)]
+/// Who was promised what, and where that is written down.
+#[derive(Debug, Clone)]
 struct Given {
-    path: PathBuf,
-    ledger: Ledger,
+    ledger: Arc<Mutex<Ledger>>,
+    file: StateFile,
 }
 
 /// Who was promised which memory; nothing where the policy is `None`.
 #[derive(Debug, Default)]
-pub(crate) struct NumaMemory(Option<Mutex<Given>>);
+pub(crate) struct NumaMemory(Option<Given>);
 
 /// (pure) What pods may have of each node.
 fn allocatable(
@@ -99,46 +102,47 @@ fn allocatable(
     Ok(found)
 }
 
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MemoryError {
+    let path = path.to_owned();
+    move |source| MemoryError::File { action, path, source }
+}
+
+fn checksum(policy: &str, entries: &impl Serialize) -> Result<String, MemoryError> {
+    let text = serde_json::to_string(&(policy, entries)).map_err(MemoryError::Text)?;
+    Ok(hex::encode(digest(&SHA256, text.as_bytes())))
+}
+
+/// Takes over what an earlier run has promised.
+fn load(path: &Path, ledger: &mut Ledger) -> Result<(), MemoryError> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("read", path)(error)),
+    };
+    let damaged = || MemoryError::Damaged { path: path.to_owned() };
+    let state: State = serde_json::from_slice(&text).map_err(|_| damaged())?;
+    if checksum(&state.policy_name, &state.entries)? != state.checksum {
+        return Err(damaged());
+    }
+    ledger.entries = state.entries;
+    let is_sound = state.policy_name == STATIC && ledger.is_sound();
+    if is_sound { Ok(()) } else { Err(MemoryError::Other { path: path.to_owned() }) }
+}
+
+/// Writes down who is promised what now. It blocks.
+fn write(path: &Path, ledger: &Mutex<Ledger>) -> Result<(), MemoryError> {
+    let entries = ledger.lock().entries.clone();
+    let checksum = checksum(STATIC, &entries)?;
+    let state = State { policy_name: STATIC.to_owned(), entries, checksum };
+    let text = serde_json::to_vec(&state).map_err(MemoryError::Text)?;
+    replace(path, &text).map_err(failed("write", path))
+}
+
 impl Given {
-    fn file(&self, action: &'static str) -> impl FnOnce(io::Error) -> MemoryError {
-        let path = self.path.clone();
-        move |source| MemoryError::File { action, path, source }
-    }
-
-    fn checksum(policy: &str, entries: &impl Serialize) -> Result<String, MemoryError> {
-        let text = serde_json::to_string(&(policy, entries)).map_err(MemoryError::Text)?;
-        Ok(hex::encode(digest(&SHA256, text.as_bytes())))
-    }
-
-    fn save(&self) -> Result<(), MemoryError> {
-        let entries = self.ledger.entries.clone();
-        let checksum = Self::checksum(STATIC, &entries)?;
-        let state = State { policy_name: STATIC.to_owned(), entries, checksum };
-        let text = serde_json::to_vec(&state).map_err(MemoryError::Text)?;
-        let work = || -> io::Result<()> {
-            let aside = self.path.with_extension("tmp");
-            let mut file = fs::File::create(&aside)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&aside, &self.path)
-        };
-        work().map_err(self.file("write"))
-    }
-
-    fn load(&mut self) -> Result<(), MemoryError> {
-        let text = match fs::read(&self.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(self.file("read")(error)),
-        };
-        let damaged = || MemoryError::Damaged { path: self.path.clone() };
-        let state: State = serde_json::from_slice(&text).map_err(|_| damaged())?;
-        if Self::checksum(&state.policy_name, &state.entries)? != state.checksum {
-            return Err(damaged());
-        }
-        self.ledger.entries = state.entries;
-        let is_sound = state.policy_name == STATIC && self.ledger.is_sound();
-        if is_sound { Ok(()) } else { Err(MemoryError::Other { path: self.path.clone() }) }
+    async fn save(&self) -> Result<(), MemoryError> {
+        let ledger = Arc::clone(&self.ledger);
+        let written = self.file.work(move |path| write(path, &ledger)).await;
+        written.map_err(failed("write", self.file.path()))?
     }
 }
 
@@ -155,75 +159,72 @@ impl NumaMemory {
             return if path.exists() { Err(MemoryError::Other { path }) } else { Ok(Self::default()) };
         }
         let allocatable = allocatable(settings, machine, kept)?;
-        let mut given = Given { path, ledger: Ledger { allocatable, ..Ledger::default() } };
-        given.load()?;
-        given.save()?;
-        Ok(NumaMemory(Some(Mutex::new(given))))
+        let mut ledger = Ledger { allocatable, ..Ledger::default() };
+        load(&path, &mut ledger)?;
+        let ledger = Arc::new(Mutex::new(ledger));
+        write(&path, &ledger)?;
+        Ok(NumaMemory(Some(Given { ledger, file: StateFile::new(path) })))
     }
 
-    /// The ledger, if a pod is one that memory is set aside for. For who is limited as a whole none is, as upstream.
-    fn of(&self, pod: &PodModel) -> Option<&Mutex<Given>> {
+    /// What is kept, if a pod is one that memory is set aside for. For who is limited as a whole none is, as upstream.
+    fn of(&self, pod: &PodModel) -> Option<&Given> {
         let is_whole = pod.spec().resources.is_some();
         self.0.as_ref().filter(|_| !is_whole && pod.qos_class() == QosClass::Guaranteed)
     }
 
     /// Where a container's memory can be had.
     pub(crate) fn hints(&self, pod: &PodModel, member: &Member) -> Vec<Vec<Hint>> {
-        self.of(pod).map(|given| given.lock().ledger.hints(pod, member)).unwrap_or_default()
+        self.of(pod).map(|given| given.ledger.lock().hints(pod, member)).unwrap_or_default()
     }
 
     /// Where that of a whole pod can be had.
     pub(crate) fn hints_of_pod(&self, pod: &PodModel) -> Vec<Vec<Hint>> {
-        self.of(pod).map(|given| given.lock().ledger.hints_of_pod(pod)).unwrap_or_default()
+        self.of(pod).map(|given| given.ledger.lock().hints_of_pod(pod)).unwrap_or_default()
     }
 
-    /// Promises a container of a pod that is taken its memory, at `place` where that is said.
-    pub(crate) fn allocate(
+    /// Promises a container of a pod that is taken its memory, at `place` where that is said. Who calls it gives the pod's back
+    /// if that fails.
+    pub(crate) async fn allocate(
         &self,
         pod: &PodModel,
         member: &Member,
         place: Option<Mask>,
     ) -> Result<(), MemoryError> {
         let Some(given) = self.of(pod).filter(|_| member.kind != Kind::Ephemeral) else { return Ok(()) };
-        let mut given = given.lock();
-        if given.ledger.allocate(pod, member, place)? {
-            let saved = given.save();
-            if saved.is_err() {
-                given.ledger.entries.remove(&pod.uid);
-            }
-            saved?;
+        if given.ledger.lock().allocate(pod, member, place)? {
+            given.save().await?;
         }
         Ok(())
     }
 
-    /// Takes back what a pod was promised.
-    pub(crate) fn release(&self, uid: &str) {
-        let Some(given) = &self.0 else { return };
-        let mut given = given.lock();
-        if given.ledger.entries.remove(uid).is_some()
-            && let Err(error) = given.save()
-        {
-            tracing::warn!(%error, "who was promised which memory is not written down");
-        }
+    /// Takes back what a pod was promised; whether it was any, which is to be written down.
+    pub(crate) fn release(&self, uid: &str) -> bool {
+        self.0.as_ref().is_some_and(|given| given.ledger.lock().entries.remove(uid).is_some())
     }
 
-    /// Keeps what those pods were promised that are still there.
-    pub(crate) fn retain(&self, is_there: impl Fn(&str) -> bool) {
-        let Some(given) = &self.0 else { return };
-        let gone: Vec<String> =
-            given.lock().ledger.entries.keys().filter(|uid| !is_there(uid)).cloned().collect();
-        gone.iter().for_each(|uid| self.release(uid));
+    /// The pods that were promised some.
+    pub(crate) fn pods(&self) -> Vec<String> {
+        let pods = |given: &Given| given.ledger.lock().entries.keys().cloned().collect();
+        self.0.as_ref().map(pods).unwrap_or_default()
+    }
+
+    /// Writes down who is promised what now.
+    pub(crate) async fn save(&self) -> Result<(), MemoryError> {
+        match &self.0 {
+            Some(given) => given.save().await,
+            None => Ok(()),
+        }
     }
 
     /// What a container was promised.
     pub(crate) fn blocks(&self, uid: &str, container: &str) -> Vec<Block> {
-        let blocks = |given: &Mutex<Given>| given.lock().ledger.entries.get(uid)?.get(container).cloned();
+        let blocks = |given: &Given| given.ledger.lock().entries.get(uid)?.get(container).cloned();
         self.0.as_ref().and_then(blocks).unwrap_or_default()
     }
 
     /// What pods may have of each node.
     pub(crate) fn allocatable(&self) -> BTreeMap<u32, Amounts> {
-        self.0.as_ref().map(|given| given.lock().ledger.allocatable.clone()).unwrap_or_default()
+        self.0.as_ref().map(|given| given.ledger.lock().allocatable.clone()).unwrap_or_default()
     }
 
     /// The nodes that a container gets memory from, as control groups have them; empty for all.

@@ -95,7 +95,7 @@ impl Dra {
         let turn = self.turn(&name);
         let _turn = turn.lock().await;
         let uid = pod.uid().unwrap_or_default();
-        let known = self.state.lock().get(&name).cloned();
+        let known = self.state.get(&name);
         if known.as_ref().is_some_and(|known| is_done(known) && known.pods.contains(&uid)) {
             return Ok(());
         }
@@ -121,20 +121,20 @@ impl Dra {
         }
         claim.pods.insert(uid);
         if is_done(&claim) {
-            return Ok(self.state.lock().put(&name, Some(claim))?);
+            return Ok(self.state.put(&name, Some(claim)).await?);
         }
         let mut callable = Vec::new();
         for driver in drivers {
             callable.push((self.driver(&driver)?, driver.clone()));
             claim.drivers.entry(driver).or_default();
         }
-        self.state.lock().put(&name, Some(claim.clone()))?;
+        self.state.put(&name, Some(claim.clone())).await?;
         for (driver, driver_name) in callable {
             let devices = driver.prepare(message(&claim)).await?;
             claim.drivers.insert(driver_name, devices);
         }
         (claim.prepared, claim.asked) = (true, true);
-        Ok(self.state.lock().put(&name, Some(claim))?)
+        Ok(self.state.put(&name, Some(claim)).await?)
     }
 
     /// The claims that a container asks for, with the request of each; those without one are of all requests. A claim that
@@ -161,8 +161,7 @@ impl Dra {
     pub(crate) fn devices(&self, pod: &Pod, container: &Container) -> Result<Vec<String>, DraError> {
         let mut found: Vec<String> = Vec::new();
         for (key, request) in Self::of_container(pod, container)? {
-            let state = self.state.lock();
-            let Some(claim) = state.get(&key).filter(|claim| claim.prepared) else {
+            let Some(claim) = self.state.get(&key).filter(|claim| claim.prepared) else {
                 return refused(format!(
                     "unable to get claim info for ResourceClaim {} in namespace {}",
                     key.1, key.0
@@ -186,37 +185,36 @@ impl Dra {
                 return Vec::new();
             }
         };
-        let state = self.state.lock();
-        let known: Option<Vec<Claim>> = names.iter().map(|name| state.get(name).cloned()).collect();
+        let known: Option<Vec<Claim>> = names.iter().map(|name| self.state.get(name)).collect();
         known.unwrap_or_default()
     }
 
     /// Takes back what a pod had that has ended.
     pub(crate) async fn unprepare(&self, uid: &str) -> Result<(), DraError> {
-        let names = self.state.lock().of_pod(uid);
+        let names = self.state.of_pod(uid);
         for name in names {
             let turn = self.turn(&name);
             let _turn = turn.lock().await;
-            let Some(mut claim) = self.state.lock().get(&name).cloned() else { continue };
+            let Some(mut claim) = self.state.get(&name) else { continue };
             if !claim.pods.contains(uid) {
                 continue;
             }
             if claim.pods.len() > 1 {
                 claim.pods.remove(uid);
-                self.state.lock().put(&name, Some(claim))?;
+                self.state.put(&name, Some(claim)).await?;
                 continue;
             }
             for driver in claim.drivers.keys() {
                 self.driver(driver)?.unprepare(message(&claim)).await?;
             }
-            self.state.lock().put(&name, None)?;
+            self.state.put(&name, None).await?;
         }
         Ok(())
     }
 
     /// Only these pods are still there: what others had is taken back.
     pub(crate) fn retain(&self, is_there: impl Fn(&str) -> bool) {
-        let gone: Vec<String> = self.state.lock().pods().into_iter().filter(|uid| !is_there(uid)).collect();
+        let gone: Vec<String> = self.state.pods().into_iter().filter(|uid| !is_there(uid)).collect();
         if !gone.is_empty() {
             let mut forgotten = self.forgotten.lock();
             forgotten.extend(gone);

@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+
+use crate::state_file::{StateFile, replace};
 
 const FILE: &str = "dra_manager_state";
 
@@ -83,79 +87,79 @@ struct Checkpoint {
     checksum: String,
 }
 
+type Claims = BTreeMap<ClaimName, Claim>;
+
 /// What is prepared, on disk before it holds.
 #[derive(Debug)]
 pub(super) struct State {
-    path: PathBuf,
-    claims: BTreeMap<ClaimName, Claim>,
+    file: StateFile,
+    claims: Arc<Mutex<Claims>>,
 }
 
 fn checksum(data: &str) -> String {
     hex::encode(digest(&SHA256, data.as_bytes()))
 }
 
+/// Writes claims down. It blocks.
+fn save(path: &Path, claims: &Claims) -> io::Result<()> {
+    let data = serde_json::to_string(&claims.values().collect::<Vec<_>>())?;
+    replace(path, &serde_json::to_vec(&Checkpoint { checksum: checksum(&data), data })?)
+}
+
 impl State {
     /// Reads what an earlier run has recorded. `folder` is the kubelet's.
     pub(super) fn open(folder: &Path) -> Result<Self, StateError> {
         let path = folder.join(FILE);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(State { path, claims: BTreeMap::new() });
+        let claims = match fs::read(&path) {
+            Ok(text) => {
+                let read = serde_json::from_slice::<Checkpoint>(&text).ok();
+                let read = read.filter(|checkpoint| checksum(&checkpoint.data) == checkpoint.checksum);
+                let claims = read.and_then(|it| serde_json::from_str::<Vec<Claim>>(&it.data).ok());
+                claims.ok_or_else(|| StateError::Damaged { path: path.clone() })?
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(StateError::File { action: "read", path, source }),
         };
-        let read = serde_json::from_slice::<Checkpoint>(&text).ok();
-        let read = read.filter(|checkpoint| checksum(&checkpoint.data) == checkpoint.checksum);
-        let claims = read.and_then(|it| serde_json::from_str::<Vec<Claim>>(&it.data).ok());
-        let Some(claims) = claims else { return Err(StateError::Damaged { path }) };
         let named = claims.into_iter().map(|claim| ((claim.namespace.clone(), claim.name.clone()), claim));
-        Ok(State { path, claims: named.collect() })
-    }
-
-    fn save(&self, claims: &BTreeMap<ClaimName, Claim>) -> Result<(), StateError> {
-        let work = || -> io::Result<()> {
-            let data = serde_json::to_string(&claims.values().collect::<Vec<_>>())?;
-            let text = serde_json::to_vec(&Checkpoint { checksum: checksum(&data), data })?;
-            let staged = self.path.with_extension("tmp");
-            let mut file = fs::File::create(&staged)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&staged, &self.path)?;
-            self.path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
-        };
-        work().map_err(|source| StateError::File { action: "write", path: self.path.clone(), source })
+        Ok(State { file: StateFile::new(path), claims: Arc::new(Mutex::new(named.collect())) })
     }
 
     /// What is known of a claim.
-    pub(super) fn get(&self, name: &ClaimName) -> Option<&Claim> {
-        self.claims.get(name)
+    pub(super) fn get(&self, name: &ClaimName) -> Option<Claim> {
+        self.claims.lock().get(name).cloned()
     }
 
     /// The claims of a pod.
     pub(super) fn of_pod(&self, uid: &str) -> Vec<ClaimName> {
-        let of = self.claims.iter().filter(|(_, claim)| claim.pods.contains(uid));
+        let claims = self.claims.lock();
+        let of = claims.iter().filter(|(_, claim)| claim.pods.contains(uid));
         of.map(|(name, _)| name.clone()).collect()
     }
 
     /// The UIDs of all pods with claims.
     pub(super) fn pods(&self) -> BTreeSet<String> {
-        self.claims.values().flat_map(|claim| claim.pods.iter().cloned()).collect()
+        self.claims.lock().values().flat_map(|claim| claim.pods.iter().cloned()).collect()
     }
 
     /// Records a claim, or with `None` that it is no more; what cannot be written does not hold.
-    pub(super) fn put(&mut self, name: &ClaimName, claim: Option<Claim>) -> Result<(), StateError> {
-        if self.claims.get(name) == claim.as_ref() {
-            return Ok(());
-        }
-        let mut claims = self.claims.clone();
-        match claim {
-            Some(claim) => drop(claims.insert(name.clone(), claim)),
-            None => drop(claims.remove(name)),
-        }
-        self.save(&claims)?;
-        self.claims = claims;
-        Ok(())
+    pub(super) async fn put(&self, name: &ClaimName, claim: Option<Claim>) -> Result<(), StateError> {
+        let (name, held) = (name.clone(), Arc::clone(&self.claims));
+        let work = move |path: &Path| {
+            let mut claims = held.lock().clone();
+            if claims.get(&name) == claim.as_ref() {
+                return Ok(());
+            }
+            match claim {
+                Some(claim) => drop(claims.insert(name, claim)),
+                None => drop(claims.remove(&name)),
+            }
+            save(path, &claims)?;
+            *held.lock() = claims;
+            Ok(())
+        };
+        let failed =
+            |source| StateError::File { action: "write", path: self.file.path().to_owned(), source };
+        self.file.work(work).await.and_then(|written| written).map_err(failed)
     }
 }
 
@@ -188,14 +192,14 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_was_recorded_is_known_after_a_restart_and_damage_is_told() {
+    #[tokio::test]
+    async fn what_was_recorded_is_known_after_a_restart_and_damage_is_told() {
         let folder = folder();
         let name = ("n".to_owned(), "c".to_owned());
-        let mut state = State::open(&folder).unwrap();
-        state.put(&name, Some(claim())).unwrap();
         let state = State::open(&folder).unwrap();
-        assert_eq!((state.get(&name), state.of_pod("p")), (Some(&claim()), vec![name.clone()]));
+        state.put(&name, Some(claim())).await.unwrap();
+        let state = State::open(&folder).unwrap();
+        assert_eq!((state.get(&name), state.of_pod("p")), (Some(claim()), vec![name.clone()]));
         assert_eq!(state.pods(), BTreeSet::from(["p".to_owned()]));
         let path = folder.join(FILE);
         let text = fs::read_to_string(&path).unwrap().replace("v/c=a", "v/c=z");

@@ -46,9 +46,9 @@ fn folder() -> PathBuf {
     folder
 }
 
-fn give(memory: &NumaMemory, pod: &PodModel, place: Option<Mask>) -> Result<Vec<String>, String> {
+async fn give(memory: &NumaMemory, pod: &PodModel, place: Option<Mask>) -> Result<Vec<String>, String> {
     for member in &pod.members {
-        memory.allocate(pod, member, place).map_err(|error| error.to_string())?;
+        memory.allocate(pod, member, place).await.map_err(|error| error.to_string())?;
     }
     Ok(pod.members.iter().map(|member| memory.nodes(&pod.uid, member.name())).collect())
 }
@@ -58,8 +58,8 @@ fn places(hints: &[Vec<Hint>]) -> Vec<(Vec<u32>, bool)> {
     hints.iter().flatten().map(one).collect()
 }
 
-#[test]
-fn memory_is_set_aside_at_as_few_nodes_as_can_be_and_the_promise_outlives_a_restart() {
+#[tokio::test]
+async fn memory_is_set_aside_at_as_few_nodes_as_can_be_and_the_promise_outlives_a_restart() {
     let folder = folder();
     let open = || NumaMemory::open(&folder, &settings(0), &machine(2), &kept());
     let memory = open().unwrap();
@@ -72,11 +72,11 @@ fn memory_is_set_aside_at_as_few_nodes_as_can_be_and_the_promise_outlives_a_rest
         places(&memory.hints(&six, &six.members[0])),
         [(vec![0], true), (vec![1], true), (vec![0, 1], false)]
     );
-    assert_eq!(give(&memory, &six, None).unwrap(), ["0"]);
+    assert_eq!(give(&memory, &six, None).await.unwrap(), ["0"]);
     assert_eq!(places(&memory.hints(&seven, &seven.members[0])), [(vec![1], true)], "a node is in one group");
-    assert_eq!(give(&memory, &seven, None).unwrap(), ["1"]);
+    assert_eq!(give(&memory, &seven, None).await.unwrap(), ["1"]);
     assert_eq!(places(&memory.hints_of_pod(&three)), [(vec![], false)]);
-    let told = give(&memory, &three, None).unwrap_err();
+    let told = give(&memory, &three, None).await.unwrap_err();
     assert_eq!(
         told,
         "failed to get the default NUMA affinity, no NUMA nodes with enough memory is available"
@@ -84,8 +84,9 @@ fn memory_is_set_aside_at_as_few_nodes_as_can_be_and_the_promise_outlives_a_rest
 
     let memory = open().unwrap();
     assert_eq!((memory.nodes("six", "a"), memory.nodes("three", "a")), ("0".to_owned(), String::new()));
-    memory.retain(|uid| uid == "seven");
-    assert_eq!(give(&memory, &three, None).unwrap(), ["0"]);
+    memory.release("six");
+    memory.save().await.unwrap();
+    assert_eq!(give(&memory, &three, None).await.unwrap(), ["0"]);
     let path = folder.join("memory_manager_state");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("seven", "other")).unwrap();
@@ -96,33 +97,33 @@ fn memory_is_set_aside_at_as_few_nodes_as_can_be_and_the_promise_outlives_a_rest
     fs::remove_dir_all(&folder).unwrap();
 }
 
-#[test]
-fn what_no_node_has_alone_is_taken_from_several_which_then_stay_together() {
+#[tokio::test]
+async fn what_no_node_has_alone_is_taken_from_several_which_then_stay_together() {
     let folder = folder();
     let memory = NumaMemory::open(&folder, &settings(0), &machine(2), &kept()).unwrap();
     let (ten, one) = (pod("ten", &[], &[container("a", "10Gi")]), pod("one", &[], &[container("a", "1Gi")]));
-    assert_eq!(give(&memory, &ten, None).unwrap(), ["0-1"]);
+    assert_eq!(give(&memory, &ten, None).await.unwrap(), ["0-1"]);
     let taken = &memory.blocks("ten", "a")[0].taken;
     assert_eq!(*taken, BTreeMap::from([(0, 7 * GIB), (1, 3 * GIB)]));
     assert_eq!(places(&memory.hints(&one, &one.members[0])), [(vec![0, 1], false)]);
     assert_eq!(
-        give(&memory, &one, Some(Mask::of([1]))).unwrap_err(),
+        give(&memory, &one, Some(Mask::of([1]))).await.unwrap_err(),
         "preferred hint violates NUMA node allocation"
     );
-    assert_eq!(give(&memory, &one, None).unwrap(), ["0-1"]);
+    assert_eq!(give(&memory, &one, None).await.unwrap(), ["0-1"]);
     fs::remove_dir_all(&folder).unwrap();
 }
 
-#[test]
-fn a_container_has_the_memory_of_an_init_container_before_it_and_a_place_that_is_too_small_grows() {
+#[tokio::test]
+async fn a_container_has_the_memory_of_an_init_container_before_it_and_a_place_that_is_too_small_grows() {
     let folder = folder();
     let memory = NumaMemory::open(&folder, &settings(0), &machine(2), &kept()).unwrap();
     let large = pod("large", &[container("i", "6Gi")], &[container("a", "5Gi"), container("b", "2Gi")]);
     assert_eq!(places(&memory.hints_of_pod(&large)), [(vec![0], true), (vec![1], true), (vec![0, 1], false)]);
-    assert_eq!(give(&memory, &large, Some(Mask::of([0]))).unwrap(), ["0", "0", "0"]);
-    memory.release("large");
+    assert_eq!(give(&memory, &large, Some(Mask::of([0]))).await.unwrap(), ["0", "0", "0"]);
+    assert!(memory.release("large") && !memory.release("large"));
     let ten = pod("ten", &[], &[container("a", "10Gi")]);
-    assert_eq!(give(&memory, &ten, Some(Mask::of([1]))).unwrap(), ["0-1"]);
+    assert_eq!(give(&memory, &ten, Some(Mask::of([1]))).await.unwrap(), ["0-1"]);
     fs::remove_dir_all(&folder).unwrap();
 }
 
