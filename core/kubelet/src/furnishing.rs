@@ -71,7 +71,14 @@ impl Furnishing {
         devices: Arc<Devices>,
         topology: Topology,
     ) -> Self {
-        Furnishing { cpus, memory, devices, topology, turn: tokio::sync::Mutex::default(), dirty: Notify::new() }
+        Furnishing {
+            cpus,
+            memory,
+            devices,
+            topology,
+            turn: tokio::sync::Mutex::default(),
+            dirty: Notify::new(),
+        }
     }
 
     fn hints(&self, pod: &PodModel, member: &Member) -> Vec<Vec<Hint>> {

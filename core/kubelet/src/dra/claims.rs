@@ -139,10 +139,7 @@ impl Dra {
 
     /// The claims that a container asks for, with the request of each; those without one are of all requests. A claim that
     /// the pod does not need is none.
-    fn of_container(
-        pod: &Pod,
-        container: &Container,
-    ) -> Result<Vec<(ClaimName, Option<String>)>, DraError> {
+    fn of_container(pod: &Pod, container: &Container) -> Result<Vec<(ClaimName, Option<String>)>, DraError> {
         let claims = pod.spec.as_ref().and_then(|spec| spec.resource_claims.as_ref());
         let wanted = container.resources.as_ref().and_then(|resources| resources.claims.as_ref());
         let mut found = Vec::new();

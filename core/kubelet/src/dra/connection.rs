@@ -58,7 +58,8 @@ mod tests {
         let listener = UnixListener::bind(&socket).unwrap();
         let (sender, mut news) = mpsc::unbounded_channel();
         let path = socket.clone();
-        let following = tokio::spawn(async move { follow(&path, |is_up| drop(sender.send(is_up))).await });
+        let told = move |is_up| sender.send(is_up).unwrap();
+        let following = tokio::spawn(async move { follow(&path, told).await });
         let server = serve_one(&listener).await;
         assert_eq!(news.recv().await, Some(true));
         server.abort();

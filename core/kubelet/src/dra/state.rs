@@ -157,8 +157,7 @@ impl State {
             *held.lock() = claims;
             Ok(())
         };
-        let failed =
-            |source| StateError::File { action: "write", path: self.file.path().to_owned(), source };
+        let failed = |source| StateError::File { action: "write", path: self.file.path().to_owned(), source };
         self.file.work(work).await.and_then(|written| written).map_err(failed)
     }
 }

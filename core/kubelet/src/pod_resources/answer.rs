@@ -118,15 +118,10 @@ mod tests {
             cdi_device_ids: ids.iter().map(ToString::to_string).collect(),
             ..Device::default()
         };
-        let claim = Claim {
-            namespace: "n".to_owned(),
-            name: "c".to_owned(),
-            drivers: BTreeMap::from([(
-                "d".to_owned(),
-                vec![device("one", &["v/k=1", "v/k=x"]), device("two", &[])],
-            )]),
-            ..Claim::default()
-        };
+        let mut claim = Claim::default();
+        (claim.namespace, claim.name) = ("n".to_owned(), "c".to_owned());
+        let devices = vec![device("one", &["v/k=1", "v/k=x"]), device("two", &[])];
+        claim.drivers = BTreeMap::from([("d".to_owned(), devices)]);
         let told = dynamic(&claim);
         assert_eq!((told.claim_name.as_str(), told.claim_namespace.as_str()), ("c", "n"));
         let lines: Vec<(String, String, String, usize)> = told

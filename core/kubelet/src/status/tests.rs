@@ -175,7 +175,8 @@ fn a_container_that_never_restarts_stays_ended_when_the_runtime_forgot_it() {
 #[test]
 fn a_pod_is_over_once_its_devices_were_given_back_however_long_its_volumes_take() {
     let claims = json!([{ "name": "gpu", "resourceClaimName": "c" }]);
-    let pod = pod(json!({ "restartPolicy": "Never", "resourceClaims": claims, "containers": [{ "name": "a" }] }));
+    let pod =
+        pod(json!({ "restartPolicy": "Never", "resourceClaims": claims, "containers": [{ "name": "a" }] }));
     let mut ended = observed(vec![fixture("c1", "a", 0, exited(0))]);
     ended.sandboxes.clear();
     let termination =
