@@ -135,12 +135,26 @@ fn whole(member: &Member) -> Option<usize> {
     (milli > 0 && milli % 1000 == 0).then(|| usize::try_from(milli / 1000).ok()).flatten()
 }
 
-/// The same, if its pod and its part in it are such that it has them. An init container has what those after it will have.
+/// The same, if its pod is such that it has them.
 fn exclusive(pod: &PodModel, member: &Member) -> Option<usize> {
-    let is_lasting = matches!(member.kind, Kind::Sidecar | Kind::Regular);
     // Who is limited as a whole shares, as upstream.
     let is_whole = pod.spec().resources.is_some();
-    (is_lasting && !is_whole && pod.qos_class() == QosClass::Guaranteed).then(|| whole(member)).flatten()
+    let may = member.kind != Kind::Ephemeral && !is_whole && pod.qos_class() == QosClass::Guaranteed;
+    may.then(|| whole(member)).flatten()
+}
+
+/// How many the containers of a pod have at once: those that go on together, or an init container beside the sidecars before it.
+fn exclusive_of_pod(pod: &PodModel) -> usize {
+    let (mut lasting, mut most) = (0, 0);
+    for member in &pod.members {
+        let own = exclusive(pod, member).unwrap_or(0);
+        match member.kind {
+            Kind::Init => most = most.max(lasting + own),
+            Kind::Sidecar | Kind::Regular => lasting += own,
+            Kind::Ephemeral => {}
+        }
+    }
+    most.max(lasting)
 }
 
 fn topology(online: &Cpus) -> Topology {
@@ -175,33 +189,51 @@ impl Given {
         free.iter().copied().filter(is_whole).collect()
     }
 
+    /// What init containers of a pod before a container had, and nobody has since: they have ended when it starts.
+    fn reusable(&self, pod: &PodModel, container: &str) -> Cpus {
+        let mut left = Cpus::new();
+        for member in pod.members.iter().take_while(|member| member.name() != container) {
+            let own = self.entries.get(&pod.uid).and_then(|of_pod| of_pod.get(member.name()));
+            let own = own.cloned().unwrap_or_default();
+            match member.kind {
+                Kind::Init => left.extend(own),
+                // A sidecar runs on beside all that come after it.
+                Kind::Sidecar | Kind::Regular | Kind::Ephemeral => left.retain(|cpu| !own.contains(cpu)),
+            }
+        }
+        left
+    }
+
     fn at(&self, cpus: &Cpus) -> Vec<Mask> {
         cpus.iter().map(|cpu| Mask::of(self.nodes.get(cpu).copied())).collect()
     }
 
-    /// Where so many can be had; nothing is said where none are asked for.
-    fn places(&self, count: usize, own: Option<&Cpus>) -> Vec<Vec<Hint>> {
+    /// Where so many of these can be had; nothing is said where none are asked for.
+    fn places(&self, count: usize, free: &Cpus, reused: &Cpus) -> Vec<Vec<Hint>> {
         let numbers: Vec<u32> = self.nodes.values().copied().collect::<Cpus>().into_iter().collect();
-        let free = own.cloned().unwrap_or_else(|| self.free());
-        let supply = Supply { all: self.at(&self.online), free: self.at(&free), reused: Vec::new() };
+        let supply = Supply { all: self.at(&self.online), free: self.at(free), reused: self.at(reused) };
         if count == 0 { Vec::new() } else { vec![hints(&numbers, &supply, count)] }
     }
 
     fn hints(&self, pod: &PodModel, member: &Member) -> Vec<Vec<Hint>> {
-        let own = self.entries.get(&pod.uid).and_then(|pod| pod.get(member.name()));
-        self.places(exclusive(pod, member).unwrap_or(0), own)
+        let count = exclusive(pod, member).unwrap_or(0);
+        match self.entries.get(&pod.uid).and_then(|pod| pod.get(member.name())) {
+            Some(own) => self.places(count, own, &Cpus::new()),
+            None => self.places(count, &self.free(), &self.reusable(pod, member.name())),
+        }
     }
 
     fn hints_of_pod(&self, pod: &PodModel) -> Vec<Vec<Hint>> {
         if self.entries.contains_key(&pod.uid) {
             return pod.members.iter().flat_map(|member| self.hints(pod, member)).collect();
         }
-        self.places(pod.members.iter().filter_map(|member| exclusive(pod, member)).sum(), None)
+        self.places(exclusive_of_pod(pod), &self.free(), &Cpus::new())
     }
 
-    /// So many of those that are free, at `place` as far as there are enough.
-    fn choose(&self, count: usize, place: Option<Mask>) -> Result<Cpus, CpuError> {
+    /// So many: those that can be had again, then of those that are free, at `place` as far as there are enough.
+    fn choose(&self, count: usize, reusable: &Cpus, place: Option<Mask>) -> Result<Cpus, CpuError> {
         let free = self.free();
+        let available = free.len() + reusable.len();
         let cores: std::collections::BTreeSet<_> = self.topology.values().collect();
         let per_core = (self.topology.len() / cores.len().max(1)).max(1);
         let take = |free: &Cpus, count: usize| match self.options {
@@ -215,16 +247,17 @@ impl Given {
             if !count.is_multiple_of(per_core) {
                 return Err(CpuError::Part { requested: count, per_core });
             }
-            if count > free.len() {
-                return Err(CpuError::TooFewCores { requested: count, available: free.len(), per_core });
+            if count > available {
+                return Err(CpuError::TooFewCores { requested: count, available, per_core });
             }
         }
         let is_near =
             |cpu: &u32| place.is_some_and(|place| place.meets(Mask::of(self.nodes.get(cpu).copied())));
         let near: Cpus = free.iter().copied().filter(is_near).collect();
-        let mut chosen = take(&near, count.min(near.len())).unwrap_or_default();
+        let mut chosen = take(reusable, count.min(reusable.len())).unwrap_or_default();
+        chosen.extend(take(&near, (count - chosen.len()).min(near.len())).unwrap_or_default());
         let rest: Cpus = free.difference(&chosen).copied().collect();
-        let too_few = || CpuError::TooFew { requested: count, available: free.len() };
+        let too_few = || CpuError::TooFew { requested: count, available };
         chosen.extend(take(&rest, count - chosen.len()).ok_or_else(too_few)?);
         Ok(chosen)
     }
@@ -244,24 +277,15 @@ impl Given {
     fn allocate(&mut self, pod: &PodModel, member: &Member, place: Option<Mask>) -> Result<bool, CpuError> {
         let has = self.entries.get(&pod.uid).is_some_and(|pod| pod.contains_key(member.name()));
         let Some(count) = exclusive(pod, member).filter(|_| !has) else { return Ok(false) };
-        let cpus = self.choose(count, place)?;
+        let cpus = self.choose(count, &self.reusable(pod, member.name()), place)?;
         self.entries.entry(pod.uid.clone()).or_default().insert(member.name().to_owned(), cpus);
         Ok(true)
     }
 
-    /// Where a container belongs. An init container has what those after it will have, if that is enough for it.
+    /// Where a container belongs.
     fn place(&self, pod: &PodModel, member: &Member) -> Cpus {
-        let Some(own) = self.entries.get(&pod.uid) else { return self.shared() };
-        if let Some(cpus) = own.get(member.name()) {
-            return cpus.clone();
-        }
-        let together: Cpus = own.values().flatten().copied().collect();
-        match whole(member) {
-            Some(count) if member.kind == Kind::Init && count <= together.len() => {
-                together.into_iter().take(count).collect()
-            }
-            Some(_) | None => self.shared(),
-        }
+        let own = self.entries.get(&pod.uid).and_then(|of_pod| of_pod.get(member.name()));
+        own.cloned().unwrap_or_else(|| self.shared())
     }
 }
 
@@ -471,6 +495,30 @@ mod tests {
         assert_eq!(told, "not enough cpus available to satisfy request: requested=2, available=1");
         let state = given.state();
         assert_eq!((state.default_cpu_set.as_str(), state.entries["two"]["a"].as_str()), ("0,3", "1-2"));
+    }
+
+    #[test]
+    fn who_comes_later_has_what_init_containers_had_and_never_what_a_sidecar_has() {
+        let mut given = machine(Options::default());
+        let container = |name: &str, cpu: &str| {
+            let limits = json!({ "cpu": cpu, "memory": "1Mi" });
+            json!({ "name": name, "resources": { "requests": limits, "limits": limits } })
+        };
+        let mut side = container("side", "1");
+        side["restartPolicy"] = json!("Always");
+        let pod = json!({ "metadata": { "name": "p", "namespace": "n", "uid": "p" }, "spec": {
+            "initContainers": [container("first", "3"), side, container("second", "2")],
+            "containers": [container("a", "1"), container("b", "2")] } });
+        let pod = PodModel::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap();
+        assert_eq!(exclusive_of_pod(&pod), 4);
+        for member in &pod.members {
+            assert!(given.allocate(&pod, member, None).unwrap());
+        }
+        let has = |name: &str| text(&given.place(&pod, pod.member(name).unwrap()));
+        assert_eq!((has("first"), has("side")), ("1-3".into(), "1".into()));
+        assert_eq!(has("second"), "2-3", "the sidecar runs beside it");
+        assert_eq!((has("a"), has("b")), ("2".into(), "3-4".into()));
+        assert_eq!(text(&given.shared()), "0,5-7");
     }
 
     /// Two nodes of two cores of two threads each: 0 and 1 are one core; 0 to 3 are at node 0. Processor 0 is kept.
