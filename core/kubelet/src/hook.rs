@@ -5,74 +5,107 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::LifecycleHandler;
 
 use crate::http_get;
+use crate::pod::PodModel;
 use crate::probe::run::Target;
 
-/// Why a hook failed; for the log alone, since the words of a hook may hold secrets.
+/// Why a hook failed, in the words of other kubelets. They may hold secrets: events, which others read than who reads pods, do not
+/// have them.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HookError {
     /// The command ended with another code than 0.
     #[error(
-        "Exec lifecycle hook ({command}) for Container {container:?} failed - error: command '{command}' exited with {code}: {output}, message: {output:?}"
+        "Exec lifecycle hook ({}) for {place} failed - error: command '{}' exited with {code}: {stderr}, message: {output:?}",
+        words(command),
+        command.join(" ")
     )]
     Exit {
-        /// The words of the command.
-        command: String,
-        /// The container's name.
-        container: String,
+        /// The command.
+        command: Vec<String>,
+        /// Where.
+        place: Place,
         /// The command's exit code.
         code: i32,
-        /// What it said.
+        /// What it complained of.
+        stderr: String,
+        /// All that it said.
         output: String,
     },
     /// The command could not be run.
-    #[error("Exec lifecycle hook ({command}) for Container {container:?} failed - error: {reason}")]
+    #[error("Exec lifecycle hook ({}) for {place} failed - error: {reason}, message: \"\"", words(command))]
     Exec {
-        /// The words of the command.
-        command: String,
-        /// The container's name.
-        container: String,
+        /// The command.
+        command: Vec<String>,
+        /// Where.
+        place: Place,
         /// Why not.
         reason: String,
     },
     /// The request failed.
-    #[error("HTTP lifecycle hook ({path}) for Container {container:?} failed - error: {reason}")]
+    #[error("HTTP lifecycle hook ({path}) for {place} failed - error: {reason}")]
     Http {
         /// Path of the request.
         path: String,
-        /// The container's name.
-        container: String,
+        /// Where.
+        place: Place,
         /// Why.
         reason: String,
     },
     /// A kind of hook that there is not.
-    #[error("Invalid handler: {0}")]
+    #[error("Cannot run handler: invalid handler: {0}")]
     Handler(&'static str),
+}
+
+/// Where a hook runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    container: String,
+    /// `NAME_NAMESPACE(UID)`
+    pod: String,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Container {:?} in Pod {:?}", self.container, self.pod)
+    }
+}
+
+impl Place {
+    /// In a container of a pod.
+    pub(crate) fn new(pod: &PodModel, container: &str) -> Self {
+        let pod = format!("{}_{}({})", pod.name, pod.namespace, pod.uid);
+        Place { container: container.to_owned(), pod }
+    }
+}
+
+/// A command as Go prints a list.
+fn words(command: &[String]) -> String {
+    format!("[{}]", command.join(" "))
 }
 
 /// Runs a hook to its end, or for `limit`; without one an HTTP request has a minute.
 pub(crate) async fn run(
     target: &Target,
+    place: Place,
     handler: &LifecycleHandler,
     limit: Option<Duration>,
 ) -> Result<(), HookError> {
-    let container = target.container.name.clone();
     if let Some(exec) = &handler.exec {
         let command = exec.command.clone().unwrap_or_default();
-        let words = format!("[{}]", command.join(" "));
-        let answer = target.runtime.exec_sync(&target.instance, command, limit.unwrap_or_default()).await;
-        return match answer {
+        let asked = target.runtime.exec_sync(&target.instance, command.clone(), limit.unwrap_or_default());
+        return match asked.await {
             Ok(answer) if answer.exit_code == 0 => Ok(()),
             Ok(answer) => {
-                let output = String::from_utf8_lossy(&answer.stderr).into_owned();
-                Err(HookError::Exit { command: words, container, code: answer.exit_code, output })
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let output = text(&[answer.stdout, answer.stderr.clone()].concat());
+                let (code, stderr) = (answer.exit_code, text(&answer.stderr));
+                Err(HookError::Exit { command, place, code, stderr, output })
             }
-            Err(error) => Err(HookError::Exec { command: words, container, reason: error.text() }),
+            Err(error) => Err(HookError::Exec { command, place, reason: error.text() }),
         };
     }
     if let Some(get) = &handler.http_get {
         let path = get.path.clone().unwrap_or_default();
-        let failed =
-            |reason: String| HookError::Http { path: path.clone(), container: container.clone(), reason };
+        let failed = |reason: String| HookError::Http { path: path.clone(), place: place.clone(), reason };
         let request = target.request(get).map_err(|error| failed(error.to_string()))?;
         let limit = limit.unwrap_or(Duration::from_secs(60));
         // Whatever it answers, it was told.
@@ -84,4 +117,19 @@ pub(crate) async fn run(
         return Ok(());
     }
     Err(HookError::Handler("tcpSocket hooks are not run, as the API says"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_command_said_is_told_as_elsewhere() {
+        let place = Place { container: "c".to_owned(), pod: "p_n(u)".to_owned() };
+        let command = ["sh", "-c", "x"].map(str::to_owned).to_vec();
+        let error =
+            HookError::Exit { command, place, code: 3, stderr: "no".to_owned(), output: "a\nno".to_owned() };
+        let text = r#"Exec lifecycle hook ([sh -c x]) for Container "c" in Pod "p_n(u)" failed - error: command 'sh -c x' exited with 3: no, message: "a\nno""#;
+        assert_eq!(error.to_string(), text);
+    }
 }

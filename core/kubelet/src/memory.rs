@@ -77,6 +77,9 @@ pub(crate) enum Image {
     },
 }
 
+/// Why a container waits whose hook after the start has failed.
+pub(crate) const POST_START_HOOK_ERROR: &str = "PostStartHookError";
+
 /// The hook after a container's start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Hook {

@@ -348,15 +348,25 @@ impl Metrics {
 
     /// A container was to be started; `error` is the reason why it was not.
     pub(crate) fn container_started(&self, kind: Kind, error: Option<&str>) {
-        let kind = match kind {
-            Kind::Init | Kind::Sidecar => "init_container",
-            Kind::Regular => "container",
-            Kind::Ephemeral => "ephemeral_container",
-        };
+        let kind = word(kind);
         self.started_containers.with_label_values(&[kind]).inc();
         if let Some(error) = error {
             self.started_containers_errors.with_label_values(&[kind, error]).inc();
         }
+    }
+
+    /// A container that was started failed after all.
+    pub(crate) fn container_failed(&self, kind: Kind, error: &str) {
+        self.started_containers_errors.with_label_values(&[word(kind), error]).inc();
+    }
+}
+
+/// What kind of container it is, to those who count.
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Init | Kind::Sidecar => "init_container",
+        Kind::Regular => "container",
+        Kind::Ephemeral => "ephemeral_container",
     }
 }
 

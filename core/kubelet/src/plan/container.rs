@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Action, Killing, Plan, View, go_duration, retry_reached};
 use crate::allocation;
-use crate::memory::{Hook, Image, Task, Why};
+use crate::memory::{Hook, Image, POST_START_HOOK_ERROR, Task, Why};
 use crate::pod::{Kind, Member};
 use crate::probe;
 use crate::runtime_view::{ContainerState, Instance};
@@ -239,11 +239,19 @@ fn pull_back_off(member: &Member, why: &Why) -> Why {
 /// Until a try has come out, what is shown is how the last one did.
 fn still_failing(view: View<'_>, plan: &mut Plan, member: &Member) {
     let Some(memory) = view.memory.containers.get(member.name()) else { return };
+    let newest = view.observed.newest(member.name()).filter(|one| one.exit_code().is_some());
+    let hooked = match &memory.hook {
+        Some((instance, Hook::Failed(text))) if newest.is_some_and(|one| one.id == *instance) => Some(text),
+        Some(_) | None => None,
+    };
     let why = match (&memory.failed, &memory.image) {
         (Some((why, _)), _) => why.clone(),
         (None, Image::Failed { why, .. }) if why.reason == "ErrImagePull" => pull_back_off(member, why),
         (None, Image::Failed { why, .. }) => why.clone(),
-        (None, Image::Unknown | Image::Present { .. }) => return,
+        (None, Image::Unknown | Image::Present { .. }) => match hooked {
+            Some(text) => Why::new(POST_START_HOOK_ERROR, text.as_str()),
+            None => return,
+        },
     };
     plan.waiting.insert(member.name().to_owned(), why);
 }

@@ -302,3 +302,18 @@ fn an_image_that_has_gone_since_it_was_found_is_looked_for_again() {
     let find = Action::FindImage { container: "a".to_owned() };
     assert_eq!(plan_at(110, &pod, &observed(vec![]), &memory).actions, [find]);
 }
+
+#[test]
+fn a_container_whose_hook_failed_says_so_until_the_next_one_is_there_or_has_to_wait() {
+    let pod = pod(json!({ "containers": [{ "name": "a" }] }));
+    let mut memory = memory(&["a"]);
+    memory.container("a").hook = Some(("c1".to_owned(), crate::memory::Hook::Failed("no".to_owned())));
+    let ended = |id: &str| observed(vec![fixture(id, "a", 0, exited(137))]);
+    let waits = |memory: &Memory, id: &str| plan_at(90, &pod, &ended(id), memory).waiting["a"].clone();
+    assert_eq!(waits(&memory, "c1"), Why::new("PostStartHookError", "no"));
+    assert_eq!(waits(&memory, "c2").reason, "ContainerCreating", "that was another one");
+    for second in 57..60 {
+        memory.container("a").restarts.advance(at(second), at(second));
+    }
+    assert_eq!(waits(&memory, "c1").reason, "CrashLoopBackOff");
+}

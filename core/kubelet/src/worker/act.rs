@@ -210,10 +210,11 @@ impl Worker {
         let lifecycle = member.and_then(|member| member.container.lifecycle.as_ref());
         let Some(handler) = lifecycle.and_then(|all| all.post_start.clone()) else { return false };
         let Some(target) = self.target(container, instance) else { return false };
+        let place = hook::Place::new(&self.pod, container);
         let (container, instance) = (container.to_owned(), instance.to_owned());
         let task = Task::Hook(container.clone());
         self.spawn(task.clone(), async move {
-            let result = hook::run(&target, &handler, None).await.map_err(|error| error.to_string());
+            let result = hook::run(&target, place, &handler, None).await.map_err(|error| error.to_string());
             Done { task, outcome: Outcome::Hooked { container, instance, result } }
         });
         true
@@ -290,7 +291,8 @@ async fn pre_stop(node: &Node, pod: &PodModel, target: &Target, grace: Duration)
     let handler = target.container.lifecycle.as_ref().and_then(|all| all.pre_stop.as_ref());
     let Some(handler) = handler else { return };
     // A command that is cut off is killed with the connection.
-    let outcome = tokio::time::timeout(grace, hook::run(target, handler, Some(grace))).await;
+    let place = hook::Place::new(pod, &target.container.name);
+    let outcome = tokio::time::timeout(grace, hook::run(target, place, handler, Some(grace))).await;
     if let Ok(Err(error)) = outcome {
         let container = target.container.name.as_str();
         // The words of a hook may hold secrets: they are not for everybody who reads events.

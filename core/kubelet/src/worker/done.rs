@@ -7,7 +7,7 @@ use super::Worker;
 use super::act::{Done, Outcome};
 use crate::clock;
 use crate::event::EventType;
-use crate::memory::{FailedKills, Hook, Image, Step, Why};
+use crate::memory::{FailedKills, Hook, Image, POST_START_HOOK_ERROR, Step, Why};
 use crate::probe::{Finding, ProbeKind, Recorded, specification};
 
 /// A stop, removal or clean-up that failed is tried again after this.
@@ -95,6 +95,9 @@ impl Worker {
                     // The words of a hook may hold secrets: they are not for everybody who reads events.
                     tracing::warn!(object = self.pod.object(), container, error = text, "a hook failed");
                     self.warn(Some(&container), "FailedPostStartHook", "PostStartHook failed".to_owned());
+                    if let Some(member) = self.pod.member(&container) {
+                        self.node.metrics.container_failed(member.kind, POST_START_HOOK_ERROR);
+                    }
                 }
                 self.memory.container(&container).hook = Some((instance, state));
             }
