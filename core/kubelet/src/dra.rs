@@ -35,14 +35,12 @@ use state::{ClaimName, State};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DraError {
     /// The claim cannot be read.
-    #[error("failed to fetch ResourceClaim {claim} referenced by pod {pod}: {reason}")]
+    #[error("fetch ResourceClaim {claim}: {}", crate::objects::answer(source))]
     Fetch {
         /// The claim's name.
         claim: String,
-        /// The pod's name.
-        pod: String,
         /// Why.
-        reason: String,
+        source: Box<kube::Error>,
     },
     /// The pod may not have the claim, or not yet.
     #[error("{0}")]

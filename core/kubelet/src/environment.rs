@@ -106,11 +106,6 @@ impl Variables {
     }
 }
 
-/// Printable ASCII without `=` is a name (KEP-4369).
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'=')
-}
-
 struct Source<'a> {
     pod: &'a Pod,
     namespace: &'a str,
@@ -163,21 +158,9 @@ impl Source<'_> {
                     None => return Err(not_found("secret", &reference.name)),
                 }
             }
+            // Whatever an object may have as a key is a name (KEP-4369): none is skipped.
             for (key, value) in found {
-                let name = format!("{prefix}{key}");
-                if is_name(&name) {
-                    into.set(name, value);
-                } else {
-                    let pod = self.pod.metadata.name.as_deref().unwrap_or_default();
-                    let container = &self.container.name;
-                    tracing::warn!(
-                        namespace = self.namespace,
-                        pod,
-                        container,
-                        key,
-                        "a key is no variable name"
-                    );
-                }
+                into.set(format!("{prefix}{key}"), value);
             }
         }
         Ok(())

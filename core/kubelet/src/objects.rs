@@ -38,7 +38,7 @@ pub(crate) enum ObjectError {
 }
 
 /// The server's own words where there are some.
-fn answer(error: &kube::Error) -> String {
+pub(crate) fn answer(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),

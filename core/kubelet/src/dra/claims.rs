@@ -54,7 +54,7 @@ fn drivers(pod: &Pod, own: bool, claim: &ResourceClaim) -> Result<BTreeSet<Strin
         ));
     }
     let Some(allocation) = status.allocation else {
-        return refused(format!("ResourceClaim {name} is not allocated"));
+        return refused(format!("ResourceClaim {name}: not allocated"));
     };
     let results = allocation.devices.into_iter().flat_map(|devices| devices.results.unwrap_or_default());
     Ok(results.map(|result| result.driver).collect())
@@ -100,11 +100,9 @@ impl Dra {
             return Ok(());
         }
         let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &name.0);
-        let found = api.get(&name.1).await.map_err(|error| DraError::Fetch {
-            claim: name.1.clone(),
-            pod: pod.name_any(),
-            reason: error.to_string(),
-        })?;
+        let found = api.get(&name.1).await;
+        let found =
+            found.map_err(|error| DraError::Fetch { claim: name.1.clone(), source: Box::new(error) })?;
         let drivers = drivers(pod, own, &found)?;
         let claim_uid = found.uid().unwrap_or_default();
         let mut claim = known.unwrap_or_else(|| Claim {
@@ -160,7 +158,7 @@ impl Dra {
         for (key, request) in Self::of_container(pod, container)? {
             let Some(claim) = self.state.get(&key).filter(|claim| claim.prepared) else {
                 return refused(format!(
-                    "unable to get claim info for ResourceClaim {} in namespace {}",
+                    "internal error: unable to get claim info for ResourceClaim {} in namespace {}",
                     key.1, key.0
                 ));
             };
@@ -264,6 +262,17 @@ mod tests {
         assert_eq!(
             drivers(&pod, false, &claim("x", "y")).unwrap_err().to_string(),
             "pod p (u) is not allowed to use ResourceClaim c (cu)"
+        );
+    }
+
+    #[test]
+    fn a_claim_that_is_not_there_is_told_in_the_words_of_the_api() {
+        let text = r#"{"status":"Failure","message":"resourceclaims.resource.k8s.io \"c\" not found","reason":"NotFound","code":404}"#;
+        let source = Box::new(kube::Error::Api(serde_json::from_str(text).unwrap()));
+        let error = DraError::Fetch { claim: "c".to_owned(), source };
+        assert_eq!(
+            error.to_string(),
+            "fetch ResourceClaim c: resourceclaims.resource.k8s.io \"c\" not found"
         );
     }
 
