@@ -193,6 +193,9 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let images = image::records::Records::new(config.data_dir.join("image_manager"));
     image::settle(&images, &runtime).await;
     let status = runtime.status(v1::StatusRequest::default()).await;
+    if let Ok(status) = &status {
+        health.learn(status);
+    }
     let recursion = status.as_ref().map_or(volume::Recursion::Unknown, volume::Recursion::of);
     let (orders, ordered) = eviction::orders();
     let about_node = node::NodeRecorder::new(client.clone(), &config.node_name);

@@ -198,6 +198,8 @@ pub(crate) struct Memory {
     pub(crate) volumes: Step,
     /// They had it once, and stay where they are.
     pub(crate) mounted: bool,
+    /// Why the pod, which has no sandbox, gets no network now.
+    pub(crate) network_fault: Option<String>,
     /// When the pod began, by the node's own time.
     pub(crate) started: Option<Timestamp>,
     /// Whether the last try at a sandbox failed.

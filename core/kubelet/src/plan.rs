@@ -20,6 +20,9 @@ mod renewal;
 pub(crate) use container::{Fate, LOST, fate, known_end};
 pub(crate) use renewal::is_under_way;
 
+/// Whether there is a network now is asked again after this.
+const NETWORK_RETRY: SignedDuration = SignedDuration::from_millis(500);
+
 /// What a plan is made from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View<'a> {
@@ -263,6 +266,11 @@ fn running(view: View<'_>) -> Plan {
     for member in &view.pod.members {
         let reason = if matches!(member.kind, Kind::Regular) { idle } else { "PodInitializing" };
         plan.waiting.insert(member.name().to_owned(), Why::new(reason, ""));
+    }
+    if view.memory.network_fault.is_some() {
+        // Nothing is made for it before it can run.
+        plan.wake_at(view.now.checked_add(NETWORK_RETRY).unwrap_or(Timestamp::MAX));
+        return plan;
     }
     match &view.memory.volumes {
         Step::Done => {}

@@ -57,24 +57,38 @@ impl Look {
     }
 }
 
-/// When everything was last looked at; at the beginning, when the node began.
+/// What is known of the runtime: when everything was last looked at, at the beginning when the node began, and why pods got no network
+/// when that was last asked.
 #[derive(Debug)]
-pub(crate) struct Health(Mutex<Instant>);
+pub(crate) struct Health {
+    seen: Mutex<Instant>,
+    network: Mutex<Option<String>>,
+}
 
 impl Health {
     /// As of now.
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Instant::now()))
+        Self { seen: Mutex::new(Instant::now()), network: Mutex::default() }
     }
 
     /// It was looked at just now.
     pub(crate) fn seen(&self) {
-        *self.0.lock() = Instant::now();
+        *self.seen.lock() = Instant::now();
+    }
+
+    /// The runtime has told how it is.
+    pub(crate) fn learn(&self, status: &v1::StatusResponse) {
+        *self.network.lock() = crate::node::network_fault(status);
+    }
+
+    /// Why pods got no network when that was last asked.
+    pub(crate) fn network_fault(&self) -> Option<String> {
+        self.network.lock().clone()
     }
 
     /// Why the node cannot know how its pods fare, in the words of other kubelets.
     pub(crate) fn fault(&self) -> Option<String> {
-        let elapsed = self.0.lock().elapsed();
+        let elapsed = self.seen.lock().elapsed();
         (elapsed > THRESHOLD).then(|| {
             let (minutes, seconds) = (elapsed.as_secs() / 60, elapsed.as_secs() % 60);
             format!(

@@ -38,6 +38,7 @@ mod act;
 mod admitting;
 mod api;
 mod done;
+mod network;
 mod probing;
 mod resizing;
 mod telling;
@@ -327,6 +328,7 @@ impl Worker {
             }
         }
         self.memory.devices = self.node.furnishing.devices.health(&self.pod.uid);
+        self.look_at_network().await;
         let resize = self.allocate(now);
         let mut plan = plan::plan(self.view(now));
         if plan.stage == Stage::Complete {

@@ -82,6 +82,7 @@ impl Sampler {
     async fn status(&mut self) -> Result<v1::StatusResponse, String> {
         match self.runtime.status(v1::StatusRequest { verbose: false }).await {
             Ok(status) => {
+                self.health.learn(&status);
                 self.status = Some((status.clone(), Instant::now()));
                 Ok(status)
             }

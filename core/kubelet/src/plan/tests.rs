@@ -317,3 +317,12 @@ fn a_container_whose_hook_failed_says_so_until_the_next_one_is_there_or_has_to_w
     }
     assert_eq!(waits(&memory, "c1").reason, "CrashLoopBackOff");
 }
+
+#[test]
+fn nothing_is_made_for_a_pod_that_gets_no_network_yet() {
+    let pod = pod(json!({ "containers": [{ "name": "a" }] }));
+    let memory = Memory { network_fault: Some("no bridge".to_owned()), ..Memory::default() };
+    let plan = plan_at(100, &pod, &Observed::default(), &memory);
+    assert_eq!((plan.actions, plan.waiting["a"].reason.as_str()), (vec![], "ContainerCreating"));
+    assert!(plan.wake.is_some_and(|wake| wake > at(100) && wake <= at(101)));
+}

@@ -313,12 +313,14 @@ async fn run_sandbox(node: &Node, pod: &PodModel, attempt: u32) -> Result<(), (&
         return Err(("FailedPrepareDynamicResources", message));
     }
     let Err(error) = make_sandbox(node, pod, attempt).await else { return Ok(()) };
-    // A network that is not there yet is another matter than a sandbox that cannot be made. It is asked about only now.
+    // A network that has gone since it was last seen is another matter than a sandbox that cannot be made.
     if !pod.host_network()
         && let Ok(status) = node.runtime.status(v1::StatusRequest { verbose: false }).await
-        && let Some(network) = crate::node::network_fault(&status)
     {
-        return Err(("NetworkNotReady", format!("network is not ready: {network}")));
+        node.health.learn(&status);
+        if let Some(network) = node.health.network_fault() {
+            return Err(("NetworkNotReady", format!("network is not ready: {network}")));
+        }
     }
     Err(("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}")))
 }
