@@ -144,6 +144,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let listener = listen(&socket)?;
     tracing::info!(socket = %socket.display(), pods = runtime.sandboxes.read().len(), "container runtime ready");
     let ended = shutdown.clone();
+    let sweeping = Arc::clone(&runtime).sweep(shutdown.clone());
     let server = tonic::transport::Server::builder()
         .add_service(RuntimeServiceServer::new(runtime_service::RuntimeServer(Arc::clone(&runtime))))
         .add_service(
@@ -152,6 +153,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled_owned());
     tokio::select! {
         served = server => served.map_err(Error::Serve)?,
+        () = async { sweeping.await; std::future::pending().await } => {}
         // A call that takes longer is cut off: whoever made it is stopping too.
         () = async { ended.cancelled().await; tokio::time::sleep(SHUTDOWN_LIMIT).await } => {}
     }

@@ -5,16 +5,22 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::container_mounts;
 use crate::error::{CallError, chain, file};
+use crate::image::store::PARTIAL_KEPT;
 use crate::snapshot;
 use crate::state::{
     Container, ContainerRecord, Phase, Runtime, Sandbox, SandboxRecord, phase_on_disk, read_record,
 };
+
+/// Between two sweeps of what pulls have left.
+const SWEEP: Duration = Duration::from_secs(60 * 60);
 
 fn folders(path: &Path) -> Result<Vec<PathBuf>, CallError> {
     let entries = match fs::read_dir(path) {
@@ -40,6 +46,25 @@ impl Runtime {
         self.remove_stray_namespaces()?;
         self.images.collect(&self.layers_in_use())?;
         Ok(())
+    }
+
+    /// Removes from time to time what pulls that were given up have left, until `shutdown`.
+    pub(crate) async fn sweep(self: Arc<Self>, shutdown: CancellationToken) {
+        let work = async {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let runtime = Arc::clone(&self);
+                let work = move || runtime.images.collect_old(&runtime.layers_in_use(), PARTIAL_KEPT);
+                match tokio::task::spawn_blocking(work).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::warn!(error = %chain(&error), "what pulls have left is not removed")
+                    }
+                    Err(error) => tracing::error!(%error, "removing what pulls have left broke off"),
+                }
+            }
+        };
+        shutdown.run_until_cancelled(work).await;
     }
 
     async fn adopt(self: &Arc<Self>, sandbox: Arc<Sandbox>) {

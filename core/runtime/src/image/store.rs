@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -316,6 +316,11 @@ impl ImageStore {
         self.locked(|index| self.sweep(index, in_use))
     }
 
+    /// The same, but for what came within `age`: whoever brought it may come back for the rest.
+    pub(crate) fn collect_old(&self, in_use: &HashSet<String>, age: Duration) -> Result<(), StoreError> {
+        self.locked(|index| self.sweep_but(index, in_use, Some(age)))
+    }
+
     /// While this is held nothing is swept: blobs and layers may exist that the index does not know yet.
     pub(crate) fn lease(&self) -> Result<Lease, StoreError> {
         let path = self.root.join("lease");
@@ -324,7 +329,17 @@ impl ImageStore {
     }
 
     fn sweep(&self, index: &Index, in_use: &HashSet<String>) -> Result<(), StoreError> {
-        // Somebody is at work: the next removal or the next start sweeps.
+        self.sweep_but(index, in_use, None)
+    }
+
+    /// Parts of blobs stay for their time anyway.
+    fn sweep_but(
+        &self,
+        index: &Index,
+        in_use: &HashSet<String>,
+        age: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        // Somebody is at work: this is done again from time to time.
         let Ok(_alone) = Flock::lock(open_lock(&self.root.join("lease"))?, FlockArg::LockExclusiveNonblock)
         else {
             return Ok(());
@@ -339,9 +354,11 @@ impl ImageStore {
             .collect();
         let layers: HashSet<&str> =
             images().flat_map(|image| image.layers.iter().map(|layer| layer.chain_id.as_str())).collect();
-        sweep_folder(&self.root.join("blobs/sha256"), |name| blobs.contains(name))?;
-        sweep_folder(&self.layers(), |name| layers.contains(name) || in_use.contains(name))?;
-        let partials = self.partials();
+        let is_new = |path: &Path| age.is_some_and(|age| is_younger(path, age));
+        let (packed, unpacked, partials) = (self.root.join("blobs/sha256"), self.layers(), self.partials());
+        sweep_folder(&packed, |name| blobs.contains(name) || is_new(&packed.join(name)))?;
+        let is_used = |name: &str| layers.contains(name) || in_use.contains(name);
+        sweep_folder(&unpacked, |name| is_used(name) || is_new(&unpacked.join(name)))?;
         sweep_folder(&partials, |name| is_recent(&partials.join(name)))?;
         sweep_folder(&self.staging(), |_| false)
     }
@@ -428,12 +445,22 @@ fn sync_filesystem(path: &Path) -> io::Result<()> {
 }
 
 /// What an interrupted pull has brought is kept this long: nobody may come back for it.
-const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn is_recent(path: &Path) -> bool {
     let changed = path.metadata().and_then(|metadata| metadata.modified());
     // A time to come is that of a clock that was set back.
     changed.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < PARTIAL_KEPT))
+}
+
+/// Whether it has got its name within `age`: what is in a layer has times of its own.
+fn is_younger(path: &Path, age: Duration) -> bool {
+    let named = path.symlink_metadata().map(|metadata| metadata.ctime());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    // A time to come is that of a clock that was set back.
+    named.is_ok_and(|at| {
+        u64::try_from(at).is_ok_and(|at| now.as_secs().checked_sub(at).is_some_and(|it| it < age.as_secs()))
+    })
 }
 
 fn sweep_folder(folder: &Path, keep: impl Fn(&str) -> bool) -> Result<(), StoreError> {
@@ -453,5 +480,30 @@ pub(super) fn chain_id(parent: Option<&str>, diff_id: &str) -> String {
     match parent {
         None => diff_id.trim_start_matches("sha256:").to_owned(),
         Some(parent) => hex::encode(digest(&SHA256, format!("sha256:{parent} {diff_id}").as_bytes())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_pull_that_was_given_up_has_brought_goes_when_nobody_came_back_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(folder.path()).unwrap();
+        let blob = store.blob_path(&store.put_blob(b"a manifest").unwrap()).unwrap();
+        let layers = ["used", "left"].map(|name| store.layer_path(name));
+        layers.iter().for_each(|layer| fs::create_dir(layer).unwrap());
+        let in_use = HashSet::from(["used".to_owned()]);
+        let are_there = || [blob.exists(), layers[0].exists(), layers[1].exists()];
+        store.collect_old(&in_use, Duration::from_secs(3600)).unwrap();
+        assert_eq!(are_there(), [true, true, true]);
+        let lease = store.lease().unwrap();
+        store.collect_old(&in_use, Duration::ZERO).unwrap();
+        assert_eq!(are_there(), [true, true, true], "somebody is at work");
+        drop(lease);
+        store.collect_old(&in_use, Duration::ZERO).unwrap();
+        assert_eq!(are_there(), [false, true, false]);
+        assert_eq!(fs::read_dir(store.staging()).unwrap().count(), 0);
     }
 }
