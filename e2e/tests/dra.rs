@@ -245,6 +245,7 @@ fn pods_get_devices_share_them_and_wait_for_them_also_over_a_restart() {
     })
     .unwrap();
     ends(&cluster, &driver);
+    waits_for_the_network(&cluster, &driver);
     goes(&cluster, driver, &slice);
 }
 
@@ -259,6 +260,33 @@ fn ends(cluster: &Cluster, driver: &Driver) {
         Ok(rows(cluster, "resourceclaims").iter().all(|row| row[0] != claim).then_some(()))
     })
     .unwrap();
+}
+
+/// Nothing is made ready for a pod that gets no network, which is told by other kubelets' words.
+fn waits_for_the_network(cluster: &Cluster, driver: &Driver) {
+    let node = cluster.field(&["nodes"], ".items[0].metadata.name").unwrap();
+    // The folder is the cluster's own from here on.
+    let broken =
+        "mkdir -p /etc/cni/net.d && mount -t tmpfs none /etc/cni/net.d && echo { > /etc/cni/net.d/0.conflist";
+    cluster.on_the_host("sh", &["-c", broken]).unwrap();
+    cluster.kubectl(&["wait", "--for=condition=Ready=false", "--timeout=60s", "node", &node]).unwrap();
+    let tolerations = "spec:\n  tolerations: [{operator: Exists}]\n";
+    cluster.apply(&pod("early", "resourceClaimTemplateName: fast").replace("spec:\n", tolerations)).unwrap();
+    eventually("the pod to be told that there is no network", LONG, || {
+        let about = "involvedObject.name=early,reason=NetworkNotReady";
+        let path = "jsonpath={.items[*].message}";
+        let told = cluster.kubectl(&["get", "events", "--field-selector", about, "-o", path])?;
+        let text = "network is not ready: container runtime network not ready: NetworkReady=false \
+                    reason:NetworkPluginNotReady message:";
+        Ok(told.starts_with(text).then_some(()))
+    })
+    .unwrap();
+    let claim = cluster.pod("early", ".status.resourceClaimStatuses[0].resourceClaimName").unwrap();
+    assert!(!driver.calls().contains(&format!("prepare {claim}")), "{:?}", driver.calls());
+    cluster.on_the_host("rm", &["/etc/cni/net.d/0.conflist"]).unwrap();
+    cluster.wait("early", "condition=Ready").unwrap();
+    driver.has_call(&format!("prepare {claim}"));
+    cluster.kubectl(&["delete", "pod", "early"]).unwrap();
 }
 
 /// What a driver offered that is killed is taken back, although its sockets are where they were; it comes back with a new one.

@@ -407,9 +407,14 @@ fn a_guaranteed_pod_has_whole_processors_for_itself() {
     cluster.wait("shares", "condition=Ready").unwrap();
     assert_eq!(cpus("shares").unwrap(), online.trim());
     let limits = "resources: {limits: {cpu: 1, memory: 32Mi}},";
-    cluster.apply(&pod("alone", "", &[("main", limits, "sleep infinity")])).unwrap();
+    let before = format!(
+        "initContainers: [{{name: before, image: \"{BUSYBOX}\", {limits} command: [sh, -c, cat /sys/fs/cgroup/cpuset/cpuset.cpus]}}]"
+    );
+    cluster.apply(&pod("alone", &before, &[("main", limits, "sleep infinity")])).unwrap();
     cluster.wait("alone", "condition=Ready").unwrap();
     let own = cpus("alone").unwrap();
+    let had = cluster.kubectl(&["logs", "alone", "-c", "before"]).unwrap();
+    assert_eq!(had.trim(), own, "an init container has its own, and hands it on");
     let mems = cluster.exec("alone", &["cat", "/sys/fs/cgroup/cpuset/cpuset.mems"]).unwrap();
     assert_eq!(mems.trim(), "0", "it has memory at one node, the first");
     let promised = std::fs::read_to_string(cluster.data_dir().join("kubelet/memory_manager_state")).unwrap();

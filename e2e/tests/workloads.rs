@@ -99,6 +99,53 @@ fn a_container_that_keeps_failing_is_backed_off() {
         events(&cluster, "broken")
             .contains("Back-off restarting failed container broken in pod broken_default")
     );
+    tells_of_a_hook_that_failed(&cluster);
+}
+
+/// A container whose hook after the start fails ends, and says why before it waits as others do.
+fn tells_of_a_hook_that_failed(cluster: &Cluster) {
+    let seen = cluster.folder().join("seen");
+    let path = "jsonpath={.status.containerStatuses[0].state.waiting}{\"\\n\"}";
+    let watch = ["get", "pods", "-l", "app=hooked", "--watch-only", "-o", path];
+    let output = std::fs::File::create(&seen).unwrap();
+    let mut watching = cluster.client().command(&watch).stdout(output).spawn().unwrap();
+    let manifest = format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: hooked, labels: {{app: hooked}}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: \"{BUSYBOX}\"
+    command: [sleep, infinity]
+    lifecycle: {{postStart: {{exec: {{command: [sh, -c, echo out; echo no >&2; exit 3]}}}}}}
+"
+    );
+    cluster.apply(&manifest).unwrap();
+    let uid = cluster.pod("hooked", ".metadata.uid").unwrap();
+    eventually("the container to say that its hook failed", LONG, || {
+        let seen = std::fs::read_to_string(&seen)?;
+        let states = seen.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let found = states.into_iter().find(|state| state["reason"] == "PostStartHookError");
+        let Some(found) = found else { return Ok(None) };
+        let text = format!(
+            "Exec lifecycle hook ([sh -c echo out; echo no >&2; exit 3]) for Container \"main\" in Pod \"hooked_default({uid})\" \
+             failed - error: command 'sh -c echo out; echo no >&2; exit 3' exited with 3: no\n, message: \"out\\nno\\n\""
+        );
+        anyhow::ensure!(found["message"] == text.as_str(), "{found}");
+        Ok(Some(()))
+    })
+    .unwrap();
+    let waiting = "{.status.containerStatuses[0].state.waiting.reason}";
+    cluster.wait("hooked", &format!("jsonpath={waiting}=CrashLoopBackOff")).unwrap();
+    let told = events(cluster, "hooked");
+    for event in ["PostStartHook failed", "FailedPostStartHook"] {
+        assert!(told.contains(event), "{told}");
+    }
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    cluster.kubectl(&["delete", "pod", "hooked"]).unwrap();
 }
 
 #[test]
