@@ -181,6 +181,7 @@ fn pods_get_devices_share_them_and_wait_for_them_also_over_a_restart() {
     let name = format!("test.keelson.io/gpu={uid}-gpu-0");
     let line = ["main", &claim, NAME, &node, "gpu-0", &name].map(str::to_owned);
     assert_eq!(monitored(&cluster, "one"), [line]);
+    tells_how_devices_fare(&cluster, &driver, &name);
 
     // What is left is shared by two pods, and is not enough for another claim.
     cluster
@@ -247,6 +248,30 @@ fn pods_get_devices_share_them_and_wait_for_them_also_over_a_restart() {
     ends(&cluster, &driver);
     waits_for_the_network(&cluster, &driver);
     goes(&cluster, driver, &slice);
+}
+
+/// What a driver says of a device is in the status of the pod that has it.
+fn tells_how_devices_fare(cluster: &Cluster, driver: &Driver, device: &str) {
+    let told = |wanted: &str, message: &str| {
+        eventually(&format!("the pod to say {wanted} of its device"), LONG, || {
+            let all = cluster
+                .pod("one", ".status.containerStatuses[?(@.name==\"main\")].allocatedResourcesStatus")?;
+            let mut one = serde_json::json!({"health": wanted, "resourceID": device});
+            if !message.is_empty() {
+                one["message"] = message.into();
+            }
+            let expected = serde_json::json!([{"name": "claim:gpu/main", "resources": [one]}]);
+            let found: serde_json::Value = serde_json::from_str(&all)?;
+            anyhow::ensure!(found == expected, "{found}");
+            Ok(Some(()))
+        })
+        .unwrap();
+    };
+    told("Healthy", "");
+    fs::write(driver.folder.join("health"), "gpu-0 it is too hot\n").unwrap();
+    told("Unhealthy", "it is too hot");
+    fs::remove_file(driver.folder.join("health")).unwrap();
+    told("Healthy", "");
 }
 
 /// A pod that ends by itself frees its devices, before it is deleted.

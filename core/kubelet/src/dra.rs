@@ -3,6 +3,7 @@
 //! - `driver`: one of them, and what it is asked; drivers make themselves known as plugins of the type `DRAPlugin`
 //! - `drivers` (pure): all of them, and which are there; `connection`: seeing that one dies
 //! - `state` (disk): which claims are prepared for which pods, so that it is taken back also after a restart
+//! - `health`: how devices fare, as drivers tell it
 //! - `claims`: prepares claims for pods, and takes that back
 //! - `slices`: what drivers that are gone offered is taken from the API
 //!
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -22,6 +23,7 @@ mod claims;
 mod connection;
 mod driver;
 mod drivers;
+mod health;
 mod slices;
 mod state;
 
@@ -29,6 +31,7 @@ pub(crate) use state::{Claim, Device, StateError};
 
 use driver::Driver;
 use drivers::Drivers;
+use health::Health;
 use state::{ClaimName, State};
 
 /// Why a pod cannot have its devices, or they cannot be taken back.
@@ -85,6 +88,10 @@ pub(crate) struct Dra {
     client: kube::Client,
     drivers: Arc<Mutex<Drivers>>,
     state: State,
+    /// How devices fare.
+    health: Arc<Mutex<Health>>,
+    /// Counts what was told of that.
+    news: Arc<watch::Sender<u64>>,
     /// A claim is prepared and taken back by one at a time.
     turns: Mutex<HashMap<ClaimName, Turn>>,
     /// Pods of an earlier run that are no more.
@@ -101,6 +108,8 @@ impl Dra {
             client,
             drivers: Arc::new(Mutex::new(Drivers::new(Instant::now()))),
             state,
+            health: Arc::default(),
+            news: Arc::new(watch::channel(0).0),
             turns: Mutex::default(),
             forgotten: Mutex::default(),
             changed: Arc::default(),

@@ -201,6 +201,7 @@ impl Worker {
 
     async fn work(mut self) {
         let mut devices = self.node.furnishing.devices.news();
+        let mut claimed = self.node.dra.news();
         loop {
             let wake = self.step().await;
             if self.is_finished() {
@@ -219,6 +220,7 @@ impl Worker {
             let has_devices = !self.memory.devices.is_empty();
             tokio::select! {
                 Ok(()) = devices.changed(), if has_devices => {}
+                Ok(()) = claimed.changed(), if has_devices => {}
                 changed = self.mail.changed() => match changed {
                     Ok(()) => self.read_mail(),
                     Err(_) => return,
@@ -328,6 +330,11 @@ impl Worker {
             }
         }
         self.memory.devices = self.node.furnishing.devices.health(&self.pod.uid);
+        if self.pod.claims_devices() {
+            for (container, all) in self.node.dra.health(&self.pod.pod) {
+                self.memory.devices.entry(container).or_default().extend(all);
+            }
+        }
         self.look_at_network().await;
         let resize = self.allocate(now);
         let mut plan = plan::plan(self.view(now));

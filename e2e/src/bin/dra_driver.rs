@@ -1,6 +1,7 @@
 //! A driver of devices for tests: the devices are nothing but names, and a container that has one sees so in its environment.
 //!
-//! `dra_driver FOLDER ENDPOINT REGISTRATION NAME NODE DEVICES`: FOLDER holds the list `calls`; ENDPOINT is the driver's socket, and
+//! `dra_driver FOLDER ENDPOINT REGISTRATION NAME NODE DEVICES`: FOLDER holds the list `calls`, and the file `health` with a line
+//! `DEVICE WORDS` for each that does not fare well, which is followed; ENDPOINT is the driver's socket, and
 //! REGISTRATION the one by which a kubelet finds it. It offers the devices `gpu-0` and so on of NODE by the API that
 //! KUBECONFIG leads to, and says in files in /var/run/cdi what containers need. Every call is safe to repeat.
 
@@ -16,6 +17,8 @@ use futures::StreamExt as _;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
 use keelson_csi::registration::registration_server::{Registration, RegistrationServer};
 use keelson_csi::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
+use keelson_dra::health;
+use keelson_dra::health::dra_resource_health_server::{DraResourceHealth, DraResourceHealthServer};
 use keelson_dra::v1;
 use keelson_dra::v1::dra_plugin_server::{DraPlugin, DraPluginServer};
 use kube::api::{Patch, PatchParams};
@@ -23,7 +26,8 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status};
 
 const CDI: &str = "/var/run/cdi";
@@ -34,8 +38,13 @@ struct Driver {
     folder: PathBuf,
     endpoint: PathBuf,
     name: String,
+    node: String,
+    devices: usize,
     client: Client,
 }
+
+/// Between two looks at how devices fare.
+const LOOK: Duration = Duration::from_millis(100);
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -121,6 +130,54 @@ impl DraPlugin for Driver {
             claims.insert(claim.uid, v1::NodeUnprepareResourceResponse { error });
         }
         Ok(Response::new(v1::NodeUnprepareResourcesResponse { claims }))
+    }
+}
+
+/// How all devices of a node fare.
+fn health_of(folder: &Path, node: &str, devices: usize) -> Vec<health::DeviceHealth> {
+    let text = fs::read_to_string(folder.join("health")).unwrap_or_default();
+    let ill: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once(' ')).collect();
+    let one = |at: usize| {
+        let name = format!("gpu-{at}");
+        let message = ill.get(name.as_str()).map(|words| (*words).to_owned());
+        let status =
+            if message.is_some() { health::HealthStatus::Unhealthy } else { health::HealthStatus::Healthy };
+        let device = health::DeviceIdentifier { pool_name: node.to_owned(), device_name: name };
+        health::DeviceHealth {
+            device: Some(device),
+            health: status.into(),
+            health_check_timeout_seconds: 3600,
+            message: message.unwrap_or_default(),
+            ..health::DeviceHealth::default()
+        }
+    };
+    (0..devices).map(one).collect()
+}
+
+#[tonic::async_trait]
+impl DraResourceHealth for Driver {
+    type NodeWatchResourcesStream = ReceiverStream<Result<health::NodeWatchResourcesResponse, Status>>;
+
+    async fn node_watch_resources(
+        &self,
+        _: Request<health::NodeWatchResourcesRequest>,
+    ) -> Answer<Self::NodeWatchResourcesStream> {
+        let (told, stream) = mpsc::channel(1);
+        let (folder, node, count) = (self.folder.clone(), self.node.clone(), self.devices);
+        tokio::spawn(async move {
+            let mut before = None;
+            while !told.is_closed() {
+                let devices = health_of(&folder, &node, count);
+                if before.as_ref() != Some(&devices) {
+                    before = Some(devices.clone());
+                    if told.send(Ok(health::NodeWatchResourcesResponse { devices })).await.is_err() {
+                        return;
+                    }
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
 
@@ -225,11 +282,14 @@ async fn main() -> anyhow::Result<()> {
         folder: folder.into(),
         endpoint: endpoint.into(),
         name: name.clone(),
+        node: node.clone(),
+        devices: devices.parse()?,
         client: client.clone(),
     });
     fs::create_dir_all(&driver.folder)?;
     let serving = tonic::transport::Server::builder()
         .add_service(DraPluginServer::from_arc(Arc::clone(&driver)))
+        .add_service(DraResourceHealthServer::from_arc(Arc::clone(&driver)))
         .serve_with_incoming(listen(Path::new(endpoint))?);
     let registering = tonic::transport::Server::builder()
         .add_service(RegistrationServer::from_arc(driver))

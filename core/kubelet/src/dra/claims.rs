@@ -64,6 +64,16 @@ fn message(claim: &Claim) -> v1::Claim {
     v1::Claim { namespace: claim.namespace.clone(), uid: claim.uid.clone(), name: claim.name.clone() }
 }
 
+/// What a container asks for of a claim.
+pub(super) struct Wanted {
+    /// What the pod calls the claim.
+    pub(super) name: String,
+    /// What the claim is called.
+    pub(super) claim: ClaimName,
+    /// A part of it; all where none is named.
+    pub(super) request: Option<String>,
+}
+
 impl Dra {
     /// Prepares the claims of a pod that has nothing running; what was prepared in this run is left as it is.
     pub(crate) async fn prepare(&self, pod: &Pod) -> Result<(), DraError> {
@@ -135,9 +145,8 @@ impl Dra {
         Ok(self.state.put(&name, Some(claim)).await?)
     }
 
-    /// The claims that a container asks for, with the request of each; those without one are of all requests. A claim that
-    /// the pod does not need is none.
-    fn of_container(pod: &Pod, container: &Container) -> Result<Vec<(ClaimName, Option<String>)>, DraError> {
+    /// What a container asks for of the pod's claims. A claim that the pod does not need is none.
+    pub(super) fn of_container(pod: &Pod, container: &Container) -> Result<Vec<Wanted>, DraError> {
         let claims = pod.spec.as_ref().and_then(|spec| spec.resource_claims.as_ref());
         let wanted = container.resources.as_ref().and_then(|resources| resources.claims.as_ref());
         let mut found = Vec::new();
@@ -146,7 +155,11 @@ impl Dra {
                 continue;
             };
             if let Some(name) = claim_name(pod, claim)? {
-                found.push(((pod.namespace().unwrap_or_default(), name), wanted.request.clone()));
+                found.push(Wanted {
+                    name: wanted.name.clone(),
+                    claim: (pod.namespace().unwrap_or_default(), name),
+                    request: wanted.request.clone().filter(|request| !request.is_empty()),
+                });
             }
         }
         Ok(found)
@@ -155,7 +168,7 @@ impl Dra {
     /// The names by which the runtime finds a container's devices. They are prepared before.
     pub(crate) fn devices(&self, pod: &Pod, container: &Container) -> Result<Vec<String>, DraError> {
         let mut found: Vec<String> = Vec::new();
-        for (key, request) in Self::of_container(pod, container)? {
+        for Wanted { claim: key, request, .. } in Self::of_container(pod, container)? {
             let Some(claim) = self.state.get(&key).filter(|claim| claim.prepared) else {
                 return refused(format!(
                     "internal error: unable to get claim info for ResourceClaim {} in namespace {}",
@@ -174,7 +187,7 @@ impl Dra {
     /// The claims of a container as they are prepared, each once; none where one of them is not known yet.
     pub(crate) fn claims(&self, pod: &Pod, container: &Container) -> Vec<Claim> {
         let names: BTreeSet<ClaimName> = match Self::of_container(pod, container) {
-            Ok(found) => found.into_iter().map(|(name, _)| name).collect(),
+            Ok(found) => found.into_iter().map(|wanted| wanted.claim).collect(),
             Err(error) => {
                 tracing::debug!(container = container.name, %error, "a container's claims are not known");
                 return Vec::new();

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use tonic_prost::ProstCodec;
 
 use super::state::Device;
-use super::{Dra, DraError, connection};
+use super::{Dra, DraError, connection, health};
 use crate::plugins::{Handler, channel, check_name, translated};
 
 /// How long a driver may take over a call.
@@ -56,6 +56,11 @@ impl Driver {
     /// The one behind a socket.
     pub(super) fn new(service: &'static str, socket: &Path) -> Self {
         Driver { service, socket: socket.to_owned(), channel: channel(socket) }
+    }
+
+    /// By which it is asked.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     async fn call<T, U>(&self, call: &'static str, message: T) -> Result<U, DraError>
@@ -125,7 +130,11 @@ impl Handler for Dra {
         let driver = Arc::new(Driver::new(service, own.as_deref().unwrap_or(endpoint)));
         let watch = CancellationToken::new();
         let follow = self.follow(&info.name, Arc::clone(&driver));
-        tokio::spawn(watch.clone().run_until_cancelled_owned(follow));
+        let listen = self.listen(&info.name, Arc::clone(&driver));
+        let both = async {
+            tokio::join!(follow, listen);
+        };
+        tokio::spawn(watch.clone().run_until_cancelled_owned(both));
         self.drivers.lock().add(&info.name, socket, driver, watch.drop_guard(), Instant::now());
         self.changed.notify_one();
         Ok(())
@@ -133,12 +142,35 @@ impl Handler for Dra {
 
     async fn forget(&self, socket: &Path, name: &str) -> Result<(), String> {
         self.drivers.lock().remove(name, socket, Instant::now());
+        if self.health.lock().forget(name) {
+            self.news.send_modify(|count| *count += 1);
+        }
         self.changed.notify_one();
         Ok(())
     }
 }
 
 impl Dra {
+    /// Hears how a driver's devices fare, for as long as it is known.
+    fn listen(&self, name: &str, driver: Arc<Driver>) -> impl Future<Output = ()> + Send + 'static {
+        let (known, news, name) = (Arc::downgrade(&self.health), Arc::downgrade(&self.news), name.to_owned());
+        async move {
+            let told = |devices: Option<Vec<keelson_dra::health::DeviceHealth>>| {
+                let (known, news) = (known.upgrade()?, news.upgrade()?);
+                let mut known = known.lock();
+                let is_news = match devices {
+                    Some(devices) => known.update(&name, &devices, Instant::now()),
+                    None => known.forget(&name),
+                };
+                if is_news {
+                    news.send_modify(|count| *count += 1);
+                }
+                known.next_end(&name)
+            };
+            health::listen(&driver, told).await;
+        }
+    }
+
     /// Sees whether a driver is there, for as long as it is known.
     fn follow(&self, name: &str, driver: Arc<Driver>) -> impl Future<Output = ()> + Send + 'static {
         let (drivers, changed, name) =

@@ -68,14 +68,22 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// The names of its devices for a request, or for all of them.
-    pub(super) fn cdi_devices(&self, request: Option<&str>) -> Vec<String> {
-        let is_for = |device: &&Device| {
+    /// Its devices for a request, or for all of them, with their drivers.
+    pub(super) fn devices(&self, request: Option<&str>) -> impl Iterator<Item = (&str, &Device)> {
+        let is_for = move |device: &Device| {
             let mut names = device.request_names.iter().map(|name| name.split('/').next().unwrap_or(name));
             device.request_names.is_empty() || request.is_none_or(|request| names.any(|name| name == request))
         };
-        let devices = self.drivers.values().flatten().filter(is_for);
-        devices.flat_map(|device| device.cdi_device_ids.iter().cloned()).collect()
+        let all = self
+            .drivers
+            .iter()
+            .flat_map(|(driver, devices)| devices.iter().map(move |device| (driver.as_str(), device)));
+        all.filter(move |(_, device)| is_for(device))
+    }
+
+    /// The names by which the runtime finds those.
+    pub(super) fn cdi_devices(&self, request: Option<&str>) -> Vec<String> {
+        self.devices(request).flat_map(|(_, device)| device.cdi_device_ids.iter().cloned()).collect()
     }
 }
 
