@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::kubectl::{Kubectl, text};
+use crate::machine::Machine;
 use crate::namespaces::Namespaces;
 use crate::resolver::Resolver;
 use crate::{binary, eventually, image, manifests};
@@ -27,6 +28,8 @@ pub const LONG: Duration = Duration::from_secs(120);
 
 /// A cluster that `keelson up -d` made. It is reset, and its namespaces go, with its value.
 pub struct Cluster {
+    /// Before the namespaces that it is in.
+    machine: Option<Machine>,
     namespaces: Namespaces,
     dir: tempfile::TempDir,
     kubectl: Kubectl,
@@ -58,7 +61,19 @@ impl Cluster {
             kubeconfig: dir.path().join("data/kubeconfig"),
             home: dir.path().to_owned(),
         };
-        Ok(Cluster { namespaces, dir, kubectl })
+        Ok(Cluster { machine: None, namespaces, dir, kubectl })
+    }
+
+    /// The same on a machine that systemd is the init of: all commands run in scopes of its.
+    pub fn namespaces_with_systemd() -> anyhow::Result<Self> {
+        let mut cluster = Self::namespaces()?;
+        cluster.machine = Some(Machine::start(&mut cluster.kubectl)?);
+        Ok(cluster)
+    }
+
+    /// The name, right below the root of every hierarchy, of the control groups of a machine with its own init.
+    pub fn groups(&self) -> &str {
+        self.machine.as_ref().map_or("", Machine::name)
     }
 
     /// The folder of its data.
@@ -130,6 +145,15 @@ impl Cluster {
             let stat = fs::read_to_string(format!("/proc/{process}/stat"));
             // One that nobody has waited for yet does nothing any more.
             Ok(stat.map_or(Some(()), |it| it.contains(") Z ").then_some(())))
+        })
+    }
+
+    /// The same where processes have other numbers than outside.
+    pub fn kill_inside(&self) -> anyhow::Result<()> {
+        let process = self.process()?.to_string();
+        self.on_the_host("kill", &["-9", &process])?;
+        eventually("the killed process to be gone", Duration::from_secs(30), || {
+            Ok(self.on_the_host("kill", &["-0", &process]).is_err().then_some(()))
         })
     }
 

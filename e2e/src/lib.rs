@@ -28,6 +28,7 @@ mod disks;
 mod etcd;
 pub mod image;
 mod kubectl;
+mod machine;
 mod machines;
 pub mod measure;
 mod namespaces;

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
 use keelson_apiserver::ApiServer;
 use keelson_apiserver::pki::Renewed;
+use keelson_cgroup::Driver;
 use keelson_kubelet::KubeletConfiguration;
 use keelson_runtime::image::{Registries, SelfImage};
 use rustls::server::ResolvesServerCert;
@@ -149,12 +150,14 @@ pub(crate) fn runtime_config(
     folder: &Folder,
     cluster: &Cluster,
     network: Arc<NodeNetwork>,
+    cgroup_driver: Driver,
 ) -> anyhow::Result<keelson_runtime::Config> {
     Ok(keelson_runtime::Config {
         root: folder.join("runtime"),
         socket: socket(folder),
         cluster_id: cluster.id.clone(),
         cgroup_root: cluster.cgroup(),
+        cgroup_driver,
         pod_process: keelson_runtime::PodProcess {
             // The very file that runs, also when another one has taken its name meanwhile.
             program: PathBuf::from("/proc/self/exe"),
@@ -197,6 +200,11 @@ pub(crate) fn kubelet_settings(
     let wrong = || format!("{} is not what this kubelet can follow", path.display());
     let settings: KubeletConfiguration = serde_yaml_ng::from_slice(&text).with_context(wrong)?;
     settings.validate().with_context(wrong)?;
+    // Another runtime may say otherwise, and is asked.
+    let embedded = settings.runtime_socket().is_none();
+    if embedded && settings.cgroup_driver == Driver::Systemd && !keelson_cgroup::systemd::is_running() {
+        return Err(keelson_cgroup::SystemdError::Absent).with_context(wrong);
+    }
     Ok(settings)
 }
 
@@ -231,7 +239,8 @@ impl Components {
         match engine {
             Some(_) => self.start_engine(node)?,
             None => {
-                let runtime = runtime_config(node.folder, node.cluster, Arc::clone(&node.network))?;
+                let driver = node.settings.cgroup_driver;
+                let runtime = runtime_config(node.folder, node.cluster, Arc::clone(&node.network), driver)?;
                 self.start("container runtime", move |stop| keelson_runtime::run(runtime.clone(), stop));
             }
         }

@@ -8,6 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use keelson_cgroup::{Driver, Systemd};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -115,8 +116,11 @@ fn stop_all(progress: &Progress, folder: &Folder, cluster: &Cluster) -> anyhow::
         let network = NodeNetwork::given(config.clone(), cluster.pod_cidr, kept).await;
         let network = network.context("open the pod network")?;
         let elsewhere = end_elsewhere(folder, cluster, &network).await?;
-        let config_of_pods = components::runtime_config(folder, cluster, network)?;
+        // Pods keep to the driver that they were made with.
+        let config_of_pods = components::runtime_config(folder, cluster, network, Driver::default())?;
         let pods = keelson_runtime::remove_all(config_of_pods, GRACE).await.context("stop the pods")?;
+        let slices = Systemd::default().remove_slices(&cluster.cgroup()).await;
+        slices.context("remove the control groups that systemd has made")?;
         let pods = pods + elsewhere;
         progress.done("Pods", format_args!("{pods} stopped"), since);
         let since = Instant::now();

@@ -1,5 +1,8 @@
 //! The pod's control group: its share of the processors and its limits, and taken away in every hierarchy once its containers
 //! are gone.
+//!
+//! - `groups`: the groups of all pods, as folders or as slices of systemd; `tiers`: those of the classes of pods
+//! - here: the files of a group at a path, whoever has made it
 
 use std::fs;
 use std::io;
@@ -7,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use keelson_cri::v1::LinuxContainerResources;
 
+pub(crate) mod groups;
 pub(crate) mod tiers;
 
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -47,6 +51,17 @@ fn remove_tree(folder: &Path) -> Result<(), CgroupError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// The names of the groups right below one, in any hierarchy. Blocks.
+fn below(mount: &Path, group: &str) -> Vec<String> {
+    let of = |hierarchy: PathBuf| fs::read_dir(hierarchy.join(group.trim_matches('/')));
+    let entries = hierarchies(mount).into_iter().flat_map(of).flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let mut names: Vec<String> = folders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// Removes a group, as `/ROOT/besteffort/podUID`, from all hierarchies; may be repeated. Blocks.
@@ -142,14 +157,10 @@ fn raise_below(mount: &Path, group: &str, limits: &LinuxContainerResources) -> R
     Ok(())
 }
 
-/// Holds a group to so much memory, 0 for all, and gives it its share of the processors. Blocks.
-fn hold(group: &str, memory: u64, shares: i64) -> Result<(), CgroupError> {
+/// (pure) So much memory, 0 for all, and a share of the processors.
+fn whole(memory: u64, shares: i64) -> LinuxContainerResources {
     let memory_limit_in_bytes = i64::try_from(memory).unwrap_or(i64::MAX);
-    limit(
-        group,
-        &LinuxContainerResources { cpu_shares: shares, memory_limit_in_bytes, ..Default::default() },
-        0,
-    )
+    LinuxContainerResources { cpu_shares: shares, memory_limit_in_bytes, ..Default::default() }
 }
 
 /// The memory that is in use in a group and below, but for what could be given back at once, in bytes. `None` when there is no

@@ -49,3 +49,10 @@ pub struct Config {
     /// Certificate authority of the server's clients, PEM.
     pub client_ca: String,
 }
+
+impl Config {
+    /// The control groups of the pods.
+    pub(crate) fn cgroups(&self) -> keelson_cgroup::Names {
+        keelson_cgroup::Names::new(self.settings.cgroup_driver, &self.cgroup_root)
+    }
+}

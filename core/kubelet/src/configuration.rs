@@ -162,6 +162,9 @@ pub struct KubeletConfiguration {
     /// Where that runtime's images are, if not in the same place.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub image_service_endpoint: String,
+    /// Who makes control groups: `cgroupfs`, kubelet and runtime themselves, or `systemd`. A container runtime that says by whom its own are
+    /// made (CRI `RuntimeConfig`) is followed instead; the embedded one does as is written here.
+    pub cgroup_driver: keelson_cgroup::Driver,
     /// A folder of manifests, of which each is a pod that this node runs whatever the API says; none otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub static_pod_path: Option<PathBuf>,
@@ -222,6 +225,7 @@ impl Default for KubeletConfiguration {
             resolv_conf: None,
             container_runtime_endpoint: String::new(),
             image_service_endpoint: String::new(),
+            cgroup_driver: keelson_cgroup::Driver::Cgroupfs,
             static_pod_path: None,
             seccomp_default: false,
             allowed_unsafe_sysctls: Vec::new(),

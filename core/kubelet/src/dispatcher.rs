@@ -452,6 +452,8 @@ impl Dispatcher {
                 Duration::ZERO,
             );
         }
+        let known: Vec<String> = self.workers.keys().cloned().collect();
+        self.node.groups.retain(&known).await;
         true
     }
 }

@@ -119,6 +119,12 @@ pub enum Error {
     /// It is not known which devices are prepared.
     #[error("read which claims to devices are prepared")]
     Claims(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The runtime does not say who makes control groups.
+    #[error("ask the container runtime for its cgroup driver")]
+    Driver(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Control groups cannot be made.
+    #[error("make control groups by systemd")]
+    Systemd(#[from] keelson_cgroup::SystemdError),
     /// The folder of pods cannot be made, or not be kept from other users.
     #[error("make the folder of pods")]
     Folder(#[source] std::io::Error),
@@ -133,10 +139,18 @@ pub enum Error {
 /// Runs the node agent until the shutdown, which leaves pods running.
 ///
 /// `client` is the API as the user `system:node:NAME` of the group `system:nodes`.
-pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
-    let config = Arc::new(config);
+pub async fn run(mut config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
     protect(&config.data_dir).map_err(Error::Folder)?;
     survive();
+    let runtime = runtime_client::RuntimeClient::new(&config.cri_socket, config.image_socket.as_deref());
+    if !dispatcher::wait_for_runtime(&runtime, &shutdown).await {
+        return Ok(());
+    }
+    let driver = cgroup::groups::driver(&runtime, config.settings.cgroup_driver).await;
+    config.settings.cgroup_driver = driver.map_err(|error| Error::Driver(Box::new(error)))?;
+    let groups = Arc::new(cgroup::groups::Groups::new(config.cgroups()));
+    groups.check().await?;
+    let config = Arc::new(config);
     let numa = topology::NumaMachine::read();
     let places = topology::Topology::new(&config.settings, numa.clone());
     let places = places.map_err(|error| Error::Machine(Box::new(error)))?;
@@ -148,10 +162,6 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let claims = dra::Dra::open(Arc::clone(&config), client.clone());
     let claims = Arc::new(claims.map_err(|error| Error::Claims(Box::new(error)))?);
     let (machine, together) = limits(&config).map_err(|error| Error::Machine(Box::new(error)))?;
-    let runtime = runtime_client::RuntimeClient::new(&config.cri_socket, config.image_socket.as_deref());
-    if !dispatcher::wait_for_runtime(&runtime, &shutdown).await {
-        return Ok(());
-    }
     if let Some(range) = config.pod_cidr {
         let told = range::tell(&runtime, &range.to_string()).await;
         if let Err(error) = told {
@@ -263,7 +273,8 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
         shortage: short,
         leaving: left,
         machine,
-        tiers: cgroup::tiers::Tiers::new(&config.cgroup_root, together),
+        tiers: cgroup::tiers::Tiers::new(Arc::clone(&groups), together),
+        groups,
         config,
     });
     let known = Arc::clone(&shared);

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerRestartRule, ContainerStatus, EphemeralContainer, Pod, PodSpec, PodStatus,
 };
+use keelson_cgroup::CgroupName;
 
 use crate::allocation::{self, Allocation};
 use crate::labels;
@@ -266,14 +267,14 @@ impl PodModel {
         format!("{}_{}_{}", self.namespace, self.name, self.uid)
     }
 
-    /// The pod's control group.
-    pub(crate) fn cgroup(&self, root: &str) -> String {
-        let tier = match self.qos_class() {
-            QosClass::Guaranteed => "",
-            QosClass::Burstable => "burstable/",
-            QosClass::BestEffort => "besteffort/",
-        };
-        format!("{}/{tier}pod{}", root.trim_end_matches('/'), self.uid)
+    /// The pod's control group, below that of all pods.
+    pub(crate) fn cgroup(&self, root: &CgroupName) -> CgroupName {
+        let pod = format!("pod{}", self.uid);
+        match self.qos_class() {
+            QosClass::Guaranteed => root.child(&pod),
+            QosClass::Burstable => root.child("burstable").child(&pod),
+            QosClass::BestEffort => root.child("besteffort").child(&pod),
+        }
     }
 }
 

@@ -150,6 +150,8 @@ calls! {
     version(VersionRequest) -> VersionResponse, runtime, "Version", SHORT;
     /// The runtime's own conditions.
     status(StatusRequest) -> StatusResponse, runtime, "Status", SHORT;
+    /// Who makes the runtime's control groups.
+    runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse, runtime, "RuntimeConfig", SHORT;
     /// Hands the node's pod addresses to the runtime.
     update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse, runtime, "UpdateRuntimeConfig", SHORT;
     /// Makes a pod's sandbox, with its network.

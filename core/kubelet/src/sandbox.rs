@@ -63,6 +63,7 @@ pub(crate) fn configuration(
     let hostname = if pod.host_network() { String::new() } else { dns::hostname(&pod.pod, config)?.name };
     let sysctls = pod.spec().security_context.as_ref().and_then(|context| context.sysctls.as_ref());
     let sysctls = sysctls.into_iter().flatten().map(|one| (one.name.clone(), one.value.clone())).collect();
+    let groups = config.cgroups();
     Ok(v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
             name: pod.name.clone(),
@@ -77,7 +78,7 @@ pub(crate) fn configuration(
         labels: sandbox_labels(pod),
         annotations: annotations(pod, config),
         linux: Some(v1::LinuxPodSandboxConfig {
-            cgroup_parent: pod.cgroup(&config.cgroup_root),
+            cgroup_parent: groups.parent(&pod.cgroup(&groups.root)),
             security_context: Some(security::of_sandbox(pod)),
             sysctls,
             resources: Some(resources::of_pod(pod)),
@@ -92,6 +93,20 @@ mod tests {
     use super::*;
     use serde_json::json;
     use std::sync::Arc;
+
+    #[test]
+    fn the_runtime_is_told_of_a_slice_by_its_name() {
+        let pod = json!({ "metadata": { "name": "p", "namespace": "n", "uid": "a-b" },
+            "spec": { "containers": [{ "name": "a", "resources": { "requests": { "cpu": "1" } } }] } });
+        let pod = PodModel::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap();
+        let mut config = crate::testing::config();
+        config.settings = serde_json::from_value(json!({ "cgroupDriver": "systemd" })).unwrap();
+        let told = configuration(&pod, 0, &config, &ResolvConf::default()).unwrap().linux.unwrap();
+        assert_eq!(told.cgroup_parent, "keelson_0badcafe-kubepods-burstable-poda_b.slice");
+        assert!(
+            serde_json::from_value::<crate::KubeletConfiguration>(json!({ "cgroupDriver": "runc" })).is_err()
+        );
+    }
 
     #[test]
     fn ports_of_a_pod_on_the_nodes_network_are_not_mapped() {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use keelson_cgroup::Names;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -169,9 +170,9 @@ impl Meter {
         {
             return Ok(Arc::clone(&last.snapshot));
         }
-        let (root, hierarchy) = (self.config.cgroup_root.clone(), self.hierarchy.clone());
+        let (groups, hierarchy) = (self.config.cgroups(), self.hierarchy.clone());
         let pods = self.pods.observed();
-        let work = move || snapshot(&hierarchy, &root, pods, detail);
+        let work = move || snapshot(&hierarchy, &groups, pods, detail);
         let mut found = tokio::task::spawn_blocking(work).await??;
         let now = Instant::now();
         let marks = &mut state.marks;
@@ -202,7 +203,7 @@ impl Meter {
 /// Blocks.
 fn snapshot(
     hierarchy: &Hierarchy,
-    root: &str,
+    groups: &Names,
     pods: Vec<(Arc<k8s_openapi::api::core::v1::Pod>, Arc<Observed>)>,
     detail: Detail,
 ) -> Result<Snapshot, machine::MachineError> {
@@ -219,7 +220,7 @@ fn snapshot(
         if observed.ready_sandbox().is_none() {
             continue;
         }
-        match of_pod(hierarchy, root, model, &observed, detail) {
+        match of_pod(hierarchy, groups, model, &observed, detail) {
             Ok(found) => figures.push(found),
             Err(error) => errors.push(error.to_string()),
         }
@@ -231,18 +232,18 @@ fn snapshot(
 
 fn of_pod(
     hierarchy: &Hierarchy,
-    root: &str,
+    groups: &Names,
     model: PodModel,
     observed: &Observed,
     detail: Detail,
 ) -> io::Result<PodFigures> {
-    let path = model.cgroup(root);
+    let path = groups.path(&model.cgroup(&groups.root));
     let group = hierarchy.read(&path, detail)?;
     let mut containers = Vec::new();
     for member in &model.members {
         let Some(instance) = observed.newest(member.name()) else { continue };
         let ContainerState::Running { started_at } = instance.state else { continue };
-        let path = format!("{path}/{}", instance.id);
+        let path = hierarchy.container(&path, &instance.id);
         // It may have ended since.
         let Ok(group) = hierarchy.read(&path, detail) else { continue };
         containers.push(Container {

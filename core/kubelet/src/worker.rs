@@ -84,7 +84,9 @@ pub(crate) struct Node {
     pub(crate) leaving: crate::node_shutdown::Leaving,
     /// What limits of containers depend on.
     pub(crate) machine: crate::resources::Machine,
-    /// The control groups of the classes of pods.
+    /// The control groups of all pods.
+    pub(crate) groups: Arc<crate::cgroup::groups::Groups>,
+    /// Those of the classes of pods.
     pub(crate) tiers: crate::cgroup::tiers::Tiers,
 }
 

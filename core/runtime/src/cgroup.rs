@@ -52,6 +52,18 @@ impl Hierarchy {
         }
     }
 
+    /// The folders of the group `path` in the hierarchies of systemd's own, which have no controllers, as far as it is there.
+    pub(crate) fn tracking(&self, path: &str) -> Vec<PathBuf> {
+        match self {
+            Self::Unified { .. } => Vec::new(),
+            Self::Split { mount } => ["systemd", "unified"]
+                .iter()
+                .map(|name| mount.join(name).join(path.trim_start_matches('/')))
+                .filter(|folder| folder.join("cgroup.procs").exists())
+                .collect(),
+        }
+    }
+
     pub(crate) fn folder(&self, controller: &str, path: &str) -> PathBuf {
         let path = path.trim_start_matches('/');
         match self {
@@ -198,6 +210,17 @@ pub(crate) fn create(folder: &Path) -> io::Result<()> {
         fill_cpuset(ancestor)?;
     }
     Ok(())
+}
+
+/// Puts a process into the group's folder, which is made if it is not there, unless it is in it already.
+pub(crate) fn enter(folder: &Path, process: i32) -> io::Result<()> {
+    create(folder)?;
+    let file = folder.join("cgroup.procs");
+    let process = process.to_string();
+    if fs::read_to_string(&file)?.lines().any(|line| line == process) {
+        return Ok(());
+    }
+    fs::write(&file, process)
 }
 
 fn fill_cpuset(folder: &Path) -> io::Result<()> {

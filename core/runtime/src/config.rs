@@ -28,6 +28,8 @@ pub struct Config {
     pub cluster_id: String,
     /// The control group below which pods without a parent of their own are put, for example `/keelson-0badcafe`.
     pub cgroup_root: String,
+    /// Who makes the control groups.
+    pub cgroup_driver: keelson_cgroup::Driver,
     /// How the pod process is run.
     pub pod_process: PodProcess,
     /// Gives pods their network.

@@ -181,6 +181,10 @@ impl Runtime {
         }
         let sandbox = self.find_sandbox(&container.sandbox)?;
         let launch = container.record.lock().launch.clone();
+        if let Err(error) = self.start_container_scope(&sandbox, &container, &launch).await {
+            self.forget(&container).await;
+            return Err(error);
+        }
         self.create_cgroup(&launch.cgroup)?;
         if let Hierarchy::Unified { .. } = self.hierarchy {
             // Without the filter its root would have the node's disks.
@@ -201,9 +205,9 @@ impl Runtime {
                 self.emit(&container.id, &sandbox.id, v1::ContainerEventType::ContainerStartedEvent);
                 Ok(())
             }
-            Ok(Response::Done | Response::Status { .. } | Response::Failed { .. }) => {
-                Err(CallError::Ask(PodClientError::Gone))
-            }
+            Ok(
+                Response::Done | Response::Held { .. } | Response::Status { .. } | Response::Failed { .. },
+            ) => Err(CallError::Ask(PodClientError::Gone)),
             Err(error) => {
                 let message = crate::error::chain(&error);
                 container.record.lock().start_error = Some(message.clone());
@@ -294,13 +298,9 @@ impl Runtime {
         let Some(container) = self.container(id) else { return Ok(()) };
         self.stop_container(&container.id, 0).await?;
         let _change = container.changing.lock().await;
-        if let Some(sandbox) = self.sandbox(&container.sandbox)
-            && sandbox.is_ready()
-        {
-            let forget = Request::Forget { container: container.id.clone() };
-            if let Err(error) = pod_client::ask(&sandbox.folder, &forget).await {
-                tracing::debug!(%error, container = id, "pod process did not forget the container");
-            }
+        self.forget(&container).await;
+        if let Some(sandbox) = self.sandbox(&container.sandbox) {
+            self.end_scope(&sandbox, &container.id).await?;
         }
         let this = Arc::clone(self);
         let one = Arc::clone(&container);
@@ -321,8 +321,20 @@ impl Runtime {
         Ok(())
     }
 
+    /// The pod process keeps nothing of it.
+    async fn forget(&self, container: &Container) {
+        if let Some(sandbox) = self.sandbox(&container.sandbox)
+            && sandbox.is_ready()
+        {
+            let forget = Request::Forget { container: container.id.clone() };
+            if let Err(error) = pod_client::ask(&sandbox.folder, &forget).await {
+                tracing::debug!(%error, container = container.id, "pod process did not forget the container");
+            }
+        }
+    }
+
     /// `UpdateContainerResources`.
-    pub(crate) fn update_resources(
+    pub(crate) async fn update_resources(
         &self,
         id: &str,
         change: &v1::LinuxContainerResources,
@@ -330,6 +342,7 @@ impl Runtime {
         let container = self.find_container(id)?;
         match container.phase() {
             Phase::Running { .. } => {
+                self.limit_scope(&container, change).await?;
                 let group = container.record.lock().launch.cgroup.clone();
                 resources::update(change, &self.hierarchy, &group).map_err(spec::SpecError::from)?;
             }

@@ -122,21 +122,52 @@ fn rules(configured: &[OciRule]) -> Result<Option<Vec<Rule>>, DeviceFilterError>
     Ok(allowed)
 }
 
+/// The devices that the configuration in `bundle` allows, as systemd names them, with what may be done; `None` for all.
+pub(crate) fn allowed(bundle: &Path) -> Result<Option<Vec<(String, String)>>, DeviceFilterError> {
+    let groups = std::fs::read_to_string("/proc/devices").unwrap_or_default();
+    let rules = rules(&configured(bundle)?)?;
+    Ok(rules.map(|rules| rules.iter().filter_map(|rule| named(rule, &groups)).collect()))
+}
+
+/// (pure) A rule as systemd has it. All of a major number go by the name that the kernel has for it in /proc/devices; what has
+/// none there no device has.
+fn named(rule: &Rule, groups: &str) -> Option<(String, String)> {
+    let (kind, title) = match rule.kind {
+        Kind::Block => ("block", "Block devices:"),
+        Kind::Character => ("char", "Character devices:"),
+    };
+    let group = |major: i32| {
+        let section = groups.split("\n\n").find(|section| section.trim_start().starts_with(title))?;
+        let mut lines = section.lines().filter_map(|line| line.trim().split_once(' '));
+        lines.find(|(number, _)| number.parse() == Ok(major)).map(|(_, name)| name.to_owned())
+    };
+    let device = match (rule.major, rule.minor) {
+        (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
+        (Some(major), None) => format!("{kind}-{}", group(major)?),
+        (None, _) => format!("{kind}-*"),
+    };
+    let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+    let access = letters.iter().filter(|(bit, _)| rule.access & bit != 0).map(|(_, letter)| letter).collect();
+    Some((device, access))
+}
+
 /// Keeps what runs in the group to the devices that the configuration in `bundle` allows. The group must be there,
 /// and nothing may run in it yet.
 pub(crate) fn attach(bundle: &Path, group: &Path) -> Result<(), DeviceFilterError> {
+    match rules(&configured(bundle)?)? {
+        Some(rules) => attach_rules(&rules, group),
+        None => Ok(()),
+    }
+}
+
+fn configured(bundle: &Path) -> Result<Vec<OciRule>, DeviceFilterError> {
     let path = bundle.join("config.json");
     let unread = |source: io::Error| DeviceFilterError::Configuration { path: path.clone(), source };
     let text = std::fs::read(&path).map_err(unread)?;
     let config: serde_json::Value = serde_json::from_slice(&text).map_err(|error| unread(error.into()))?;
     let configured = config.pointer("/linux/resources/devices").cloned();
     let configured = configured.ok_or_else(|| unread(io::ErrorKind::NotFound.into()))?;
-    let configured: Vec<OciRule> =
-        serde_json::from_value(configured).map_err(|error| unread(error.into()))?;
-    match rules(&configured)? {
-        Some(rules) => attach_rules(&rules, group),
-        None => Ok(()),
-    }
+    serde_json::from_value(configured).map_err(|error| unread(error.into()))
 }
 
 fn attach_rules(rules: &[Rule], group: &Path) -> Result<(), DeviceFilterError> {

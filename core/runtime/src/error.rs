@@ -56,6 +56,8 @@ pub(crate) enum CallError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Systemd(#[from] keelson_cgroup::SystemdError),
     #[error("the container's devices are not under control")]
     DeviceFilter(#[from] DeviceFilterError),
     #[error("the runtime is stopping")]
@@ -103,6 +105,7 @@ impl From<CallError> for Status {
             | CallError::Store(_)
             | CallError::Pull(_)
             | CallError::DeviceFilter(_)
+            | CallError::Systemd(_)
             | CallError::Cgroup { .. } => Code::Unknown,
         };
         Status::new(code, chain(&error))

@@ -12,7 +12,7 @@
 //! - `spec`: from the CRI's configuration to the OCI runtime's
 //! - [`pod_process`]: the small process per pod; `pod_client` our side of it
 //! - `cdi`: what containers need for devices, as vendors say in files
-//! - `cgroup`, `device_filter`, `seccomp`: kernel interfaces
+//! - `cgroup`, `device_filter`, `seccomp`: kernel interfaces; `systemd_unit`: control groups that systemd makes
 //! - [`network`]: the seam to pod networking
 //!
 //! **Invariant**: no container is a child of this process, and nothing here is needed for one to run on.
@@ -54,6 +54,7 @@ mod stats;
 mod status;
 mod stop_signal;
 mod streaming;
+mod systemd_unit;
 
 pub use config::{Config, PodProcess};
 use image::{ImageStore, StoreError};
@@ -86,6 +87,9 @@ pub enum Error {
     /// The state of before could not be taken over, or not be removed.
     #[error("take over or remove what is on this machine: {0}")]
     Recovery(String),
+    /// Control groups cannot be made.
+    #[error("make control groups by systemd")]
+    Systemd(#[from] keelson_cgroup::SystemdError),
     /// The CRI could not be served.
     #[error("serve the CRI")]
     Serve(#[source] tonic::transport::Error),
@@ -124,6 +128,7 @@ async fn start(config: Config, shutdown: &CancellationToken) -> Result<Arc<Runti
         images,
         pulls: image::pull::Pulls::default(),
         hierarchy: cgroup::Hierarchy::detect(),
+        systemd: keelson_cgroup::Systemd::default(),
         sandboxes: parking_lot::RwLock::default(),
         containers: parking_lot::RwLock::default(),
         events,
@@ -140,7 +145,11 @@ async fn start(config: Config, shutdown: &CancellationToken) -> Result<Arc<Runti
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let _lock = lock(&config)?;
     let socket = config.socket.clone();
+    let driver = config.cgroup_driver;
     let runtime = start(config, &shutdown).await?;
+    if driver == keelson_cgroup::Driver::Systemd {
+        runtime.systemd.check().await?;
+    }
     let listener = listen(&socket)?;
     tracing::info!(socket = %socket.display(), pods = runtime.sandboxes.read().len(), "container runtime ready");
     let ended = shutdown.clone();

@@ -147,7 +147,10 @@ impl PodConnection {
         let frame = self.next().await?.ok_or(PodClientError::Gone)?;
         match serde_json::from_slice(&frame.payload).map_err(PodClientError::Json)? {
             Response::Failed { message } => Err(PodClientError::Failed(message)),
-            response @ (Response::Done | Response::Started(_) | Response::Status { .. }) => Ok(response),
+            response @ (Response::Done
+            | Response::Held { .. }
+            | Response::Started(_)
+            | Response::Status { .. }) => Ok(response),
         }
     }
 }

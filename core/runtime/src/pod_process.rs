@@ -126,6 +126,7 @@ fn prepare(folder: &Path) -> Result<Pod, PodProcessError> {
         signals,
         pause,
         pause_alive: true,
+        holders: BTreeMap::new(),
         connections: BTreeMap::new(),
         processes: BTreeMap::new(),
         next: 0,

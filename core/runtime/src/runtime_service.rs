@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
+use keelson_cgroup::Driver;
 use keelson_cri::v1::runtime_service_server::RuntimeService;
 use keelson_cri::v1::{self};
 use tokio_stream::wrappers::BroadcastStream;
@@ -196,7 +197,7 @@ impl RuntimeService for RuntimeServer {
     ) -> Answer<v1::UpdateContainerResourcesResponse> {
         let request = request.into_inner();
         let change = request.linux.ok_or(CallError::Missing("the resources"))?;
-        self.0.update_resources(&request.container_id, &change)?;
+        self.0.update_resources(&request.container_id, &change).await?;
         Ok(Response::new(v1::UpdateContainerResourcesResponse {}))
     }
 
@@ -469,7 +470,10 @@ impl RuntimeService for RuntimeServer {
         &self,
         _: Request<v1::RuntimeConfigRequest>,
     ) -> Answer<v1::RuntimeConfigResponse> {
-        let cgroup_driver = v1::CgroupDriver::Cgroupfs as i32;
+        let cgroup_driver = match self.0.config.cgroup_driver {
+            Driver::Cgroupfs => v1::CgroupDriver::Cgroupfs,
+            Driver::Systemd => v1::CgroupDriver::Systemd,
+        } as i32;
         let linux = Some(v1::LinuxRuntimeConfiguration { cgroup_driver });
         Ok(Response::new(v1::RuntimeConfigResponse { linux }))
     }

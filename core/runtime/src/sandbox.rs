@@ -20,6 +20,7 @@ use crate::pod_client::{self, PodConnection};
 use crate::pod_process::protocol::{Event, Exit, Kind, PodSetup, Request, Response};
 use crate::snapshot;
 use crate::state::{Encoded, Phase, Runtime, Sandbox, SandboxRecord, Why, new_id, now};
+use crate::systemd_unit;
 
 /// A pod process that does not end within this is killed with its groups.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -37,6 +38,8 @@ impl Runtime {
             return Err(CallError::Refused(text));
         }
         let metadata = config.metadata.clone().ok_or(CallError::Missing("the sandbox's metadata"))?;
+        let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
+        systemd_unit::check(parent, self.config.cgroup_driver)?;
         let id = new_id();
         let folder = self.pods_folder().join(&id);
         let record = SandboxRecord {
@@ -103,6 +106,7 @@ impl Runtime {
             .map_err(|_| CallError::Interrupted)??;
         pod_client::spawn(&self.config.pod_process, &sandbox.folder).await.map_err(CallError::PodProcess)?;
         self.follow(sandbox).await?;
+        self.start_sandbox_scope(sandbox).await?;
         if !sandbox.host_network() {
             let netns = self.netns_path(&sandbox.id);
             let added = self.config.network.add(&netns, &identity(sandbox), &ports(sandbox)).await;
@@ -148,7 +152,8 @@ impl Runtime {
             host_ipc: sandbox.host_ipc(),
             shared_pid: sandbox.shared_pid(),
             netns: self.netns_path(&sandbox.id),
-            cgroup: self.cgroup_of(sandbox, &sandbox.id),
+            // A scope comes when its process is there.
+            cgroup: self.slice_of(sandbox).is_none().then(|| self.cgroup_of(sandbox, &sandbox.id)),
             sysctls: linux.sysctls.into_iter().collect::<BTreeMap<_, _>>(),
             users: sandbox.users()?,
         };
@@ -277,6 +282,10 @@ impl Runtime {
             let deleted = self.config.network.del(named, &identity(sandbox), &ports(sandbox)).await;
             deleted.map_err(CallError::NetworkDown)?;
         }
+        for container in self.containers_of(&sandbox.id) {
+            self.end_scope(sandbox, &container.id).await?;
+        }
+        self.end_scope(sandbox, &sandbox.id).await?;
         let this = Arc::clone(self);
         let sandbox = Arc::clone(sandbox);
         tokio::task::spawn_blocking(move || this.release(&sandbox, &netns))

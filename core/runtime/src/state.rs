@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use keelson_cgroup::name::expand_slice;
 use keelson_cri::v1;
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
@@ -26,6 +27,7 @@ use crate::error::CallError;
 use crate::image::ImageStore;
 use crate::pod_process::protocol::{Exit, IdRange, Launch, Started, UserMap};
 use crate::streaming::Streaming;
+use crate::systemd_unit::scope;
 
 /// A message of the CRI, kept in a JSON record as base64 of its encoding.
 #[derive(Debug, Clone, Default)]
@@ -219,6 +221,7 @@ pub(crate) struct Runtime {
     /// Pulls under way.
     pub(crate) pulls: crate::image::pull::Pulls,
     pub(crate) hierarchy: Hierarchy,
+    pub(crate) systemd: keelson_cgroup::Systemd,
     pub(crate) sandboxes: RwLock<HashMap<String, Arc<Sandbox>>>,
     pub(crate) containers: RwLock<HashMap<String, Arc<Container>>>,
     pub(crate) events: broadcast::Sender<v1::ContainerEventResponse>,
@@ -285,11 +288,16 @@ impl Runtime {
     /// The control group that the pod's groups are below.
     pub(crate) fn cgroup_parent(&self, sandbox: &Sandbox) -> String {
         let asked = sandbox.config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
-        if asked.is_empty() { self.config.cgroup_root.clone() } else { asked.to_owned() }
+        match self.slice_of(sandbox).and_then(|slice| expand_slice(&slice)) {
+            Some(path) => path,
+            None if asked.is_empty() => self.config.cgroup_root.clone(),
+            None => asked.to_owned(),
+        }
     }
 
     pub(crate) fn cgroup_of(&self, sandbox: &Sandbox, id: &str) -> String {
-        format!("/{}/{id}", self.cgroup_parent(sandbox).trim_matches('/'))
+        let name = if self.slice_of(sandbox).is_some() { scope(id) } else { id.to_owned() };
+        format!("/{}/{name}", self.cgroup_parent(sandbox).trim_matches('/'))
     }
 }
 

@@ -3,17 +3,20 @@
 //! Guaranteed pods are directly below the root, beside the two groups: each weighs what it asks for. Without shares of
 //! their own the two would weigh as much as one processor each.
 
+use std::sync::Arc;
+
 use keelson_cri::v1::LinuxContainerResources;
 use tokio::sync::Mutex;
 
+use super::groups::{GroupError, Groups};
 use crate::node::allocatable::Shared;
 use crate::pod::{PodModel, QosClass};
 use crate::resources;
 
-/// The two groups below a root, as `/keelson-0badcafe`.
+/// The two groups below that of all pods, as `/keelson-0badcafe`.
 #[derive(Debug)]
 pub(crate) struct Tiers {
-    root: String,
+    groups: Arc<Groups>,
     /// What all pods together are held to.
     shared: Shared,
     /// The shares of burstable pods that are written.
@@ -27,9 +30,9 @@ fn burstable(pods: &[PodModel]) -> i64 {
 }
 
 impl Tiers {
-    /// The groups below `root`, which together are held to `shared`.
-    pub(crate) fn new(root: &str, shared: Shared) -> Self {
-        Self { root: root.trim_end_matches('/').to_owned(), shared, written: Mutex::new(None) }
+    /// The groups, which together are held to `shared`.
+    pub(crate) fn new(groups: Arc<Groups>, shared: Shared) -> Self {
+        Self { groups, shared, written: Mutex::new(None) }
     }
 
     /// Gives the groups their shares by the pods that there are.
@@ -39,25 +42,36 @@ impl Tiers {
         if *written == Some(shares) {
             return;
         }
-        let group = |name: &str| format!("{}/{name}", self.root);
-        let (all, burstable, best_effort) = (self.root.clone(), group("burstable"), group("besteffort"));
+        match self.write(shares).await {
+            Ok(complete) => *written = complete.then_some(shares),
+            Err(error) => tracing::warn!(%error, "classes of pods have no shares of their own"),
+        }
+    }
+
+    /// Says whether all of them were there.
+    async fn write(&self, shares: i64) -> Result<bool, GroupError> {
+        let of = |cpu_shares: i64| LinuxContainerResources { cpu_shares, ..Default::default() };
         let Shared { memory, cpu, processes } = self.shared;
+        let names = self.groups.names();
+        let root = &names.root;
+        let (burstable, best_effort) = (root.child("burstable"), root.child("besteffort"));
+        let whole = super::whole(memory, if cpu > 0 { resources::shares(cpu) } else { 0 });
+        self.groups.make(root, &whole, processes).await?;
+        self.groups.make(&burstable, &of(shares), 0).await?;
+        self.groups.make(&best_effort, &of(2), 0).await?;
+        let path = |name| names.path(name);
+        let (all, burstable, best_effort) = (path(root), path(&burstable), path(&best_effort));
         let work = move || {
-            let of = |cpu_shares: i64| LinuxContainerResources { cpu_shares, ..Default::default() };
             super::limit(&burstable, &of(shares), 0)?;
             super::limit(&best_effort, &of(2), 0)?;
             super::cap(&all, processes)?;
             if cpu > 0 {
-                super::hold(&all, memory, resources::shares(cpu))?;
+                super::limit(&all, &whole, 0)?;
             }
             // A group that comes later still has to be told.
             Ok::<bool, super::CgroupError>(super::exists(&burstable) && super::exists(&best_effort))
         };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(complete)) => *written = complete.then_some(shares),
-            Ok(Err(error)) => tracing::warn!(%error, "classes of pods have no shares of their own"),
-            Err(error) => tracing::error!(%error, "classes of pods have no shares of their own"),
-        }
+        Ok(tokio::task::spawn_blocking(work).await??)
     }
 }
 

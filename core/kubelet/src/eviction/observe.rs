@@ -39,7 +39,8 @@ pub(super) fn observe(
     let memory = machine::memory()?;
     found.insert(Signal::Memory, Observation { available: memory.available, capacity: memory.total });
     if pods_memory > 0 {
-        let used = cgroup::working_set(&config.cgroup_root).unwrap_or(0);
+        let groups = config.cgroups();
+        let used = cgroup::working_set(&groups.path(&groups.root)).unwrap_or(0);
         let available = pods_memory.saturating_sub(used);
         found.insert(Signal::AllocatableMemory, Observation { available, capacity: pods_memory });
     }

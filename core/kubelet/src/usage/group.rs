@@ -121,6 +121,22 @@ impl Hierarchy {
         if self.unified { self.read_unified(group, detail) } else { self.read_split(group, detail) }
     }
 
+    /// The group of a container in its pod's: the folder of its name, or the scope that some runtime has made for it, as
+    /// `cri-containerd-ID.scope`.
+    pub(crate) fn container(&self, pod: &str, id: &str) -> String {
+        let folder = self.folder("memory", pod);
+        let scope = || {
+            let end = format!("-{id}.scope");
+            let names = fs::read_dir(&folder)
+                .ok()?
+                .flatten()
+                .filter_map(|entry| entry.file_name().into_string().ok());
+            names.into_iter().find(|name| name.ends_with(&end))
+        };
+        let own = Some(id.to_owned()).filter(|id| folder.join(id).exists());
+        format!("{pod}/{}", own.or_else(scope).as_deref().unwrap_or(id))
+    }
+
     /// Some process of the group, or of those below it.
     pub(crate) fn process(&self, group: &str) -> Option<u32> {
         first_process(&self.folder("memory", group), 4)
@@ -295,6 +311,19 @@ mod tests {
     use pretty_assertions::assert_eq;
 
     use super::*;
+
+    #[test]
+    fn a_containers_group_is_found_whoever_has_named_it() {
+        let mount = with(&[
+            ("cgroup.controllers", "memory"),
+            ("pod/ab/cgroup.procs", ""),
+            ("pod/cri-containerd-cd.scope/cgroup.procs", ""),
+        ]);
+        let hierarchy = Hierarchy::at(&mount);
+        let found = ["ab", "cd", "ef"].map(|id| hierarchy.container("/pod", id));
+        assert_eq!(found, ["/pod/ab", "/pod/cri-containerd-cd.scope", "/pod/ef"]);
+        fs::remove_dir_all(&mount).unwrap();
+    }
 
     fn with(files: &[(&str, &str)]) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("keelson-group-{}", uuid::Uuid::new_v4()));

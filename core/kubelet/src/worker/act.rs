@@ -344,14 +344,17 @@ async fn make_sandbox(node: &Node, pod: &PodModel, attempt: u32) -> Result<(), S
         let security = sandbox.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
         user_namespace::tell(security.and_then(|it| it.namespace_options.as_mut()), Some(&users));
     }
+    let groups = &node.groups;
+    let (group, limits) = (pod.cgroup(&groups.names().root), resources::of_pod(pod));
+    let pids = node.machine.pod_pids;
+    if groups.are_by_systemd() {
+        // It would make them by itself when the first scope is there, without limits.
+        node.tiers.share_out(&node.ledger.taken()).await;
+        groups.make(&group, &limits, pids).await.map_err(|error| error.to_string())?;
+    }
     let request = v1::RunPodSandboxRequest { config: Some(sandbox), runtime_handler };
     node.runtime.run_pod_sandbox(request).await.map_err(|error| error.text())?;
-    let (group, limits) = (pod.cgroup(&config.cgroup_root), resources::of_pod(pod));
-    let pids = node.machine.pod_pids;
-    match tokio::task::spawn_blocking(move || crate::cgroup::limit(&group, &limits, pids)).await {
-        Ok(done) => done.map_err(|error| error.to_string())?,
-        Err(error) => return Err(error.to_string()),
-    }
+    groups.limit(&group, &limits, pids).await.map_err(|error| error.to_string())?;
     node.tiers.share_out(&node.ledger.taken()).await;
     Ok(())
 }
@@ -580,12 +583,7 @@ async fn remove(node: &Node, instances: Vec<String>, sandboxes: Vec<String>) -> 
 /// Takes volumes, folders and control groups away.
 async fn clean_up(node: &Node, pod: &PodModel) -> Result<(), String> {
     node.volumes.tear_down(&pod.uid).await.map_err(|error| error.to_string())?;
-    let root = node.config.cgroup_root.trim_end_matches('/').to_owned();
-    // The class of a pod that the API no longer knows is not known either.
-    let groups = ["", "burstable/", "besteffort/"].map(|tier| format!("{root}/{tier}pod{}", pod.uid));
-    let work = move || groups.iter().try_for_each(|group| crate::cgroup::remove(group));
-    let removed = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
-    removed.map_err(|error| error.to_string())?;
+    node.groups.remove_pod(&pod.uid).await.map_err(|error| error.to_string())?;
     let mut others = node.ledger.taken();
     others.retain(|one| one.uid != pod.uid);
     node.tiers.share_out(&others).await;

@@ -5,7 +5,7 @@ use keelson_cri::v1;
 
 use super::{Node, Worker};
 use crate::allocation;
-use crate::cgroup;
+use crate::cgroup::groups::GroupError;
 use crate::event::EventType;
 use crate::pod::PodModel;
 use crate::resources;
@@ -89,22 +89,13 @@ pub(super) async fn resize(
     pod: &PodModel,
     instances: &[std::sync::Arc<Instance>],
 ) -> Result<(), String> {
-    let (group, limits) = (pod.cgroup(&node.config.cgroup_root), resources::of_pod(pod));
-    let blocking = |lower: bool| {
-        let (group, limits, pids) = (group.clone(), limits.clone(), node.machine.pod_pids);
-        async move {
-            let work = move || {
-                if lower { cgroup::limit(&group, &limits, pids) } else { cgroup::raise(&group, &limits) }
-            };
-            let done = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
-            done.map_err(|error| error.to_string())
-        }
-    };
-    blocking(false).await?;
+    let (group, limits) = (pod.cgroup(&node.groups.names().root), resources::of_pod(pod));
+    let told = |error: GroupError| error.to_string();
+    node.groups.raise(&group, &limits).await.map_err(told)?;
     for instance in instances {
         update(node, pod, instance).await?;
     }
-    blocking(true).await?;
+    node.groups.limit(&group, &limits, node.machine.pod_pids).await.map_err(told)?;
     node.tiers.share_out(&node.ledger.taken()).await;
     Ok(())
 }

@@ -94,3 +94,16 @@ fn the_kernel_takes_the_program_and_refuses_devices_by_it() {
     std::fs::remove_dir(&group).unwrap();
     assert!(status.unwrap().success());
 }
+
+#[test]
+fn devices_have_the_names_that_systemd_knows() {
+    let groups = "Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n259 blkext\n  8 sd\n";
+    let name = |kind, major, minor, access| named(&Rule { kind, major, minor, access }, groups);
+    let some = |device: &str, access: &str| Some((device.to_owned(), access.to_owned()));
+    assert_eq!(name(Kind::Character, Some(1), Some(3), ALL), some("/dev/char/1:3", "rwm"));
+    assert_eq!(name(Kind::Character, Some(136), None, ALL), some("char-pts", "rwm"));
+    assert_eq!(name(Kind::Block, Some(8), None, READ), some("block-sd", "r"));
+    assert_eq!(name(Kind::Block, None, None, MKNOD), some("block-*", "m"));
+    // A driver that is not there has no devices.
+    assert_eq!(name(Kind::Block, Some(136), None, ALL), None);
+}

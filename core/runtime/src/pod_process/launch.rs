@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::executor::IdentityExecutor;
 use super::protocol::{ExecRequest, Launch};
+use crate::cgroup::Hierarchy;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LaunchError {
@@ -60,6 +61,7 @@ enum Outcome {
 pub(super) fn container(launch: &Launch) -> Result<Launched, LaunchError> {
     let stdio = Stdio::new(launch.tty, launch.stdin, &launch.bundle)?;
     run(stdio, |stdio| {
+        enter_tracking(&launch.cgroup)?;
         set_oom_score(launch.identity.oom_score_adj.unwrap_or(0));
         let builder = builder(launch, stdio)?;
         let mut container = builder
@@ -84,6 +86,7 @@ pub(super) fn exec(launch: &Launch, request: &ExecRequest, number: u64) -> Resul
     fs::write(&path, text).map_err(LaunchError::Configuration)?;
     let stdio = Stdio::new(request.tty, request.stdin, &launch.bundle)?;
     let result = run(stdio, |stdio| {
+        enter_tracking(&launch.cgroup)?;
         set_oom_score(launch.identity.oom_score_adj.unwrap_or(0));
         builder(launch, stdio)?
             .as_tenant()
@@ -138,6 +141,16 @@ fn plain(message: &str) -> String {
         Some((_, cause)) => format!("unable to start container process: {cause}"),
         None => message.to_owned(),
     }
+}
+
+/// Enters the container's group in the hierarchies without controllers by which systemd knows what belongs to a scope: what starts
+/// next is born there. The container library knows only controllers. Without a scope there is no such group.
+fn enter_tracking(group: &str) -> Result<(), String> {
+    for folder in Hierarchy::detect().tracking(group) {
+        fs::write(folder.join("cgroup.procs"), "0")
+            .map_err(|error| format!("join the cgroup {}: {error}", folder.display()))?;
+    }
+    Ok(())
 }
 
 /// What starts next has this adjustment, instead of the one that protects this process. Where the kernel lets nobody

@@ -53,7 +53,7 @@ pub(super) fn start(setup: &PodSetup) -> Result<Pid, PauseError> {
         flags |= libc::CLONE_NEWUSER;
     }
     let hierarchy = Hierarchy::detect();
-    let groups = hierarchy.folders(&setup.cgroup);
+    let groups = setup.cgroup.as_deref().map_or_else(Vec::new, |path| hierarchy.folders(path));
     let in_group = |path: &Path, done: io::Result<()>| {
         done.map_err(|source| PauseError::Cgroup { path: path.to_owned(), source })
     };
@@ -205,6 +205,29 @@ fn pause() -> ! {
             Err(_) => exit(1),
         }
     }
+}
+
+/// A process that does nothing but be in a group, in the pod's network, until it is killed.
+pub(super) fn hold(pause: Pid) -> io::Result<Pid> {
+    let pid = clone(0)?;
+    let Some(pid) = pid else {
+        super::set_title("keelson-hold", "keelson-hold");
+        let in_network = || -> io::Result<()> {
+            let network = File::open(format!("/proc/{pause}/ns/net"))?;
+            nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET)?;
+            Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)
+        };
+        if in_network().is_err() {
+            exit(1);
+        }
+        // Of a group that ends as a whole it is the last. Not every machine allows to say so.
+        let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+        close_everything();
+        loop {
+            nix::unistd::pause();
+        }
+    };
+    Ok(pid)
 }
 
 #[allow(unsafe_code)]

@@ -32,6 +32,8 @@ pub(super) struct Pod {
     pub(super) signals: SignalFd,
     pub(super) pause: Pid,
     pub(super) pause_alive: bool,
+    /// Processes that keep groups of containers from being empty.
+    pub(super) holders: BTreeMap<String, Pid>,
     pub(super) connections: BTreeMap<u64, Connection>,
     pub(super) processes: BTreeMap<u64, Process>,
     pub(super) next: u64,
@@ -58,6 +60,9 @@ impl Pod {
             self.finish_processes();
             self.close_finished();
             if self.stopping && self.processes.values().all(Process::is_over) {
+                for (_, held) in std::mem::take(&mut self.holders) {
+                    let _ = kill(held, Signal::SIGKILL);
+                }
                 if self.pause_alive {
                     let _ = kill(self.pause, Signal::SIGKILL);
                     let _ = waitpid(self.pause, None);
@@ -164,6 +169,7 @@ impl Pod {
                 self.broadcast(&Event::PauseExited);
                 self.kill_everything();
             }
+            self.holders.retain(|_, holder| *holder != pid);
             if let Some(process) =
                 self.processes.values_mut().find(|one| one.pid == pid && one.code.is_none())
             {
@@ -266,6 +272,7 @@ impl Pod {
                 self.set_role(key, Role::Subscriber);
                 return;
             }
+            Request::Hold { container } => self.hold(container),
             Request::Start(launch) => self.start(*launch),
             Request::Signal { container, signal } => self.signal(&container, signal),
             Request::Exec(request) => return self.exec(key, &request),
@@ -279,6 +286,7 @@ impl Pod {
             Request::ReopenLog { container } => self.reopen_log(&container),
             Request::Forget { container } => {
                 self.processes.retain(|_, process| process.container_id() != Some(&container));
+                self.release(&container);
                 Response::Done
             }
             Request::Stop => {
@@ -314,6 +322,38 @@ impl Pod {
         let containers =
             self.processes.values().filter_map(Process::report).collect::<Vec<ContainerReport>>();
         Response::Status { pause: self.pause.as_raw(), pause_alive: self.pause_alive, containers }
+    }
+
+    fn hold(&mut self, container: String) -> Response {
+        if self.stopping || !self.pause_alive {
+            return failed("the pod is stopping".to_owned());
+        }
+        if let Some(held) = self.holders.get(&container) {
+            return Response::Held { pid: held.as_raw() };
+        }
+        match super::pause::hold(self.pause) {
+            Ok(held) => {
+                self.holders.insert(container, held);
+                Response::Held { pid: held.as_raw() }
+            }
+            Err(error) => failed(format!("hold the control group: {error}")),
+        }
+    }
+
+    /// The container's group may be empty from now on.
+    fn release(&mut self, container: &str) {
+        if let Some(held) = self.holders.remove(container) {
+            let _ = kill(held, Signal::SIGKILL);
+        }
+    }
+
+    /// Ends what is in the group of a container's process, after a look at what ran out of memory there: the group may go
+    /// with its last process.
+    fn end_group(&mut self, key: u64) {
+        let Some(process) = self.processes.get_mut(&key) else { return };
+        let Some(group) = process.launch().map(|launch| launch.cgroup.clone()) else { return };
+        process.oom_killed |= self.hierarchy.oom_kills(&group) > 0;
+        self.hierarchy.kill(&group);
     }
 
     fn start(&mut self, launch: Launch) -> Response {
@@ -360,12 +400,10 @@ impl Pod {
         }
     }
 
-    fn signal(&self, container: &str, signal: i32) -> Response {
+    fn signal(&mut self, container: &str, signal: i32) -> Response {
         let Some(process) = self.running(container) else { return Response::Done };
-        if signal == libc::SIGKILL
-            && let Some(launch) = self.processes[&process].launch()
-        {
-            self.hierarchy.kill(&launch.cgroup);
+        if signal == libc::SIGKILL {
+            self.end_group(process);
         }
         match send_signal(self.processes[&process].pid, signal) {
             Ok(()) | Err(nix::Error::ESRCH) => Response::Done,
@@ -387,12 +425,12 @@ impl Pod {
         failed(format!("container {container} has no log"))
     }
 
-    fn kill_everything(&self) {
-        for process in self.processes.values().filter(|process| process.code.is_none()) {
-            if let Some(launch) = process.launch() {
-                self.hierarchy.kill(&launch.cgroup);
-            }
-            let _ = kill(process.pid, Signal::SIGKILL);
+    fn kill_everything(&mut self) {
+        let running = self.processes.iter().filter(|(_, process)| process.code.is_none());
+        let running: Vec<(u64, Pid)> = running.map(|(key, process)| (*key, process.pid)).collect();
+        for (key, pid) in running {
+            self.end_group(key);
+            let _ = kill(pid, Signal::SIGKILL);
         }
     }
 
@@ -438,9 +476,7 @@ impl Pod {
             .collect();
         for key in ended {
             // What a container leaves behind ends with it.
-            if let Some(launch) = self.processes.get(&key).and_then(Process::launch) {
-                self.hierarchy.kill(&launch.cgroup);
-            }
+            self.end_group(key);
             for output in [Output::Stdout, Output::Stderr] {
                 self.drain(key, output);
             }
@@ -467,7 +503,7 @@ impl Pod {
                     tracing::error!(%error, container = launch.id, "end of output not logged");
                 }
                 // Of any of its processes, whatever its first one made of it.
-                let oom_killed = self.hierarchy.oom_kills(&launch.cgroup) > 0;
+                let oom_killed = process.oom_killed || self.hierarchy.oom_kills(&launch.cgroup) > 0;
                 let end = Exit { code, oom_killed, at: super::now() };
                 if let Err(error) = super::record(&launch.bundle.join("exit.json"), &end) {
                     tracing::error!(%error, container = launch.id, "exit not recorded");
@@ -478,6 +514,7 @@ impl Pod {
                     connection.send_json(Kind::Exit, &ExecExit { code });
                     connection.close_when_sent();
                 }
+                self.release(&container);
                 self.broadcast(&Event::Exited { container, exit: end });
             }
         }

@@ -31,6 +31,8 @@ pub(super) struct Process {
     terminal: Option<OwnedFd>,
     /// As the shell counts: the code, or 128 and the signal.
     pub(super) code: Option<i32>,
+    /// The kernel killed in the container's group for want of memory.
+    pub(super) oom_killed: bool,
 }
 
 fn nonblocking(file: &impl AsFd) {
@@ -55,6 +57,7 @@ impl Process {
             stderr,
             terminal,
             code: None,
+            oom_killed: false,
         }
     }
 

@@ -113,8 +113,8 @@ pub(crate) struct PodSetup {
     pub(crate) shared_pid: bool,
     /// Where the network namespace is bind mounted.
     pub(crate) netns: PathBuf,
-    /// The pause process's cgroup, relative to each controller's root.
-    pub(crate) cgroup: String,
+    /// The pause process's cgroup, relative to each controller's root; `None` if it is put into one later.
+    pub(crate) cgroup: Option<String>,
     pub(crate) sysctls: BTreeMap<String, String>,
     /// The pod has a user namespace, with these ids.
     #[serde(default)]
@@ -178,12 +178,28 @@ pub(crate) struct ExecRequest {
 pub(crate) enum Request {
     Status,
     Subscribe,
+    /// A process that does nothing, for the group of a container that is about to start, until the container's end.
+    Hold {
+        container: String,
+    },
     Start(Box<Launch>),
-    Signal { container: String, signal: i32 },
+    Signal {
+        container: String,
+        signal: i32,
+    },
     Exec(ExecRequest),
-    Attach { container: String, stdin: bool, stdout: bool, stderr: bool },
-    ReopenLog { container: String },
-    Forget { container: String },
+    Attach {
+        container: String,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
+    ReopenLog {
+        container: String,
+    },
+    Forget {
+        container: String,
+    },
     Stop,
 }
 
@@ -191,6 +207,7 @@ pub(crate) enum Request {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Response {
     Done,
+    Held { pid: i32 },
     Started(Started),
     Status { pause: i32, pause_alive: bool, containers: Vec<ContainerReport> },
     Failed { message: String },

@@ -86,6 +86,7 @@ impl Node {
             socket: folder.join("cri.sock"),
             cluster_id: id.clone(),
             cgroup_root: format!("/keelson-test-{id}"),
+            cgroup_driver: keelson_cgroup::Driver::Cgroupfs,
             pod_process: PodProcess { program: exe.clone(), arguments: vec![OsString::from("pod-process")] },
             network: Arc::new(NoNetwork),
             registries: Registries { hosts: folder.join("certs.d"), ..Registries::default() },
