@@ -5,40 +5,24 @@
 //! - [`decide`]: which claims a pod lacks (pure).
 //! - [`act`]: makes them.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use keelson_operator_kit::{Context, Definition, Error, Operator, async_trait, rule};
+use keelson_operator_kit::{Definition, Operator, rule};
 
 pub mod act;
 pub mod controller;
 pub mod decide;
 pub mod observe;
 
-/// The operator.
-pub struct EphemeralVolumeOperator;
-
 /// The operator, for the catalog.
 pub fn operator() -> Arc<dyn Operator> {
-    Arc::new(EphemeralVolumeOperator)
-}
-
-static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
     let text = "Makes the claims of pods' generic ephemeral volumes.";
-    Definition::new("ephemeralvolume", text).with_rules([
-        rule(&[""], &["pods"], &["get", "list", "watch"]),
-        // Who owns what it makes, and blocks its owner's deletion.
-        rule(&[""], &["pods/finalizers"], &["update"]),
-        rule(&[""], &["persistentvolumeclaims"], &["get", "list", "watch", "create"]),
-    ])
-});
-
-#[async_trait]
-impl Operator for EphemeralVolumeOperator {
-    fn definition(&self) -> &Definition {
-        &DEFINITION
-    }
-
-    async fn run(&self, context: Context) -> Result<(), Error> {
-        controller::run(context).await
-    }
+    Definition::new("ephemeralvolume", text)
+        .with_rules([
+            rule(&[""], &["pods"], &["get", "list", "watch"]),
+            // Who owns what it makes, and blocks its owner's deletion.
+            rule(&[""], &["pods/finalizers"], &["update"]),
+            rule(&[""], &["persistentvolumeclaims"], &["get", "list", "watch", "create"]),
+        ])
+        .run_by(controller::run)
 }

@@ -1,25 +1,20 @@
 //! What is known of pods with ephemeral volumes, and of claims (client).
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use keelson_operator_kit::{Context, Controller, Informer, ObjectKey, Recorder, WorkQueue};
-use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use keelson_operator_kit::{Informer, ObjectKey, Observe, Watches};
+use kube::ResourceExt;
 
-/// Everything that a reconcile reads.
-pub struct World {
-    /// The API.
-    pub client: Client,
-    /// Pods to look at.
-    pub queue: WorkQueue<ObjectKey>,
-    /// Where it is told.
-    pub recorder: Recorder,
+/// What is known of the cluster.
+#[derive(Default)]
+pub struct Known {
     /// Pods with ephemeral volumes.
     pub pods: Informer<Pod>,
     /// Claims, without their specifications.
     pub claims: Informer<PersistentVolumeClaim>,
 }
+
+/// Everything that a reconcile reads and writes.
+pub type World = keelson_operator_kit::World<Known>;
 
 fn wanted(mut pod: Pod) -> Option<Pod> {
     let volumes = pod.spec.as_mut()?.volumes.take()?;
@@ -39,30 +34,20 @@ fn lean(mut claim: PersistentVolumeClaim) -> Option<PersistentVolumeClaim> {
     Some(claim)
 }
 
-impl World {
-    /// Watches everything.
-    pub fn new(context: &Context, controller: &mut Controller) -> Arc<Self> {
-        let client = context.client.clone();
-        let world = Arc::new(World {
-            client: client.clone(),
-            queue: WorkQueue::default(),
-            recorder: context.recorder.clone(),
-            pods: Informer::default(),
-            claims: Informer::default(),
-        });
-        let config = watcher::Config::default;
-        let to = world.queue.clone();
-        controller.watch(Api::<Pod>::all(client.clone()), config(), &world.pods, wanted, move |change| {
-            to.add(change.key.clone());
-        });
-        let to = world.queue.clone();
-        let claims = Api::<PersistentVolumeClaim>::all(client);
-        controller.watch(claims, config(), &world.claims, lean, move |change| {
-            // One that is gone is made anew as long as its pod is there.
-            let (None, Some(old)) = (&change.new, &change.old) else { return };
-            let owners = old.owner_references().iter().filter(|owner| owner.kind == "Pod");
-            owners.for_each(|owner| to.add(change.key.sibling(&owner.name)));
-        });
-        world
+impl Observe for Known {
+    type Subject = ObjectKey;
+
+    fn watch(watches: &mut Watches<'_, Self>) {
+        watches.all(|it| &it.pods, wanted, |world, change| world.queue.add(change.key.clone()));
+        watches.all(
+            |it| &it.claims,
+            lean,
+            |world, change| {
+                // One that is gone is made anew as long as its pod is there.
+                let (None, Some(old)) = (&change.new, &change.old) else { return };
+                let owners = old.owner_references().iter().filter(|owner| owner.kind == "Pod");
+                owners.for_each(|owner| world.queue.add(change.key.sibling(&owner.name)));
+            },
+        );
     }
 }

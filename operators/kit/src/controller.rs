@@ -291,3 +291,19 @@ pub fn is_conflict(error: &(dyn StdError + 'static)) -> bool {
 pub fn is_not_found(error: &(dyn StdError + 'static)) -> bool {
     api_status(error).is_some_and(kube::core::Status::is_not_found)
 }
+
+/// What a write has answered; `None` where its object is gone: its watch is on the way.
+pub fn unless_gone<T, E: StdError + 'static>(written: Result<T, E>) -> Result<Option<T>, E> {
+    match written {
+        Err(error) if is_not_found(&error) => Ok(None),
+        written => written.map(Some),
+    }
+}
+
+/// As [`unless_gone`]; `None` also where the object has changed meanwhile: it is looked at again.
+pub fn unless_changed<T, E: StdError + 'static>(written: Result<T, E>) -> Result<Option<T>, E> {
+    match written {
+        Err(error) if is_conflict(&error) => Ok(None),
+        written => unless_gone(written),
+    }
+}

@@ -3,6 +3,7 @@
 //! - [`operator`]: the contract between an operator and the host that runs it.
 //! - [`object_key`], [`informer`], [`work_queue`], [`controller`]: what is known of the cluster, what has to be looked
 //!   at again, and the driver that does so: one place where a reconcile is started, retried and logged.
+//! - [`world`], [`subject`]: the frame around these for an operator with one queue, which most are.
 //! - [`recorder`]: Events, correlated so that a repetition is a count and not a further object.
 //! - [`condition`], [`owner`], [`pod`], [`int_or_percent`], [`selection`]: pure rules that several kinds follow.
 //! - [`discovery`]: which resources the API serves.
@@ -28,8 +29,10 @@ pub mod pod;
 pub mod publication;
 pub mod recorder;
 pub mod selection;
+pub mod subject;
 pub mod time;
 pub mod work_queue;
+pub mod world;
 
 pub use controller::{Controller, Fault, Next, Policy};
 pub use informer::Informer;
@@ -38,6 +41,8 @@ pub use operator::{
     ClusterFacts, Context, Definition, Error, OPERATOR_LABEL, Operator, Readiness, SYSTEM_NAMESPACE, rule,
 };
 pub use recorder::Recorder;
+pub use subject::Subject;
 pub use work_queue::WorkQueue;
+pub use world::{Observe, Watches, World};
 
 pub use async_trait::async_trait;

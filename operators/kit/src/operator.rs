@@ -1,5 +1,6 @@
 //! The contract between an operator and the host that runs it.
 
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -75,6 +76,36 @@ impl Definition {
     pub fn with_rules(mut self, rules: impl IntoIterator<Item = PolicyRule>) -> Self {
         self.rules.extend(rules);
         self
+    }
+
+    /// The operator that is this, and whose work is `run`, as [`Operator::run`] has it.
+    pub fn run_by<F, Fut>(self, run: F) -> Arc<dyn Operator>
+    where
+        F: Fn(Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        Arc::new(Defined { definition: self, run })
+    }
+}
+
+/// An operator that is nothing but its definition and its work.
+struct Defined<F> {
+    definition: Definition,
+    run: F,
+}
+
+#[async_trait]
+impl<F, Fut> Operator for Defined<F>
+where
+    F: Fn(Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    fn definition(&self) -> &Definition {
+        &self.definition
+    }
+
+    async fn run(&self, context: Context) -> Result<(), Error> {
+        (self.run)(context).await
     }
 }
 

@@ -13,9 +13,9 @@
 //! - [`volume`]: the volume for a claim, and the class (pure).
 //! - [`act`]: makes and deletes volumes.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use keelson_operator_kit::{Context, Definition, Error, Operator, async_trait, rule};
+use keelson_operator_kit::{Definition, Operator, rule};
 
 pub mod act;
 pub mod controller;
@@ -23,32 +23,16 @@ pub mod decide;
 pub mod observe;
 pub mod volume;
 
-/// The operator.
-pub struct LocalVolumeOperator;
-
 /// The operator, for the catalog.
 pub fn operator() -> Arc<dyn Operator> {
-    Arc::new(LocalVolumeOperator)
-}
-
-static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
     let text =
         "Makes volumes that are folders on nodes, for claims of the class local, which is the default.";
-    Definition::new("localvolume", text).with_rules([
-        rule(&[""], &["persistentvolumes"], &["get", "list", "watch", "create", "patch", "delete"]),
-        rule(&[""], &["persistentvolumeclaims"], &["get", "list", "watch", "patch"]),
-        rule(&[""], &["nodes"], &["get", "list", "watch"]),
-        rule(&["storage.k8s.io"], &["storageclasses"], &["get", "list", "watch", "create"]),
-    ])
-});
-
-#[async_trait]
-impl Operator for LocalVolumeOperator {
-    fn definition(&self) -> &Definition {
-        &DEFINITION
-    }
-
-    async fn run(&self, context: Context) -> Result<(), Error> {
-        controller::run(context).await
-    }
+    Definition::new("localvolume", text)
+        .with_rules([
+            rule(&[""], &["persistentvolumes"], &["get", "list", "watch", "create", "patch", "delete"]),
+            rule(&[""], &["persistentvolumeclaims"], &["get", "list", "watch", "patch"]),
+            rule(&[""], &["nodes"], &["get", "list", "watch"]),
+            rule(&["storage.k8s.io"], &["storageclasses"], &["get", "list", "watch", "create"]),
+        ])
+        .run_by(controller::run)
 }

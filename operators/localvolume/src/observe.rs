@@ -1,43 +1,25 @@
 //! What is known of claims, volumes, classes and nodes (client).
 
-use std::fmt;
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use keelson_operator_kit::{Context, Controller, Informer, ObjectKey, Recorder, WorkQueue};
-use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use keelson_operator_kit::{Informer, Observe, Subject, Watches};
+use kube::ResourceExt;
 
 use crate::decide::SELECTED_NODE;
 use crate::volume::{FOLDER, NodeView, PROVISIONER, is_own};
 
-/// An object to look at.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
+/// What is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
     /// A PersistentVolumeClaim.
-    Claim(ObjectKey),
-    /// A PersistentVolume, by its name.
-    Volume(String),
+    Claim,
+    /// A PersistentVolume.
+    Volume,
 }
 
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Subject::Claim(key) => write!(f, "claim {key}"),
-            Subject::Volume(name) => write!(f, "volume {name}"),
-        }
-    }
-}
-
-/// Everything that a reconcile reads.
-pub struct World {
-    /// The API.
-    pub client: Client,
-    /// What to look at.
-    pub queue: WorkQueue<Subject>,
-    /// Where it is told.
-    pub recorder: Recorder,
+/// What is known of the cluster.
+#[derive(Default)]
+pub struct Known {
     /// Claims without a volume.
     pub claims: Informer<PersistentVolumeClaim>,
     /// Volumes that were made here.
@@ -47,6 +29,9 @@ pub struct World {
     /// The nodes.
     pub nodes: Informer<NodeView>,
 }
+
+/// Everything that a reconcile reads and writes.
+pub type World = keelson_operator_kit::World<Known>;
 
 fn unbound(claim: PersistentVolumeClaim) -> Option<PersistentVolumeClaim> {
     let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).unwrap_or_default();
@@ -61,55 +46,44 @@ fn node(node: &Node) -> NodeView {
     }
 }
 
-impl World {
-    /// Watches everything.
-    pub fn new(context: &Context, controller: &mut Controller) -> Arc<Self> {
-        let client = context.client.clone();
-        let world = Arc::new(World {
-            client: client.clone(),
-            queue: WorkQueue::default(),
-            recorder: context.recorder.clone(),
-            claims: Informer::default(),
-            volumes: Informer::default(),
-            classes: Informer::default(),
-            nodes: Informer::default(),
-        });
-        let config = watcher::Config::default;
-        let to = world.queue.clone();
-        let claims = Api::<PersistentVolumeClaim>::all(client.clone());
-        controller.watch(claims, config(), &world.claims, unbound, move |change| {
-            to.add(Subject::Claim(change.key.clone()));
-        });
-        let to = world.queue.clone();
-        let own = |volume: PersistentVolume| is_own(&volume).then_some(volume);
-        let volumes = Api::<PersistentVolume>::all(client.clone());
-        controller.watch(volumes, config(), &world.volumes, own, move |change| {
-            to.add(Subject::Volume(change.key.name().to_owned()));
-        });
-        let known = Arc::clone(&world);
-        let of_ours = |class: StorageClass| (class.provisioner == PROVISIONER).then_some(class);
-        let classes = Api::<StorageClass>::all(client.clone());
-        controller.watch(classes, config(), &world.classes, of_ours, move |_| known.look_at_all());
-        let known = Arc::clone(&world);
-        controller.watch(
-            Api::<Node>::all(client),
-            config(),
-            &world.nodes,
+fn own(volume: PersistentVolume) -> Option<PersistentVolume> {
+    is_own(&volume).then_some(volume)
+}
+
+fn of_ours(class: StorageClass) -> Option<StorageClass> {
+    (class.provisioner == PROVISIONER).then_some(class)
+}
+
+impl Observe for Known {
+    type Subject = Subject<Kind>;
+
+    fn watch(watches: &mut Watches<'_, Self>) {
+        watches.all(
+            |it| &it.claims,
+            unbound,
+            |world, change| world.queue.add(Subject::new(Kind::Claim, change.key.clone())),
+        );
+        watches.all(
+            |it| &it.volumes,
+            own,
+            |world, change| world.queue.add(Subject::new(Kind::Volume, change.key.clone())),
+        );
+        watches.all(|it| &it.classes, of_ours, |world, _| look_at_all(world));
+        watches.all(
+            |it| &it.nodes,
             |it| Some(node(&it)),
-            move |change| {
+            |world, change| {
                 // A node's heartbeat changes nothing.
                 if change.old != change.new {
-                    known.look_at_all();
+                    look_at_all(world);
                 }
             },
         );
-        world
     }
+}
 
-    fn look_at_all(&self) {
-        self.claims.all().into_iter().for_each(|(key, _)| self.queue.add(Subject::Claim(key)));
-        for (key, _) in self.volumes.all() {
-            self.queue.add(Subject::Volume(key.name().to_owned()));
-        }
-    }
+fn look_at_all(world: &World) {
+    let Known { claims, volumes, .. } = &world.known;
+    claims.all().into_iter().for_each(|(key, _)| world.queue.add(Subject::new(Kind::Claim, key)));
+    volumes.all().into_iter().for_each(|(key, _)| world.queue.add(Subject::new(Kind::Volume, key)));
 }

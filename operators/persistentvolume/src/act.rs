@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use keelson_operator_kit::ObjectKey;
 use keelson_operator_kit::recorder::{Note, reference};
+use keelson_operator_kit::{ObjectKey, Subject};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -13,61 +13,57 @@ use crate::decide::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, ClaimPlan, OLDER_PROVISIONER, PROVISIONER, Telling, VolumePlan,
 };
 use crate::matching::is_for;
-use crate::observe::{Subject, World};
+use crate::observe::{Kind, World};
 
 type Volume = PersistentVolume;
 type Claim = PersistentVolumeClaim;
 
-impl World {
-    fn volume_api(&self) -> Api<Volume> {
-        Api::all(self.client.clone())
-    }
+fn volume_api(world: &World) -> Api<Volume> {
+    Api::all(world.client.clone())
+}
 
-    fn claim_api(&self, claim: &Claim) -> Api<Claim> {
-        Api::namespaced(self.client.clone(), claim.metadata.namespace.as_deref().unwrap_or_default())
-    }
+fn claim_api(world: &World, claim: &Claim) -> Api<Claim> {
+    Api::namespaced(world.client.clone(), claim.metadata.namespace.as_deref().unwrap_or_default())
+}
 
-    fn tell<K: kube::Resource<DynamicType = ()>>(&self, about: &K, telling: Telling) {
-        let Telling { severity, reason, message } = telling;
-        self.recorder.record(Note { regarding: reference(about), severity, reason, message });
-    }
+fn tell<K: kube::Resource<DynamicType = ()>>(world: &World, about: &K, telling: Telling) {
+    let Telling { severity, reason, message } = telling;
+    world.recorder.record(Note { regarding: reference(about), severity, reason, message });
+}
 
-    async fn patch_claim(&self, claim: &Claim, body: Value) -> Result<Claim, kube::Error> {
-        let body = at_revision(body, claim.resource_version());
-        let api = self.claim_api(claim);
-        let written = api.patch(&claim.name_any(), &PatchParams::default(), &Patch::Merge(body)).await?;
-        Ok(self.remember_claim(written))
-    }
+async fn patch_claim(world: &World, claim: &Claim, body: Value) -> Result<Claim, kube::Error> {
+    let body = at_revision(body, claim.resource_version());
+    let api = claim_api(world, claim);
+    let written = api.patch(&claim.name_any(), &PatchParams::default(), &Patch::Merge(body)).await?;
+    Ok(world.known.remember_claim(written))
+}
 
-    async fn patch_claim_status(&self, claim: &Claim, status: Value) -> Result<(), kube::Error> {
-        let body = at_revision(json!({"status": status}), claim.resource_version());
-        let api = self.claim_api(claim);
-        let written =
-            api.patch_status(&claim.name_any(), &PatchParams::default(), &Patch::Merge(body)).await?;
-        self.remember_claim(written);
-        Ok(())
-    }
+async fn patch_claim_status(world: &World, claim: &Claim, status: Value) -> Result<(), kube::Error> {
+    let body = at_revision(json!({"status": status}), claim.resource_version());
+    let api = claim_api(world, claim);
+    let written = api.patch_status(&claim.name_any(), &PatchParams::default(), &Patch::Merge(body)).await?;
+    world.known.remember_claim(written);
+    Ok(())
+}
 
-    async fn patch_volume(&self, volume: &Volume, body: Value) -> Result<Volume, kube::Error> {
-        let body = at_revision(body, volume.resource_version());
-        let api = self.volume_api();
-        let written = api.patch(&volume.name_any(), &PatchParams::default(), &Patch::Merge(body)).await?;
-        Ok(self.remember_volume(written))
-    }
+async fn patch_volume(world: &World, volume: &Volume, body: Value) -> Result<Volume, kube::Error> {
+    let body = at_revision(body, volume.resource_version());
+    let api = volume_api(world);
+    let written = api.patch(&volume.name_any(), &PatchParams::default(), &Patch::Merge(body)).await?;
+    Ok(world.known.remember_volume(written))
+}
 
-    async fn enter(&self, volume: &Volume, phase: &str, message: &str) -> Result<(), kube::Error> {
-        let known = volume.status.as_ref().and_then(|status| status.phase.as_deref());
-        if known == Some(phase) {
-            return Ok(());
-        }
-        let body =
-            at_revision(json!({"status": {"phase": phase, "message": message}}), volume.resource_version());
-        let api = self.volume_api();
-        let written =
-            api.patch_status(&volume.name_any(), &PatchParams::default(), &Patch::Merge(body)).await?;
-        self.remember_volume(written);
-        Ok(())
+async fn enter(world: &World, volume: &Volume, phase: &str, message: &str) -> Result<(), kube::Error> {
+    let known = volume.status.as_ref().and_then(|status| status.phase.as_deref());
+    if known == Some(phase) {
+        return Ok(());
     }
+    let body =
+        at_revision(json!({"status": {"phase": phase, "message": message}}), volume.resource_version());
+    let api = volume_api(world);
+    let written = api.patch_status(&volume.name_any(), &PatchParams::default(), &Patch::Merge(body)).await?;
+    world.known.remember_volume(written);
+    Ok(())
 }
 
 fn at_revision(mut body: Value, revision: Option<String>) -> Value {
@@ -81,32 +77,32 @@ pub async fn claim(world: &World, claim: &Claim, plan: ClaimPlan) -> Result<(), 
     match plan {
         ClaimPlan::Leave => Ok(()),
         ClaimPlan::Classify(class) => {
-            world.patch_claim(claim, json!({"spec": {"storageClassName": class}})).await.map(drop)
+            patch_claim(world, claim, json!({"spec": {"storageClassName": class}})).await.map(drop)
         }
         ClaimPlan::Bind(volume) => bind(world, claim, &volume).await,
         ClaimPlan::HandOver(provisioner, telling) => {
             if claim.annotations().get(PROVISIONER) != Some(&provisioner) {
                 let annotations = json!({PROVISIONER: provisioner, OLDER_PROVISIONER: provisioner});
-                world.patch_claim(claim, json!({"metadata": {"annotations": annotations}})).await?;
+                patch_claim(world, claim, json!({"metadata": {"annotations": annotations}})).await?;
             }
-            world.tell(claim, telling);
+            tell(world, claim, telling);
             Ok(())
         }
         ClaimPlan::Wait(telling) => {
             if phase != "Pending" {
                 let nothing = json!({"phase": "Pending", "accessModes": null, "capacity": null});
-                world.patch_claim_status(claim, nothing).await?;
+                patch_claim_status(world, claim, nothing).await?;
             }
             if let Some(telling) = telling {
-                world.tell(claim, telling);
+                tell(world, claim, telling);
             }
             Ok(())
         }
         ClaimPlan::Lose(telling) => {
             if phase != "Lost" {
                 let nothing = json!({"phase": "Lost", "accessModes": null, "capacity": null});
-                world.patch_claim_status(claim, nothing).await?;
-                world.tell(claim, telling);
+                patch_claim_status(world, claim, nothing).await?;
+                tell(world, claim, telling);
             }
             Ok(())
         }
@@ -131,9 +127,9 @@ async fn bind(world: &World, claim: &Claim, volume: &Arc<Volume>) -> Result<(), 
         if !is_for(&volume, claim) {
             body["metadata"] = json!({"annotations": {BOUND_BY_CONTROLLER: "yes"}});
         }
-        volume = Arc::new(world.patch_volume(&volume, body).await?);
+        volume = Arc::new(patch_volume(world, &volume, body).await?);
     }
-    world.enter(&volume, "Bound", "").await?;
+    enter(world, &volume, "Bound", "").await?;
     let mut claim = claim.clone();
     let name = volume.name_any();
     let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
@@ -143,7 +139,7 @@ async fn bind(world: &World, claim: &Claim, volume: &Arc<Volume>) -> Result<(), 
             annotations[BOUND_BY_CONTROLLER] = json!("yes");
         }
         let body = json!({"metadata": {"annotations": annotations}, "spec": {"volumeName": name}});
-        claim = world.patch_claim(&claim, body).await?;
+        claim = patch_claim(world, &claim, body).await?;
     }
     let status = claim.status.clone().unwrap_or_default();
     let spec = volume.spec.as_ref();
@@ -162,7 +158,7 @@ async fn bind(world: &World, claim: &Claim, volume: &Arc<Volume>) -> Result<(), 
     if let Some(class) = attributes {
         wanted["currentVolumeAttributesClassName"] = json!(class);
     }
-    world.patch_claim_status(&claim, wanted).await
+    patch_claim_status(world, &claim, wanted).await
 }
 
 /// Acts for a volume.
@@ -170,9 +166,9 @@ pub async fn volume(world: &World, volume: &Volume, plan: VolumePlan) -> Result<
     match plan {
         VolumePlan::Leave => Ok(()),
         VolumePlan::Phase(phase) => {
-            world.enter(volume, phase, "").await?;
+            enter(world, volume, phase, "").await?;
             // What follows from the new phase is decided at once.
-            world.queue.add(Subject::Volume(volume.name_any()));
+            world.queue.add(Subject::new(Kind::Volume, ObjectKey::cluster(&volume.name_any())));
             Ok(())
         }
         VolumePlan::LookAtClaim => {
@@ -180,7 +176,7 @@ pub async fn volume(world: &World, volume: &Volume, plan: VolumePlan) -> Result<
             if let Some((namespace, name)) =
                 reference.and_then(|it| Some((it.namespace.as_deref()?, it.name.as_deref()?)))
             {
-                world.queue.add(Subject::Claim(ObjectKey::new(namespace, name)));
+                world.queue.add(Subject::new(Kind::Claim, ObjectKey::new(namespace, name)));
             }
             Ok(())
         }
@@ -190,12 +186,12 @@ pub async fn volume(world: &World, volume: &Volume, plan: VolumePlan) -> Result<
             } else {
                 json!({"spec": {"claimRef": null}, "metadata": {"annotations": {BOUND_BY_CONTROLLER: null}}})
             };
-            let volume = world.patch_volume(volume, body).await?;
-            world.enter(&volume, "Available", "").await
+            let volume = patch_volume(world, volume, body).await?;
+            enter(world, &volume, "Available", "").await
         }
         VolumePlan::Fail(telling) => {
-            world.enter(volume, "Failed", &telling.message).await?;
-            world.tell(volume, telling);
+            enter(world, volume, "Failed", &telling.message).await?;
+            tell(world, volume, telling);
             Ok(())
         }
     }

@@ -10,9 +10,9 @@
 //! Both sides name each other: `spec.claimRef` of the volume with the claim's UID, then `spec.volumeName` of the claim. Each write names
 //! the revision that was decided on, and each step may be the last one of a process: the next look goes on from there.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use keelson_operator_kit::{Context, Definition, Error, Operator, async_trait, rule};
+use keelson_operator_kit::{Definition, Operator, rule};
 
 pub mod act;
 pub mod controller;
@@ -20,31 +20,15 @@ pub mod decide;
 pub mod matching;
 pub mod observe;
 
-/// The operator.
-pub struct PersistentVolumeOperator;
-
 /// The operator, for the catalog.
 pub fn operator() -> Arc<dyn Operator> {
-    Arc::new(PersistentVolumeOperator)
-}
-
-static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
     let text = "Binds claims to volumes, and hands claims over to those who make volumes.";
-    Definition::new("persistentvolume", text).with_rules([
-        rule(&[""], &["persistentvolumeclaims", "persistentvolumes"], &["get", "list", "watch", "patch"]),
-        rule(&[""], &["persistentvolumeclaims/status", "persistentvolumes/status"], &["patch"]),
-        rule(&["storage.k8s.io"], &["storageclasses"], &["get", "list", "watch"]),
-        rule(&[""], &["pods"], &["get", "list", "watch"]),
-    ])
-});
-
-#[async_trait]
-impl Operator for PersistentVolumeOperator {
-    fn definition(&self) -> &Definition {
-        &DEFINITION
-    }
-
-    async fn run(&self, context: Context) -> Result<(), Error> {
-        controller::run(context).await
-    }
+    Definition::new("persistentvolume", text)
+        .with_rules([
+            rule(&[""], &["persistentvolumeclaims", "persistentvolumes"], &["get", "list", "watch", "patch"]),
+            rule(&[""], &["persistentvolumeclaims/status", "persistentvolumes/status"], &["patch"]),
+            rule(&["storage.k8s.io"], &["storageclasses"], &["get", "list", "watch"]),
+            rule(&[""], &["pods"], &["get", "list", "watch"]),
+        ])
+        .run_by(controller::run)
 }

@@ -1,49 +1,36 @@
 //! What is known of claims, volumes and classes (client).
 
-use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use keelson_operator_kit::informer::Change;
-use keelson_operator_kit::{Context, Controller, Informer, ObjectKey, Recorder, WorkQueue};
-use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use keelson_operator_kit::{Informer, ObjectKey, Observe, Subject, Watches};
+use kube::ResourceExt;
 
 use crate::matching::class_of_claim;
 
-/// An object to look at.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
+/// What is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
     /// A PersistentVolumeClaim.
-    Claim(ObjectKey),
-    /// A PersistentVolume, by its name.
-    Volume(String),
+    Claim,
+    /// A PersistentVolume.
+    Volume,
 }
 
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Subject::Claim(key) => write!(f, "claim {key}"),
-            Subject::Volume(name) => write!(f, "volume {name}"),
-        }
-    }
-}
-
-/// Everything that a reconcile reads.
-pub struct World {
-    /// The API.
-    pub client: Client,
-    /// What to look at.
-    pub queue: WorkQueue<Subject>,
-    /// Where it is told.
-    pub recorder: Recorder,
+/// What is known of the cluster.
+#[derive(Default)]
+pub struct Known {
     claims: Informer<PersistentVolumeClaim>,
     volumes: Informer<PersistentVolume>,
     classes: Informer<StorageClass>,
     /// The claims of pods that have no node yet.
     pods: Informer<Vec<String>>,
 }
+
+/// Everything that a reconcile reads and writes.
+pub type World = keelson_operator_kit::World<Known>;
 
 fn is_default(class: &StorageClass) -> bool {
     let marks =
@@ -71,95 +58,78 @@ fn claims_of(pod: &Pod) -> Option<Vec<String>> {
     Some(claims).filter(|claims| !claims.is_empty())
 }
 
-impl World {
-    /// Watches everything.
-    pub fn new(context: &Context, controller: &mut Controller) -> Arc<Self> {
-        let client = context.client.clone();
-        let world = Arc::new(World {
-            client: client.clone(),
-            queue: WorkQueue::default(),
-            recorder: context.recorder.clone(),
-            claims: Informer::default(),
-            volumes: Informer::default(),
-            classes: Informer::default(),
-            pods: Informer::default(),
-        });
-        let config = watcher::Config::default;
-        let known = Arc::clone(&world);
-        let claims = Api::<PersistentVolumeClaim>::all(client.clone());
-        controller.watch(claims, config(), &world.claims, Some, move |change| known.claim_changed(change));
-        let known = Arc::clone(&world);
-        let volumes = Api::<PersistentVolume>::all(client.clone());
-        controller.watch(volumes, config(), &world.volumes, Some, move |change| known.volume_changed(change));
-        let known = Arc::clone(&world);
-        let classes = Api::<StorageClass>::all(client.clone());
-        controller.watch(classes, config(), &world.classes, Some, move |_| known.look_at_pending());
-        let pods = Api::<Pod>::all(client);
-        let to = world.queue.clone();
-        controller.watch(
-            pods,
-            config(),
-            &world.pods,
+impl Observe for Known {
+    type Subject = Subject<Kind>;
+
+    fn watch(watches: &mut Watches<'_, Self>) {
+        watches.all(|it| &it.claims, Some, claim_changed);
+        watches.all(|it| &it.volumes, Some, volume_changed);
+        watches.all(|it| &it.classes, Some, |world, _| look_at_pending(world));
+        watches.all(
+            |it| &it.pods,
             |pod| claims_of(&pod),
-            move |change| {
+            |world, change| {
                 if change.old.is_some() && change.new.is_some() {
                     return;
                 }
                 for claim in change.new.iter().flat_map(|claims| claims.iter()) {
-                    to.add(Subject::Claim(change.key.sibling(claim)));
+                    world.queue.add(Subject::new(Kind::Claim, change.key.sibling(claim)));
                 }
             },
         );
-        world
     }
+}
 
-    fn claim_changed(&self, change: &Change<PersistentVolumeClaim>) {
-        self.queue.add(Subject::Claim(change.key.clone()));
-        let volume =
-            |claim: &Option<Arc<PersistentVolumeClaim>>| claim.as_ref()?.spec.as_ref()?.volume_name.clone();
-        let named = volume(&change.old).into_iter().chain(volume(&change.new));
-        named.filter(|name| !name.is_empty()).for_each(|name| self.queue.add(Subject::Volume(name)));
-        // One that is gone frees what was reserved for it as well, and a new one takes it.
-        if change.old.is_none() || change.new.is_none() {
-            for (key, volume) in self.volumes.all() {
-                if claim_key(&volume).as_ref() == Some(&change.key) {
-                    self.queue.add(Subject::Volume(key.name().to_owned()));
-                }
+fn claim_changed(world: &World, change: &Change<PersistentVolumeClaim>) {
+    world.queue.add(Subject::new(Kind::Claim, change.key.clone()));
+    let volume =
+        |claim: &Option<Arc<PersistentVolumeClaim>>| claim.as_ref()?.spec.as_ref()?.volume_name.clone();
+    let named = volume(&change.old).into_iter().chain(volume(&change.new));
+    named
+        .filter(|name| !name.is_empty())
+        .for_each(|name| world.queue.add(Subject::new(Kind::Volume, ObjectKey::cluster(&name))));
+    // One that is gone frees what was reserved for it as well, and a new one takes it.
+    if change.old.is_none() || change.new.is_none() {
+        for (key, volume) in world.known.volumes.all() {
+            if claim_key(&volume).as_ref() == Some(&change.key) {
+                world.queue.add(Subject::new(Kind::Volume, key));
             }
         }
     }
+}
 
-    fn volume_changed(&self, change: &Change<PersistentVolume>) {
-        self.queue.add(Subject::Volume(change.key.name().to_owned()));
-        let keys = [&change.old, &change.new].into_iter().flatten().filter_map(|volume| claim_key(volume));
-        keys.for_each(|key| self.queue.add(Subject::Claim(key)));
-        let phase = |volume: &PersistentVolume| volume.status.as_ref().and_then(|it| it.phase.clone());
-        let is_free = |volume: &Option<Arc<PersistentVolume>>| {
-            volume.as_ref().is_some_and(|it| phase(it).as_deref() == Some("Available"))
-        };
-        if change.old.is_none() || change.new.is_none() || is_free(&change.new) {
-            self.look_at_pending();
+fn volume_changed(world: &World, change: &Change<PersistentVolume>) {
+    world.queue.add(Subject::new(Kind::Volume, change.key.clone()));
+    let keys = [&change.old, &change.new].into_iter().flatten().filter_map(|volume| claim_key(volume));
+    keys.for_each(|key| world.queue.add(Subject::new(Kind::Claim, key)));
+    let phase = |volume: &PersistentVolume| volume.status.as_ref().and_then(|it| it.phase.clone());
+    let is_free = |volume: &Option<Arc<PersistentVolume>>| {
+        volume.as_ref().is_some_and(|it| phase(it).as_deref() == Some("Available"))
+    };
+    if change.old.is_none() || change.new.is_none() || is_free(&change.new) {
+        look_at_pending(world);
+    }
+}
+
+/// What was found for no claim may now be there.
+fn look_at_pending(world: &World) {
+    for (key, claim) in world.known.claims.all() {
+        let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+        if phase != Some("Bound") {
+            world.queue.add(Subject::new(Kind::Claim, key));
         }
     }
+}
 
-    /// What was found for no claim may now be there.
-    fn look_at_pending(&self) {
-        for (key, claim) in self.claims.all() {
-            let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
-            if phase != Some("Bound") {
-                self.queue.add(Subject::Claim(key));
-            }
-        }
-    }
-
+impl Known {
     /// A claim.
     pub fn claim(&self, key: &ObjectKey) -> Option<Arc<PersistentVolumeClaim>> {
         self.claims.get(key)
     }
 
     /// A volume.
-    pub fn volume(&self, name: &str) -> Option<Arc<PersistentVolume>> {
-        self.volumes.get(&ObjectKey::cluster(name))
+    pub fn volume(&self, key: &ObjectKey) -> Option<Arc<PersistentVolume>> {
+        self.volumes.get(key)
     }
 
     /// The claim of the name that a volume names.

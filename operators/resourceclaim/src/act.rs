@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use keelson_operator_kit::ObjectKey;
-use keelson_operator_kit::controller::is_not_found;
+use keelson_operator_kit::controller::unless_changed;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -47,19 +47,6 @@ pub enum Error {
     Unmade(String),
 }
 
-fn is_conflict(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 409)
-}
-
-/// A change that came first is on the way, and the object is looked at again.
-fn unless_changed<T>(result: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Makes the claims that a pod lacks, then says in its status which ones are its own, then takes its places in claims.
 pub async fn serve_pod(world: &World, key: &ObjectKey, pod: &PodView, plan: PodPlan) -> Result<(), Error> {
     let PodPlan { make, mut found, known, reserve, faults } = plan;
@@ -68,7 +55,7 @@ pub async fn serve_pod(world: &World, key: &ObjectKey, pod: &PodView, plan: PodP
         let name = claim.metadata.generate_name.clone().unwrap_or_default();
         let create = claims.create(&PostParams::default(), &claim).await;
         let made = create.map_err(|source| Error::Create { pod_claim: pod_claim.clone(), name, source })?;
-        world.remember(&pod.uid, &pod_claim, made.name_any());
+        world.known.remember(&pod.uid, &pod_claim, made.name_any());
         found.push((pod_claim, made.name_any()));
     }
     if !found.is_empty() {
@@ -86,7 +73,7 @@ pub async fn serve_pod(world: &World, key: &ObjectKey, pod: &PodView, plan: PodP
             .map_err(Error::Status)?;
     }
     for name in reserve {
-        let Some(claim) = world.claims.get(&key.sibling(&name)) else { continue };
+        let Some(claim) = world.known.claims.get(&key.sibling(&name)) else { continue };
         let mut users = claim.reserved.clone();
         users.push(k8s_openapi::api::resource::v1::ResourceClaimConsumerReference {
             api_group: None,

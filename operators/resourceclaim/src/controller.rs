@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use keelson_operator_kit::controller::Next;
-use keelson_operator_kit::{Context, Controller, Error as KitError, Fault, ObjectKey};
+use keelson_operator_kit::{Context, Error as KitError, Fault, ObjectKey, Subject, world};
 
 use crate::act::{self, Error};
 use crate::decide::{decide_claim, decide_pod};
-use crate::observe::{PodView, Subject, World};
+use crate::observe::{Kind, Known, PodView, World, users};
 
 /// How many objects are looked at at once.
 const AT_ONCE: usize = 4;
@@ -18,26 +18,24 @@ impl Fault for Error {}
 
 /// Works until the operator has to end.
 pub async fn run(context: Context) -> Result<(), KitError> {
-    let mut controller = Controller::new(&context);
-    let world = World::new(&context, &mut controller);
-    let queue = world.queue.clone();
-    controller.reconcile(&queue, AT_ONCE, move |subject| reconcile(Arc::clone(&world), subject));
-    controller.run().await
+    world::run(context, Known::default(), AT_ONCE, reconcile).await
 }
 
-async fn reconcile(world: Arc<World>, subject: Subject) -> Result<Next, Error> {
-    match subject {
-        Subject::Pod(key) => pod(&world, &key).await?,
-        Subject::Claim(key) => claim(&world, &key).await?,
+async fn reconcile(world: Arc<World>, subject: Subject<Kind>) -> Result<Next, Error> {
+    let Subject { kind, key } = subject;
+    match kind {
+        Kind::Pod => pod(&world, &key).await?,
+        Kind::Claim => claim(&world, &key).await?,
     }
     Ok(Next::OnChange)
 }
 
 async fn pod(world: &World, key: &ObjectKey) -> Result<(), Error> {
-    let Some(pod) = world.pods.get(key) else { return Ok(()) };
-    let find = |name: &str| world.claims.get(&key.sibling(name)).map(|claim| (*claim).clone());
-    let made = |name: &str| world.made(key, &pod.uid, name);
-    let template = |name: &str| world.templates.get(&key.sibling(name)).map(|template| (*template).clone());
+    let Some(pod) = world.known.pods.get(key) else { return Ok(()) };
+    let find = |name: &str| world.known.claims.get(&key.sibling(name)).map(|claim| (*claim).clone());
+    let made = |name: &str| world.known.made(key, &pod.uid, name);
+    let template =
+        |name: &str| world.known.templates.get(&key.sibling(name)).map(|template| (*template).clone());
     let plan = decide_pod((key.namespace(), key.name()), &pod, find, made, template);
     let result = act::serve_pod(world, key, &pod, plan).await;
     if let Err(error @ (Error::Create { .. } | Error::Unmade(_))) = &result {
@@ -49,9 +47,9 @@ async fn pod(world: &World, key: &ObjectKey) -> Result<(), Error> {
 }
 
 async fn claim(world: &World, key: &ObjectKey) -> Result<(), Error> {
-    let Some(claim) = world.claims.get(key) else { return Ok(()) };
-    let users = world.users(key, &claim).await.map_err(Error::Ask)?;
-    let owner = claim.owner.as_ref().and_then(|(name, _)| world.pods.get(&key.sibling(name)));
+    let Some(claim) = world.known.claims.get(key) else { return Ok(()) };
+    let users = users(world, key, &claim).await.map_err(Error::Ask)?;
+    let owner = claim.owner.as_ref().and_then(|(name, _)| world.known.pods.get(&key.sibling(name)));
     let plan = decide_claim(&claim, users, owner.as_deref());
     act::free_claim(world, key, &claim, plan).await
 }

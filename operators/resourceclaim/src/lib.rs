@@ -6,44 +6,28 @@
 //! - [`decide`]: which claims a pod lacks, and what a claim no longer needs (pure).
 //! - [`act`]: writes it.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use keelson_operator_kit::{Context, Definition, Error, Operator, async_trait, rule};
+use keelson_operator_kit::{Definition, Operator, rule};
 
 pub mod act;
 pub mod controller;
 pub mod decide;
 pub mod observe;
 
-/// The operator.
-pub struct ResourceClaimOperator;
-
 /// The operator, for the catalog.
 pub fn operator() -> Arc<dyn Operator> {
-    Arc::new(ResourceClaimOperator)
-}
-
-static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
     let text = "Makes the claims to devices that pods ask for by templates, and frees devices of pods that are over.";
     let claims = ["get", "list", "watch", "create", "delete", "patch"];
-    Definition::new("resourceclaim", text).with_rules([
-        rule(&[""], &["pods"], &["get", "list", "watch"]),
-        // Who owns what it makes, and blocks its owner's deletion.
-        rule(&[""], &["pods/finalizers"], &["update"]),
-        rule(&[""], &["pods/status"], &["patch"]),
-        rule(&["resource.k8s.io"], &["resourceclaims"], &claims),
-        rule(&["resource.k8s.io"], &["resourceclaims/status"], &["patch"]),
-        rule(&["resource.k8s.io"], &["resourceclaimtemplates"], &["get", "list", "watch"]),
-    ])
-});
-
-#[async_trait]
-impl Operator for ResourceClaimOperator {
-    fn definition(&self) -> &Definition {
-        &DEFINITION
-    }
-
-    async fn run(&self, context: Context) -> Result<(), Error> {
-        controller::run(context).await
-    }
+    Definition::new("resourceclaim", text)
+        .with_rules([
+            rule(&[""], &["pods"], &["get", "list", "watch"]),
+            // Who owns what it makes, and blocks its owner's deletion.
+            rule(&[""], &["pods/finalizers"], &["update"]),
+            rule(&[""], &["pods/status"], &["patch"]),
+            rule(&["resource.k8s.io"], &["resourceclaims"], &claims),
+            rule(&["resource.k8s.io"], &["resourceclaims/status"], &["patch"]),
+            rule(&["resource.k8s.io"], &["resourceclaimtemplates"], &["get", "list", "watch"]),
+        ])
+        .run_by(controller::run)
 }

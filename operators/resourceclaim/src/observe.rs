@@ -1,8 +1,6 @@
 //! What is known of pods with claims to devices, of claims, and of templates (client).
 
 use std::collections::HashMap;
-use std::fmt;
-use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{
@@ -10,30 +8,20 @@ use k8s_openapi::api::resource::v1::{
 };
 use keelson_operator_kit::informer::Change;
 use keelson_operator_kit::pod::is_terminal;
-use keelson_operator_kit::{Context, Controller, Informer, ObjectKey, Recorder, WorkQueue};
-use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use keelson_operator_kit::{Informer, ObjectKey, Observe, Subject, Watches};
+use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
 
 /// Says for which of a pod's claims one was made.
 pub const POD_CLAIM: &str = "resource.kubernetes.io/pod-claim-name";
 
 /// What is looked at.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
     /// A pod: whether it has its claims.
-    Pod(ObjectKey),
+    Pod,
     /// A claim: whether somebody uses it.
-    Claim(ObjectKey),
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Subject::Pod(key) => write!(f, "pod {key}"),
-            Subject::Claim(key) => write!(f, "claim {key}"),
-        }
-    }
+    Claim,
 }
 
 /// What is kept of a pod.
@@ -108,14 +96,9 @@ pub struct ClaimView {
 /// Claims that were made and are not seen yet: by the pod's UID and the claim's name in it.
 type Made = HashMap<(String, String), String>;
 
-/// Everything that a reconcile reads.
-pub struct World {
-    /// The API.
-    pub client: Client,
-    /// What to look at.
-    pub queue: WorkQueue<Subject>,
-    /// Where it is told.
-    pub recorder: Recorder,
+/// What is known of the cluster.
+#[derive(Default)]
+pub struct Known {
     /// Pods with claims.
     pub pods: Informer<PodView>,
     /// Claims.
@@ -124,6 +107,9 @@ pub struct World {
     pub templates: Informer<ResourceClaimTemplate>,
     made: Mutex<Made>,
 }
+
+/// Everything that a reconcile reads and writes.
+pub type World = keelson_operator_kit::World<Known>;
 
 /// What is kept of a pod; `None` of one without claims.
 pub fn pod_view(pod: &Pod) -> Option<PodView> {
@@ -173,86 +159,67 @@ pub fn claim_view(claim: &ResourceClaim) -> ClaimView {
     }
 }
 
-impl World {
-    /// Watches everything.
-    pub fn new(context: &Context, controller: &mut Controller) -> Arc<Self> {
-        let client = context.client.clone();
-        let world = Arc::new(World {
-            client: client.clone(),
-            queue: WorkQueue::default(),
-            recorder: context.recorder.clone(),
-            pods: Informer::default(),
-            claims: Informer::default(),
-            templates: Informer::default(),
-            made: Mutex::default(),
-        });
-        let config = watcher::Config::default;
-        let of = Arc::clone(&world);
-        let pods = Api::<Pod>::all(client.clone());
-        controller.watch(
-            pods,
-            config(),
-            &world.pods,
-            |pod| pod_view(&pod),
-            move |change| of.pod_changed(change),
-        );
-        let of = Arc::clone(&world);
-        let claims = Api::<ResourceClaim>::all(client.clone());
-        let read = |claim: ResourceClaim| Some(claim_view(&claim));
-        controller.watch(claims, config(), &world.claims, read, move |change| of.claim_changed(change));
-        let of = Arc::clone(&world);
-        let templates = Api::<ResourceClaimTemplate>::all(client);
-        controller.watch(templates, config(), &world.templates, Some, move |change| {
-            if change.new.is_some() {
-                of.add_pods(&change.key, |pod| {
-                    pod.claims.iter().any(|claim| waits_for(claim, change.key.name()))
-                });
-            }
-        });
-        world
-    }
+impl Observe for Known {
+    type Subject = Subject<Kind>;
 
-    fn pod_changed(&self, change: &Change<PodView>) {
-        // What a pod that is over or gone holds is free.
-        let is_over = change.new.as_ref().is_none_or(|pod| pod.over);
-        let views = [&change.old, &change.new];
-        if is_over {
-            for claim in views.into_iter().flatten().flat_map(|pod| &pod.claims).filter_map(PodClaim::claim) {
-                self.queue.add(Subject::Claim(change.key.sibling(claim)));
-            }
-        }
-        match &change.new {
-            Some(_) => self.queue.add(Subject::Pod(change.key.clone())),
-            None => {
-                if let Some(old) = &change.old {
-                    self.made.lock().retain(|(uid, _), _| *uid != old.uid);
+    fn watch(watches: &mut Watches<'_, Self>) {
+        watches.all(|it| &it.pods, |pod| pod_view(&pod), pod_changed);
+        watches.all(|it| &it.claims, |claim| Some(claim_view(&claim)), claim_changed);
+        watches.all(
+            |it| &it.templates,
+            Some,
+            |world, change| {
+                if change.new.is_some() {
+                    let waits = |claim: &PodClaim| waits_for(claim, change.key.name());
+                    add_pods(world, &change.key, |pod| pod.claims.iter().any(waits));
                 }
+            },
+        );
+    }
+}
+
+fn pod_changed(world: &World, change: &Change<PodView>) {
+    // What a pod that is over or gone holds is free.
+    let is_over = change.new.as_ref().is_none_or(|pod| pod.over);
+    let views = [&change.old, &change.new];
+    if is_over {
+        for claim in views.into_iter().flatten().flat_map(|pod| &pod.claims).filter_map(PodClaim::claim) {
+            world.queue.add(Subject::new(Kind::Claim, change.key.sibling(claim)));
+        }
+    }
+    match &change.new {
+        Some(_) => world.queue.add(Subject::new(Kind::Pod, change.key.clone())),
+        None => {
+            if let Some(old) = &change.old {
+                world.known.made.lock().retain(|(uid, _), _| *uid != old.uid);
             }
         }
     }
+}
 
-    fn claim_changed(&self, change: &Change<ClaimView>) {
-        let views = [&change.old, &change.new];
-        for view in views.into_iter().flatten() {
-            if let (Some((_, uid)), Some(name)) = (&view.owner, &view.pod_claim) {
-                self.made.lock().remove(&(uid.clone(), name.clone()));
-            }
-        }
-        if change.new.is_some() {
-            self.queue.add(Subject::Claim(change.key.clone()));
-        }
-        let name = change.key.name();
-        self.add_pods(&change.key, |pod| pod.claims.iter().any(|claim| claim.claim() == Some(name)));
-    }
-
-    fn add_pods(&self, of: &ObjectKey, concerned: impl Fn(&PodView) -> bool) {
-        for (key, pod) in self.pods.in_namespace(of.namespace()) {
-            if concerned(&pod) {
-                self.queue.add(Subject::Pod(key));
-            }
+fn claim_changed(world: &World, change: &Change<ClaimView>) {
+    let views = [&change.old, &change.new];
+    for view in views.into_iter().flatten() {
+        if let (Some((_, uid)), Some(name)) = (&view.owner, &view.pod_claim) {
+            world.known.made.lock().remove(&(uid.clone(), name.clone()));
         }
     }
+    if change.new.is_some() {
+        world.queue.add(Subject::new(Kind::Claim, change.key.clone()));
+    }
+    let name = change.key.name();
+    add_pods(world, &change.key, |pod| pod.claims.iter().any(|claim| claim.claim() == Some(name)));
+}
 
+fn add_pods(world: &World, of: &ObjectKey, concerned: impl Fn(&PodView) -> bool) {
+    for (key, pod) in world.known.pods.in_namespace(of.namespace()) {
+        if concerned(&pod) {
+            world.queue.add(Subject::new(Kind::Pod, key));
+        }
+    }
+}
+
+impl Known {
     /// Remembers that a claim was made, until it is seen.
     pub fn remember(&self, uid: &str, pod_claim: &str, claim: String) {
         self.made.lock().insert((uid.to_owned(), pod_claim.to_owned()), claim);
@@ -268,28 +235,28 @@ impl World {
         let seen = claims.into_iter().find(|(_, claim)| is_it(claim)).map(|(key, _)| key.name().to_owned());
         seen.or_else(|| self.made.lock().get(&(uid.to_owned(), pod_claim.to_owned())).cloned())
     }
+}
 
-    /// Those of a claim's users that still may use it; who is not known is asked for.
-    pub async fn users(&self, key: &ObjectKey, claim: &ClaimView) -> Result<Vec<Consumer>, kube::Error> {
-        let mut users = Vec::with_capacity(claim.reserved.len());
-        for user in &claim.reserved {
-            // Others than pods are for others to remove.
-            let is_pod = user.api_group.as_deref().unwrap_or_default().is_empty() && user.resource == "pods";
-            if !is_pod || self.may_use(&key.sibling(&user.name), &user.uid).await? {
-                users.push(user.clone());
-            }
+/// Those of a claim's users that still may use it; who is not known is asked for.
+pub async fn users(world: &World, key: &ObjectKey, claim: &ClaimView) -> Result<Vec<Consumer>, kube::Error> {
+    let mut users = Vec::with_capacity(claim.reserved.len());
+    for user in &claim.reserved {
+        // Others than pods are for others to remove.
+        let is_pod = user.api_group.as_deref().unwrap_or_default().is_empty() && user.resource == "pods";
+        if !is_pod || may_use(world, &key.sibling(&user.name), &user.uid).await? {
+            users.push(user.clone());
         }
-        Ok(users)
     }
+    Ok(users)
+}
 
-    async fn may_use(&self, pod: &ObjectKey, uid: &str) -> Result<bool, kube::Error> {
-        if let Some(known) = self.pods.get(pod) {
-            return Ok(known.uid == uid && !known.over);
-        }
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), pod.namespace());
-        let found = api.get_metadata_opt(pod.name()).await?;
-        Ok(found.is_some_and(|found| found.uid().is_some_and(|known| known == uid)))
+async fn may_use(world: &World, pod: &ObjectKey, uid: &str) -> Result<bool, kube::Error> {
+    if let Some(known) = world.known.pods.get(pod) {
+        return Ok(known.uid == uid && !known.over);
     }
+    let api: Api<Pod> = Api::namespaced(world.client.clone(), pod.namespace());
+    let found = api.get_metadata_opt(pod.name()).await?;
+    Ok(found.is_some_and(|found| found.uid().is_some_and(|known| known == uid)))
 }
 
 fn waits_for(claim: &PodClaim, name: &str) -> bool {

@@ -4,18 +4,19 @@ use std::fmt::Debug;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
-use keelson_operator_kit::controller::is_not_found;
+use keelson_operator_kit::Subject;
+use keelson_operator_kit::controller::unless_changed;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::observe::{Kind, Subject, View, World};
+use crate::observe::{Kind, View, World};
 
 /// Gives an object these finalizers, unless it has changed meanwhile.
 pub async fn write(
     world: &World,
-    subject: &Subject,
+    subject: &Subject<Kind>,
     view: &View,
     finalizers: &[String],
 ) -> Result<(), kube::Error> {
@@ -37,12 +38,6 @@ where
     K: Clone + Debug + DeserializeOwned,
 {
     let body = json!({"metadata": {"resourceVersion": view.resource_version, "finalizers": finalizers}});
-    match api.patch(name, &PatchParams::default(), &Patch::Merge(body)).await {
-        Ok(_) => Ok(()),
-        // It went meanwhile.
-        Err(error) if is_not_found(&error) => Ok(()),
-        // It changed meanwhile: its change is on the way, and it is looked at again.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(error) => Err(error),
-    }
+    let written = api.patch(name, &PatchParams::default(), &Patch::Merge(body)).await;
+    unless_changed(written).map(drop)
 }

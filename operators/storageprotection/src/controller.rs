@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use keelson_operator_kit::controller::Next;
-use keelson_operator_kit::{Context, Controller, Error as KitError, Fault};
+use keelson_operator_kit::{Context, Error as KitError, Fault, Subject, world};
 
 use crate::act;
 use crate::decide::{Plan, decide, finalizers};
-use crate::observe::{Subject, World};
+use crate::observe::{Kind, Known, World, is_really_used};
 
 /// How many objects are looked at at once.
 const AT_ONCE: usize = 4;
@@ -27,17 +27,13 @@ impl Fault for Error {}
 
 /// Works until the operator has to end.
 pub async fn run(context: Context) -> Result<(), KitError> {
-    let mut controller = Controller::new(&context);
-    let world = World::new(&context, &mut controller);
-    let queue = world.queue.clone();
-    controller.reconcile(&queue, AT_ONCE, move |subject| reconcile(Arc::clone(&world), subject));
-    controller.run().await
+    world::run(context, Known::default(), AT_ONCE, reconcile).await
 }
 
-async fn reconcile(world: Arc<World>, subject: Subject) -> Result<Next, Error> {
-    let Some(view) = world.find(&subject) else { return Ok(Next::OnChange) };
-    let plan = decide(subject.kind, &view, world.is_used(&subject, &view));
-    if plan == Plan::Remove && world.is_really_used(&subject).await.map_err(Error::Ask)? {
+async fn reconcile(world: Arc<World>, subject: Subject<Kind>) -> Result<Next, Error> {
+    let Some(view) = world.known.find(&subject) else { return Ok(Next::OnChange) };
+    let plan = decide(subject.kind, &view, world.known.is_used(&subject, &view));
+    if plan == Plan::Remove && is_really_used(&world, &subject).await.map_err(Error::Ask)? {
         // The pod's change is on the way.
         return Ok(Next::OnChange);
     }

@@ -1,16 +1,14 @@
 //! What is known of claims, volumes, classes, and the pods that use claims (client).
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use keelson_operator_kit::informer::Change;
-use keelson_operator_kit::{Context, Controller, Informer, ObjectKey, WorkQueue};
+use keelson_operator_kit::{Informer, ObjectKey, Observe, Subject, Watches};
 use kube::api::ListParams;
-use kube::runtime::watcher;
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 
 /// What is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,21 +19,6 @@ pub enum Kind {
     Volume,
     /// A VolumeAttributesClass, used by claims and volumes that name it.
     AttributesClass,
-}
-
-/// An object to look at.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Subject {
-    /// Of which kind.
-    pub kind: Kind,
-    /// Which.
-    pub key: ObjectKey,
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.kind, self.key)
-    }
 }
 
 /// What is kept of an object.
@@ -53,18 +36,18 @@ pub struct View {
     pub classes: BTreeSet<String>,
 }
 
-/// Everything that a reconcile reads.
-pub struct World {
-    /// The API.
-    pub client: Client,
-    /// What to look at.
-    pub queue: WorkQueue<Subject>,
+/// What is known of the cluster.
+#[derive(Default)]
+pub struct Known {
     claims: Informer<View>,
     volumes: Informer<View>,
     classes: Informer<View>,
     /// The claims of each pod that has any and is bound to a node.
     pods: Informer<BTreeSet<String>>,
 }
+
+/// Everything that a reconcile reads and writes.
+pub type World = keelson_operator_kit::World<Known>;
 
 fn view<K: Resource>(object: &K) -> View {
     View {
@@ -108,77 +91,56 @@ fn claims_of(pod: &Pod) -> BTreeSet<String> {
         .collect()
 }
 
-impl World {
-    /// Watches everything.
-    pub fn new(context: &Context, controller: &mut Controller) -> Arc<Self> {
-        let client = context.client.clone();
-        let world = Arc::new(World {
-            client: client.clone(),
-            queue: WorkQueue::default(),
-            claims: Informer::default(),
-            volumes: Informer::default(),
-            classes: Informer::default(),
-            pods: Informer::default(),
-        });
-        let config = watcher::Config::default;
-        let (to, known) = (world.queue.clone(), Arc::clone(&world));
-        let claims = Api::<PersistentVolumeClaim>::all(client.clone());
-        controller.watch(
-            claims,
-            config(),
-            &world.claims,
+impl Observe for Known {
+    type Subject = Subject<Kind>;
+
+    fn watch(watches: &mut Watches<'_, Self>) {
+        watches.all(
+            |it| &it.claims,
             |it| Some(claim_view(&it)),
-            move |change| {
-                to.add(Subject { kind: Kind::Claim, key: change.key.clone() });
-                known.look_at_classes(change);
+            |world, change| {
+                world.queue.add(Subject::new(Kind::Claim, change.key.clone()));
+                look_at_classes(world, change);
             },
         );
-        let (to, known) = (world.queue.clone(), Arc::clone(&world));
-        let volumes = Api::<PersistentVolume>::all(client.clone());
-        controller.watch(
-            volumes,
-            config(),
-            &world.volumes,
+        watches.all(
+            |it| &it.volumes,
             |it| Some(volume_view(&it)),
-            move |change| {
-                to.add(Subject { kind: Kind::Volume, key: change.key.clone() });
-                known.look_at_classes(change);
+            |world, change| {
+                world.queue.add(Subject::new(Kind::Volume, change.key.clone()));
+                look_at_classes(world, change);
             },
         );
-        let to = world.queue.clone();
-        let classes = Api::<VolumeAttributesClass>::all(client.clone());
-        controller.watch(
-            classes,
-            config(),
-            &world.classes,
-            |it| Some(view(&it)),
-            move |change| {
-                to.add(Subject { kind: Kind::AttributesClass, key: change.key.clone() });
-            },
+        watches.all(
+            |it| &it.classes,
+            |it: VolumeAttributesClass| Some(view(&it)),
+            |world, change| world.queue.add(Subject::new(Kind::AttributesClass, change.key.clone())),
         );
-        let to = world.queue.clone();
-        let read = |pod: Pod| Some(claims_of(&pod)).filter(|claims| !claims.is_empty());
-        controller.watch(Api::<Pod>::all(client), config(), &world.pods, read, move |change| {
-            // Only that somebody uses a claim no longer changes anything.
-            if change.new.is_none() {
-                for claim in change.old.iter().flat_map(|claims| claims.iter()) {
-                    to.add(Subject { kind: Kind::Claim, key: change.key.sibling(claim) });
+        watches.all(
+            |it| &it.pods,
+            |pod| Some(claims_of(&pod)).filter(|claims| !claims.is_empty()),
+            |world, change| {
+                // Only that somebody uses a claim no longer changes anything.
+                if change.new.is_none() {
+                    for claim in change.old.iter().flat_map(|claims| claims.iter()) {
+                        world.queue.add(Subject::new(Kind::Claim, change.key.sibling(claim)));
+                    }
                 }
-            }
-        });
-        world
+            },
+        );
     }
+}
 
-    fn look_at_classes(&self, change: &Change<View>) {
-        let classes =
-            |view: &Option<Arc<View>>| view.as_ref().map(|it| it.classes.clone()).unwrap_or_default();
-        for class in classes(&change.old).difference(&classes(&change.new)) {
-            self.queue.add(Subject { kind: Kind::AttributesClass, key: ObjectKey::cluster(class) });
-        }
+fn look_at_classes(world: &World, change: &Change<View>) {
+    let classes = |view: &Option<Arc<View>>| view.as_ref().map(|it| it.classes.clone()).unwrap_or_default();
+    for class in classes(&change.old).difference(&classes(&change.new)) {
+        world.queue.add(Subject::new(Kind::AttributesClass, ObjectKey::cluster(class)));
     }
+}
 
+impl Known {
     /// What is known of an object.
-    pub fn find(&self, subject: &Subject) -> Option<Arc<View>> {
+    pub fn find(&self, subject: &Subject<Kind>) -> Option<Arc<View>> {
         match subject.kind {
             Kind::Claim => self.claims.get(&subject.key),
             Kind::Volume => self.volumes.get(&subject.key),
@@ -187,7 +149,7 @@ impl World {
     }
 
     /// Whether somebody is known to use an object.
-    pub fn is_used(&self, subject: &Subject, view: &View) -> bool {
+    pub fn is_used(&self, subject: &Subject<Kind>, view: &View) -> bool {
         let key = &subject.key;
         match subject.kind {
             Kind::Claim => {
@@ -201,27 +163,27 @@ impl World {
             }
         }
     }
+}
 
-    /// Asks the API whether somebody uses an object of which nobody is known to: a watch may be behind.
-    pub async fn is_really_used(&self, subject: &Subject) -> Result<bool, kube::Error> {
-        let key = &subject.key;
-        let everything = ListParams::default();
-        match subject.kind {
-            Kind::Claim => {
-                let pods: Api<Pod> = Api::namespaced(self.client.clone(), key.namespace());
-                let pods = pods.list(&everything).await?;
-                Ok(pods.items.iter().any(|pod| claims_of(pod).contains(key.name())))
-            }
-            // A volume says it itself, at the revision that is written.
-            Kind::Volume => Ok(false),
-            Kind::AttributesClass => {
-                let claims: Api<PersistentVolumeClaim> = Api::all(self.client.clone());
-                let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
-                let claims = claims.list(&everything).await?.items;
-                let volumes = volumes.list(&everything).await?.items;
-                let mut views = claims.iter().map(claim_view).chain(volumes.iter().map(volume_view));
-                Ok(views.any(|view| view.classes.contains(key.name())))
-            }
+/// Asks the API whether somebody uses an object of which nobody is known to: a watch may be behind.
+pub async fn is_really_used(world: &World, subject: &Subject<Kind>) -> Result<bool, kube::Error> {
+    let key = &subject.key;
+    let everything = ListParams::default();
+    match subject.kind {
+        Kind::Claim => {
+            let pods: Api<Pod> = Api::namespaced(world.client.clone(), key.namespace());
+            let pods = pods.list(&everything).await?;
+            Ok(pods.items.iter().any(|pod| claims_of(pod).contains(key.name())))
+        }
+        // A volume says it itself, at the revision that is written.
+        Kind::Volume => Ok(false),
+        Kind::AttributesClass => {
+            let claims: Api<PersistentVolumeClaim> = Api::all(world.client.clone());
+            let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+            let claims = claims.list(&everything).await?.items;
+            let volumes = volumes.list(&everything).await?.items;
+            let mut views = claims.iter().map(claim_view).chain(volumes.iter().map(volume_view));
+            Ok(views.any(|view| view.classes.contains(key.name())))
         }
     }
 }
