@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use keelson_operator_kit::{Context, Controller, Error as KitError, Fault, Next};
+use keelson_operator_kit::{Context, Error as KitError, Fault, Next, world};
 
-use crate::observe::{Key, World};
+use crate::observe::{Key, Known, World};
 use crate::validate::{Expiry, expiry, signing};
 use crate::{act, decide};
 
@@ -30,19 +30,15 @@ impl Fault for Error {}
 
 /// Works until the operator has to end.
 pub async fn run(context: Context) -> Result<(), KitError> {
-    let mut controller = Controller::new(&context);
-    let world = World::new(&context, &mut controller);
-    let queue = world.queue.clone();
-    queue.add(Key::ClusterInfo);
-    controller.reconcile(&queue, AT_ONCE, move |key| reconcile(Arc::clone(&world), key));
-    controller.run().await
+    let known = Known::new(context.cluster.ca_bundle.clone());
+    world::run(context, known, AT_ONCE, reconcile).await
 }
 
 async fn reconcile(world: Arc<World>, key: Key) -> Result<Next, Error> {
-    let now = Timestamp::now();
+    let (now, known) = (Timestamp::now(), &world.known);
     match key {
         Key::Token(key) => {
-            let Some(token) = world.token(&key) else { return Ok(Next::OnChange) };
+            let Some(token) = known.token(&key) else { return Ok(Next::OnChange) };
             match expiry(&token, now) {
                 Expiry::Never => {}
                 Expiry::After(left) => return Ok(Next::After(left.min(LOOK))),
@@ -50,9 +46,9 @@ async fn reconcile(world: Arc<World>, key: Key) -> Result<Next, Error> {
             }
         }
         Key::ClusterInfo => {
-            let tokens: Vec<_> = world.tokens().iter().filter_map(|token| signing(token, now)).collect();
-            let (seen, server) = (world.cluster_info(), world.server());
-            let plan = decide::cluster_info(seen.as_deref(), server.as_deref(), &world.ca_bundle, &tokens);
+            let tokens: Vec<_> = known.tokens().iter().filter_map(|token| signing(token, now)).collect();
+            let (seen, server) = (known.cluster_info(), known.server());
+            let plan = decide::cluster_info(seen.as_deref(), server.as_deref(), &known.ca_bundle, &tokens);
             act::write(&world.client, plan).await.map_err(Error::Write)?;
         }
     }

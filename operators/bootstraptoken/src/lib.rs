@@ -12,10 +12,10 @@
 //! - [`decide`]: what `cluster-info` is to say (pure).
 //! - [`act`]: deletes tokens, writes `cluster-info`.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use keelson_operator_kit::{Context, Definition, Error, Operator, async_trait, rule};
+use keelson_operator_kit::{Definition, Operator, rule};
 
 pub mod act;
 pub mod controller;
@@ -24,34 +24,18 @@ pub mod observe;
 pub mod signature;
 pub mod validate;
 
-/// The operator.
-pub struct BootstrapTokenOperator;
-
 /// The operator, for the catalog.
 pub fn operator() -> Arc<dyn Operator> {
-    Arc::new(BootstrapTokenOperator)
-}
-
-static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
     let text = "Deletes expired bootstrap tokens, and signs with the others where the cluster is: kube-public/cluster-info.";
-    Definition::new("bootstraptoken", text).with_rules([
-        rule(&[""], &["secrets"], &["list", "watch", "delete"]),
-        rule(&[""], &["configmaps"], &["list", "watch", "create"]),
-        PolicyRule {
-            resource_names: Some(vec![observe::CLUSTER_INFO.to_owned()]),
-            ..rule(&[""], &["configmaps"], &["get", "update"])
-        },
-        rule(&["discovery.k8s.io"], &["endpointslices"], &["list", "watch"]),
-    ])
-});
-
-#[async_trait]
-impl Operator for BootstrapTokenOperator {
-    fn definition(&self) -> &Definition {
-        &DEFINITION
-    }
-
-    async fn run(&self, context: Context) -> Result<(), Error> {
-        controller::run(context).await
-    }
+    Definition::new("bootstraptoken", text)
+        .with_rules([
+            rule(&[""], &["secrets"], &["list", "watch", "delete"]),
+            rule(&[""], &["configmaps"], &["list", "watch", "create"]),
+            PolicyRule {
+                resource_names: Some(vec![observe::CLUSTER_INFO.to_owned()]),
+                ..rule(&[""], &["configmaps"], &["get", "update"])
+            },
+            rule(&["discovery.k8s.io"], &["endpointslices"], &["list", "watch"]),
+        ])
+        .run_by(controller::run)
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use keelson_operator_kit::{Context, Controller, Informer, ObjectKey, WorkQueue};
-use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use keelson_operator_kit::{Informer, ObjectKey, Observe, Watches};
+use kube::runtime::watcher::Config;
+use kube::{Api, ResourceExt};
 
 /// The namespace of tokens.
 pub const TOKENS: &str = "kube-system";
@@ -75,18 +75,17 @@ pub struct ClusterInfo {
     pub resource_version: String,
 }
 
-/// Everything that a reconcile reads.
-pub struct World {
-    /// The API.
-    pub client: Client,
-    /// What to look at.
-    pub queue: WorkQueue<Key>,
+/// What is known of the cluster.
+pub struct Known {
     /// The certificates, in PEM, that verify the API server.
     pub ca_bundle: String,
     tokens: Informer<Token>,
     info: Informer<ClusterInfo>,
     servers: Informer<String>,
 }
+
+/// Everything that a reconcile reads and writes.
+pub type World = keelson_operator_kit::World<Known>;
 
 fn token(secret: Secret) -> Token {
     let data = secret.data.as_ref();
@@ -123,47 +122,48 @@ fn server(slice: &EndpointSlice) -> Option<String> {
     })
 }
 
-impl World {
-    /// Watches everything.
-    pub fn new(context: &Context, controller: &mut Controller) -> Arc<Self> {
-        let client = context.client.clone();
-        let world = Arc::new(World {
-            client: client.clone(),
-            queue: WorkQueue::default(),
-            ca_bundle: context.cluster.ca_bundle.clone(),
+impl Observe for Known {
+    type Subject = Key;
+
+    fn watch(watches: &mut Watches<'_, Self>) {
+        watches.look_at(Key::ClusterInfo);
+        watches.selected(
+            Api::<Secret>::namespaced(watches.client(), TOKENS),
+            Config::default().fields(&format!("type={TOKEN_TYPE}")),
+            |it| &it.tokens,
+            |secret| Some(token(secret)),
+            |world, change| {
+                world.queue.add(Key::Token(change.key.clone()));
+                world.queue.add(Key::ClusterInfo);
+            },
+        );
+        watches.selected(
+            Api::<ConfigMap>::namespaced(watches.client(), PUBLIC),
+            Config::default().fields(&format!("metadata.name={CLUSTER_INFO}")),
+            |it| &it.info,
+            |map| Some(cluster_info(map)),
+            |world, _| world.queue.add(Key::ClusterInfo),
+        );
+        let (namespace, name) = API_SERVER;
+        watches.selected(
+            Api::<EndpointSlice>::namespaced(watches.client(), namespace),
+            Config::default().fields(&format!("metadata.name={name}")),
+            |it| &it.servers,
+            |slice| server(&slice),
+            |world, _| world.queue.add(Key::ClusterInfo),
+        );
+    }
+}
+
+impl Known {
+    /// Nothing yet, but the certificates.
+    pub fn new(ca_bundle: String) -> Self {
+        Known {
+            ca_bundle,
             tokens: Informer::default(),
             info: Informer::default(),
             servers: Informer::default(),
-        });
-        let to = world.queue.clone();
-        controller.watch(
-            Api::<Secret>::namespaced(client.clone(), TOKENS),
-            watcher::Config::default().fields(&format!("type={TOKEN_TYPE}")),
-            &world.tokens,
-            |secret| Some(token(secret)),
-            move |change| {
-                to.add(Key::Token(change.key.clone()));
-                to.add(Key::ClusterInfo);
-            },
-        );
-        let to = world.queue.clone();
-        controller.watch(
-            Api::<ConfigMap>::namespaced(client.clone(), PUBLIC),
-            watcher::Config::default().fields(&format!("metadata.name={CLUSTER_INFO}")),
-            &world.info,
-            |map| Some(cluster_info(map)),
-            move |_| to.add(Key::ClusterInfo),
-        );
-        let to = world.queue.clone();
-        let (namespace, name) = API_SERVER;
-        controller.watch(
-            Api::<EndpointSlice>::namespaced(client, namespace),
-            watcher::Config::default().fields(&format!("metadata.name={name}")),
-            &world.servers,
-            |slice| server(&slice),
-            move |_| to.add(Key::ClusterInfo),
-        );
-        world
+        }
     }
 
     /// What is known of a token.

@@ -8,9 +8,9 @@
 //! - [`status`] and [`progress`]: what the Deployment then says of itself (pure).
 //! - [`act`]: does what was decided.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use keelson_operator_kit::{Context, Definition, Error, Operator, async_trait, rule};
+use keelson_operator_kit::{Definition, Operator, rule};
 
 pub mod act;
 pub mod controller;
@@ -25,15 +25,8 @@ pub mod status;
 pub mod template;
 pub mod validate;
 
-/// The operator.
-pub struct DeploymentOperator;
-
 /// The operator, for the catalog.
 pub fn operator() -> Arc<dyn Operator> {
-    Arc::new(DeploymentOperator)
-}
-
-static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
     Definition::new("deployment", "Moves Deployments from one template to the next, a ReplicaSet for each.")
         .with_rules([
             rule(&["apps"], &["deployments"], &["get", "list", "patch", "update", "watch"]),
@@ -46,15 +39,5 @@ static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
             ),
             rule(&[""], &["pods"], &["get", "list", "watch"]),
         ])
-});
-
-#[async_trait]
-impl Operator for DeploymentOperator {
-    fn definition(&self) -> &Definition {
-        &DEFINITION
-    }
-
-    async fn run(&self, context: Context) -> Result<(), Error> {
-        controller::run(context).await
-    }
+        .run_by(controller::run)
 }

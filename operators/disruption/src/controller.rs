@@ -6,9 +6,9 @@ use k8s_openapi::jiff::Timestamp;
 use keelson_operator_kit::controller::Next;
 use keelson_operator_kit::operator::chain;
 use keelson_operator_kit::recorder::reference;
-use keelson_operator_kit::{Context, Controller, Error as KitError, Fault, ObjectKey, Policy};
+use keelson_operator_kit::{Context, Error as KitError, Fault, ObjectKey, Policy, world};
 
-use crate::observe::World;
+use crate::observe::{Known, World, observe};
 use crate::validate::{self, Invalid};
 use crate::{act, decide};
 
@@ -37,15 +37,11 @@ impl Fault for Error {
 
 /// Works until the operator has to end.
 pub async fn run(context: Context) -> Result<(), KitError> {
-    let mut controller = Controller::new(&context);
-    let world = World::new(&context, &mut controller);
-    let queue = world.queue.clone();
-    controller.reconcile(&queue, AT_ONCE, move |key| reconcile(Arc::clone(&world), key));
-    controller.run().await
+    world::run(context, Known::default(), AT_ONCE, reconcile).await
 }
 
 async fn reconcile(world: Arc<World>, key: ObjectKey) -> Result<Next, Error> {
-    let Some(observed) = world.observe(&key).await else { return Ok(Next::OnChange) };
+    let Some(observed) = observe(&world, &key).await else { return Ok(Next::OnChange) };
     let object = Arc::clone(&observed.object);
     let regarding = reference(&*object);
     let old = object.status.clone().unwrap_or_default();

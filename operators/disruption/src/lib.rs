@@ -5,9 +5,9 @@
 //! - [`validate`], [`decide`]: how many pods there should be, are, and may go (pure).
 //! - [`act`]: writes it.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use keelson_operator_kit::{Context, Definition, Error, Operator, async_trait, rule};
+use keelson_operator_kit::{Definition, Operator, rule};
 
 pub mod act;
 pub mod controller;
@@ -15,15 +15,8 @@ pub mod decide;
 pub mod observe;
 pub mod validate;
 
-/// The operator.
-pub struct DisruptionOperator;
-
 /// The operator, for the catalog.
 pub fn operator() -> Arc<dyn Operator> {
-    Arc::new(DisruptionOperator)
-}
-
-static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
     Definition::new("disruption", "Says how many pods of each PodDisruptionBudget may be evicted now.")
         .with_rules([
             rule(&["policy"], &["poddisruptionbudgets"], &["get", "list", "watch"]),
@@ -32,15 +25,5 @@ static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
             rule(&["apps"], &["replicasets"], &["get"]),
             rule(&["*"], &["*/scale"], &["get"]),
         ])
-});
-
-#[async_trait]
-impl Operator for DisruptionOperator {
-    fn definition(&self) -> &Definition {
-        &DEFINITION
-    }
-
-    async fn run(&self, context: Context) -> Result<(), Error> {
-        controller::run(context).await
-    }
+        .run_by(controller::run)
 }

@@ -54,7 +54,7 @@ pub async fn act(world: &World, key: &ObjectKey, plan: Plan) -> Result<(), Error
         let name = slice.name_any();
         match api.delete(&name, &only(slice.uid(), slice.resource_version())).await {
             Ok(_) => {
-                world.slices.put(&key.sibling(&name), None);
+                world.known.slices.put(&key.sibling(&name), None);
             }
             Err(error) if is_not_found(&error) => {}
             Err(error) => return Err(Error::Delete(name, error)),
@@ -85,7 +85,7 @@ async fn act_legacy(world: &World, key: &ObjectKey, legacy: Legacy) -> Result<()
             let only = only(endpoints.uid(), endpoints.resource_version());
             return match api.delete(key.name(), &only).await {
                 Ok(_) => {
-                    world.endpoints.put(key, None);
+                    world.known.endpoints.put(key, None);
                     Ok(())
                 }
                 Err(error) if is_not_found(&error) => Ok(()),
@@ -93,13 +93,13 @@ async fn act_legacy(world: &World, key: &ObjectKey, legacy: Legacy) -> Result<()
             };
         }
     };
-    world.endpoints.put(key, Some(Arc::new(without_fields(written))));
+    world.known.endpoints.put(key, Some(Arc::new(without_fields(written))));
     Ok(())
 }
 
 fn remember(world: &World, slice: EndpointSlice) {
     if let Some(key) = ObjectKey::of(&slice) {
-        world.slices.put(&key, Some(Arc::new(without_fields(slice))));
+        world.known.slices.put(&key, Some(Arc::new(without_fields(slice))));
     }
 }
 

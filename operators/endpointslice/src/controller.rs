@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use keelson_operator_kit::controller::{Next, is_conflict};
 use keelson_operator_kit::operator::chain;
-use keelson_operator_kit::{Context, Controller, Error as KitError, ObjectKey};
+use keelson_operator_kit::{Context, Error as KitError, ObjectKey, world};
 
-use crate::observe::World;
+use crate::observe::{Known, World};
 use crate::{act, decide, validate};
 
 /// How many Services are looked at at once.
@@ -14,15 +14,11 @@ const AT_ONCE: usize = 8;
 
 /// Works until the operator has to end.
 pub async fn run(context: Context) -> Result<(), KitError> {
-    let mut controller = Controller::new(&context);
-    let world = World::new(&context, &mut controller);
-    let queue = world.queue.clone();
-    controller.reconcile(&queue, AT_ONCE, move |key| reconcile(Arc::clone(&world), key));
-    controller.run().await
+    world::run(context, Known::default(), AT_ONCE, reconcile).await
 }
 
 async fn reconcile(world: Arc<World>, key: ObjectKey) -> Result<Next, act::Error> {
-    let observed = world.observe(&key);
+    let observed = world.known.observe(&key);
     let service = observed.service.clone();
     let plan = decide::decide(validate::validate(observed));
     if let Err(error) = act::act(&world, &key, plan).await {

@@ -10,9 +10,9 @@
 //!
 //! Endpoints that people write by hand for Services without a selector are not mirrored to EndpointSlices.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use keelson_operator_kit::{Context, Definition, Error, Operator, async_trait, rule};
+use keelson_operator_kit::{Definition, Operator, rule};
 
 pub mod act;
 pub mod controller;
@@ -25,15 +25,8 @@ pub mod pod;
 pub mod service;
 pub mod validate;
 
-/// The operator.
-pub struct EndpointSliceOperator;
-
 /// The operator, for the catalog.
 pub fn operator() -> Arc<dyn Operator> {
-    Arc::new(EndpointSliceOperator)
-}
-
-static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
     let all = ["create", "delete", "get", "list", "update", "watch"];
     Definition::new("endpointslice", "Keeps, for each Service, the addresses of the pods behind it.")
         .with_rules([
@@ -44,15 +37,5 @@ static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
             rule(&["discovery.k8s.io"], &["endpointslices"], &all),
             rule(&["discovery.k8s.io"], &["endpointslices/restricted"], &["create"]),
         ])
-});
-
-#[async_trait]
-impl Operator for EndpointSliceOperator {
-    fn definition(&self) -> &Definition {
-        &DEFINITION
-    }
-
-    async fn run(&self, context: Context) -> Result<(), Error> {
-        controller::run(context).await
-    }
+        .run_by(controller::run)
 }

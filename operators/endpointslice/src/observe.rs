@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Node};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use keelson_operator_kit::informer::Change;
 use keelson_operator_kit::selection::is_subset;
-use keelson_operator_kit::{Context, Controller, Informer, ObjectKey, Recorder, WorkQueue};
-use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use keelson_operator_kit::{Informer, ObjectKey, Observe, Watches};
+use kube::runtime::watcher::Config;
+use kube::{Api, ResourceExt};
 
 use crate::decide::{MANAGED_BY, MANAGER, SERVICE_NAME};
 use crate::legacy;
@@ -18,12 +18,8 @@ use crate::service::ServiceView;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// Everything that a reconcile reads and writes.
-pub struct World {
-    /// The API.
-    pub client: Client,
-    /// Writes Events.
-    pub recorder: Recorder,
+/// What is known of the cluster.
+pub struct Known {
     /// All Services.
     pub services: Informer<ServiceView>,
     /// The pods that have an address and have not ended.
@@ -34,9 +30,10 @@ pub struct World {
     pub slices: Informer<EndpointSlice>,
     /// Our Endpoints.
     pub endpoints: Informer<Endpoints>,
-    /// Services to look at.
-    pub queue: WorkQueue<ObjectKey>,
 }
+
+/// Everything that a reconcile reads and writes.
+pub type World = keelson_operator_kit::World<Known>;
 
 /// What matters for one Service.
 #[derive(Debug)]
@@ -55,48 +52,78 @@ pub struct Observed {
     pub endpoints: Option<Arc<Endpoints>>,
 }
 
-impl World {
-    /// Sets up the watches.
-    pub fn new(context: &Context, controller: &mut Controller) -> Arc<Self> {
-        let world = Arc::new(World {
-            client: context.client.clone(),
-            recorder: context.recorder.clone(),
+impl Default for Known {
+    fn default() -> Self {
+        Known {
             services: Informer::default(),
             pods: Informer::default(),
             zones: Informer::default(),
             slices: Informer::with_index(|key, slice| service_of(key, slice).to_string()),
             endpoints: Informer::default(),
-            queue: WorkQueue::default(),
-        });
-        let client = || context.client.clone();
-        let all = watcher::Config::default;
-        let queue = world.queue.clone();
-        let api: Api<Service> = Api::all(client());
-        let changed = move |it: &Change<ServiceView>| queue.add(it.key.clone());
-        controller.watch(api, all(), &world.services, ServiceView::read, changed);
-        let pods = Arc::clone(&world);
-        let api: Api<Pod> = Api::all(client());
-        controller.watch(api, all(), &world.pods, PodView::read, move |it| pods.pod_changed(it));
-        let nodes = Arc::clone(&world);
-        let api: Api<Node> = Api::all(client());
-        let zone = |node: Node| node.metadata.labels?.remove(ZONE);
-        controller.watch(api, all(), &world.zones, zone, move |it| nodes.zone_changed(it));
-        let queue = world.queue.clone();
-        let api: Api<EndpointSlice> = Api::all(client());
-        let ours = all().labels(&format!("{MANAGED_BY}={MANAGER}"));
-        let changed = move |it: &Change<EndpointSlice>| {
-            for slice in it.old.iter().chain(&it.new) {
-                queue.add(service_of(&it.key, slice));
-            }
-        };
-        controller.watch(api, ours, &world.slices, Some, changed);
-        let queue = world.queue.clone();
-        let api: Api<Endpoints> = Api::all(client());
-        let ours = all().labels(&format!("{}={}", legacy::MANAGED_BY, legacy::MANAGER));
-        controller.watch(api, ours, &world.endpoints, Some, move |it| queue.add(it.key.clone()));
-        world
+        }
     }
+}
 
+impl Observe for Known {
+    type Subject = ObjectKey;
+
+    fn watch(watches: &mut Watches<'_, Self>) {
+        watches.all(
+            |it| &it.services,
+            ServiceView::read,
+            |world, change| world.queue.add(change.key.clone()),
+        );
+        watches.all(|it| &it.pods, PodView::read, pod_changed);
+        let zone = |node: Node| node.metadata.labels?.remove(ZONE);
+        watches.all(|it| &it.zones, zone, zone_changed);
+        let ours = Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+        watches.selected(
+            Api::all(watches.client()),
+            ours,
+            |it| &it.slices,
+            Some,
+            |world, change| {
+                for slice in change.old.iter().chain(&change.new) {
+                    world.queue.add(service_of(&change.key, slice));
+                }
+            },
+        );
+        let ours = Config::default().labels(&format!("{}={}", legacy::MANAGED_BY, legacy::MANAGER));
+        watches.selected(
+            Api::all(watches.client()),
+            ours,
+            |it| &it.endpoints,
+            Some,
+            |world, change| world.queue.add(change.key.clone()),
+        );
+    }
+}
+
+fn pod_changed(world: &World, change: &Change<PodView>) {
+    if change.old == change.new {
+        return;
+    }
+    for (key, service) in world.known.services.in_namespace(change.key.namespace()) {
+        let mut pods = change.old.iter().chain(&change.new);
+        if !service.selector.is_empty() && pods.any(|pod| is_subset(&service.selector, &pod.labels)) {
+            world.queue.add(key);
+        }
+    }
+}
+
+/// The pods of a node may have been seen before its zone.
+fn zone_changed(world: &World, change: &Change<String>) {
+    if change.old == change.new {
+        return;
+    }
+    for (key, pod) in world.known.pods.all() {
+        if pod.node.as_deref() == Some(change.key.name()) {
+            pod_changed(world, &Change { key, old: None, new: Some(pod) });
+        }
+    }
+}
+
+impl Known {
     /// What is known of a Service.
     pub fn observe(&self, key: &ObjectKey) -> Observed {
         let service = self.services.get(key);
@@ -116,30 +143,6 @@ impl World {
             endpoints: self.endpoints.get(key),
             service,
             pods,
-        }
-    }
-
-    fn pod_changed(&self, change: &Change<PodView>) {
-        if change.old == change.new {
-            return;
-        }
-        for (key, service) in self.services.in_namespace(change.key.namespace()) {
-            let mut pods = change.old.iter().chain(&change.new);
-            if !service.selector.is_empty() && pods.any(|pod| is_subset(&service.selector, &pod.labels)) {
-                self.queue.add(key);
-            }
-        }
-    }
-
-    /// The pods of a node may have been seen before its zone.
-    fn zone_changed(&self, change: &Change<String>) {
-        if change.old == change.new {
-            return;
-        }
-        for (key, pod) in self.pods.all() {
-            if pod.node.as_deref() == Some(change.key.name()) {
-                self.pod_changed(&Change { key, old: None, new: Some(pod) });
-            }
         }
     }
 }

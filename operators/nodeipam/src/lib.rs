@@ -8,35 +8,18 @@
 //! A range that a node has already counts as taken, whoever gave it, and is never changed. The first range of the cluster
 //! is not given away: it belongs to the machine on which `keelson up` began the cluster, also while its Node is not there.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use keelson_operator_kit::{Context, Definition, Error, Operator, async_trait, rule};
+use keelson_operator_kit::{Definition, Operator, rule};
 
 pub mod act;
 pub mod controller;
 pub mod observe;
 pub mod ranges;
 
-/// The operator.
-pub struct NodeIpamOperator;
-
 /// The operator, for the catalog.
 pub fn operator() -> Arc<dyn Operator> {
-    Arc::new(NodeIpamOperator)
-}
-
-static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
     Definition::new("nodeipam", "Gives every node a range of pod addresses out of the cluster's.")
         .with_rules([rule(&[""], &["nodes"], &["get", "list", "patch", "update", "watch"])])
-});
-
-#[async_trait]
-impl Operator for NodeIpamOperator {
-    fn definition(&self) -> &Definition {
-        &DEFINITION
-    }
-
-    async fn run(&self, context: Context) -> Result<(), Error> {
-        controller::run(context).await
-    }
+        .run_by(controller::run)
 }

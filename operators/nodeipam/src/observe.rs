@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
-use keelson_operator_kit::{Context, Controller, Informer, ObjectKey, WorkQueue};
-use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use keelson_operator_kit::{Informer, ObjectKey, Observe, Watches};
+use kube::ResourceExt;
 use parking_lot::Mutex;
 
 use crate::ranges::Ranges;
@@ -35,15 +34,14 @@ pub struct Given {
     pub known: BTreeSet<ObjectKey>,
 }
 
-/// Everything that a reconcile reads.
-pub struct World {
-    /// The API.
-    pub client: Client,
-    /// Which nodes to look at.
-    pub queue: WorkQueue<ObjectKey>,
+/// What is known of the cluster.
+pub struct Known {
     nodes: Informer<NodeView>,
     given: Mutex<Given>,
 }
+
+/// Everything that a reconcile reads and writes.
+pub type World = keelson_operator_kit::World<Known>;
 
 fn view(node: &Node) -> NodeView {
     let spec = node.spec.as_ref();
@@ -69,25 +67,23 @@ pub fn reference(key: &ObjectKey) -> ObjectReference {
     }
 }
 
-impl World {
-    /// Watches nodes.
-    pub fn new(context: &Context, controller: &mut Controller, ranges: Ranges) -> Arc<Self> {
-        let client = context.client.clone();
-        let world = Arc::new(World {
-            client: client.clone(),
-            queue: WorkQueue::default(),
-            nodes: Informer::default(),
-            given: Mutex::new(Given { ranges, unseen: BTreeMap::new(), known: BTreeSet::new() }),
-        });
-        let to = world.queue.clone();
-        controller.watch(
-            Api::<Node>::all(client),
-            watcher::Config::default(),
-            &world.nodes,
+impl Observe for Known {
+    type Subject = ObjectKey;
+
+    fn watch(watches: &mut Watches<'_, Self>) {
+        watches.all(
+            |it| &it.nodes,
             |node| Some(view(&node)),
-            move |change| to.add(change.key.clone()),
+            |world, change| world.queue.add(change.key.clone()),
         );
-        world
+    }
+}
+
+impl Known {
+    /// No node yet, and what may be given.
+    pub fn new(ranges: Ranges) -> Self {
+        let given = Given { ranges, unseen: BTreeMap::new(), known: BTreeSet::new() };
+        Known { nodes: Informer::default(), given: Mutex::new(given) }
     }
 
     /// What is known of a node.

@@ -12,9 +12,9 @@
 //! A process that begins, or wakes, gives every node the full grace period again: silence counts only while somebody
 //! listens.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use keelson_operator_kit::{Context, Definition, Error, Operator, async_trait, rule};
+use keelson_operator_kit::{Definition, Operator, rule};
 
 pub mod act;
 pub mod controller;
@@ -27,15 +27,8 @@ pub mod taints;
 pub mod vigil;
 pub mod zones;
 
-/// The operator.
-pub struct NodeLifecycleOperator;
-
 /// The operator, for the catalog.
 pub fn operator() -> Arc<dyn Operator> {
-    Arc::new(NodeLifecycleOperator)
-}
-
-static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
     Definition::new("nodelifecycle", "Watches over nodes, and moves pods away from those that are silent.")
         .with_rules([
             rule(&[""], &["nodes"], &["get", "list", "patch", "update", "watch"]),
@@ -44,15 +37,5 @@ static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
             rule(&[""], &["pods/status"], &["patch", "update"]),
             rule(&["coordination.k8s.io"], &["leases"], &["get", "list", "watch"]),
         ])
-});
-
-#[async_trait]
-impl Operator for NodeLifecycleOperator {
-    fn definition(&self) -> &Definition {
-        &DEFINITION
-    }
-
-    async fn run(&self, context: Context) -> Result<(), Error> {
-        controller::run(context).await
-    }
+        .run_by(controller::run)
 }

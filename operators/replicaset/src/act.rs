@@ -177,7 +177,7 @@ impl Doer<'_> {
     async fn create(&self, count: usize) -> Result<(), Error> {
         let template = self.set().template.as_ref().ok_or(Error::NoTemplate)?;
         let pod = from_template(template, &self.valid.key, self.owner());
-        self.world.expectations.lock().expect_creations(&self.set().uid, count, Instant::now());
+        self.world.known.expectations.lock().expect_creations(&self.set().uid, count, Instant::now());
         let (mut left, mut batch) = (count, 1);
         while left > 0 {
             let now = batch.min(left);
@@ -187,7 +187,7 @@ impl Doer<'_> {
             batch *= 2;
             let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
             if failed > 0 {
-                self.world.expectations.lock().created(&self.set().uid, failed + left);
+                self.world.known.expectations.lock().created(&self.set().uid, failed + left);
             }
             outcomes.into_iter().collect::<Result<(), Error>>()?;
         }
@@ -214,7 +214,7 @@ impl Doer<'_> {
 
     async fn delete(&self, pods: Vec<Pod>) -> Result<(), Error> {
         let uids: Vec<String> = pods.iter().map(|(_, pod)| pod.uid.clone()).collect();
-        self.world.expectations.lock().expect_deletions(&self.set().uid, uids, Instant::now());
+        self.world.known.expectations.lock().expect_deletions(&self.set().uid, uids, Instant::now());
         let deletions: Vec<_> = pods.iter().map(|pod| self.delete_one(pod)).collect();
         let outcomes: Vec<Result<(), Error>> =
             stream::iter(deletions).buffer_unordered(AT_ONCE).collect().await;
@@ -231,7 +231,7 @@ impl Doer<'_> {
                 Ok(())
             }
             Err(error) => {
-                self.world.expectations.lock().deleted(&self.set().uid, &pod.uid);
+                self.world.known.expectations.lock().deleted(&self.set().uid, &pod.uid);
                 if api_status(&error).is_some_and(|answer| matches!(answer.code, 404 | 409)) {
                     return Ok(());
                 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use keelson_operator_kit::controller::Next;
-use keelson_operator_kit::{Context, Controller, Error as KitError, Fault, ObjectKey, Policy};
+use keelson_operator_kit::{Context, Error as KitError, Fault, ObjectKey, Policy, world};
 
-use crate::observe::World;
+use crate::observe::{Known, World};
 use crate::{act, decide, status, validate};
 
 /// How many ReplicaSets are looked at at once.
@@ -34,15 +34,11 @@ impl Fault for Error {
 
 /// Works until the operator has to end.
 pub async fn run(context: Context) -> Result<(), KitError> {
-    let mut controller = Controller::new(&context);
-    let world = World::new(&context, &mut controller);
-    let queue = world.queue.clone();
-    controller.reconcile(&queue, AT_ONCE, move |key| reconcile(Arc::clone(&world), key));
-    controller.run().await
+    world::run(context, Known::default(), AT_ONCE, reconcile).await
 }
 
 async fn reconcile(world: Arc<World>, key: ObjectKey) -> Result<Next, Error> {
-    let Some(observed) = world.observe(&key) else { return Ok(Next::OnChange) };
+    let Some(observed) = world.known.observe(&key) else { return Ok(Next::OnChange) };
     let valid = validate::validate(observed)?;
     let plan = decide::decide(&valid, Timestamp::now());
     let applied = act::act(&world, &valid, plan).await?;

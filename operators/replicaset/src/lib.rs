@@ -7,9 +7,9 @@
 //! - [`act`]: does so.
 //! - [`status`]: what the ReplicaSet then says of itself (pure).
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use keelson_operator_kit::{Context, Definition, Error, Operator, async_trait, rule};
+use keelson_operator_kit::{Definition, Operator, rule};
 
 pub mod act;
 pub mod controller;
@@ -22,15 +22,8 @@ pub mod replica_set;
 pub mod status;
 pub mod validate;
 
-/// The operator.
-pub struct ReplicaSetOperator;
-
 /// The operator, for the catalog.
 pub fn operator() -> Arc<dyn Operator> {
-    Arc::new(ReplicaSetOperator)
-}
-
-static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
     Definition::new("replicaset", "Keeps as many pods of a template running as each ReplicaSet asks for.")
         .with_rules([
             rule(&["apps"], &["replicasets"], &["get", "list", "watch"]),
@@ -38,15 +31,5 @@ static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
             rule(&["apps"], &["replicasets/finalizers"], &["update"]),
             rule(&[""], &["pods"], &["create", "delete", "get", "list", "patch", "watch"]),
         ])
-});
-
-#[async_trait]
-impl Operator for ReplicaSetOperator {
-    fn definition(&self) -> &Definition {
-        &DEFINITION
-    }
-
-    async fn run(&self, context: Context) -> Result<(), Error> {
-        controller::run(context).await
-    }
+        .run_by(controller::run)
 }

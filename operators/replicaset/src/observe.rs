@@ -2,12 +2,8 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
 use keelson_operator_kit::informer::Change;
-use keelson_operator_kit::{Context, Controller, Informer, ObjectKey, Recorder, WorkQueue};
-use kube::runtime::watcher;
-use kube::{Api, Client};
+use keelson_operator_kit::{Informer, ObjectKey, Observe, Watches};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -16,21 +12,18 @@ use crate::pod::{self, Owner, PodView};
 use crate::replica_set::{self, ReplicaSetView};
 use crate::validate;
 
-/// Everything that a reconcile reads and writes.
-pub struct World {
-    /// The API.
-    pub client: Client,
-    /// Writes Events.
-    pub recorder: Recorder,
+/// What is known of the cluster.
+pub struct Known {
     /// All ReplicaSets.
     pub sets: Informer<ReplicaSetView>,
     /// The pods of ReplicaSets, and those that nobody manages.
     pub pods: Informer<PodView>,
     /// What was asked for and is not seen yet.
     pub expectations: Mutex<Expectations>,
-    /// ReplicaSets to look at.
-    pub queue: WorkQueue<ObjectKey>,
 }
+
+/// Everything that a reconcile reads and writes.
+pub type World = keelson_operator_kit::World<Known>;
 
 /// What matters for one ReplicaSet.
 #[derive(Debug)]
@@ -49,26 +42,54 @@ pub struct Observed {
     pub settled: bool,
 }
 
-impl World {
-    /// Sets up the watches.
-    pub fn new(context: &Context, controller: &mut Controller) -> Arc<Self> {
-        let world = Arc::new(World {
-            client: context.client.clone(),
-            recorder: context.recorder.clone(),
+impl Default for Known {
+    fn default() -> Self {
+        Known {
             sets: Informer::with_index(replica_set::index),
             pods: Informer::with_index(pod::index),
             expectations: Mutex::default(),
-            queue: WorkQueue::default(),
-        });
-        let (sets, pods) = (Arc::clone(&world), Arc::clone(&world));
-        let all = watcher::Config::default;
-        let api: Api<ReplicaSet> = Api::all(context.client.clone());
-        controller.watch(api, all(), &world.sets, ReplicaSetView::read, move |it| sets.set_changed(it));
-        let api: Api<Pod> = Api::all(context.client.clone());
-        controller.watch(api, all(), &world.pods, PodView::read, move |it| pods.pod_changed(it));
-        world
+        }
     }
+}
 
+impl Observe for Known {
+    type Subject = ObjectKey;
+
+    fn watch(watches: &mut Watches<'_, Self>) {
+        watches.all(|it| &it.sets, ReplicaSetView::read, set_changed);
+        watches.all(|it| &it.pods, PodView::read, pod_changed);
+    }
+}
+
+fn set_changed(world: &World, change: &Change<ReplicaSetView>) {
+    let replaced = |new: &Arc<ReplicaSetView>| change.old.as_ref().is_some_and(|old| old.uid != new.uid);
+    if let Some(old) = &change.old
+        && change.new.as_ref().is_none_or(replaced)
+    {
+        world.known.expectations.lock().forget(&old.uid);
+    }
+    world.queue.add(change.key.clone());
+}
+
+fn pod_changed(world: &World, change: &Change<PodView>) {
+    let (old, new) = (change.old.as_deref(), change.new.as_deref());
+    world.known.meet_expectations(old, new);
+    let owner = |pod: Option<&PodView>| pod.and_then(|pod| pod.owner.clone());
+    let (old_owner, new_owner) = (owner(old), owner(new));
+    for Owner { name, .. } in
+        old_owner.iter().filter(|old| Some(*old) != new_owner.as_ref()).chain(&new_owner)
+    {
+        world.queue.add(change.key.sibling(name));
+    }
+    let Some(orphan) = new.filter(|pod| pod.owner.is_none() && !pod.terminating) else { return };
+    for (key, set) in world.known.sets.in_namespace(change.key.namespace()) {
+        if set.selection.as_ref().is_ok_and(|selection| selection.matches(&orphan.labels)) {
+            world.queue.add(key);
+        }
+    }
+}
+
+impl Known {
     /// What is known of a ReplicaSet; `None` when it is gone.
     pub fn observe(&self, key: &ObjectKey) -> Option<Observed> {
         let set = self.sets.get(key)?;
@@ -84,34 +105,6 @@ impl World {
             None => own.iter().map(|(_, pod)| Arc::clone(pod)).collect(),
         };
         Some(Observed { key: key.clone(), set, own, orphans, related, settled })
-    }
-
-    fn set_changed(&self, change: &Change<ReplicaSetView>) {
-        let replaced = |new: &Arc<ReplicaSetView>| change.old.as_ref().is_some_and(|old| old.uid != new.uid);
-        if let Some(old) = &change.old
-            && change.new.as_ref().is_none_or(replaced)
-        {
-            self.expectations.lock().forget(&old.uid);
-        }
-        self.queue.add(change.key.clone());
-    }
-
-    fn pod_changed(&self, change: &Change<PodView>) {
-        let (old, new) = (change.old.as_deref(), change.new.as_deref());
-        self.meet_expectations(old, new);
-        let owner = |pod: Option<&PodView>| pod.and_then(|pod| pod.owner.clone());
-        let (old_owner, new_owner) = (owner(old), owner(new));
-        for Owner { name, .. } in
-            old_owner.iter().filter(|old| Some(*old) != new_owner.as_ref()).chain(&new_owner)
-        {
-            self.queue.add(change.key.sibling(name));
-        }
-        let Some(orphan) = new.filter(|pod| pod.owner.is_none() && !pod.terminating) else { return };
-        for (key, set) in self.sets.in_namespace(change.key.namespace()) {
-            if set.selection.as_ref().is_ok_and(|selection| selection.matches(&orphan.labels)) {
-                self.queue.add(key);
-            }
-        }
     }
 
     fn meet_expectations(&self, old: Option<&PodView>, new: Option<&PodView>) {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use keelson_api::quota;
 use keelson_operator_kit::controller::Next;
-use keelson_operator_kit::{Context, Controller, Error as KitError, Fault, ObjectKey};
+use keelson_operator_kit::{Context, Error as KitError, Fault, ObjectKey, world};
 
-use crate::observe::World;
+use crate::observe::{Known, World};
 use crate::{act, decide, observe};
 
 /// How many quotas are looked at at once.
@@ -32,28 +32,24 @@ impl Fault for Error {}
 
 /// Works until the operator has to end.
 pub async fn run(context: Context) -> Result<(), KitError> {
-    let mut controller = Controller::new(&context);
-    let world = World::new(&context, &mut controller);
-    let queue = world.queue.clone();
-    controller.reconcile(&queue, AT_ONCE, move |key| reconcile(Arc::clone(&world), key));
-    controller.run().await
+    world::run(context, Known::default(), AT_ONCE, reconcile).await
 }
 
 async fn reconcile(world: Arc<World>, key: ObjectKey) -> Result<Next, Error> {
-    let Some(quota) = world.quota(&key).await? else {
-        world.rest();
+    let Some(quota) = observe::quota(&world, &key).await? else {
+        observe::rest(&world);
         return Ok(Next::OnChange);
     };
-    let kinds = world.served(&quota::sources(&quota::hard(&quota, "spec"))).await?;
+    let kinds = observe::served(&world, &quota::sources(&quota::hard(&quota, "spec"))).await?;
     for (kind, resource) in &kinds {
-        world.watch(kind, resource);
+        observe::watch(&world, kind, resource);
     }
-    let mut status = decide::status(&quota, &world.objects(key.namespace(), &kinds).await?);
+    let mut status = decide::status(&quota, &observe::objects(&world, key.namespace(), &kinds).await?);
     if decide::is_less(&quota, &status) {
         // What admission has counted may be on its way to the store: it is there by then, and whatever is counted
         // meanwhile changes the quota, which is then not written.
         tokio::time::sleep(UNDER_WAY).await;
-        status = decide::status(&quota, &world.objects(key.namespace(), &kinds).await?);
+        status = decide::status(&quota, &observe::objects(&world, key.namespace(), &kinds).await?);
     }
     if !decide::has(&quota, &status) {
         act::write(&world.client, &key, &quota, status).await?;

@@ -6,39 +6,23 @@
 //! - [`decide`]: the status that a quota is to have (pure).
 //! - [`act`]: writes it.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use keelson_operator_kit::{Context, Definition, Error, Operator, async_trait, rule};
+use keelson_operator_kit::{Definition, Operator, rule};
 
 pub mod act;
 pub mod controller;
 pub mod decide;
 pub mod observe;
 
-/// The operator.
-pub struct ResourceQuotaOperator;
-
 /// The operator, for the catalog.
 pub fn operator() -> Arc<dyn Operator> {
-    Arc::new(ResourceQuotaOperator)
-}
-
-static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
-    Definition::new("resourcequota", "Says how much of each ResourceQuota is used.").with_rules([
-        // What is counted may be of any kind.
-        rule(&["*"], &["*"], &["list", "watch"]),
-        rule(&[""], &["resourcequotas"], &["get", "list", "watch"]),
-        rule(&[""], &["resourcequotas/status"], &["update"]),
-    ])
-});
-
-#[async_trait]
-impl Operator for ResourceQuotaOperator {
-    fn definition(&self) -> &Definition {
-        &DEFINITION
-    }
-
-    async fn run(&self, context: Context) -> Result<(), Error> {
-        controller::run(context).await
-    }
+    Definition::new("resourcequota", "Says how much of each ResourceQuota is used.")
+        .with_rules([
+            // What is counted may be of any kind.
+            rule(&["*"], &["*"], &["list", "watch"]),
+            rule(&[""], &["resourcequotas"], &["get", "list", "watch"]),
+            rule(&[""], &["resourcequotas/status"], &["update"]),
+        ])
+        .run_by(controller::run)
 }
