@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use crate::kubectl::{Kubectl, text};
 use crate::machine::Machine;
 use crate::namespaces::Namespaces;
+use crate::pod::Pod;
 use crate::resolver::Resolver;
 use crate::{binary, eventually, image, manifests};
 
@@ -175,6 +176,12 @@ impl Cluster {
     /// Applies a manifest.
     pub fn apply(&self, manifest: &str) -> anyhow::Result<String> {
         self.kubectl.with(&["apply", "-f", "-"], manifest)
+    }
+
+    /// Applies the manifest of a pod, and waits until it is ready.
+    pub fn start(&self, pod: &Pod) -> anyhow::Result<()> {
+        self.apply(&pod.to_string())?;
+        self.wait(pod.name(), "condition=Ready")
     }
 
     /// What a program prints that runs in the cluster's namespaces, on the host's file system.

@@ -7,6 +7,8 @@
 //! - [`Containerd`]: a container runtime in a cluster's namespaces
 //! - [`Etcd`]: an etcd of one or several members
 //! - [`Kubectl`]: how both are driven
+//! - [`Pod`]: the manifest of a pod
+//! - [`Plugin`]: a plugin of a kubelet; [`plugin_server`]: what such programs have in common
 //! - [`Resolver`]: a name server outside of the cluster
 //! - [`clients`]: kubectls of other versions, helm
 //! - [`image`]: images for tests, made from Debian's busybox
@@ -32,6 +34,9 @@ mod machine;
 mod machines;
 pub mod measure;
 mod namespaces;
+mod plugin;
+pub mod plugin_server;
+mod pod;
 mod resolver;
 mod server;
 mod servers;
@@ -41,6 +46,8 @@ pub use containerd::Containerd;
 pub use etcd::Etcd;
 pub use kubectl::Kubectl;
 pub use machines::Switch;
+pub use plugin::Plugin;
+pub use pod::Pod;
 pub use resolver::Resolver;
 pub use server::Server;
 pub use servers::Servers;

@@ -2,30 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, LONG, Pod, eventually};
 
 #[test]
 fn a_pod_runs_on_by_the_restart_rules_of_its_containers() {
     let cluster = Cluster::up().unwrap();
-    let manifest = format!(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: ruled}}
-spec:
-  restartPolicy: Never
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: {BUSYBOX}
-    command: [sh, -c, "if [ -e /kept/once ]; then sleep infinity; fi; touch /kept/once; exit 42"]
-    restartPolicy: Never
-    restartPolicyRules: [{{action: Restart, exitCodes: {{operator: In, values: [42]}}}}]
-    volumeMounts: [{{name: kept, mountPath: /kept}}]
-  volumes: [{{name: kept, emptyDir: {{}}}}]
-"#
-    );
-    cluster.apply(&manifest).unwrap();
+    let pod = Pod::new("ruled")
+        .spec("restartPolicy: Never")
+        .spec("volumes: [{name: kept, emptyDir: {}}]")
+        .script("if [ -e /kept/once ]; then sleep infinity; fi; touch /kept/once; exit 42")
+        .container("restartPolicy: Never")
+        .container("restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [42]}}]")
+        .container("volumeMounts: [{name: kept, mountPath: /kept}]");
+    cluster.apply(&pod.to_string()).unwrap();
     cluster.wait("ruled", "jsonpath={.status.containerStatuses[0].restartCount}=1").unwrap();
     cluster.wait("ruled", "condition=Ready").unwrap();
     assert_eq!(cluster.pod("ruled", ".status.phase").unwrap(), "Running");
@@ -34,25 +23,12 @@ spec:
 #[test]
 fn what_a_command_leaves_behind_harms_neither_its_pod_nor_others() {
     let cluster = Cluster::up().unwrap();
-    let pod = |name: &str, further: &str| {
-        format!(
-            r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  terminationGracePeriodSeconds: 1
-  {further}
-  containers:
-  - {{name: main, image: "{BUSYBOX}", command: [sh, -c, "sleep infinity"], resources: {{requests: {{cpu: 100m}}}}}}
-"#
-        )
+    let pod = |name: &str, field: &str| {
+        let asks = "resources: {requests: {cpu: 100m}}";
+        Pod::new(name).grace(1).spec(field).script("sleep infinity").container(asks)
     };
-    cluster.apply(&pod("wild", "shareProcessNamespace: true")).unwrap();
-    cluster.apply(&pod("calm", "resources: {limits: {memory: 48Mi, cpu: 500m}}")).unwrap();
-    for name in ["wild", "calm"] {
-        cluster.wait(name, "condition=Ready").unwrap();
-    }
+    cluster.start(&pod("wild", "shareProcessNamespace: true")).unwrap();
+    cluster.start(&pod("calm", "resources: {limits: {memory: 48Mi, cpu: 500m}}")).unwrap();
     // Its output is nobody's any more.
     cluster.exec("wild", &["sh", "-c", "yes &"]).unwrap();
     assert_eq!(cluster.exec("wild", &["echo", "well"]).unwrap().trim(), "well");

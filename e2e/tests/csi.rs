@@ -3,66 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
 
-use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually};
+use keelson_e2e::{Cluster, LONG, Plugin, Pod, eventually};
 
 const NAME: &str = "folders.test.keelson.io";
 
-/// The driver, as a process in the cluster's namespaces.
-struct Driver {
-    process: Child,
-    folder: PathBuf,
-}
-
-impl Driver {
-    fn start(cluster: &Cluster) -> Self {
-        let folder = cluster.folder().join("driver");
-        let kubelet = cluster.data_dir().join("kubelet");
-        let endpoint = kubelet.join("plugins").join(NAME).join("csi.sock");
-        let registration = kubelet.join("plugins_registry").join(format!("{NAME}-reg.sock"));
-        let mut command = cluster.client().program(env!("CARGO_BIN_EXE_csi_driver"));
-        command.arg(&folder).arg(endpoint).arg(registration).arg(NAME);
-        let process = command.stdin(Stdio::null()).spawn().unwrap();
-        Driver { process, folder }
-    }
-
-    /// The calls so far, without what they said.
-    fn calls(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.folder.join("calls")).unwrap_or_default();
-        text.lines()
-            .map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" ").trim().to_owned())
-            .collect()
-    }
-
-    fn has_call(&self, wanted: &str) {
-        eventually(&format!("the call {wanted}"), LONG, || {
-            Ok(self.calls().iter().any(|call| call == wanted).then_some(()))
-        })
-        .unwrap();
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn start(cluster: &Cluster) -> Plugin {
+    Plugin::driver(cluster, env!("CARGO_BIN_EXE_csi_driver"), NAME, &[]).unwrap()
 }
 
 fn pod(name: &str, volume: &str) -> String {
-    format!(
-        "apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{{name: main, image: \"{BUSYBOX}\", command: [sleep, infinity], volumeMounts: [{{name: v, mountPath: /data}}]}}]
-  volumes: [{{name: v, {volume}}}]
----
-"
-    )
+    let mount = "volumeMounts: [{name: v, mountPath: /data}]";
+    Pod::new(name).spec(&format!("volumes: [{{name: v, {volume}}}]")).container(mount).to_string()
 }
 
 fn objects() -> String {
@@ -111,8 +63,8 @@ fn a_drivers_volume_is_staged_once_published_to_each_pod_and_taken_back_also_aft
         Ok(events.contains(&format!("driver name {NAME} not found")).then_some(()))
     })
     .unwrap();
-    let driver = Driver::start(&cluster);
-    driver.has_call("registered");
+    let driver = start(&cluster);
+    driver.await_call("registered").unwrap();
     let node = cluster.pod("one", ".spec.nodeName").unwrap();
     let entry = cluster.field(&["csinode", &node], ".spec.drivers[0]").unwrap();
     assert!(entry.contains(NAME) && entry.contains("test-node") && entry.contains("\"count\":7"), "{entry}");
@@ -120,8 +72,8 @@ fn a_drivers_volume_is_staged_once_published_to_each_pod_and_taken_back_also_aft
     assert!(labels.contains(&format!("\"topology.{NAME}/rack\":\"r1\"")), "{labels}");
     cluster.wait("one", "condition=Ready").unwrap();
     cluster.exec("one", &["sh", "-c", "echo kept > /data/file"]).unwrap();
-    assert_eq!(fs::read_to_string(driver.folder.join("volumes/one/file")).unwrap(), "kept\n");
-    let told = fs::read_to_string(driver.folder.join("calls")).unwrap();
+    assert_eq!(fs::read_to_string(driver.folder().join("volumes/one/file")).unwrap(), "kept\n");
+    let told = driver.calls().join("\n");
     assert!(told.contains("csi.storage.k8s.io/pod.name=one") && told.contains("ephemeral=false"), "{told}");
 
     // Both sides are killed; what runs goes on, and what is taken back is what was recorded.
@@ -129,18 +81,18 @@ fn a_drivers_volume_is_staged_once_published_to_each_pod_and_taken_back_also_aft
     drop(driver);
     cluster.continue_with(&[]).unwrap();
     assert_eq!(cluster.exec("one", &["cat", "/data/file"]).unwrap(), "kept\n");
-    let driver = Driver::start(&cluster);
+    let driver = start(&cluster);
     cluster.apply(&pod("two", claimed)).unwrap();
     cluster.wait("two", "condition=Ready").unwrap();
     assert_eq!(cluster.exec("two", &["cat", "/data/file"]).unwrap(), "kept\n");
     cluster.kubectl(&["delete", "pod", "one"]).unwrap();
-    driver.has_call("unpublish one");
-    assert!(!driver.calls().contains(&"unstage one".to_owned()), "another pod has it: {:?}", driver.calls());
+    driver.await_call("unpublish one").unwrap();
+    assert!(driver.count("unstage one") == 0, "another pod has it: {:?}", driver.calls());
     assert_eq!(cluster.exec("two", &["cat", "/data/file"]).unwrap(), "kept\n");
     cluster.kill().unwrap();
     cluster.continue_with(&[]).unwrap();
     cluster.kubectl(&["delete", "pod", "two"]).unwrap();
-    driver.has_call("unstage one");
+    driver.await_call("unstage one").unwrap();
     let staged = cluster.data_dir().join("kubelet/plugins/kubernetes.io/csi").join(NAME);
     eventually("mounts and records to be gone", LONG, || {
         let mounts = cluster.on_the_host("cat", &["/proc/self/mountinfo"])?;
@@ -153,12 +105,12 @@ fn a_drivers_volume_is_staged_once_published_to_each_pod_and_taken_back_also_aft
 }
 
 /// A volume that lives in its pod, without a claim.
-fn inline(cluster: &Cluster, driver: &Driver) {
+fn inline(cluster: &Cluster, driver: &Plugin) {
     let volume = format!("csi: {{driver: {NAME}, volumeAttributes: {{colour: green}}}}");
     cluster.apply(&pod("inline", &volume)).unwrap();
     cluster.wait("inline", "condition=Ready").unwrap();
     cluster.exec("inline", &["touch", "/data/file"]).unwrap();
-    let told = fs::read_to_string(driver.folder.join("calls")).unwrap();
+    let told = driver.calls().join("\n");
     assert!(
         told.lines().any(|it| it.starts_with("publish csi-")
             && it.contains("colour=green")
@@ -167,7 +119,7 @@ fn inline(cluster: &Cluster, driver: &Driver) {
     );
     cluster.kubectl(&["delete", "pod", "inline"]).unwrap();
     eventually("the volume of the pod to be gone", LONG, || {
-        Ok((fs::read_dir(driver.folder.join("volumes"))?.count() == 1).then_some(()))
+        Ok((fs::read_dir(driver.folder().join("volumes"))?.count() == 1).then_some(()))
     })
     .unwrap();
 }

@@ -3,57 +3,36 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::path::Path;
 
 use keelson_devices::pod_resources as api;
 use keelson_devices::pod_resources::pod_resources_lister_client::PodResourcesListerClient;
-use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, LONG, Plugin, eventually};
 use nix::sys::signal::{Signal, kill};
 
 const NAME: &str = "test.keelson.io/null";
 const OTHER: &str = "other.keelson.io/null";
 
-/// A plugin, as a process in the cluster's namespaces.
-struct Plugin {
-    process: Child,
-    folder: PathBuf,
+/// A plugin that makes itself known, or one that is found by its socket for registration.
+fn start(cluster: &Cluster, resource: &str, registration: Option<&Path>) -> Plugin {
+    let name = resource.replace('/', "-");
+    let folder = cluster.folder().join(&name);
+    let socket = match registration {
+        Some(_) => folder.join("plugin.sock"),
+        None => cluster.data_dir().join("kubelet/device-plugins").join(format!("{name}.sock")),
+    };
+    let mut command = cluster.client().program(env!("CARGO_BIN_EXE_device_plugin"));
+    command.arg(&folder).arg(socket).arg(resource).args(registration);
+    Plugin::start(command, folder).unwrap()
 }
 
-impl Plugin {
-    fn start(cluster: &Cluster, resource: &str, registration: Option<&Path>) -> Self {
-        let name = resource.replace('/', "-");
-        let folder = cluster.folder().join(&name);
-        fs::create_dir_all(&folder).unwrap();
-        let socket = match registration {
-            Some(_) => folder.join("plugin.sock"),
-            None => cluster.data_dir().join("kubelet/device-plugins").join(format!("{name}.sock")),
-        };
-        let mut command = cluster.client().program(env!("CARGO_BIN_EXE_device_plugin"));
-        command.arg(&folder).arg(socket).arg(resource).args(registration);
-        let process = command.stdin(Stdio::null()).spawn().unwrap();
-        Plugin { process, folder }
-    }
-
-    fn offers(cluster: &Cluster, resource: &str, devices: &str) {
-        let folder = cluster.folder().join(resource.replace('/', "-"));
-        fs::create_dir_all(&folder).unwrap();
-        // Written aside, so that the plugin never reads half of it.
-        fs::write(folder.join("next"), devices).unwrap();
-        fs::rename(folder.join("next"), folder.join("devices")).unwrap();
-    }
-
-    fn calls(&self, call: &str) -> usize {
-        let text = fs::read_to_string(self.folder.join("calls")).unwrap_or_default();
-        text.lines().filter(|line| line.trim() == call).count()
-    }
-}
-
-impl Drop for Plugin {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// Gives the plugin of a resource its devices.
+fn offers(cluster: &Cluster, resource: &str, devices: &str) {
+    let folder = cluster.folder().join(resource.replace('/', "-"));
+    fs::create_dir_all(&folder).unwrap();
+    // Written aside, so that the plugin never reads half of it.
+    fs::write(folder.join("next"), devices).unwrap();
+    fs::rename(folder.join("next"), folder.join("devices")).unwrap();
 }
 
 fn pod(name: &str, further: &str, devices: usize) -> String {
@@ -143,8 +122,8 @@ fn devices_of(cluster: &Cluster, pod: &str) -> String {
 #[test]
 fn a_device_is_given_to_one_pod_at_a_time_also_after_a_restart_and_never_when_it_is_not_healthy() {
     let cluster = Cluster::up().unwrap();
-    Plugin::offers(&cluster, NAME, "a Healthy\nb Healthy\n");
-    let plugin = Plugin::start(&cluster, NAME, None);
+    offers(&cluster, NAME, "a Healthy\nb Healthy\n");
+    let plugin = start(&cluster, NAME, None);
     counts(&cluster, NAME, "2", "2");
 
     cluster.apply(&pod("one", "", 1)).unwrap();
@@ -155,7 +134,7 @@ fn a_device_is_given_to_one_pod_at_a_time_also_after_a_restart_and_never_when_it
     assert_eq!(writes.unwrap().trim(), "refused");
     // One call for each container, of the same device.
     assert_eq!(
-        (plugin.calls("allocate b"), plugin.calls("prepare b"), plugin.calls("allocate a")),
+        (plugin.count("allocate b"), plugin.count("prepare b"), plugin.count("allocate a")),
         (2, 2, 0)
     );
 
@@ -172,7 +151,7 @@ fn a_device_is_given_to_one_pod_at_a_time_also_after_a_restart_and_never_when_it
     cluster.continue_with(&["--kubelet-config", &settings.to_string_lossy()]).unwrap();
     // The socket was taken away, which tells the plugin to come back.
     counts(&cluster, NAME, "2", "2");
-    assert_eq!((devices_of(&cluster, "one"), plugin.calls("allocate b")), ("b".to_owned(), 2));
+    assert_eq!((devices_of(&cluster, "one"), plugin.count("allocate b")), ("b".to_owned(), 2));
     // Past the scheduler a pod finds out from the node that there are too few.
     let bound = format!("nodeName: {}", node(&cluster));
     cluster.apply(&pod("bound", &bound, 2)).unwrap();
@@ -192,9 +171,9 @@ fn a_device_is_given_to_one_pod_at_a_time_also_after_a_restart_and_never_when_it
         Ok((count == "1").then_some(()))
     })
     .unwrap();
-    assert_eq!((devices_of(&cluster, "one"), plugin.calls("prepare b")), ("b".to_owned(), 3));
+    assert_eq!((devices_of(&cluster, "one"), plugin.count("prepare b")), ("b".to_owned(), 3));
 
-    Plugin::offers(&cluster, NAME, "a Healthy\nb Unhealthy\n");
+    offers(&cluster, NAME, "a Healthy\nb Unhealthy\n");
     counts(&cluster, NAME, "2", "1");
     let status = ".status.containerStatuses[0].allocatedResourcesStatus[0]";
     eventually("the pod to say how its device fares", LONG, || {
@@ -208,16 +187,16 @@ fn a_device_is_given_to_one_pod_at_a_time_also_after_a_restart_and_never_when_it
     cluster.kubectl(&["delete", "pod", "three", "bound"]).unwrap();
     cluster.apply(&pod("four", "", 1)).unwrap();
     cluster.wait("four", "condition=PodScheduled=False").unwrap();
-    Plugin::offers(&cluster, NAME, "a Healthy\nb Healthy\n");
+    offers(&cluster, NAME, "a Healthy\nb Healthy\n");
     assert_eq!(devices_of(&cluster, "four"), "a");
     // A machine that has no such memory node has nothing near to it.
-    Plugin::offers(&cluster, NAME, "a Healthy\nb Healthy\nfar Healthy 7\n");
+    offers(&cluster, NAME, "a Healthy\nb Healthy\nfar Healthy 7\n");
     cluster.apply(&pod("far", "", 1)).unwrap();
     cluster.wait("far", "jsonpath={.status.reason}=TopologyAffinityError").unwrap();
     let message = "Pod was rejected: Resources cannot be allocated with Topology locality";
     assert_eq!(cluster.pod("far", ".status.message").unwrap(), message);
     cluster.kubectl(&["delete", "pod", "far"]).unwrap();
-    Plugin::offers(&cluster, NAME, "a Healthy\nb Healthy\n");
+    offers(&cluster, NAME, "a Healthy\nb Healthy\n");
 
     killed_while_a_plugin_is_asked(&cluster, &plugin);
     found_by_its_socket(&cluster);
@@ -229,11 +208,11 @@ fn a_device_is_given_to_one_pod_at_a_time_also_after_a_restart_and_never_when_it
 /// What a plugin has not answered was not given; the pod waits for the plugin to come back.
 fn killed_while_a_plugin_is_asked(cluster: &Cluster, plugin: &Plugin) {
     cluster.kubectl(&["delete", "pod", "four"]).unwrap();
-    let hold = plugin.folder.join("hold");
+    let hold = plugin.folder().join("hold");
     fs::write(&hold, "").unwrap();
-    let asked = plugin.calls("asked a");
+    let asked = plugin.count("asked a");
     cluster.apply(&pod("held", "", 1)).unwrap();
-    eventually("the plugin to be asked", LONG, || Ok((plugin.calls("asked a") > asked).then_some(())))
+    eventually("the plugin to be asked", LONG, || Ok((plugin.count("asked a") > asked).then_some(())))
         .unwrap();
     cluster.kill().unwrap();
     fs::remove_file(&hold).unwrap();
@@ -249,8 +228,8 @@ fn killed_while_a_plugin_is_asked(cluster: &Cluster, plugin: &Plugin) {
 /// A plugin that the kubelet finds in the folder of all plugins.
 fn found_by_its_socket(cluster: &Cluster) {
     let registration = cluster.data_dir().join("kubelet/plugins_registry/other.sock");
-    Plugin::offers(cluster, OTHER, "x Healthy\n");
-    let plugin = Plugin::start(cluster, OTHER, Some(&registration));
+    offers(cluster, OTHER, "x Healthy\n");
+    let plugin = start(cluster, OTHER, Some(&registration));
     counts(cluster, OTHER, "1", "1");
     cluster.apply(&pod("other", "", 1).replace(NAME, OTHER)).unwrap();
     assert_eq!(devices_of(cluster, "other"), "x");

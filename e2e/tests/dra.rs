@@ -3,53 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
 
 use keelson_devices::pod_resources as api;
 use keelson_devices::pod_resources::pod_resources_lister_client::PodResourcesListerClient;
-use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, LONG, Plugin, eventually};
 
 const NAME: &str = "gpu.test.keelson.io";
 
-/// The driver, as a process in the cluster's namespaces.
-struct Driver {
-    process: Child,
-    folder: PathBuf,
-}
-
-impl Driver {
-    /// Offers that many devices of the node.
-    fn start(cluster: &Cluster, devices: &str) -> Self {
-        let folder = cluster.folder().join("driver");
-        let kubelet = cluster.data_dir().join("kubelet");
-        let endpoint = kubelet.join("plugins").join(NAME).join("dra.sock");
-        let registration = kubelet.join("plugins_registry").join(format!("{NAME}-reg.sock"));
-        let node = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).unwrap();
-        let mut command = cluster.client().program(env!("CARGO_BIN_EXE_dra_driver"));
-        command.arg(&folder).arg(endpoint).arg(registration).args([NAME, &node, devices]);
-        let process = command.stdin(Stdio::null()).spawn().unwrap();
-        Driver { process, folder }
-    }
-
-    fn calls(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.folder.join("calls")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    fn has_call(&self, wanted: &str) {
-        eventually(&format!("the call {wanted}"), LONG, || {
-            Ok(self.calls().iter().any(|call| call == wanted).then_some(()))
-        })
-        .unwrap();
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// A driver that offers that many devices of the node.
+fn start(cluster: &Cluster, devices: &str) -> Plugin {
+    let node = cluster.field(&["nodes"], ".items[0].metadata.name").unwrap();
+    Plugin::driver(cluster, env!("CARGO_BIN_EXE_dra_driver"), NAME, &[&node, devices]).unwrap()
 }
 
 /// The claims of a pod's containers, as a monitor on the node is told: container, claim, driver, pool, device, names for the runtime.
@@ -167,8 +131,8 @@ fn pods_get_devices_share_them_and_wait_for_them_also_over_a_restart() {
         .unwrap();
     };
     waits("one");
-    let driver = Driver::start(&cluster, "2");
-    driver.has_call("registered");
+    let driver = start(&cluster, "2");
+    driver.await_call("registered").unwrap();
     cluster.wait("one", "condition=Ready").unwrap();
     let claim = cluster.pod("one", ".status.resourceClaimStatuses[0].resourceClaimName").unwrap();
     assert!(claim.starts_with("one-gpu-"), "{claim}");
@@ -193,7 +157,7 @@ fn pods_get_devices_share_them_and_wait_for_them_also_over_a_restart() {
         let seen = env(&cluster, name, "main");
         assert!(seen.contains("DEVICE_main=gpu-1\n") && seen.contains("CLAIM=shared\n"), "{seen}");
     }
-    assert_eq!(driver.calls().iter().filter(|call| *call == "prepare shared").count(), 1);
+    assert_eq!(driver.count("prepare shared"), 1);
     cluster.apply(&pod("four", "resourceClaimTemplateName: fast")).unwrap();
     waits("four");
     let header = &rows(&cluster, "resourceclaims")[0];
@@ -212,11 +176,7 @@ fn pods_get_devices_share_them_and_wait_for_them_also_over_a_restart() {
     cluster.continue_with(&[]).unwrap();
     assert!(env(&cluster, "one", "main").contains("DEVICE_main=gpu-0\n"));
     cluster.kubectl(&["delete", "pod", "three"]).unwrap();
-    assert!(
-        !driver.calls().contains(&"unprepare shared".to_owned()),
-        "another pod has it: {:?}",
-        driver.calls()
-    );
+    assert!(driver.count("unprepare shared") == 0, "another pod has it: {:?}", driver.calls());
     // A container that ends gets its devices again, although nobody prepares them anew.
     cluster.on_the_host("kill", &["-9", &cluster.main_process("two").unwrap().to_string()]).unwrap();
     eventually("the container to be there again", LONG, || {
@@ -226,11 +186,11 @@ fn pods_get_devices_share_them_and_wait_for_them_also_over_a_restart() {
     })
     .unwrap();
     assert!(env(&cluster, "two", "main").contains("DEVICE_main=gpu-1\n"));
-    assert_eq!(driver.calls().iter().filter(|call| *call == "prepare shared").count(), 1);
+    assert_eq!(driver.count("prepare shared"), 1);
 
     // What is free goes to who waits.
     cluster.kubectl(&["delete", "pod", "one"]).unwrap();
-    driver.has_call(&format!("unprepare {claim}"));
+    driver.await_call(&format!("unprepare {claim}")).unwrap();
     cluster.wait("four", "condition=Ready").unwrap();
     assert!(env(&cluster, "four", "main").contains("DEVICE_main=gpu-0\n"));
     eventually("the claim of the pod that is gone to be gone", LONG, || {
@@ -238,7 +198,7 @@ fn pods_get_devices_share_them_and_wait_for_them_also_over_a_restart() {
     })
     .unwrap();
     cluster.kubectl(&["delete", "pod", "two", "four"]).unwrap();
-    driver.has_call("unprepare shared");
+    driver.await_call("unprepare shared").unwrap();
     eventually("the shared claim to be free", LONG, || {
         let row = row(&cluster, "resourceclaims", "shared");
         let finalizers = cluster.field(&["resourceclaim", "shared"], ".metadata.finalizers")?;
@@ -251,7 +211,7 @@ fn pods_get_devices_share_them_and_wait_for_them_also_over_a_restart() {
 }
 
 /// What a driver says of a device is in the status of the pod that has it.
-fn tells_how_devices_fare(cluster: &Cluster, driver: &Driver, device: &str) {
+fn tells_how_devices_fare(cluster: &Cluster, driver: &Plugin, device: &str) {
     let told = |wanted: &str, message: &str| {
         eventually(&format!("the pod to say {wanted} of its device"), LONG, || {
             let all = cluster
@@ -268,19 +228,19 @@ fn tells_how_devices_fare(cluster: &Cluster, driver: &Driver, device: &str) {
         .unwrap();
     };
     told("Healthy", "");
-    fs::write(driver.folder.join("health"), "gpu-0 it is too hot\n").unwrap();
+    fs::write(driver.folder().join("health"), "gpu-0 it is too hot\n").unwrap();
     told("Unhealthy", "it is too hot");
-    fs::remove_file(driver.folder.join("health")).unwrap();
+    fs::remove_file(driver.folder().join("health")).unwrap();
     told("Healthy", "");
 }
 
 /// A pod that ends by itself frees its devices, before it is deleted.
-fn ends(cluster: &Cluster, driver: &Driver) {
+fn ends(cluster: &Cluster, driver: &Plugin) {
     let short = pod("short", "resourceClaimTemplateName: fast").replace("[sleep, infinity]", "[\"true\"]");
     cluster.apply(&short.replace("spec:\n", "spec:\n  restartPolicy: Never\n")).unwrap();
     cluster.wait("short", "jsonpath={.status.phase}=Succeeded").unwrap();
     let claim = cluster.pod("short", ".status.resourceClaimStatuses[0].resourceClaimName").unwrap();
-    driver.has_call(&format!("unprepare {claim}"));
+    driver.await_call(&format!("unprepare {claim}")).unwrap();
     eventually("the claim of the pod that is over to be gone", LONG, || {
         Ok(rows(cluster, "resourceclaims").iter().all(|row| row[0] != claim).then_some(()))
     })
@@ -288,7 +248,7 @@ fn ends(cluster: &Cluster, driver: &Driver) {
 }
 
 /// Nothing is made ready for a pod that gets no network, which is told by other kubelets' words.
-fn waits_for_the_network(cluster: &Cluster, driver: &Driver) {
+fn waits_for_the_network(cluster: &Cluster, driver: &Plugin) {
     let node = cluster.field(&["nodes"], ".items[0].metadata.name").unwrap();
     // The folder is the cluster's own from here on.
     let broken =
@@ -307,23 +267,22 @@ fn waits_for_the_network(cluster: &Cluster, driver: &Driver) {
     })
     .unwrap();
     let claim = cluster.pod("early", ".status.resourceClaimStatuses[0].resourceClaimName").unwrap();
-    assert!(!driver.calls().contains(&format!("prepare {claim}")), "{:?}", driver.calls());
+    assert!(driver.count(&format!("prepare {claim}")) == 0, "{:?}", driver.calls());
     cluster.on_the_host("rm", &["/etc/cni/net.d/0.conflist"]).unwrap();
     cluster.wait("early", "condition=Ready").unwrap();
-    driver.has_call(&format!("prepare {claim}"));
+    driver.await_call(&format!("prepare {claim}")).unwrap();
     cluster.kubectl(&["delete", "pod", "early"]).unwrap();
 }
 
 /// What a driver offered that is killed is taken back, although its sockets are where they were; it comes back with a new one.
-fn goes(cluster: &Cluster, driver: Driver, slice: &str) {
-    let registration = cluster.data_dir().join("kubelet/plugins_registry").join(format!("{NAME}-reg.sock"));
+fn goes(cluster: &Cluster, driver: Plugin, slice: &str) {
     drop(driver);
-    assert!(registration.exists());
+    assert!(Plugin::registration(cluster, NAME).exists());
     eventually("the slice of the driver that is gone to be gone", LONG, || {
         Ok(rows(cluster, "resourceslices").iter().all(|row| row[0] != slice).then_some(()))
     })
     .unwrap();
-    let driver = Driver::start(cluster, "2");
+    let driver = start(cluster, "2");
     eventually("the driver to be back", LONG, || {
         Ok(rows(cluster, "resourceslices").iter().any(|row| row[0] == slice).then_some(()))
     })

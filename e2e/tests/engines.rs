@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use keelson_cri::v1;
 use keelson_cri::v1::image_service_client::ImageServiceClient;
 use keelson_cri::v1::runtime_service_client::RuntimeServiceClient;
-use keelson_e2e::{BUSYBOX, Cluster, Containerd, LONG, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, Containerd, LONG, Pod, eventually};
 
 /// Machines that tests run on may have little room left: that is no matter here.
 const ROOM: &str = "evictionHard: {memory.available: 100Mi}\n";
@@ -89,18 +89,11 @@ apiVersion: v1
 kind: Service
 metadata: {{name: web}}
 spec: {{selector: {{app: web}}, ports: [{{port: 80, targetPort: 8080}}]}}
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: client}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{{name: main, image: "{BUSYBOX}", command: [sleep, infinity]}}]
 "#
     );
     cluster.apply(&manifest).unwrap();
     cluster.wait("web", "condition=Ready").unwrap();
-    cluster.wait("client", "condition=Ready").unwrap();
+    cluster.start(&Pod::new("client")).unwrap();
     let id = cluster.pod("web", ".status.containerStatuses[0].containerID").unwrap();
     let bare = id.strip_prefix("containerd://").unwrap();
     assert!(engine.ctr(&["tasks", "list"]).unwrap().contains(bare));
@@ -164,11 +157,7 @@ fn no_runtime_runs_pods_beside_those_of_another_one() {
         let refused = cluster.continue_with(&[]).unwrap_err().to_string();
         assert!(refused.contains(whose) && refused.contains("keelson down --data-dir"), "{refused}");
     };
-    let pod = format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: steady}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers: [{{name: main, image: \"{BUSYBOX}\", command: [sleep, infinity]}}]\n"
-    );
-    cluster.apply(&pod).unwrap();
-    cluster.wait("steady", "condition=Ready").unwrap();
+    cluster.start(&Pod::new("steady")).unwrap();
     cluster.kill().unwrap();
     fs::write(&settings, &own).unwrap();
     refuses(&format!("the container runtime at {}", engine.socket().display()));
@@ -191,18 +180,7 @@ fn no_runtime_runs_pods_beside_those_of_another_one() {
 #[test]
 fn containers_outlive_containerd_and_the_node_says_that_it_is_down() {
     let Elsewhere { cluster, engine } = &mut Elsewhere::up();
-    let manifest = format!(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: steady}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{{name: main, image: "{BUSYBOX}", command: [sleep, infinity]}}]
-"#
-    );
-    cluster.apply(&manifest).unwrap();
-    cluster.wait("steady", "condition=Ready").unwrap();
+    cluster.start(&Pod::new("steady")).unwrap();
     let process = cluster.main_process("steady").unwrap();
     engine.kill().unwrap();
     eventually("the node to say that its runtime is down", LONG, || {
@@ -378,26 +356,12 @@ apiVersion: node.k8s.io/v1
 kind: RuntimeClass
 metadata: {{name: absent}}
 handler: kata
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: classed}}
-spec:
-  runtimeClassName: other
-  terminationGracePeriodSeconds: 0
-  containers: [{{name: main, image: "{BUSYBOX}", command: [sleep, infinity], resources: {{limits: {{memory: 32Mi, cpu: 100m}}}}}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: waiting}}
-spec:
-  runtimeClassName: absent
-  terminationGracePeriodSeconds: 0
-  containers: [{{name: main, image: "{BUSYBOX}", command: [sleep, infinity]}}]
 "#
     );
     cluster.apply(&manifest).unwrap();
-    cluster.wait("classed", "condition=Ready").unwrap();
+    let classed = Pod::new("classed").spec("runtimeClassName: other");
+    cluster.start(&classed.container("resources: {limits: {memory: 32Mi, cpu: 100m}}")).unwrap();
+    cluster.apply(&Pod::new("waiting").spec("runtimeClassName: absent").to_string()).unwrap();
     assert_eq!(cluster.pod("classed", ".spec.overhead.memory").unwrap(), "16Mi");
     eventually("the event of a handler that is not there", LONG, || {
         let events =
@@ -432,19 +396,9 @@ fn filters(cluster: &Cluster) {
         "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}]}"#;
     fs::write(profiles.join("no-folders.json"), profile).unwrap();
     let pod = |name: &str, context: &str, sysctl: &str| {
-        format!(
-            r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  restartPolicy: Never
-  terminationGracePeriodSeconds: 0
-  securityContext: {{sysctls: [{{name: {sysctl}, value: "77"}}]}}
-  containers: [{{name: main, image: "{BUSYBOX}", command: [sleep, infinity], securityContext: {{{context}}}}}]
----
-"#
-        )
+        let sysctls = format!("securityContext: {{sysctls: [{{name: {sysctl}, value: \"77\"}}]}}");
+        let pod = Pod::new(name).spec("restartPolicy: Never").spec(&sysctls);
+        pod.container(&format!("securityContext: {{{context}}}")).to_string()
     };
     let local = |file: &str| format!("seccompProfile: {{type: Localhost, localhostProfile: {file}}}");
     let manifest = [
@@ -494,18 +448,9 @@ fn system_calls_are_filtered_as_the_node_says_by_containerd() {
 fn an_image_is_a_volume_for_reading_alone_and_goes_with_its_pod() {
     let cluster = up("");
     let pod = |name: &str, image: &str, mount: &str| {
-        format!(
-            r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{{name: main, image: "{BUSYBOX}", command: [sleep, infinity], volumeMounts: [{{name: v, mountPath: /data, {mount}}}]}}]
-  volumes: [{{name: v, image: {{reference: "{image}", pullPolicy: Never}}}}]
----
-"#
-        )
+        let volume = format!("volumes: [{{name: v, image: {{reference: \"{image}\", pullPolicy: Never}}}}]");
+        let mount = format!("volumeMounts: [{{name: v, mountPath: /data, {mount}}}]");
+        Pod::new(name).spec(&volume).container(&mount).to_string()
     };
     let manifest = [
         pod("with", BUSYBOX, ""),

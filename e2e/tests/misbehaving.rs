@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use keelson_e2e::{BUSYBOX, Cluster, LONG, PATIENCE, eventually};
+use keelson_e2e::{Cluster, LONG, PATIENCE, Pod, eventually};
 
 /// Name, further fields of the pod and of its container, and what it does.
 const ALL: [(&str, &str, &str, &str); 6] = [
@@ -17,7 +17,7 @@ const ALL: [(&str, &str, &str, &str); 6] = [
         "dd if=/dev/zero of=/v/f bs=1M count=16; exec sleep infinity",
     ),
     ("floods", "", "", "exec yes flood"),
-    ("ignores", "terminationGracePeriodSeconds: 2", "", "trap '' TERM INT; while :; do sleep 1; done"),
+    ("ignores", "", "", "trap '' TERM INT; while :; do sleep 1; done"),
     (
         "scatters",
         "volumes: [{name: v, emptyDir: {}}]",
@@ -34,39 +34,13 @@ fn pods_that_do_their_worst_harm_neither_the_node_nor_their_neighbours() {
         containerLogMaxSize: 1Mi\ncontainerLogMaxFiles: 2\ncontainerLogMonitorInterval: 3s\n";
     fs::write(&settings, text).unwrap();
     cluster.continue_with(&["--kubelet-config", &settings.to_string_lossy()]).unwrap();
-    let calm = format!(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: calm}}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: main
-    image: {BUSYBOX}
-    command: [sh, -c, "exec sleep infinity"]
-    resources: {{requests: {{cpu: 100m, memory: 16Mi}}}}
-    livenessProbe: {{exec: {{command: ["true"]}}, periodSeconds: 1, timeoutSeconds: 30}}
-"#
-    );
-    cluster.apply(&calm).unwrap();
-    cluster.wait("calm", "condition=Ready").unwrap();
+    let probe = "livenessProbe: {exec: {command: [\"true\"]}, periodSeconds: 1, timeoutSeconds: 30}";
+    let asks = "resources: {requests: {cpu: 100m, memory: 16Mi}}";
+    let calm = Pod::new("calm").grace(1).script("exec sleep infinity");
+    cluster.start(&calm.container(asks).container(probe)).unwrap();
     for (name, of_pod, of_container, does) in ALL {
-        let manifest = format!(
-            r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, labels: {{app: bad}}}}
-spec:
-  {of_pod}
-  containers:
-  - name: main
-    image: {BUSYBOX}
-    command: [sh, -c, "{does}"]
-    {of_container}
-"#
-        );
-        cluster.apply(&manifest).unwrap();
+        let pod = Pod::new(name).metadata("labels: {app: bad}").grace(2).spec(of_pod);
+        cluster.apply(&pod.script(does).container(of_container).to_string()).unwrap();
     }
 
     // Each meets its limit.

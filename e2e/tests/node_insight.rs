@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use keelson_e2e::{BUSYBOX, Cluster, LONG, PATIENCE, eventually};
+use keelson_e2e::{Cluster, LONG, PATIENCE, Pod, eventually};
 use serde_json::Value;
 
 /// The kubelet's server, asked as somebody with a token.
@@ -48,20 +48,8 @@ fn scraper(cluster: &Cluster, name: &str, resources: &str) -> String {
     cluster.kubectl(&["create", "token", name]).unwrap().trim().to_owned()
 }
 
-fn pod(name: &str) -> String {
-    format!(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: {BUSYBOX}
-    command: [sh, -c, "echo hello; sleep infinity"]
-"#
-    )
+fn speaker() -> Pod {
+    Pod::new("speaker").script("echo hello; sleep infinity")
 }
 
 #[test]
@@ -79,8 +67,7 @@ fn a_node_answers_those_whom_the_api_server_lets() {
     let text = "Forbidden (user=system:serviceaccount:default:scraper, verb=get, resource=nodes, subresource(s)=[pods proxy])\n";
     assert_eq!((status.as_str(), refused.as_str()), ("403", text));
     // What the API server asks for others goes on.
-    cluster.apply(&pod("speaker")).unwrap();
-    cluster.wait("speaker", "condition=Ready").unwrap();
+    cluster.start(&speaker()).unwrap();
     assert_eq!(cluster.kubectl(&["logs", "speaker"]).unwrap(), "hello\n");
     assert_eq!(cluster.exec("speaker", &["echo", "well"]).unwrap(), "well\n");
 }
@@ -96,25 +83,13 @@ fn value(metrics: &str, parts: &[&str]) -> Option<f64> {
 #[test]
 fn a_node_tells_what_its_pods_use() {
     let cluster = Cluster::up().unwrap();
-    let manifest = format!(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: busy}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: {BUSYBOX}
-    command: [sh, -c, "dd if=/dev/zero of=/kept/file bs=1M count=8; while true; do :; done"]
-    resources: {{limits: {{cpu: 200m, memory: 64Mi}}}}
-    livenessProbe: {{exec: {{command: ["true"]}}, periodSeconds: 1}}
-    volumeMounts: [{{name: kept, mountPath: /kept}}]
-  volumes: [{{name: kept, emptyDir: {{}}}}]
-"#
-    );
-    cluster.apply(&manifest).unwrap();
-    cluster.wait("busy", "condition=Ready").unwrap();
+    let pod = Pod::new("busy")
+        .spec("volumes: [{name: kept, emptyDir: {}}]")
+        .script("dd if=/dev/zero of=/kept/file bs=1M count=8; while true; do :; done")
+        .container("resources: {limits: {cpu: 200m, memory: 64Mi}}")
+        .container("livenessProbe: {exec: {command: [\"true\"]}, periodSeconds: 1}")
+        .container("volumeMounts: [{name: kept, mountPath: /kept}]");
+    cluster.start(&pod).unwrap();
     let kubelet = Kubelet::of(&cluster);
     let token =
         scraper(&cluster, "prometheus", "nodes/stats,nodes/metrics,nodes/pods,nodes/configz,nodes/log");
@@ -193,14 +168,9 @@ spec:
 #[test]
 fn kubectl_top_shows_nodes_and_pods() {
     let cluster = Cluster::up().unwrap();
-    cluster.apply(&pod("calm")).unwrap();
-    let busy = pod("busy").replace("sleep infinity", "while true; do :; done");
-    cluster
-        .apply(&busy.replace("metadata: {name: busy}", "metadata: {name: busy, labels: {app: busy}}"))
-        .unwrap();
-    for name in ["calm", "busy"] {
-        cluster.wait(name, "condition=Ready").unwrap();
-    }
+    cluster.start(&Pod::new("calm")).unwrap();
+    let busy = Pod::new("busy").metadata("labels: {app: busy}").script("while true; do :; done");
+    cluster.start(&busy).unwrap();
     let available = "--for=condition=Available";
     cluster.kubectl(&["wait", "apiservice/v1beta1.metrics.k8s.io", available, PATIENCE]).unwrap();
     let rows = eventually("a busy pod to be seen", LONG, || {
@@ -298,29 +268,15 @@ fn a_node_tells_what_is_wrong_with_its_machine() {
 #[test]
 fn collectors_find_the_logs_of_containers() {
     let cluster = Cluster::up().unwrap();
-    cluster.apply(&pod("speaker")).unwrap();
-    cluster.wait("speaker", "condition=Ready").unwrap();
+    cluster.start(&speaker()).unwrap();
     let id = cluster.pod("speaker", ".status.containerStatuses[0].containerID").unwrap();
     let (_, id) = id.rsplit_once('/').unwrap();
     let logs = cluster.data_dir().join("logs");
-    let collector = format!(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: collector}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: {BUSYBOX}
-    command: [sleep, infinity]
-    volumeMounts: [{{name: logs, mountPath: /var/log, readOnly: true}}]
-  volumes: [{{name: logs, hostPath: {{path: "{}", type: Directory}}}}]
-"#,
-        logs.display()
-    );
-    cluster.apply(&collector).unwrap();
-    cluster.wait("collector", "condition=Ready").unwrap();
+    let volume = format!("{{name: logs, hostPath: {{path: \"{}\", type: Directory}}}}", logs.display());
+    let collector = Pod::new("collector")
+        .spec(&format!("volumes: [{volume}]"))
+        .container("volumeMounts: [{name: logs, mountPath: /var/log, readOnly: true}]");
+    cluster.start(&collector).unwrap();
     let path = format!("/var/log/containers/speaker_default_main-{id}.log");
     let text = cluster.exec("collector", &["cat", &path]).unwrap();
     assert!(text.trim_end().ends_with("stdout F hello"), "{text}");

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
-use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually};
+use keelson_e2e::{Cluster, LONG, Pod, eventually};
 
 /// The system's bus and its login manager, which end with the value.
 struct Machine {
@@ -64,25 +64,15 @@ impl Drop for Machine {
 }
 
 /// A pod that says goodbye to a file of the machine when it is asked to end.
-fn pod(cluster: &Cluster, name: &str, more: &str, end: &str) -> String {
+fn pod(cluster: &Cluster, name: &str, end: &str) -> Pod {
     let folder = cluster.folder().join("ends");
-    format!(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  {more}
-  containers:
-  - name: main
-    image: {BUSYBOX}
-    command: [sh, -c, "trap '{end}' TERM; touch /ready; while true; do sleep 0.1; done"]
-    readinessProbe: {{exec: {{command: [test, -e, /ready]}}, periodSeconds: 1}}
-    volumeMounts: [{{name: ends, mountPath: /ends}}]
-  volumes: [{{name: ends, hostPath: {{path: {}, type: DirectoryOrCreate}}}}]
-"#,
-        folder.display()
-    )
+    let volume =
+        format!("{{name: ends, hostPath: {{path: \"{}\", type: DirectoryOrCreate}}}}", folder.display());
+    Pod::new(name)
+        .spec(&format!("volumes: [{volume}]"))
+        .script(&format!("trap '{end}' TERM; touch /ready; while true; do sleep 0.1; done"))
+        .container("readinessProbe: {exec: {command: [test, -e, /ready]}, periodSeconds: 1}")
+        .container("volumeMounts: [{name: ends, mountPath: /ends}]")
 }
 
 fn ready(cluster: &Cluster) -> (String, String) {
@@ -110,15 +100,12 @@ fn pods_end_before_their_machine_and_the_critical_ones_last() {
     let goodbye = "echo $HOSTNAME >> /ends/all; exit 0";
     let slow = format!("sleep 1; {goodbye}");
     let critical = "priorityClassName: system-node-critical";
-    for (name, more, end) in [
-        ("plain", "restartPolicy: Always", slow.as_str()),
-        ("deaf", "terminationGracePeriodSeconds: 2", "true"),
-        ("vital", critical, goodbye),
+    for pod in [
+        pod(&cluster, "plain", &slow).grace(30),
+        pod(&cluster, "deaf", "true").grace(2),
+        pod(&cluster, "vital", goodbye).grace(30).spec(critical),
     ] {
-        cluster.apply(&pod(&cluster, name, more, end)).unwrap();
-    }
-    for name in ["plain", "deaf", "vital"] {
-        cluster.wait(name, "condition=Ready").unwrap();
+        cluster.start(&pod).unwrap();
     }
     machine.tell("shutdown");
     // The machine goes on when all have ended.
@@ -141,7 +128,8 @@ fn pods_end_before_their_machine_and_the_critical_ones_last() {
 
     // Whoever comes now is not taken.
     let name = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).unwrap();
-    cluster.apply(&pod(&cluster, "late", &format!("nodeName: {}", name.trim()), goodbye)).unwrap();
+    let late = pod(&cluster, "late", goodbye).spec(&format!("nodeName: {}", name.trim()));
+    cluster.apply(&late.to_string()).unwrap();
     let refused = || Ok((cluster.pod("late", ".status.reason")? == "NodeShutdown").then_some(()));
     eventually("the late pod to be refused", LONG, refused).unwrap();
     let message = cluster.pod("late", ".status.message").unwrap();
@@ -156,7 +144,6 @@ fn pods_end_before_their_machine_and_the_critical_ones_last() {
         assert!(events.contains(&format!("Shutdown manager detected shutdown {what}")), "{events}");
     }
     cluster.kubectl(&["delete", "pod", "plain", "deaf", "vital", "late"]).unwrap();
-    cluster.apply(&pod(&cluster, "after", "terminationGracePeriodSeconds: 1", goodbye)).unwrap();
-    cluster.wait("after", "condition=Ready").unwrap();
+    cluster.start(&pod(&cluster, "after", goodbye).grace(1)).unwrap();
     cluster.kubectl(&["delete", "pod", "after"]).unwrap();
 }

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, LONG, Pod, eventually};
 
 #[test]
 fn a_pod_has_init_containers_several_containers_volumes_and_environment() {
@@ -167,18 +167,9 @@ spec:
 fn pods_that_end_stay_ended_and_only_failures_are_tried_again() {
     let cluster = Cluster::up().unwrap();
     let pod = |name: &str, policy: &str, command: &str| {
-        format!(
-            r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  restartPolicy: {policy}
-  containers:
-  - {{name: main, image: "{BUSYBOX}", command: [sh, -c, {command:?}], volumeMounts: [{{name: state, mountPath: /state}}]}}
-  volumes: [{{name: state, emptyDir: {{}}}}]
----"#
-        )
+        let pod = Pod::new(name).spec(&format!("restartPolicy: {policy}")).script(command);
+        let pod = pod.spec("volumes: [{name: state, emptyDir: {}}]");
+        pod.container("volumeMounts: [{name: state, mountPath: /state}]").to_string()
     };
     let manifest = [
         pod("good", "Never", "exit 0"),
@@ -213,19 +204,9 @@ spec:
 #[test]
 fn an_init_container_that_fails_holds_the_others_back() {
     let cluster = Cluster::up().unwrap();
-    cluster
-        .apply(&format!(
-            r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: stuck}}
-spec:
-  restartPolicy: Never
-  initContainers: [{{name: prepare, image: "{BUSYBOX}", command: ["false"]}}]
-  containers: [{{name: main, image: "{BUSYBOX}", command: [sleep, infinity]}}]
-"#
-        ))
-        .unwrap();
+    let init = format!("initContainers: [{{name: prepare, image: \"{BUSYBOX}\", command: [\"false\"]}}]");
+    let stuck = Pod::new("stuck").spec("restartPolicy: Never").spec(&init);
+    cluster.apply(&stuck.to_string()).unwrap();
     cluster.wait("stuck", "jsonpath={.status.phase}=Failed").unwrap();
     assert_eq!(
         cluster.pod("stuck", ".status.initContainerStatuses[0].state.terminated.exitCode").unwrap(),
@@ -242,35 +223,24 @@ spec:
 #[test]
 fn a_service_account_reaches_the_api_and_may_do_what_its_roles_say() {
     let cluster = Cluster::up().unwrap();
-    cluster
-        .apply(&format!(
-            r#"
+    let rights = r#"
 apiVersion: v1
 kind: ServiceAccount
-metadata: {{name: reader}}
+metadata: {name: reader}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
-metadata: {{name: reader}}
-rules: [{{apiGroups: [""], resources: [pods], verbs: [get, list]}}]
+metadata: {name: reader}
+rules: [{apiGroups: [""], resources: [pods], verbs: [get, list]}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
-metadata: {{name: reader}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}}
-subjects: [{{kind: ServiceAccount, name: reader, namespace: default}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: inside}}
-spec:
-  serviceAccountName: reader
-  terminationGracePeriodSeconds: 0
-  containers: [{{name: main, image: "{BUSYBOX}", command: [sleep, infinity]}}]
-"#
-        ))
-        .unwrap();
-    cluster.wait("inside", "condition=Ready").unwrap();
+metadata: {name: reader}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}
+subjects: [{kind: ServiceAccount, name: reader, namespace: default}]
+"#;
+    cluster.apply(rights).unwrap();
+    cluster.start(&Pod::new("inside").spec("serviceAccountName: reader")).unwrap();
     // Busybox's wget does not check certificates: kubectl on the pod's network does, with what is mounted in the pod.
     let folder = "/var/run/secrets/kubernetes.io/serviceaccount";
     let mounted = |file: &str| cluster.exec("inside", &["cat", &format!("{folder}/{file}")]).unwrap();

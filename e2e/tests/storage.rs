@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually};
+use keelson_e2e::{Cluster, LONG, Pod, eventually};
 
 fn claim(name: &str, more: &str) -> String {
     format!(
@@ -19,18 +19,9 @@ spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}{
 }
 
 fn pod(name: &str, security: &str, volume: &str) -> String {
-    format!(
-        "apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  terminationGracePeriodSeconds: 0
-  securityContext: {{{security}}}
-  containers: [{{name: main, image: \"{BUSYBOX}\", command: [sleep, infinity], volumeMounts: [{{name: v, mountPath: /data}}]}}]
-  volumes: [{{name: v, {volume}}}]
----
-"
-    )
+    let pod = Pod::new(name).spec(&format!("securityContext: {{{security}}}"));
+    let pod = pod.spec(&format!("volumes: [{{name: v, {volume}}}]"));
+    pod.container("volumeMounts: [{name: v, mountPath: /data}]").to_string()
 }
 
 fn of_claim(name: &str) -> String {

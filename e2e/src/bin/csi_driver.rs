@@ -4,20 +4,16 @@
 //! REGISTRATION the one by which a kubelet finds it. Every call is safe to repeat, as the interface asks.
 
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use keelson_csi::registration::registration_server::{Registration, RegistrationServer};
-use keelson_csi::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use keelson_csi::v1;
 use keelson_csi::v1::identity_server::{Identity, IdentityServer};
 use keelson_csi::v1::node_server::{Node, NodeServer};
+use keelson_e2e::plugin_server::{Answer, Calls, Registrar, internal, serve};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 /// The attribute that a volume must have for its secrets to be looked at.
@@ -25,14 +21,8 @@ const SECRET: &str = "password";
 
 struct Driver {
     folder: PathBuf,
-    endpoint: PathBuf,
+    calls: Calls,
     name: String,
-}
-
-type Answer<T> = Result<Response<T>, Status>;
-
-fn internal(error: impl std::fmt::Display) -> Status {
-    Status::internal(error.to_string())
 }
 
 fn is_mounted(path: &str) -> Result<bool, Status> {
@@ -66,9 +56,7 @@ impl Driver {
     fn log(&self, call: &str, volume: &str, more: &HashMap<String, String>) -> Result<(), Status> {
         let mut more: Vec<String> = more.iter().map(|(key, value)| format!("{key}={value}")).collect();
         more.sort();
-        let path = self.folder.join("calls");
-        let file = OpenOptions::new().append(true).create(true).open(path).map_err(internal);
-        writeln!(file?, "{call} {volume} {}", more.join(" ")).map_err(internal)
+        self.calls.add(&format!("{call} {volume} {}", more.join(" ")))
     }
 
     fn volume(&self, handle: &str) -> Result<PathBuf, Status> {
@@ -183,53 +171,20 @@ impl Node for Driver {
     }
 }
 
-#[tonic::async_trait]
-impl Registration for Driver {
-    async fn get_info(&self, _: Request<InfoRequest>) -> Answer<PluginInfo> {
-        Ok(Response::new(PluginInfo {
-            r#type: "CSIPlugin".to_owned(),
-            name: self.name.clone(),
-            endpoint: self.endpoint.to_string_lossy().into_owned(),
-            supported_versions: vec!["1.0.0".to_owned()],
-        }))
-    }
-
-    async fn notify_registration_status(
-        &self,
-        status: Request<RegistrationStatus>,
-    ) -> Answer<RegistrationStatusResponse> {
-        let status = status.into_inner();
-        let call = if status.plugin_registered { "registered" } else { "refused" };
-        self.log(call, &status.error, &HashMap::new())?;
-        Ok(Response::new(RegistrationStatusResponse {}))
-    }
-}
-
-fn listen(path: &Path) -> anyhow::Result<UnixListenerStream> {
-    // A socket of a run that was killed.
-    if path.exists() {
-        fs::remove_file(path)?;
-    }
-    fs::create_dir_all(path.parent().context("a socket has a folder")?)?;
-    let listener = UnixListener::bind(path).with_context(|| format!("listen at {}", path.display()))?;
-    Ok(UnixListenerStream::new(listener))
-}
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, endpoint, registration, name] = arguments.as_slice() else {
         anyhow::bail!("csi_driver FOLDER ENDPOINT REGISTRATION NAME");
     };
-    let driver = Arc::new(Driver { folder: folder.into(), endpoint: endpoint.into(), name: name.clone() });
-    fs::create_dir_all(driver.folder.join("volumes"))?;
-    let serving = tonic::transport::Server::builder()
+    let (folder, endpoint) = (PathBuf::from(folder), Path::new(endpoint));
+    let calls = Calls::new(&folder)?;
+    fs::create_dir_all(folder.join("volumes"))?;
+    let registrar = Registrar::new("CSIPlugin", name, endpoint, &["1.0.0"], &calls);
+    let driver = Arc::new(Driver { folder, calls, name: name.clone() });
+    let services = Server::builder()
         .add_service(IdentityServer::from_arc(Arc::clone(&driver)))
-        .add_service(NodeServer::from_arc(Arc::clone(&driver)))
-        .serve_with_incoming(listen(Path::new(endpoint))?);
-    let registering = tonic::transport::Server::builder()
-        .add_service(RegistrationServer::from_arc(driver))
-        .serve_with_incoming(listen(Path::new(registration))?);
-    tokio::try_join!(serving, registering)?;
+        .add_service(NodeServer::from_arc(driver));
+    tokio::try_join!(serve(services, endpoint), registrar.serve(Path::new(registration)))?;
     Ok(())
 }

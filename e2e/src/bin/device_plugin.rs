@@ -5,23 +5,20 @@
 //! a file `hold`, nothing is given. SOCKET lies beside the kubelet's `kubelet.sock`, at which the plugin makes itself known, again
 //! whenever the kubelet has made the folder anew; with REGISTRATION it serves that socket instead, by which a kubelet finds it.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use hyper_util::rt::TokioIo;
-use keelson_csi::registration::registration_server::{Registration, RegistrationServer};
-use keelson_csi::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use keelson_devices::v1beta1 as api;
 use keelson_devices::v1beta1::device_plugin_server::{DevicePlugin, DevicePluginServer};
 use keelson_devices::v1beta1::registration_client::RegistrationClient;
-use tokio::net::{UnixListener, UnixStream};
+use keelson_e2e::plugin_server::{Answer, Calls, Registrar, serve};
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
-use tonic::transport::Endpoint;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status};
 
 /// Between two looks at files.
@@ -30,20 +27,15 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 struct Plugin {
     folder: PathBuf,
+    calls: Calls,
     socket: PathBuf,
     resource: String,
 }
 
-type Answer<T> = Result<Response<T>, Status>;
-
-fn internal(error: impl std::fmt::Display) -> Status {
-    Status::internal(error.to_string())
-}
-
 impl Plugin {
-    fn log(&self, call: &str, about: &str) -> Result<(), Status> {
-        let file = OpenOptions::new().append(true).create(true).open(self.folder.join("calls"));
-        writeln!(file.map_err(internal)?, "{call} {about}").map_err(internal)
+    async fn serve(&self) -> anyhow::Result<()> {
+        let services = Server::builder().add_service(DevicePluginServer::new(self.clone()));
+        serve(services, &self.socket).await
     }
 
     fn devices(&self) -> Vec<api::Device> {
@@ -70,7 +62,7 @@ impl DevicePlugin for Plugin {
     type ListAndWatchStream = ReceiverStream<Result<api::ListAndWatchResponse, Status>>;
 
     async fn list_and_watch(&self, _: Request<api::Empty>) -> Answer<Self::ListAndWatchStream> {
-        self.log("watched", "")?;
+        self.calls.add("watched")?;
         let (told, stream) = mpsc::channel(1);
         let plugin = self.clone();
         tokio::spawn(async move {
@@ -109,11 +101,11 @@ impl DevicePlugin for Plugin {
         let mut container_responses = Vec::new();
         for request in request.into_inner().container_requests {
             let ids = request.devices_ids.join(",");
-            self.log("asked", &ids)?;
+            self.calls.add(&format!("asked {ids}"))?;
             while self.folder.join("hold").exists() {
                 tokio::time::sleep(LOOK).await;
             }
-            self.log("allocate", &ids)?;
+            self.calls.add(&format!("allocate {ids}"))?;
             let device = |id: &String| api::DeviceSpec {
                 container_path: format!("/dev/test-{id}"),
                 host_path: "/dev/null".to_owned(),
@@ -138,40 +130,9 @@ impl DevicePlugin for Plugin {
         &self,
         request: Request<api::PreStartContainerRequest>,
     ) -> Answer<api::PreStartContainerResponse> {
-        self.log("prepare", &request.into_inner().devices_ids.join(","))?;
+        self.calls.add(&format!("prepare {}", request.into_inner().devices_ids.join(",")))?;
         Ok(Response::new(api::PreStartContainerResponse {}))
     }
-}
-
-#[tonic::async_trait]
-impl Registration for Plugin {
-    async fn get_info(&self, _: Request<InfoRequest>) -> Answer<PluginInfo> {
-        Ok(Response::new(PluginInfo {
-            r#type: "DevicePlugin".to_owned(),
-            name: self.resource.clone(),
-            endpoint: self.socket.to_string_lossy().into_owned(),
-            supported_versions: vec!["v1beta1".to_owned()],
-        }))
-    }
-
-    async fn notify_registration_status(
-        &self,
-        status: Request<RegistrationStatus>,
-    ) -> Answer<RegistrationStatusResponse> {
-        let status = status.into_inner();
-        self.log(if status.plugin_registered { "registered" } else { "refused" }, &status.error)?;
-        Ok(Response::new(RegistrationStatusResponse {}))
-    }
-}
-
-fn listen(path: &Path) -> anyhow::Result<UnixListenerStream> {
-    // A socket of a run that was killed.
-    if path.exists() {
-        fs::remove_file(path)?;
-    }
-    fs::create_dir_all(path.parent().context("a socket has a folder")?)?;
-    let listener = UnixListener::bind(path).with_context(|| format!("listen at {}", path.display()))?;
-    Ok(UnixListenerStream::new(listener))
 }
 
 async fn register(plugin: &Plugin) -> anyhow::Result<()> {
@@ -193,23 +154,21 @@ async fn register(plugin: &Plugin) -> anyhow::Result<()> {
 }
 
 /// Serves until the kubelet takes the socket away, which is when it wants to be told of the plugin again.
-async fn serve(plugin: &Plugin) -> anyhow::Result<()> {
-    let serving = tonic::transport::Server::builder()
-        .add_service(DevicePluginServer::new(plugin.clone()))
-        .serve_with_incoming(listen(&plugin.socket)?);
+async fn serve_once(plugin: &Plugin) -> anyhow::Result<()> {
+    let serving = plugin.serve();
     let registering = async {
         while let Err(error) = register(plugin).await {
-            plugin.log("waits", &error.to_string())?;
+            plugin.calls.add(&format!("waits {error}"))?;
             tokio::time::sleep(LOOK).await;
         }
-        plugin.log("registered", "")?;
+        plugin.calls.add("registered")?;
         while plugin.socket.exists() {
             tokio::time::sleep(LOOK).await;
         }
         anyhow::Ok(())
     };
     tokio::select! {
-        served = serving => Ok(served?),
+        served = serving => served,
         registered = registering => registered,
     }
 }
@@ -222,18 +181,14 @@ async fn main() -> anyhow::Result<()> {
         [folder, socket, resource, registration] => (folder, socket, resource, Some(registration)),
         _ => anyhow::bail!("device_plugin FOLDER SOCKET RESOURCE [REGISTRATION]"),
     };
-    let plugin = Plugin { folder: folder.into(), socket: socket.into(), resource: resource.clone() };
+    let calls = Calls::new(Path::new(folder))?;
+    let plugin = Plugin { folder: folder.into(), calls, socket: socket.into(), resource: resource.clone() };
     let Some(registration) = registration else {
         loop {
-            serve(&plugin).await?;
+            serve_once(&plugin).await?;
         }
     };
-    let serving = tonic::transport::Server::builder()
-        .add_service(DevicePluginServer::new(plugin.clone()))
-        .serve_with_incoming(listen(&plugin.socket)?);
-    let found = tonic::transport::Server::builder()
-        .add_service(RegistrationServer::from_arc(Arc::new(plugin)))
-        .serve_with_incoming(listen(Path::new(registration))?);
-    tokio::try_join!(serving, found)?;
+    let registrar = Registrar::new("DevicePlugin", resource, &plugin.socket, &["v1beta1"], &plugin.calls);
+    tokio::try_join!(plugin.serve(), registrar.serve(Path::new(registration)))?;
     Ok(())
 }

@@ -6,8 +6,7 @@
 //! KUBECONFIG leads to, and says in files in /var/run/cdi what containers need. Every call is safe to repeat.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,19 +14,18 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
-use keelson_csi::registration::registration_server::{Registration, RegistrationServer};
-use keelson_csi::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use keelson_dra::health;
 use keelson_dra::health::dra_resource_health_server::{DraResourceHealth, DraResourceHealthServer};
 use keelson_dra::v1;
 use keelson_dra::v1::dra_plugin_server::{DraPlugin, DraPluginServer};
+use keelson_e2e::plugin_server::{Answer, Calls, Registrar, serve};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
-use tokio::net::UnixListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 const CDI: &str = "/var/run/cdi";
@@ -36,7 +34,7 @@ const KIND: &str = "test.keelson.io/gpu";
 
 struct Driver {
     folder: PathBuf,
-    endpoint: PathBuf,
+    calls: Calls,
     name: String,
     node: String,
     devices: usize,
@@ -46,22 +44,14 @@ struct Driver {
 /// Between two looks at how devices fare.
 const LOOK: Duration = Duration::from_millis(100);
 
-type Answer<T> = Result<Response<T>, Status>;
-
 impl Driver {
-    fn log(&self, call: &str) -> anyhow::Result<()> {
-        let path = self.folder.join("calls");
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        Ok(writeln!(file?, "{call}")?)
-    }
-
     fn file(claim: &v1::Claim) -> PathBuf {
         Path::new(CDI).join(format!("test.keelson.io-{}.json", claim.uid))
     }
 
     /// Says in a file what containers need for the claim's devices, and by what names it is found.
     async fn prepare(&self, claim: &v1::Claim) -> anyhow::Result<Vec<v1::Device>> {
-        self.log(&format!("prepare {}", claim.name))?;
+        self.calls.add(&format!("prepare {}", claim.name))?;
         let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &claim.namespace);
         let found = api.get(&claim.name).await?;
         anyhow::ensure!(found.uid().as_deref() == Some(&claim.uid), "the claim is another one");
@@ -93,7 +83,7 @@ impl Driver {
     }
 
     fn unprepare(&self, claim: &v1::Claim) -> anyhow::Result<()> {
-        self.log(&format!("unprepare {}", claim.name))?;
+        self.calls.add(&format!("unprepare {}", claim.name))?;
         match fs::remove_file(Self::file(claim)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             Ok(()) | Err(_) => Ok(()),
@@ -181,42 +171,6 @@ impl DraResourceHealth for Driver {
     }
 }
 
-#[tonic::async_trait]
-impl Registration for Driver {
-    async fn get_info(&self, _: Request<InfoRequest>) -> Answer<PluginInfo> {
-        Ok(Response::new(PluginInfo {
-            r#type: "DRAPlugin".to_owned(),
-            name: self.name.clone(),
-            endpoint: self.endpoint.to_string_lossy().into_owned(),
-            supported_versions: vec!["v1.DRAPlugin".to_owned(), "v1beta1.DRAPlugin".to_owned()],
-        }))
-    }
-
-    async fn notify_registration_status(
-        &self,
-        status: Request<RegistrationStatus>,
-    ) -> Answer<RegistrationStatusResponse> {
-        let status = status.into_inner();
-        let call = if status.plugin_registered {
-            "registered".to_owned()
-        } else {
-            format!("refused {}", status.error)
-        };
-        self.log(&call).map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(RegistrationStatusResponse {}))
-    }
-}
-
-fn listen(path: &Path) -> anyhow::Result<UnixListenerStream> {
-    // A socket of a run that was killed.
-    if path.exists() {
-        fs::remove_file(path)?;
-    }
-    fs::create_dir_all(path.parent().context("a socket has a folder")?)?;
-    let listener = UnixListener::bind(path).with_context(|| format!("listen at {}", path.display()))?;
-    Ok(UnixListenerStream::new(listener))
-}
-
 /// Offers the devices of the node, and does so again when that is gone.
 async fn publish(client: Client, driver: &str, node: &str, count: usize) -> anyhow::Result<()> {
     let api: Api<ResourceSlice> = Api::all(client);
@@ -278,24 +232,25 @@ async fn main() -> anyhow::Result<()> {
     // Two providers may be there; one has to be chosen.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::try_default().await?;
+    let (folder, endpoint) = (PathBuf::from(folder), Path::new(endpoint));
+    let (calls, count) = (Calls::new(&folder)?, devices.parse()?);
+    let versions = ["v1.DRAPlugin", "v1beta1.DRAPlugin"];
+    let registrar = Registrar::new("DRAPlugin", name, endpoint, &versions, &calls);
     let driver = Arc::new(Driver {
-        folder: folder.into(),
-        endpoint: endpoint.into(),
+        folder,
+        calls,
         name: name.clone(),
         node: node.clone(),
-        devices: devices.parse()?,
+        devices: count,
         client: client.clone(),
     });
-    fs::create_dir_all(&driver.folder)?;
-    let serving = tonic::transport::Server::builder()
+    let services = Server::builder()
         .add_service(DraPluginServer::from_arc(Arc::clone(&driver)))
-        .add_service(DraResourceHealthServer::from_arc(Arc::clone(&driver)))
-        .serve_with_incoming(listen(Path::new(endpoint))?);
-    let registering = tonic::transport::Server::builder()
-        .add_service(RegistrationServer::from_arc(driver))
-        .serve_with_incoming(listen(Path::new(registration))?);
-    let serving = async { serving.await.context("serve") };
-    let registering = async { registering.await.context("register") };
-    tokio::try_join!(serving, registering, publish(client, name, node, devices.parse()?))?;
+        .add_service(DraResourceHealthServer::from_arc(driver));
+    tokio::try_join!(
+        serve(services, endpoint),
+        registrar.serve(Path::new(registration)),
+        publish(client, name, node, count)
+    )?;
     Ok(())
 }
