@@ -167,8 +167,10 @@ async fn front_proxy(client: &Client) -> Result<FrontProxy, Error> {
     let found = Api::<ConfigMap>::namespaced(client.clone(), namespace).get(name).await;
     let data =
         found.map_err(|error| Error::failed("find out whom to believe", error))?.data.unwrap_or_default();
-    let list = |field: &str| -> Vec<String> {
-        data.get(field).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    // An empty list of names is everybody whom the authority vouches for: one that cannot be read is not an empty one.
+    let list = |field: &'static str| -> Result<Vec<String>, Error> {
+        let Some(text) = data.get(field) else { return Ok(Vec::new()) };
+        serde_json::from_str(text).map_err(|error| Error::failed("find out whom to believe", error))
     };
     let missing =
         |field: &'static str| Error::failed("find out whom to believe", format!("{field} is missing"));
@@ -177,8 +179,8 @@ async fn front_proxy(client: &Client) -> Result<FrontProxy, Error> {
             .get("requestheader-client-ca-file")
             .cloned()
             .ok_or_else(|| missing("requestheader-client-ca-file"))?,
-        names: list("requestheader-allowed-names"),
-        user_header: list("requestheader-username-headers")
+        names: list("requestheader-allowed-names")?,
+        user_header: list("requestheader-username-headers")?
             .into_iter()
             .next()
             .ok_or_else(|| missing("requestheader-username-headers"))?,
