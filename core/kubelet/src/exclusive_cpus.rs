@@ -308,9 +308,9 @@ impl ExclusiveCpus {
         if settings.cpu_manager_policy != "static" {
             return if known.is_none() { Ok(Self::default()) } else { Err(CpuError::Other { path }) };
         }
-        let online = Path::new("/sys/devices/system/cpu/online");
-        let online = fs::read_to_string(online).map_err(file("read", online))?;
-        let online = parse(&online).unwrap_or_default();
+        let list = Path::new("/sys/devices/system/cpu/online");
+        let online = fs::read_to_string(list).map_err(file("read", list))?;
+        let online = parse(&online).ok_or_else(|| file("read", list)(io::ErrorKind::InvalidData.into()))?;
         let topology = topology(&online);
         let reserved = match settings.reserved_cpus() {
             Some(reserved) => reserved,

@@ -117,9 +117,9 @@ pub(crate) fn of_pod(data_dir: &Path, uid: &str, max_pods: u32) -> Result<v1::Us
     let slot = (1..=max_pods.min(u32::MAX / LENGTH - 1)).find(|slot| !taken.contains(slot));
     let record = Record::of(slot.ok_or(RangeError::Exhausted)?);
     let (path, aside) = (own.join(RECORD), own.join(".userns"));
-    let text = serde_json::to_vec(&record).unwrap_or_default();
     // The pod's files are owned by these ids: they must not be another's after a crash of the machine.
     let flushed = || -> io::Result<()> {
+        let text = serde_json::to_vec(&record)?;
         let mut file = File::create(&aside)?;
         file.write_all(&text)?;
         file.sync_all()?;

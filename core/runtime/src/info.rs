@@ -25,9 +25,13 @@ pub(crate) fn container(container: &Container) -> HashMap<String, String> {
         Phase::Running { pid, .. } => Some(pid),
         Phase::Created | Phase::Exited { .. } => None,
     };
-    let text = fs::read(container.folder.join("config.json")).unwrap_or_default();
-    // It has the container's environment: whoever may ask here is root.
-    let spec: Value = serde_json::from_slice(&text).unwrap_or(Value::Null);
+    let path = container.folder.join("config.json");
+    let spec = fs::read(&path).and_then(|text| Ok(serde_json::from_slice::<Value>(&text)?));
+    // It has the container's environment: whoever may ask here is root. One that is gone meanwhile has none.
+    let spec = spec.unwrap_or_else(|error| {
+        tracing::debug!(%error, path = %path.display(), "a container's configuration cannot be read");
+        Value::Null
+    });
     under_info(&json!({
         "sandboxID": record.sandbox,
         "pid": pid.unwrap_or_default(),

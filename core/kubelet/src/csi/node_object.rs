@@ -56,8 +56,9 @@ async fn attempt(
 ) -> Result<(), kube::Error> {
     let nodes: Api<Node> = Api::all(client.clone());
     let own = nodes.get(node).await?;
-    let ids = own.annotations().get(IDS).and_then(|text| serde_json::from_str(text).ok());
-    let known: BTreeMap<String, String> = ids.unwrap_or_default();
+    // Those of other drivers are not written over because somebody has garbled them.
+    let ids = own.annotations().get(IDS).map(|text| serde_json::from_str(text)).transpose();
+    let known: BTreeMap<String, String> = ids.map_err(kube::Error::SerdeError)?.unwrap_or_default();
     let mut wanted = known.clone();
     match driver {
         Some(driver) => drop(wanted.insert(name.to_owned(), driver.node_id.clone())),
