@@ -237,15 +237,13 @@ mod tests {
 
     async fn told(failures: usize, code: u16, messages: u32) -> Vec<Value> {
         let kept = Arc::default();
-        let recorder = Recorder::new(api(failures, code, Arc::clone(&kept)), "node-1");
+        let (queue, told) = mpsc::channel(100);
+        let recorder = Recorder { queue };
         for number in 0..messages {
             recorder.tell_of_node("node-1", EventType::Warning, "Reason", format!("message {number}"));
         }
-        while recorder.queue.capacity() < recorder.queue.max_capacity() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        // The last one is taken from the queue before it is written.
-        tokio::time::sleep(PAUSE * ATTEMPTS).await;
+        drop(recorder);
+        Writer::new(api(failures, code, Arc::clone(&kept)), "node-1").run(told).await;
         kept.lock().clone()
     }
 

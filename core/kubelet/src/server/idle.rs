@@ -109,6 +109,7 @@ where
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -116,12 +117,13 @@ mod tests {
     async fn a_stream_ends_when_nothing_has_passed_for_the_limit_and_not_before() {
         let ((mut client, outer), (inner, mut program)) = (duplex(64), duplex(64));
         let begin = Instant::now();
-        let copied = tokio::spawn(copy(outer, inner, Duration::from_secs(100)));
-        tokio::time::sleep(Duration::from_secs(90)).await;
+        let mut copied = tokio::spawn(copy(outer, inner, Duration::from_secs(100)));
+        let almost = Duration::from_secs(90);
+        timeout(almost, &mut copied).await.unwrap_err();
         client.write_all(b"in").await.unwrap();
         let mut bytes = [0; 2];
         program.read_exact(&mut bytes).await.unwrap();
-        tokio::time::sleep(Duration::from_secs(90)).await;
+        timeout(almost, &mut copied).await.unwrap_err();
         program.write_all(b"no").await.unwrap();
         client.read_exact(&mut bytes).await.unwrap();
         assert_eq!(&bytes, b"no");
