@@ -110,7 +110,7 @@ impl Format {
     }
 
     /// What follows a value: milliseconds, or seconds in OpenMetrics.
-    #[allow(clippy::cast_precision_loss)]
+    #[allow(clippy::cast_precision_loss, reason = "53 bits of milliseconds last for many years")]
     fn time(self, milliseconds: i64) -> String {
         match self {
             Format::Text => format!(" {milliseconds}"),
@@ -127,7 +127,7 @@ impl Format {
     }
 }
 
-#[allow(clippy::cast_precision_loss)]
+#[allow(clippy::cast_precision_loss, reason = "the formats know no other numbers")]
 fn count(value: u64) -> f64 {
     value as f64
 }

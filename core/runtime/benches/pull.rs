@@ -23,7 +23,7 @@ use oci_client::{Client, Reference, RegistryOperation};
 use ring::digest::{SHA256, digest};
 use serde_json::json;
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the tests need more of it")]
 #[path = "../tests/node/harness.rs"]
 mod harness;
 

@@ -177,8 +177,7 @@ impl ImageStore {
     pub(super) fn check_room(&self, needed: u64) -> Result<(), StoreError> {
         let disk = nix::sys::statvfs::statvfs(&self.root);
         let disk = disk.map_err(|error| file_error("look at", &self.root)(error.into()))?;
-        // Widths differ between architectures.
-        #[allow(clippy::useless_conversion)]
+        #[allow(clippy::useless_conversion, reason = "widths differ between architectures")]
         let available = u64::from(disk.blocks_available()).saturating_mul(u64::from(disk.fragment_size()));
         if needed <= available {
             return Ok(());

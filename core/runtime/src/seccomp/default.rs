@@ -99,9 +99,9 @@ const NAMESPACES: [libc::c_int; 7] = [
 /// Execution domains that harm nobody: Linux, 32 bit, other kernels' version numbers, and the question which one it is.
 const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of errors are small")]
 const REFUSED: Action = Action::Errno(libc::EPERM as u16);
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of errors are small")]
 const UNKNOWN: Action = Action::Errno(libc::ENOSYS as u16);
 
 fn always(action: Action) -> Vec<Rule> {

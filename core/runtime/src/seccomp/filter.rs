@@ -227,7 +227,7 @@ impl Architecture {
 }
 
 /// Not there.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of errors are small")]
 const ENOSYS: u16 = libc::ENOSYS as u16;
 
 /// The program: what calls of other architectures get is `other`.
