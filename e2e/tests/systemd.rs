@@ -86,6 +86,15 @@ fn left(cluster: &Cluster, part: &str) -> String {
     String::from_utf8(found.stdout).unwrap()
 }
 
+/// systemd forgets a unit soon after its end.
+fn no_unit(cluster: &Cluster, part: &str) {
+    eventually("the units to be forgotten", LONG, || {
+        let list = ["list-units", "--all", "--plain", "--no-legend"];
+        Ok((!cluster.on_the_host("systemctl", &list)?.contains(part)).then_some(()))
+    })
+    .unwrap();
+}
+
 #[test]
 fn pods_are_in_slices_and_containers_in_scopes() {
     let cluster = Cluster::namespaces_with_systemd().unwrap();
@@ -151,8 +160,11 @@ fn pods_are_in_slices_and_containers_in_scopes() {
     cluster.exec("sure", &["sh", "-c", "sleep 1234 > /dev/null 2>&1 &"]).unwrap();
     let find = "for it in /proc/[0-9]*; do \
                 [ \"$(cat $it/comm)\" != sleep ] || ! grep -qz 1234 $it/cmdline || cat $it/cgroup; done 2>/dev/null; true";
-    let inside = cluster.on_the_host("sh", &["-c", find]).unwrap();
-    assert!(inside.lines().count() > 0, "{inside}");
+    let inside = eventually("the command to run", LONG, || {
+        let groups = cluster.on_the_host("sh", &["-c", find])?;
+        Ok((!groups.is_empty()).then_some(groups))
+    })
+    .unwrap();
     let scope_of_it = scope(&cluster, "sure");
     assert!(inside.lines().all(|line| line.ends_with(&scope_of_it)), "{inside}");
 
@@ -206,12 +218,10 @@ fn pods_are_in_slices_and_containers_in_scopes() {
     cluster.kubectl(&["delete", "pod", "some", "free", "late"]).unwrap();
     eventually("the pod's groups to be gone", LONG, || Ok(left(&cluster, &uid).is_empty().then_some(())))
         .unwrap();
-    let units = cluster.on_the_host("systemctl", &["list-units", "--all", "--plain", "--no-legend"]).unwrap();
-    assert!(!units.contains(&uid), "{units}");
+    no_unit(&cluster, &uid);
     let printed = cluster.reset().unwrap();
     assert_eq!(left(&cluster, "keelson_"), "", "{printed}");
-    let units = cluster.on_the_host("systemctl", &["list-units", "--all", "--plain", "--no-legend"]).unwrap();
-    assert!(!units.contains("kubepods"), "{units}");
+    no_unit(&cluster, "kubepods");
 }
 
 #[test]
