@@ -55,6 +55,9 @@ pub(crate) enum HookError {
     Handler(&'static str),
 }
 
+/// Bytes of what a command said that are told.
+const SAID: usize = 4096;
+
 /// Where a hook runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
@@ -77,6 +80,11 @@ impl Place {
     }
 }
 
+/// The beginning of what a command said: it gets into the pod's status.
+fn beginning(said: &[u8]) -> String {
+    String::from_utf8_lossy(&said[..said.len().min(SAID)]).into_owned()
+}
+
 /// A command as Go prints a list.
 fn words(command: &[String]) -> String {
     format!("[{}]", command.join(" "))
@@ -95,9 +103,8 @@ pub(crate) async fn run(
         return match asked.await {
             Ok(answer) if answer.exit_code == 0 => Ok(()),
             Ok(answer) => {
-                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                let output = text(&[answer.stdout, answer.stderr.clone()].concat());
-                let (code, stderr) = (answer.exit_code, text(&answer.stderr));
+                let output = beginning(&[answer.stdout, answer.stderr.clone()].concat());
+                let (code, stderr) = (answer.exit_code, beginning(&answer.stderr));
                 Err(HookError::Exit { command, place, code, stderr, output })
             }
             Err(error) => Err(HookError::Exec { command, place, reason: error.text() }),
@@ -122,6 +129,12 @@ pub(crate) async fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_says_much_fills_no_status() {
+        assert_eq!(beginning(b"no"), "no");
+        assert_eq!(beginning(&[b'x'; SAID + 1]).len(), SAID);
+    }
 
     #[test]
     fn what_a_command_said_is_told_as_elsewhere() {

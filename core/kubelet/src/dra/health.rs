@@ -16,6 +16,8 @@ use super::state::Device;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Before a driver is listened to again.
 const RETRY: Duration = Duration::from_secs(5);
+/// Devices of a driver of which is kept what it tells; of more nothing is known. A node offers at most 128 in each slice.
+const DEVICES: usize = 8192;
 /// Characters of a message.
 const WORDS: usize = 1024;
 /// The word for what was not told.
@@ -65,6 +67,9 @@ impl Health {
                 (old.health, &old.message, old.patience) == (told.health, &told.message, told.patience)
             };
             let key = (device.pool_name, device.device_name);
+            if known.len() >= DEVICES && !known.contains_key(&key) {
+                continue;
+            }
             is_news |= !known.get(&key).is_some_and(same);
             known.insert(key, told);
         }
@@ -204,6 +209,18 @@ mod tests {
         assert_eq!((of(&health, "b", at(32)).0, health.next_end("d")), ("Healthy".into(), Some(at(101))));
         assert!(health.forget("d") && !health.forget("d"));
         assert_eq!(of(&health, "b", at(32)).0, "Unknown");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_driver_that_keeps_naming_new_devices_fills_no_memory() {
+        let (now, mut health) = (Instant::now(), Health::default());
+        for number in 0..DEVICES + 10 {
+            let one = told(&number.to_string(), api::HealthStatus::Healthy, 86_400, "");
+            assert_eq!(health.update("d", &[one], now), number < DEVICES);
+        }
+        // What is known is kept up to date all the same.
+        assert!(health.update("d", &[told("0", api::HealthStatus::Unhealthy, 86_400, "")], now));
+        assert_eq!(health.0["d"].len(), DEVICES);
     }
 
     #[test]
