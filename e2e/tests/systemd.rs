@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually};
+use keelson_e2e::{Cluster, LONG, Pod, eventually};
 
 const SETTINGS: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
                         evictionHard: {memory.available: 100Mi}\ncgroupDriver: ";
@@ -16,22 +16,9 @@ fn settings(cluster: &Cluster, driver: &str) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn pod(name: &str, resources: &str, command: &str) -> String {
-    format!(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  terminationGracePeriodSeconds: 0
-  restartPolicy: Never
-  containers:
-  - name: main
-    image: {BUSYBOX}
-    command: [sh, -c, "{command}"]
-    resources: {{{resources}}}
-"#
-    )
+fn pod(name: &str, resources: &str, script: &str) -> String {
+    let resources = format!("resources: {{{resources}}}");
+    Pod::new(name).spec("restartPolicy: Never").script(script).container(&resources).to_string()
 }
 
 /// The groups of a pod's main process by hierarchy, as the machine of the tests sees them.
