@@ -26,6 +26,7 @@ use crate::proto::response_op::Response;
 use crate::proto::{KeyValue, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse, request_op};
 use crate::reader;
 use crate::upkeep::{Size, Upkeep};
+use transaction::Last;
 
 mod transaction;
 
@@ -170,17 +171,18 @@ impl EtcdStore {
         }
     }
 
-    /// What is under a key in etcd now.
-    async fn read(&self, write: &Write, deadline: Instant) -> Result<Option<Entry>, StoreError> {
+    /// What is under a key in etcd now, and how far etcd is.
+    async fn read(&self, write: &Write, deadline: Instant) -> Result<(Revision, Option<Entry>), StoreError> {
         let Some(key) = self.copy.keys.to_etcd(&write.key) else { return Err(outside(write)) };
         let request = RangeRequest { key, limit: 1, ..RangeRequest::default() };
         let answer = self.servers.range(&request, deadline).await.map_err(Failure::of_read)?;
-        Ok(answer.kvs.first().and_then(found).map(|(_, entry)| entry))
+        let at = revision(answer.header.unwrap_or_default().revision);
+        Ok((at, answer.kvs.first().and_then(found).map(|(_, entry)| entry)))
     }
 
     /// A write that is wrong whatever is there, or refused whatever is there.
     async fn hopeless(&self, write: &Write, deadline: Instant) -> Result<Entry, StoreError> {
-        let current = self.read(write, deadline).await?;
+        let (_, current) = self.read(write, deadline).await?;
         let holds = match (&write.precondition, &write.change) {
             (Precondition::Absent | Precondition::AbsentBeside { .. }, Change::Put(_)) => current.is_none(),
             (Precondition::Absent | Precondition::AbsentBeside { .. }, Change::Delete(_)) => false,
@@ -195,10 +197,12 @@ impl EtcdStore {
     async fn attempt(
         &self,
         write: &Write,
-        request: TxnRequest,
+        last: Last,
         ticket: &mut Ticket<'_>,
         deadline: Instant,
     ) -> Result<Entry, StoreError> {
+        let Some(key) = self.copy.keys.to_etcd(&write.key) else { return Err(outside(write)) };
+        let request = transaction::build(&self.copy, write, key, ticket.id, last);
         // The answer that did not come, if one attempt may have been successful.
         let mut lost: Option<String> = None;
         let mut pause = Pause::default();
@@ -206,8 +210,15 @@ impl EtcdStore {
             let reason = match self.servers.txn(request.clone()).await {
                 Ok(answer) if answer.succeeded => return self.made(write, &answer, ticket, deadline).await,
                 Ok(answer) => return self.refused(write, &answer, ticket, lost, deadline).await,
+                Err(Failure::Refused(StoreError::NoSpace)) if lost.is_none() => {
+                    return self.without_room(write, last, ticket, deadline).await;
+                }
                 Err(Failure::Refused(error)) if lost.is_none() => return Err(error),
                 Err(Failure::NotMade(reason)) => reason,
+                // No event will tell of it.
+                Err(Failure::Lost(reason)) if last == Last::Untold => {
+                    return Err(StoreError::OutcomeUnknown { reason });
+                }
                 Err(Failure::Lost(reason)) => {
                     lost = Some(reason.clone());
                     reason
@@ -232,6 +243,33 @@ impl EtcdStore {
                 });
             }
         }
+    }
+
+    /// A write for which etcd says that it has no room. A member that finds that out while it makes the write has made it
+    /// nevertheless, and answers as one that has not begun with it.
+    async fn without_room(
+        &self,
+        write: &Write,
+        last: Last,
+        ticket: &mut Ticket<'_>,
+        deadline: Instant,
+    ) -> Result<Entry, StoreError> {
+        let unknown = |error: &dyn std::fmt::Display| {
+            let reason =
+                format!("etcd has no room left, and it was not seen whether it made the write: {error}");
+            StoreError::OutcomeUnknown { reason }
+        };
+        let (at, current) = self.read(write, deadline).await.map_err(|error| unknown(&error))?;
+        let is_untouched =
+            |entry: &Entry| matches!(write.precondition, Precondition::Unchanged(at) if entry.modified == at);
+        if current.as_ref().is_some_and(is_untouched) {
+            return Err(StoreError::NoSpace);
+        }
+        if last == Last::Untold {
+            return Err(unknown(&"it has changed meanwhile"));
+        }
+        self.reach(at, deadline).await.map_err(|error| unknown(&error))?;
+        ticket.made().ok_or(StoreError::NoSpace)
     }
 
     /// A write that was made: it is answered when its event was seen.
@@ -400,7 +438,6 @@ impl Store for EtcdStore {
             return Err(StoreError::Closed);
         }
         let deadline = Instant::now() + self.patience;
-        let Some(key) = self.copy.keys.to_etcd(&write.key) else { return Err(outside(&write)) };
         let never = matches!(
             (&write.precondition, &write.change),
             (Precondition::Unchanged(Revision::ZERO), _)
@@ -410,13 +447,14 @@ impl Store for EtcdStore {
             return self.hopeless(&write, deadline).await;
         }
         let mut ticket = self.copy.begin();
-        let request = transaction::build(&self.copy, &write, key.clone(), ticket.id, transaction::Last::Told);
-        match self.attempt(&write, request, &mut ticket, deadline).await {
+        let is_deletion = matches!(write.change, Change::Delete(_));
+        match self.attempt(&write, Last::Told, &mut ticket, deadline).await {
             // What is there must be possible to delete: its event shows then what was stored.
-            Err(StoreError::TooLarge { .. }) if matches!(write.change, Change::Delete(_)) => {
-                let request =
-                    transaction::build(&self.copy, &write, key, ticket.id, transaction::Last::AsStored);
-                self.attempt(&write, request, &mut ticket, deadline).await
+            Err(StoreError::TooLarge { .. }) if is_deletion => {
+                self.attempt(&write, Last::AsStored, &mut ticket, deadline).await
+            }
+            Err(StoreError::NoSpace) if is_deletion => {
+                self.attempt(&write, Last::Untold, &mut ticket, deadline).await
             }
             outcome => outcome,
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keelson_etcd::{EtcdStore, OpenError};
 use keelson_store::conformance::{Bench, Open, Revisions, Witness, delete, key, put};
-use keelson_store::{Observer, Precondition, Revision, Store, StoreError, Value};
+use keelson_store::{Key, Observer, Precondition, Revision, Store, StoreError, Value};
 use proxy::Proxy;
 use server::Etcd;
 
@@ -384,25 +384,42 @@ async fn a_prefix_with_other_data_is_refused_and_its_own_prefix_is_not() {
     assert_eq!(keys.collect::<Vec<_>>(), ["/keelson/a", "/registry/pods/default/a"]);
 }
 
+/// Several write at once until all of them are told that there is no room; what was acknowledged.
+async fn fill(open: &Open) -> Vec<Key> {
+    let writers = (0..8).map(|writer| async move {
+        let mut made = Vec::new();
+        for number in 0..64 {
+            let name = format!("large/{writer}-{number}");
+            let large = Value::plain(vec![b'x'; 1 << 20]);
+            match open.write(put(&name, Absent, large)).await {
+                Ok(_) => made.push(key(&name)),
+                Err(StoreError::NoSpace) => return made,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        panic!("it is never full");
+    });
+    futures::future::join_all(writers).await.concat()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_etcd_turns_writes_away_and_is_read_on() {
+async fn a_full_etcd_turns_writes_away_and_is_read_and_deleted_from() {
     let etcd = Etcd::start_with(1, &["--quota-backend-bytes", "16777216"]);
     let open = Open::on(&etcd).await;
     assert!(open.store.alarms().await.is_empty());
-    let large = vec![b'x'; 1 << 20];
-    let mut count = 0;
-    let full = loop {
-        match open.write(put(&format!("large/{count}"), Absent, Value::plain(large.clone()))).await {
-            Ok(_) => count += 1,
-            Err(error) => break error,
-        }
-        assert!(count < 64);
-    };
-    assert!(matches!(full, StoreError::NoSpace), "{full:?}");
+    // A write that etcd makes before it finds that there is no room is answered by it like one that it turned away.
+    let mut made = fill(&open).await;
     let alarms = open.store.alarms().await;
     assert!(alarms.len() == 1 && alarms[0].to_string().starts_with("NOSPACE: "), "{alarms:?}");
-    assert_eq!(open.store.snapshot().len(), count);
     open.store.barrier().await.unwrap();
+    let snapshot = open.store.snapshot();
+    let kept: Vec<Key> = snapshot.range("", None).map(|(key, _)| key.clone()).collect();
+    made.sort();
+    assert_eq!(kept, made);
+    let last = snapshot.get(&made[0]).unwrap();
+    let gone = open.store.write(delete("large/0-0", Unchanged(last.modified), "last")).await.unwrap();
+    assert!(gone.modified > last.modified);
+    assert_eq!(open.store.snapshot().get(&made[0]), None);
     open.witness.must_agree(&open.store.snapshot());
 }
 

@@ -16,6 +16,8 @@ pub(super) enum Last {
     Told,
     /// That it is what was stored.
     AsStored,
+    /// Nothing, and so neither who has deleted it: etcd has no room for a word.
+    Untold,
 }
 
 fn op(request: Request) -> RequestOp {
@@ -66,6 +68,10 @@ pub(super) fn build(copy: &Copy, write: &Write, key: Bytes, id: WriteId, last: L
         Change::Put(value) => {
             let stored = Stored { id, value: Value::clone(value) }.encode();
             vec![put(key.clone(), stored), read(&key, true)]
+        }
+        Change::Delete(_) if last == Last::Untold => {
+            let delete = op(Request::RequestDeleteRange(DeleteRangeRequest { key: key.clone() }));
+            vec![read(&key, true), delete]
         }
         Change::Delete(value) => {
             // The copy knows what is deleted only where the precondition says which it is.
