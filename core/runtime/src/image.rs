@@ -3,13 +3,14 @@
 //! - [`store`]: the index of images, its lock, removal
 //! - [`config`]: what of an image's configuration a container needs
 //! - `layer`: unpacking, with everything a hostile archive may try refused
-//! - `archive`: import of OCI layouts and docker archives, export of OCI layouts
+//! - `archive`: import of OCI layouts and docker archives; `export`: as OCI layouts
 //! - `pull`: from a registry; `partial`: what has come of a blob
 //! - `reference`: what images are called
 //! - `self_image`: the running binary as an image
 
 pub(crate) mod archive;
 pub(crate) mod config;
+mod export;
 mod layer;
 mod partial;
 pub(crate) mod pull;

@@ -1,8 +1,8 @@
-//! Import of OCI image layouts (folder or archive) and of docker archives; export as an OCI layout archive.
+//! Import of OCI image layouts (folder or archive) and of docker archives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -58,9 +58,6 @@ pub enum ImportError {
     /// The name of an image is none.
     #[error("{0:?} is no name of an image")]
     Name(String),
-    /// A layer that is this program itself cannot be exported.
-    #[error("image {0} is the running program; it has no archive to export")]
-    NotPacked(String),
     /// No such image.
     #[error("no image {0}")]
     NotFound(String),
@@ -69,7 +66,7 @@ pub enum ImportError {
     Store(#[from] StoreError),
 }
 
-fn read_error(name: &str) -> impl FnOnce(io::Error) -> ImportError {
+pub(super) fn read_error(name: &str) -> impl FnOnce(io::Error) -> ImportError {
     move |source| ImportError::Read { name: name.to_owned(), source }
 }
 
@@ -369,46 +366,9 @@ impl ImageStore {
         self.put(image.clone())?;
         Ok(image)
     }
-
-    /// Writes the image as an archive of an OCI layout.
-    pub fn export(&self, name: &str, out: impl Write) -> Result<(), ImportError> {
-        let image = self.find(name)?.ok_or_else(|| ImportError::NotFound(name.to_owned()))?;
-        let mut blobs = vec![image.manifest.clone(), image.id.clone()];
-        for layer in &image.layers {
-            blobs.push(layer.digest.clone().ok_or_else(|| ImportError::NotPacked(name.to_owned()))?);
-        }
-        let mut annotations = BTreeMap::new();
-        if let Some(tag) = image.tags.first() {
-            annotations.insert("org.opencontainers.image.ref.name".to_owned(), tag.clone());
-            annotations.insert("io.containerd.image.name".to_owned(), tag.clone());
-        }
-        let media_type = "application/vnd.oci.image.manifest.v1+json".to_owned();
-        let size = self.blob_size(&image.manifest)?;
-        let descriptor =
-            Descriptor { media_type, digest: image.manifest.clone(), size, platform: None, annotations };
-        let index = Manifest { schema_version: 2, manifests: vec![descriptor], ..Manifest::default() };
-        let index = serde_json::to_vec(&index)
-            .map_err(|source| ImportError::Document { name: "index.json".to_owned(), source })?;
-
-        let mut archive = tar::Builder::new(out);
-        append(&mut archive, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        append(&mut archive, "index.json", &index)?;
-        for digest in blobs {
-            let mut file = File::open(self.blob_path(&digest)?).map_err(read_error(&digest))?;
-            archive.append_file(blob_name(&digest)?, &mut file).map_err(read_error(&digest))?;
-        }
-        archive.into_inner().and_then(|mut out| out.flush()).map_err(read_error("the archive"))
-    }
 }
 
-fn append(archive: &mut tar::Builder<impl Write>, name: &str, content: &[u8]) -> Result<(), ImportError> {
-    let mut header = tar::Header::new_gnu();
-    header.set_size(content.len() as u64);
-    header.set_mode(0o644);
-    archive.append_data(&mut header, name, content).map_err(read_error(name))
-}
-
-fn blob_name(digest: &str) -> Result<String, ImportError> {
+pub(super) fn blob_name(digest: &str) -> Result<String, ImportError> {
     let hex = digest.strip_prefix("sha256:").filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let hex = hex.ok_or_else(|| StoreError::NoDigest(digest.to_owned()))?;
     Ok(format!("blobs/sha256/{hex}"))
