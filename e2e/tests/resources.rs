@@ -77,6 +77,16 @@ fn continue_with_settings(cluster: &Cluster, settings: &str) {
     cluster.continue_with(&["--kubelet-config", &file.to_string_lossy()]).unwrap();
 }
 
+/// What is said of settings with which a node does not start.
+fn refused_settings(cluster: &Cluster, settings: &str) -> String {
+    let file = cluster.folder().join("kubelet.yaml");
+    let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+    std::fs::write(&file, format!("{head}{settings}")).unwrap();
+    let refused = cluster.keelson(&["up", "-d", "--kubelet-config", &file.to_string_lossy()]).unwrap();
+    assert!(!refused.status.success(), "{refused:?}");
+    std::fs::read_to_string(cluster.data_dir().join("log/keelson.log")).unwrap()
+}
+
 fn node_name(cluster: &Cluster) -> String {
     cluster.field(&["nodes"], ".items[0].metadata.name").unwrap()
 }
@@ -92,10 +102,76 @@ fn memory_mebibytes() -> u64 {
     line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() >> 10
 }
 
+/// A control group of the machine, in all hierarchies; it goes with what is below it.
+struct Group(String);
+
+impl Group {
+    /// The name of one that is yet to be made.
+    fn named(cluster: &Cluster) -> Self {
+        Group(format!("e2e-{}", cluster.holder()))
+    }
+
+    fn folders(&self) -> Vec<std::path::PathBuf> {
+        let mount = std::path::Path::new("/sys/fs/cgroup");
+        if mount.join("cgroup.controllers").exists() {
+            return vec![mount.join(&self.0)];
+        }
+        let hierarchies = std::fs::read_dir(mount).unwrap().flatten();
+        let real = hierarchies.filter(|one| one.file_type().is_ok_and(|kind| kind.is_dir()));
+        real.map(|one| one.path().join(&self.0)).collect()
+    }
+
+    fn make(&self) {
+        self.folders().iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
+    }
+
+    /// What the file of version 1 or 2 holds, of the group or of one below.
+    fn holds(&self, below: &str, names: [&str; 2]) -> String {
+        let paths =
+            self.folders().into_iter().flat_map(|folder| names.map(|name| folder.join(below).join(name)));
+        let mut texts = paths.filter_map(|path| std::fs::read_to_string(path).ok());
+        texts.next().unwrap_or_else(|| panic!("{}/{below} has none of {names:?}", self.0)).trim().to_owned()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for folder in self.folders() {
+            let _ = std::process::Command::new("find")
+                .args([folder.as_os_str(), "-depth".as_ref(), "-type".as_ref(), "d".as_ref()])
+                .args(["-exec", "rmdir", "{}", ";"])
+                .output();
+        }
+    }
+}
+
 #[test]
 fn when_pods_use_up_their_memory_the_one_furthest_above_its_request_is_evicted() {
     let kept = memory_mebibytes() - 600;
-    let cluster = with_settings(&format!("systemReserved: {{memory: {kept}Mi}}\n"));
+    let cluster = Cluster::namespaces().unwrap();
+    // It goes after the cluster.
+    let group = Group::named(&cluster);
+    let settings = format!(
+        "systemReserved: {{memory: {kept}Mi, cpu: 100m, pid: '5000'}}\nsystemReservedCgroup: /{}\n\
+         enforceNodeAllocatable: [pods, system-reserved]\n",
+        group.0
+    );
+    let told = refused_settings(&cluster, &settings);
+    let missing = format!("Failed to enforce System Reserved Cgroup Limits on \"/{0}\": ", group.0);
+    assert!(told.contains(&missing) && told.contains(&format!("cgroup [\"{}\"]", group.0)), "{told}");
+    group.make();
+    continue_with_settings(&cluster, &settings);
+    assert_eq!(group.holds("", ["memory.limit_in_bytes", "memory.max"]), (kept << 20).to_string());
+    assert_eq!(group.holds("", ["pids.max", "pids.max"]), "5000");
+    assert!(["102", "4"].contains(&group.holds("", ["cpu.shares", "cpu.weight"]).as_str()));
+    eventually("both to be told", LONG, || {
+        let node = format!("involvedObject.name={}", node_name(&cluster));
+        let messages = "jsonpath={.items[*].message}";
+        let told = cluster.kubectl(&["get", "events", "--field-selector", &node, "-o", messages])?;
+        let enforced = format!("Updated limits on system reserved cgroup /{}", group.0);
+        Ok((told.contains(&enforced) && told.contains(&missing)).then_some(()))
+    })
+    .unwrap();
     let node = node_name(&cluster);
     let allocatable = cluster.field(&["node", &node], ".status.allocatable.memory").unwrap();
     let allocatable: u64 = allocatable.trim_end_matches("Ki").parse().unwrap();
@@ -396,6 +472,7 @@ fn a_guaranteed_pod_has_whole_processors_for_itself() {
     }
     // The hard threshold for memory is what is kept of it.
     let settings = "cpuManagerPolicy: static\nreservedSystemCPUs: \"0\"\ntopologyManagerPolicy: restricted\n\
+        cpuManagerPolicyOptions: {prefer-align-cpus-by-uncorecache: \"true\"}\n\
         memoryManagerPolicy: Static\nreservedMemory: [{numaNode: 0, limits: {memory: 100Mi}}]\n";
     let cluster = with_settings(settings);
     let allocatable = cluster.field(&["node", &node_name(&cluster)], ".status.allocatable.cpu").unwrap();

@@ -23,6 +23,21 @@ impl CgroupName {
         CgroupName(path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect())
     }
 
+    /// The slice that a path ends in, or of that name: `/a.slice/a-b.slice` and `a-b` are the same.
+    pub fn of_slice(path: &str) -> Self {
+        let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let name = name.strip_suffix(".slice").unwrap_or(name);
+        CgroupName(
+            name.split('-').filter(|part| !part.is_empty()).map(|part| part.replace('_', "-")).collect(),
+        )
+    }
+
+    /// As others write it: `["a" "b-c"]`.
+    pub fn quoted(&self) -> String {
+        let parts: Vec<String> = self.0.iter().map(|part| format!("{part:?}")).collect();
+        format!("[{}]", parts.join(" "))
+    }
+
     /// A group right below.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {

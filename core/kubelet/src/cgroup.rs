@@ -1,7 +1,8 @@
 //! The pod's control group: its share of the processors and its limits, and taken away in every hierarchy once its containers
 //! are gone.
 //!
-//! - `groups`: the groups of all pods, as folders or as slices of systemd; `tiers`: those of the classes of pods
+//! - `groups`: the groups of all pods, as folders or as slices of systemd; `tiers`: those of the classes of pods;
+//!   `reserved`: those of the machine's own processes
 //! - here: the files of a group at a path, whoever has made it
 
 use std::fs;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use keelson_cri::v1::LinuxContainerResources;
 
 pub(crate) mod groups;
+pub(crate) mod reserved;
 pub(crate) mod tiers;
 
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -76,10 +78,13 @@ fn remove_below(mount: &Path, group: &str) -> Result<(), CgroupError> {
     Ok(())
 }
 
-/// The files of a group with what they are to hold; each hierarchy has some of them. Of a limit of 0 there is none.
+/// The files of a group with what they are to hold; each hierarchy has some of them. Of a share or limit of 0 there is none.
 fn settings(limits: &LinuxContainerResources, pids: u64) -> Vec<(&'static str, String)> {
-    let shares = limits.cpu_shares.clamp(2, 262_144);
-    let mut out = vec![("cpu.shares", shares.to_string()), ("cpu.weight", weight(shares).to_string())];
+    let mut out = Vec::new();
+    if limits.cpu_shares > 0 {
+        let shares = limits.cpu_shares.clamp(2, 262_144);
+        out.extend([("cpu.shares", shares.to_string()), ("cpu.weight", weight(shares).to_string())]);
+    }
     if limits.cpu_quota > 0 {
         out.push(("cpu.cfs_period_us", limits.cpu_period.to_string()));
         out.push(("cpu.cfs_quota_us", limits.cpu_quota.to_string()));

@@ -11,6 +11,7 @@ use keelson_api::quantity::Quantity;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub mod access;
+pub(crate) mod enforcement;
 
 /// The version that is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -130,7 +131,9 @@ pub struct KubeletConfiguration {
     /// `static`: containers of Guaranteed pods that ask for whole processors have them for themselves. `none`: nobody has.
     pub cpu_manager_policy: String,
     /// `full-pcpus-only: "true"`: whole cores alone are given. `strict-cpu-reservation: "true"`: nobody runs on what is kept for the machine.
-    /// `distribute-cpus-across-numa: "true"`: who needs several memory nodes has as many of each.
+    /// `distribute-cpus-across-numa: "true"`: who needs several memory nodes has as many of each. `distribute-cpus-across-cores: "true"`:
+    /// one thread of each core before another of any. `align-by-socket: "true"`: what is at one socket is near.
+    /// `prefer-align-cpus-by-uncorecache: "true"`: as few last-level caches as can be.
     pub cpu_manager_policy_options: BTreeMap<String, String>,
     /// `Static`: memory of containers of Guaranteed pods is set aside at as few memory nodes as can be. `None`: it is from anywhere.
     pub memory_manager_policy: String,
@@ -149,8 +152,16 @@ pub struct KubeletConfiguration {
     /// `kubeReserved` and `systemReserved`.
     #[serde(rename = "reservedSystemCPUs")]
     pub reserved_system_cpus: String,
-    /// `pods`: all pods together get no more than what is left of the machine. `none`: nothing is enforced.
+    /// `pods`: all pods together get no more than what is left of the machine. `system-reserved` and `kube-reserved`: the groups below
+    /// get no more than what is kept for them; with `-compressible` at the end, no more than their share of the processors. `none`, or
+    /// an empty list: nothing is enforced.
     pub enforce_node_allocatable: Vec<String>,
+    /// The control group of the machine's other processes, which has to be there: with the driver `systemd` a slice, as `/system.slice`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub system_reserved_cgroup: String,
+    /// That of Kubernetes' own processes.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub kube_reserved_cgroup: String,
     /// The resolver configuration that pods inherit; empty for none. Otherwise `/etc/resolv.conf`, or the one that systemd-resolved
     /// has made it of if only that is reached by it, which a pod's own loopback does not have.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -222,6 +233,8 @@ impl Default for KubeletConfiguration {
             topology_manager_policy_options: BTreeMap::new(),
             reserved_system_cpus: String::new(),
             enforce_node_allocatable: vec!["pods".to_owned()],
+            system_reserved_cgroup: String::new(),
+            kube_reserved_cgroup: String::new(),
             resolv_conf: None,
             container_runtime_endpoint: String::new(),
             image_service_endpoint: String::new(),
@@ -310,6 +323,7 @@ impl KubeletConfiguration {
         let fault = |(field, value, reason)| InvalidSetting { field, value, reason };
         crate::eviction::thresholds(self).map_err(fault)?;
         crate::node::allocatable::check(self).map_err(fault)?;
+        enforcement::check(self).map_err(fault)?;
         if !matches!(self.cpu_manager_policy.as_str(), "none" | "static") {
             return Err(fault((
                 "cpuManagerPolicy",
@@ -346,13 +360,21 @@ impl KubeletConfiguration {
         };
         let field = "cpuManagerPolicyOptions";
         for (name, value) in &self.cpu_manager_policy_options {
-            let known = ["full-pcpus-only", "strict-cpu-reservation", "distribute-cpus-across-numa"];
-            let reason = "this kubelet follows full-pcpus-only, strict-cpu-reservation and distribute-cpus-across-numa";
-            one_of(field, name, &known, reason)?;
+            one_of(field, name, &CPU_OPTIONS, "unknown CPU Manager Policy option")?;
             one_of(field, value, &["true", "false"], "must be true or false")?;
             if self.cpu_manager_policy != "static" {
                 return Err((field, name.clone(), "cpuManagerPolicy must be static"));
             }
+        }
+        let is_set = |name: &str| self.cpu_option(name) == Some("true");
+        for (one, other, reason) in CPU_OPTIONS_APART {
+            if is_set(one) && is_set(other) {
+                return Err((field, format!("{one}, {other}"), reason));
+            }
+        }
+        if is_set("align-by-socket") && self.topology_manager_policy == "single-numa-node" {
+            let reason = "Topology manager single-numa-node policy is incompatible with CPUManager align-by-socket policy option";
+            return Err((field, "align-by-socket".to_owned(), reason));
         }
         let policy = &self.memory_manager_policy;
         one_of("memoryManagerPolicy", policy, &["None", "Static"], "must be None or Static")?;
@@ -486,7 +508,7 @@ impl KubeletConfiguration {
 
     /// Whether pods together are held to what is left for them.
     pub(crate) fn enforces_pods(&self) -> bool {
-        self.enforce_node_allocatable.iter().any(|one| one == "pods")
+        self.enforcements().any(|one| one == enforcement::Enforcement::Pods)
     }
 
     /// How many processes and threads a pod may have where all of them together may have so many.
@@ -494,6 +516,40 @@ impl KubeletConfiguration {
         u64::try_from(self.pod_pids_limit).map_or(all, |limit| limit.min(all))
     }
 }
+
+/// Options of the policy `static`.
+const CPU_OPTIONS: [&str; 6] = [
+    "full-pcpus-only",
+    "strict-cpu-reservation",
+    "distribute-cpus-across-numa",
+    "distribute-cpus-across-cores",
+    "align-by-socket",
+    "prefer-align-cpus-by-uncorecache",
+];
+
+/// Those of which one alone can be.
+const CPU_OPTIONS_APART: [(&str, &str, &str); 4] = [
+    (
+        "full-pcpus-only",
+        "distribute-cpus-across-cores",
+        "static policy options full-pcpus-only and distribute-cpus-across-cores can not be used at the same time",
+    ),
+    (
+        "distribute-cpus-across-numa",
+        "distribute-cpus-across-cores",
+        "static policy options distribute-cpus-across-numa and distribute-cpus-across-cores can not be used at the same time",
+    ),
+    (
+        "prefer-align-cpus-by-uncorecache",
+        "distribute-cpus-across-cores",
+        "static policy options prefer-align-cpus-by-uncorecache and distribute-cpus-across-cores can not be used at the same time",
+    ),
+    (
+        "prefer-align-cpus-by-uncorecache",
+        "distribute-cpus-across-numa",
+        "static policy options prefer-align-cpus-by-uncorecache and distribute-cpus-across-numa can not be used at the same time",
+    ),
+];
 
 /// The path of a unix socket, with or without its scheme.
 fn socket(endpoint: &str) -> Option<PathBuf> {
@@ -557,7 +613,7 @@ mod tests {
             "memoryManagerPolicy": "Static", "reservedMemory": [{"numaNode": 0, "limits": {"memory": "1Gi"}}]}"#;
         assert_eq!(read(fine).unwrap().validate(), Ok(()));
         for (text, field) in [
-            (r#""cpuManagerPolicyOptions": {"align-by-socket": "true"}"#, "cpuManagerPolicyOptions"),
+            (r#""cpuManagerPolicyOptions": {"scale-delay-time": "true"}"#, "cpuManagerPolicyOptions"),
             (r#""cpuManagerPolicyOptions": {"full-pcpus-only": "true"}"#, "cpuManagerPolicyOptions"),
             (r#""memoryManagerPolicy": "static""#, "memoryManagerPolicy"),
             (r#""reservedMemory": [{"numaNode": 0, "limits": {"memory": "1Gi"}}]"#, "reservedMemory"),
@@ -570,6 +626,32 @@ mod tests {
         ] {
             assert!(told(text).starts_with(&format!("{field}: Invalid value")), "{}", told(text));
         }
+    }
+
+    #[test]
+    fn options_for_processors_that_contradict_each_other_are_refused() {
+        let told = |options: &[&str], further: &str| {
+            let options: Vec<String> = options.iter().map(|name| format!(r#""{name}": "true""#)).collect();
+            let text = format!(
+                r#"{{"cpuManagerPolicy": "static", "reservedSystemCPUs": "0", "cpuManagerPolicyOptions": {{{}}}{further}}}"#,
+                options.join(", ")
+            );
+            read(&text).unwrap().validate().err().map(|error| error.to_string())
+        };
+        for fine in [
+            ["align-by-socket", "distribute-cpus-across-cores"],
+            ["full-pcpus-only", "prefer-align-cpus-by-uncorecache"],
+            ["align-by-socket", "prefer-align-cpus-by-uncorecache"],
+        ] {
+            assert_eq!(told(&fine, ""), None);
+        }
+        for (one, other, reason) in CPU_OPTIONS_APART {
+            assert!(told(&[one, other], "").unwrap().ends_with(reason));
+            let text = format!("static policy options {one} and {other} can not be used at the same time");
+            assert_eq!(reason, text);
+        }
+        let told = told(&["align-by-socket"], r#", "topologyManagerPolicy": "single-numa-node""#).unwrap();
+        assert!(told.ends_with("is incompatible with CPUManager align-by-socket policy option"), "{told}");
     }
 
     #[test]

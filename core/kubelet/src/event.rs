@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::pod::{Kind, PodModel};
 
@@ -69,9 +70,14 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Starts the task that writes; it ends with the last recorder. `node` is the events' host.
     pub(crate) fn new(client: kube::Client, node: &str) -> Self {
+        Self::with_task(client, node).0
+    }
+
+    /// The same, with the task, which ends when all is written that was told.
+    pub(crate) fn with_task(client: kube::Client, node: &str) -> (Self, JoinHandle<()>) {
         let (queue, told) = mpsc::channel(QUEUE);
-        tokio::spawn(writer::Writer::new(client, node).run(told));
-        Self { queue }
+        let task = tokio::spawn(writer::Writer::new(client, node).run(told));
+        (Self { queue }, task)
     }
 
     /// Tells of a pod, or of one of its containers.

@@ -22,12 +22,12 @@ use crate::pods::Pods;
 use crate::resources;
 use crate::runtime_client::RuntimeClient;
 use crate::state_file::{StateFile, replace};
-use crate::topology::{Hint, Mask, NumaMachine, Supply, hints};
+use crate::topology::{Hint, Mask, NumaMachine, Supply, hints, masks};
 
 mod set;
 
+use set::{Caches, Order, Topology, spread, take, take_in};
 pub(crate) use set::{Cpus, parse, text};
-use set::{Topology, spread, take};
 
 /// Between two looks at whether everyone is where it belongs.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -47,6 +47,11 @@ pub(crate) enum CpuError {
     /// The machine has no such processors.
     #[error("reservedSystemCPUs {reserved} are not among the machine's {online}")]
     Reserved { reserved: String, online: String },
+    /// Memory nodes of several sockets cannot be kept together by socket.
+    #[error(
+        "Align by socket is not compatible with hardware where number of sockets are more than number of NUMA"
+    )]
+    MoreSockets,
     /// Whole cores are given, and that would be a part of one.
     #[error("SMT Alignment Error: requested {requested} cpus not multiple cpus per core = {per_core}")]
     Part { requested: usize, per_core: usize },
@@ -76,6 +81,7 @@ struct Given {
     online: Cpus,
     reserved: Cpus,
     topology: Topology,
+    caches: Caches,
     /// The memory node of each.
     nodes: BTreeMap<u32, u32>,
     options: Options,
@@ -89,6 +95,12 @@ struct Options {
     whole_cores: bool,
     /// `distribute-cpus-across-numa`: who needs several memory nodes has as many of each.
     even: bool,
+    /// `distribute-cpus-across-cores`: one thread of each core before another of any.
+    spread: bool,
+    /// `align-by-socket`: what is at one socket is near, also at several memory nodes of it.
+    by_socket: bool,
+    /// `prefer-align-cpus-by-uncorecache`: as few last-level caches as can be.
+    by_cache: bool,
     /// `strict-cpu-reservation`: who shares does not run on what is kept for the machine.
     strict: bool,
 }
@@ -168,7 +180,29 @@ fn topology(online: &Cpus) -> Topology {
     online.iter().map(of).collect()
 }
 
+/// The last-level cache of each processor, or its socket where the kernel does not tell it.
+fn caches(topology: &Topology) -> Caches {
+    let cache = |cpu: u32| {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/cache/index3/id");
+        fs::read_to_string(path).ok()?.trim().parse::<u32>().ok()
+    };
+    topology.iter().map(|(cpu, (socket, _))| (*cpu, (*socket, cache(*cpu).unwrap_or(0)))).collect()
+}
+
 impl Given {
+    /// The memory nodes of the sockets of some.
+    fn sockets_of(&self, nodes: Mask) -> Cpus {
+        let at = |cpu: &u32| nodes.meets(Mask::of(self.nodes.get(cpu).copied()));
+        self.topology.iter().filter(|(cpu, _)| at(cpu)).map(|(_, (socket, _))| *socket).collect()
+    }
+
+    /// Whether nodes are at no more sockets than so many nodes need.
+    fn is_at_few_sockets(&self, nodes: Mask, least: usize) -> bool {
+        let all = Mask::of(self.nodes.values().copied());
+        let per_socket = all.set().len() / self.sockets_of(all).len().max(1);
+        per_socket > 0 && self.sockets_of(nodes).len() == least.div_ceil(per_socket)
+    }
+
     fn shared(&self) -> Cpus {
         let taken: Cpus = self.entries.values().flat_map(BTreeMap::values).flatten().copied().collect();
         let kept = |cpu: &u32| self.options.strict && self.reserved.contains(cpu);
@@ -212,7 +246,19 @@ impl Given {
     fn places(&self, count: usize, free: &Cpus, reused: &Cpus) -> Vec<Vec<Hint>> {
         let numbers: Vec<u32> = self.nodes.values().copied().collect::<Cpus>().into_iter().collect();
         let supply = Supply { all: self.at(&self.online), free: self.at(free), reused: self.at(reused) };
-        if count == 0 { Vec::new() } else { vec![hints(&numbers, &supply, count)] }
+        if count == 0 {
+            return Vec::new();
+        }
+        let mut found = hints(&numbers, &supply, count);
+        if self.options.by_socket {
+            let has = |nodes: &Mask| supply.all.iter().filter(|one| one.meets(*nodes)).count() >= count;
+            let least =
+                masks(&numbers).into_iter().find(has).map_or(numbers.len(), |nodes| nodes.set().len());
+            for hint in &mut found {
+                hint.preferred |= hint.nodes.is_some_and(|nodes| self.is_at_few_sockets(nodes, least));
+            }
+        }
+        vec![found]
     }
 
     fn hints(&self, pod: &PodModel, member: &Member) -> Vec<Vec<Hint>> {
@@ -241,7 +287,11 @@ impl Given {
                 let group = if whole_cores { per_core } else { 1 };
                 spread(free, count, &self.topology, &self.nodes, group)
             }
-            Options { even: false, .. } => take(free, count, &self.topology),
+            Options { spread: true, .. } => take_in(free, count, &self.topology, Order::Spread),
+            Options { by_cache: true, .. } => {
+                take_in(free, count, &self.topology, Order::Cached(&self.caches))
+            }
+            Options { .. } => take(free, count, &self.topology),
         };
         if self.options.whole_cores {
             if !count.is_multiple_of(per_core) {
@@ -251,8 +301,11 @@ impl Given {
                 return Err(CpuError::TooFewCores { requested: count, available, per_core });
             }
         }
-        let is_near =
-            |cpu: &u32| place.is_some_and(|place| place.meets(Mask::of(self.nodes.get(cpu).copied())));
+        let sockets = place.filter(|_| self.options.by_socket).map(|place| self.sockets_of(place));
+        let is_near = |cpu: &u32| match &sockets {
+            Some(sockets) => self.topology.get(cpu).is_some_and(|(socket, _)| sockets.contains(socket)),
+            None => place.is_some_and(|place| place.meets(Mask::of(self.nodes.get(cpu).copied()))),
+        };
         let near: Cpus = free.iter().copied().filter(is_near).collect();
         let mut chosen = take(reusable, count.min(reusable.len())).unwrap_or_default();
         chosen.extend(take(&near, (count - chosen.len()).min(near.len())).unwrap_or_default());
@@ -324,10 +377,20 @@ impl ExclusiveCpus {
         let options = Options {
             whole_cores: is_set("full-pcpus-only"),
             even: is_set("distribute-cpus-across-numa"),
+            spread: is_set("distribute-cpus-across-cores"),
+            by_socket: is_set("align-by-socket"),
+            by_cache: is_set("prefer-align-cpus-by-uncorecache"),
             strict: is_set("strict-cpu-reservation"),
         };
         let entries = BTreeMap::new();
-        let mut given = Given { online, reserved, topology, nodes, options, entries };
+        let caches = caches(&topology);
+        let mut given = Given { online, reserved, topology, caches, nodes, options, entries };
+        if options.by_socket {
+            let all = Mask::of(given.nodes.values().copied());
+            if given.sockets_of(all).len() > all.set().len() {
+                return Err(CpuError::MoreSockets);
+            }
+        }
         if let Some(known) = known {
             for (uid, pod) in &known.entries {
                 let read = |(name, cpus): (&String, &String)| Some((name.clone(), parse(cpus)?));
@@ -480,7 +543,8 @@ mod tests {
         let reserved = Cpus::from([0]);
         let nodes = online.iter().map(|cpu| (*cpu, cpu / 2)).collect();
         let (options, entries) = (Options::default(), BTreeMap::new());
-        let mut given = Given { online, reserved, topology, nodes, options, entries };
+        let caches = Caches::new();
+        let mut given = Given { online, reserved, topology, caches, nodes, options, entries };
         let (two, part, more) = (pod("two", "2"), pod("part", "1500m"), pod("more", "2"));
         let allocate = |given: &mut Given, pod: &PodModel| {
             let mut one = pod.members.iter().map(|member| given.allocate(pod, member, None));
@@ -526,6 +590,7 @@ mod tests {
         let online: Cpus = (0..8).collect();
         Given {
             topology: online.iter().map(|cpu| (*cpu, (cpu / 4, cpu / 2))).collect(),
+            caches: Caches::new(),
             nodes: online.iter().map(|cpu| (*cpu, cpu / 4)).collect(),
             reserved: Cpus::from([0]),
             online,
@@ -564,9 +629,61 @@ mod tests {
         assert_eq!(text(&given.entries["six"]["a"]), "1-6");
     }
 
+    /// A socket of two memory nodes of two processors each, and another.
+    fn split_sockets(options: Options) -> Given {
+        let online: Cpus = (0..8).collect();
+        Given {
+            topology: online.iter().map(|cpu| (*cpu, (cpu / 4, *cpu))).collect(),
+            nodes: online.iter().map(|cpu| (*cpu, cpu / 2)).collect(),
+            reserved: Cpus::from([0]),
+            online,
+            ..machine(options)
+        }
+    }
+
+    #[test]
+    fn what_is_at_one_socket_is_near_where_that_is_wanted() {
+        let two = pod("two", "2");
+        let member = two.member("a").unwrap();
+        let preferred = |given: &Given| -> Vec<Vec<u32>> {
+            let hints = given.hints(&two, member).remove(0);
+            let preferred = hints.iter().filter(|hint| hint.preferred);
+            preferred.map(|hint| hint.nodes.unwrap().nodes().collect()).collect()
+        };
+        let (mut plain, mut by_socket) = (
+            split_sockets(Options::default()),
+            split_sockets(Options { by_socket: true, ..Options::default() }),
+        );
+        assert_eq!(preferred(&plain), [vec![1], vec![2], vec![3]]);
+        assert_eq!(preferred(&by_socket), [vec![1], vec![2], vec![3], vec![0, 1], vec![2, 3]]);
+        // What is missing at the node comes from its socket rather than from the first that is free.
+        let three = pod("three", "3");
+        let member = three.member("a").unwrap();
+        let give = |given: &mut Given| {
+            assert!(given.allocate(&three, member, Some(Mask::of([2]))).unwrap());
+            text(&given.entries["three"]["a"])
+        };
+        assert_eq!((give(&mut plain), give(&mut by_socket)), ("1,4-5".into(), "4-6".into()));
+    }
+
+    #[test]
+    fn threads_are_of_many_cores_and_caches_are_few_where_that_is_wanted() {
+        let give = |mut given: Given, count: &str| {
+            let pod = pod("some", count);
+            assert!(given.allocate(&pod, pod.member("a").unwrap(), None).unwrap());
+            text(&given.entries["some"]["a"])
+        };
+        assert_eq!(give(machine(Options::default()), "2"), "2-3");
+        assert_eq!(give(machine(Options { spread: true, ..Options::default() }), "2"), "1-2");
+        let mut cached = machine(Options { by_cache: true, ..Options::default() });
+        cached.caches = (0..8).map(|cpu| (cpu, (cpu / 4, 0))).collect();
+        assert_eq!(give(machine(Options::default()), "3"), "1-3");
+        assert_eq!(give(cached, "3"), "1-3");
+    }
+
     #[test]
     fn whole_cores_alone_are_given_and_who_shares_keeps_off_what_is_kept_where_that_is_wanted() {
-        let mut given = machine(Options { whole_cores: true, strict: true, even: false });
+        let mut given = machine(Options { whole_cores: true, strict: true, ..Options::default() });
         let asks = |cpu: &str| pod(cpu, cpu);
         let give = |given: &mut Given, pod: &PodModel| given.allocate(pod, pod.member("a").unwrap(), None);
         let told = give(&mut given, &asks("3")).unwrap_err().to_string();

@@ -125,6 +125,9 @@ pub enum Error {
     /// Control groups cannot be made.
     #[error("make control groups by systemd")]
     Systemd(#[from] keelson_cgroup::SystemdError),
+    /// The machine's own processes are not held to what is kept for them.
+    #[error("enforce what is kept of the machine")]
+    Reserved(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The folder of pods cannot be made, or not be kept from other users.
     #[error("make the folder of pods")]
     Folder(#[source] std::io::Error),
@@ -150,6 +153,8 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     config.settings.cgroup_driver = driver.map_err(|error| Error::Driver(Box::new(error)))?;
     let groups = Arc::new(cgroup::groups::Groups::new(config.cgroups()));
     groups.check().await?;
+    let enforced = cgroup::reserved::enforce_all(&config.settings, &groups, &client, &config.node_name).await;
+    enforced.map_err(|error| Error::Reserved(Box::new(error)))?;
     let config = Arc::new(config);
     let numa = topology::NumaMachine::read();
     let places = topology::Topology::new(&config.settings, numa.clone());

@@ -141,6 +141,21 @@ impl Groups {
         Ok(tokio::task::spawn_blocking(move || super::limit(&path, &limits, pids)).await??)
     }
 
+    /// The same for a group that is somebody else's: systemd is told nothing more of it.
+    pub(crate) async fn limit_existing(
+        &self,
+        name: &CgroupName,
+        limits: &v1::LinuxContainerResources,
+        pids: u64,
+    ) -> Result<(), GroupError> {
+        if self.are_by_systemd() {
+            let told = properties::limits(limits, pids, self.version);
+            self.systemd.set(&name.slice(), &told).await?;
+        }
+        let (path, limits) = (self.names.path(name), limits.clone());
+        Ok(tokio::task::spawn_blocking(move || super::limit(&path, &limits, pids)).await??)
+    }
+
     /// The same, but for what would be less than it has now: systemd is told of that with the rest, by [`Groups::limit`].
     pub(crate) async fn raise(
         &self,

@@ -39,40 +39,115 @@ pub(crate) fn text(cpus: &Cpus) -> String {
 /// Socket and core of each processor.
 pub(crate) type Topology = BTreeMap<u32, (u32, u32)>;
 
-/// Takes so many of those that are free: whole sockets first, then whole cores, then threads of cores of which others are taken
-/// already. `None` when there are too few.
-pub(crate) fn take(free: &Cpus, count: usize, topology: &Topology) -> Option<Cpus> {
+/// Socket and last-level cache of each processor.
+pub(crate) type Caches = BTreeMap<u32, (u32, u32)>;
+
+/// What goes together below a socket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Order<'a> {
+    /// Whole cores, then threads of cores of which others are taken already.
+    Packed,
+    /// The same within as few last-level caches as can be.
+    Cached(&'a Caches),
+    /// One thread of each core first.
+    Spread,
+}
+
+/// Those that go together, by what they have in common.
+fn groups(cpus: &Cpus, key: &dyn Fn(u32) -> (u32, u32)) -> BTreeMap<(u32, u32), Cpus> {
+    let mut groups: BTreeMap<(u32, u32), Cpus> = BTreeMap::new();
+    for &cpu in cpus {
+        groups.entry(key(cpu)).or_default().insert(cpu);
+    }
+    groups
+}
+
+/// Processors that are being chosen.
+struct Choice<'a> {
+    topology: &'a Topology,
+    left: Cpus,
+    taken: Cpus,
+    missing: usize,
+}
+
+impl Choice<'_> {
+    fn take(&mut self, cpus: impl IntoIterator<Item = u32>) {
+        for cpu in cpus {
+            if self.missing > 0 && self.left.remove(&cpu) {
+                self.taken.insert(cpu);
+                self.missing -= 1;
+            }
+        }
+    }
+
+    /// Groups that are free as a whole, as long as they are needed as a whole.
+    fn take_whole(&mut self, key: &dyn Fn(u32) -> (u32, u32)) {
+        let size =
+            |group: &(u32, u32)| self.topology.keys().filter(|cpu| key(**cpu) == *group).count().max(1);
+        let whole: Vec<Cpus> = groups(&self.left, key)
+            .into_iter()
+            .filter(|(group, cpus)| cpus.len() == size(group))
+            .map(|(_, cpus)| cpus)
+            .collect();
+        for cpus in whole {
+            if cpus.len() <= self.missing {
+                self.take(cpus);
+            }
+        }
+    }
+
+    /// Threads of cores of which others are taken already.
+    fn take_threads(&mut self, place: &dyn Fn(u32) -> (u32, u32)) {
+        let cores = groups(&self.left, place).into_values();
+        let of_core = |cpus: Cpus| cpus.iter().map(|cpu| (cpus.len(), *cpu)).collect::<Vec<_>>();
+        let mut threads: Vec<(usize, u32)> = cores.flat_map(of_core).collect();
+        threads.sort_unstable();
+        self.take(threads.into_iter().map(|(_, cpu)| cpu));
+    }
+
+    /// A thread of each core, of the socket with the fewest free ones first; then another of each.
+    fn take_spread(&mut self, place: &dyn Fn(u32) -> (u32, u32)) {
+        let socket = |cpu: u32| (place(cpu).0, 0_u32);
+        let sockets = groups(&self.left, &socket);
+        let free = |of: u32| sockets.get(&(of, 0)).map_or(0, Cpus::len);
+        let cores = groups(&self.left, place);
+        let of_core = |((of, _), cpus): ((u32, u32), Cpus)| -> Vec<(usize, u32, usize, u32)> {
+            cpus.into_iter().enumerate().map(|(rank, cpu)| (free(of), of, rank, cpu)).collect()
+        };
+        let mut threads: Vec<_> = cores.into_iter().flat_map(of_core).collect();
+        threads.sort_unstable();
+        self.take(threads.into_iter().map(|(_, _, _, cpu)| cpu));
+    }
+}
+
+/// Takes so many of those that are free: whole sockets first, and then as `order` says. `None` when there are too few.
+pub(crate) fn take_in(free: &Cpus, count: usize, topology: &Topology, order: Order<'_>) -> Option<Cpus> {
     if free.len() < count {
         return None;
     }
     let place = |cpu: u32| topology.get(&cpu).copied().unwrap_or((0, cpu));
-    let mut left = free.clone();
-    let mut taken = Cpus::new();
-    let groups = |left: &Cpus, key: &dyn Fn(u32) -> (u32, u32)| {
-        let mut groups: BTreeMap<(u32, u32), Cpus> = BTreeMap::new();
-        for &cpu in left {
-            groups.entry(key(cpu)).or_default().insert(cpu);
-        }
-        groups
-    };
-    let socket = |cpu: u32| (place(cpu).0, 0_u32);
-    for key in [&socket as &dyn Fn(u32) -> (u32, u32), &place] {
-        let size = |group: &(u32, u32)| topology.keys().filter(|cpu| key(**cpu) == *group).count();
-        for (group, cpus) in groups(&left, key) {
-            if cpus.len() == size(&group).max(1) && cpus.len() <= count - taken.len() {
-                left.retain(|cpu| !cpus.contains(cpu));
-                taken.extend(cpus);
+    let mut choice = Choice { topology, left: free.clone(), taken: Cpus::new(), missing: count };
+    choice.take_whole(&|cpu| (place(cpu).0, 0));
+    match order {
+        Order::Packed => {}
+        Order::Spread => choice.take_spread(&place),
+        Order::Cached(caches) => {
+            let cache = |cpu: u32| caches.get(&cpu).copied().unwrap_or((place(cpu).0, 0));
+            choice.take_whole(&cache);
+            let enough = groups(&choice.left, &cache).into_values().find(|cpus| cpus.len() >= choice.missing);
+            if let Some(within) = enough {
+                choice.take(take_in(&within, choice.missing, topology, Order::Packed)?);
             }
         }
     }
-    let mut threads: Vec<(usize, u32)> = Vec::new();
-    for cpus in groups(&left, &place).into_values() {
-        threads.extend(cpus.iter().map(|cpu| (cpus.len(), *cpu)));
-    }
-    threads.sort_unstable();
-    let missing = count - taken.len();
-    taken.extend(threads.into_iter().take(missing).map(|(_, cpu)| cpu));
-    Some(taken)
+    choice.take_whole(&place);
+    choice.take_threads(&place);
+    Some(choice.taken)
+}
+
+/// The same, packed.
+pub(crate) fn take(free: &Cpus, count: usize, topology: &Topology) -> Option<Cpus> {
+    take_in(free, count, topology, Order::Packed)
 }
 
 /// How many processors each memory node of `combination` gives, evenly and in groups of `group`, and what that leaves: the squares of
@@ -170,5 +245,41 @@ mod tests {
         assert_eq!(took("0-1,5", 1).unwrap(), "0");
         assert_eq!(took("1-7", 6).unwrap(), "1-3,5-7");
         assert_eq!(took("0-2", 4), None);
+    }
+
+    #[test]
+    fn threads_of_as_many_cores_as_can_be_are_taken_where_that_is_wanted() {
+        // One socket of four cores, and two of three; siblings are far apart, and near each other.
+        let one: Topology = (0..8).map(|cpu| (cpu, (0, cpu % 4))).collect();
+        let near: Topology = (0..8).map(|cpu| (cpu, (0, cpu / 2))).collect();
+        let two: Topology = (0..12).map(|cpu| (cpu, (cpu % 2, cpu % 6))).collect();
+        let took = |free: &str, count, topology: &Topology| {
+            take_in(&parse(free).unwrap(), count, topology, Order::Spread).map(|set| text(&set))
+        };
+        assert_eq!(took("0-7", 3, &one).unwrap(), "0-2");
+        assert_eq!(took("0-7", 5, &one).unwrap(), "0-4");
+        assert_eq!(took("0,4-6", 2, &one).unwrap(), "0,5");
+        assert_eq!(took("0-7", 3, &near).unwrap(), "0,2,4", "whatever their numbers are");
+        assert_eq!(took("0-11", 2, &two).unwrap(), "0,2", "at one socket");
+        assert_eq!(took("0-11", 6, &two).unwrap(), "0,2,4,6,8,10", "a whole socket is one");
+        assert_eq!(took("0-11", 7, &two).unwrap(), "0-2,4,6,8,10");
+        assert_eq!(took("1-11", 2, &two).unwrap(), "2,4", "where the fewest are free");
+        assert_eq!(took("0-1", 3, &one), None);
+    }
+
+    #[test]
+    fn as_few_caches_as_can_be_are_shared_where_that_is_wanted() {
+        // A socket of two caches of four cores of two threads: 0 and 8 are one core.
+        let topology: Topology = (0..16).map(|cpu| (cpu, (0, cpu % 8))).collect();
+        let caches: Caches = (0..16).map(|cpu| (cpu, (0, cpu % 8 / 4))).collect();
+        let took = |free: &str, count| {
+            take_in(&parse(free).unwrap(), count, &topology, Order::Cached(&caches)).map(|set| text(&set))
+        };
+        assert_eq!(took("2-7,10-15", 6).unwrap(), "4-6,12-14", "the first that has enough");
+        assert_eq!(took("2-7,10-15", 4).unwrap(), "2-3,10-11");
+        assert_eq!(took("1-7,9-15", 10).unwrap(), "1,4-7,9,12-15", "a whole one, and a part");
+        assert_eq!(took("1-3,5-7,9-11,13-15", 8).unwrap(), "1-3,5,9-11,13", "none has enough");
+        assert_eq!(took("0-15", 16).unwrap(), "0-15");
+        assert_eq!(took("0-15", 3).unwrap(), "0-1,8");
     }
 }

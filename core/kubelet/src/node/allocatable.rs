@@ -41,15 +41,7 @@ pub(crate) fn check(settings: &KubeletConfiguration) -> Result<(), Fault> {
             }
         }
     }
-    let unknown = settings.enforce_node_allocatable.iter().find(|one| *one != "pods" && *one != "none");
-    match unknown {
-        Some(unknown) => Err((
-            "enforceNodeAllocatable",
-            unknown.clone(),
-            "this kubelet enforces what is left for \"pods\", or \"none\"",
-        )),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn less(capacity: &Quantity, kept: Amount) -> Amount {
@@ -168,7 +160,6 @@ mod tests {
             (r#"{"kubeReserved": {"hugepages-2Mi": "2Mi"}}"#, "kubeReserved"),
             (r#"{"systemReserved": {"cpu": "-1"}}"#, "systemReserved"),
             (r#"{"systemReserved": {"cpu": "many"}}"#, "systemReserved"),
-            (r#"{"enforceNodeAllocatable": ["pods", "system-reserved"]}"#, "enforceNodeAllocatable"),
         ] {
             assert_eq!(check(&settings(text)).unwrap_err().0, field);
         }
