@@ -8,7 +8,7 @@ use futures::stream::{BoxStream, SelectAll};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::resource::v1 as resource;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
@@ -22,6 +22,7 @@ use crate::names::{NamespaceName, NodeName, ObjectName, PodUid};
 use crate::node::NodeInfo;
 use crate::pod::{PendingPod, PodInfo};
 use crate::queue::Condition;
+use crate::volume::limits::Limits;
 use crate::volume::{Claim, Class, Volume};
 
 /// Something that the API says.
@@ -52,6 +53,8 @@ pub enum Object {
     Volume(Arc<str>, Volume),
     /// A class of volumes.
     Class(Arc<str>, Class),
+    /// How many volumes a node can have.
+    Limits(NodeName, Limits),
     /// A claim to devices.
     DeviceClaim(ObjectName, Arc<DeviceClaim>),
     /// Devices that a driver offers.
@@ -84,6 +87,8 @@ pub enum Kind {
     Volume,
     /// StorageClass.
     Class,
+    /// CSINode.
+    Limits,
     /// ResourceClaim.
     DeviceClaim,
     /// ResourceSlice.
@@ -94,13 +99,14 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Node,
         Kind::Pod,
         Kind::Namespace,
         Kind::Claim,
         Kind::Volume,
         Kind::Class,
+        Kind::Limits,
         Kind::DeviceClaim,
         Kind::Slice,
         Kind::DeviceClass,
@@ -122,6 +128,8 @@ pub enum Key {
     Volume(Arc<str>),
     /// A class of volumes.
     Class(Arc<str>),
+    /// How many volumes a node can have.
+    Limits(NodeName),
     /// A claim to devices.
     DeviceClaim(ObjectName),
     /// Devices that a driver offers.
@@ -140,6 +148,7 @@ impl Object {
             Object::Claim(name, _) => Key::Claim(name.clone()),
             Object::Volume(name, _) => Key::Volume(name.clone()),
             Object::Class(name, _) => Key::Class(name.clone()),
+            Object::Limits(name, _) => Key::Limits(name.clone()),
             Object::DeviceClaim(name, _) => Key::DeviceClaim(name.clone()),
             Object::Slice(name, _) => Key::Slice(name.clone()),
             Object::DeviceClass(name, _) => Key::DeviceClass(name.clone()),
@@ -162,6 +171,7 @@ pub fn watch(client: &Client, scheduler_name: &str) -> SelectAll<BoxStream<'stat
         updates(Api::all(client.clone()), everything.clone(), Kind::Claim, read_claim),
         updates(Api::all(client.clone()), everything.clone(), Kind::Volume, read_volume),
         updates(Api::all(client.clone()), everything.clone(), Kind::Class, read_class),
+        updates(Api::all(client.clone()), everything.clone(), Kind::Limits, read_limits),
         updates(Api::all(client.clone()), everything.clone(), Kind::DeviceClaim, read_device_claim),
         updates(Api::all(client.clone()), everything.clone(), Kind::Slice, read_slice),
         updates(Api::all(client.clone()), everything, Kind::DeviceClass, read_device_class),
@@ -276,6 +286,11 @@ fn read_volume(volume: &core::PersistentVolume) -> Option<Reading> {
 fn read_class(class: &StorageClass) -> Option<Reading> {
     let name = class.metadata.name.as_deref()?;
     Some(Reading::of(Object::Class(name.into(), Class::read(class))))
+}
+
+fn read_limits(node: &CSINode) -> Option<Reading> {
+    let name = NodeName::new(node.metadata.name.as_deref()?);
+    Some(Reading::of(Object::Limits(name, Limits::read(node))))
 }
 
 fn read_device_claim(claim: &resource::ResourceClaim) -> Option<Reading> {

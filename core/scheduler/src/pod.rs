@@ -36,6 +36,8 @@ pub struct PodInfo {
     pub ports: Box<[HostPort]>,
     /// Its affinity to other pods, where it has one.
     pub affinity: Option<Box<PodAffinity>>,
+    /// Its claims of volumes.
+    pub claims: Box<[VolumeClaim]>,
     /// Its controller.
     pub controller: Option<ControllerId>,
     /// When it was started, or else made: the younger of two pods is the better victim.
@@ -61,8 +63,6 @@ pub struct PendingPod {
     pub spread: Vec<SpreadConstraint>,
     /// Images of its containers, with a tag.
     pub images: Vec<Box<str>>,
-    /// Its claims of volumes.
-    pub claims: Vec<VolumeClaim>,
     /// Its claims to devices.
     pub device_claims: Vec<DeviceClaim>,
     /// Names of the scheduling gates that hold it back, and of its claims that are not made yet.
@@ -159,6 +159,7 @@ impl PodInfo {
             requests: Requests::of(pod),
             ports: ports(spec),
             affinity: PodAffinity::read(spec, namespace, &labels).map(Box::new),
+            claims: claims(spec, meta.name.as_deref()?),
             controller: controller.map(|owner| ControllerId::of(&owner.uid)),
             started: started
                 .or(meta.creation_timestamp.as_ref())
@@ -198,7 +199,6 @@ impl PendingPod {
                 .map(|constraint| SpreadConstraint::read(constraint, &info.labels))
                 .collect(),
             images: containers.filter_map(|container| container.image.as_deref()).map(with_tag).collect(),
-            claims: claims(spec, &info.name.name),
             device_claims,
             gates,
             preempts: spec.preemption_policy.as_deref() != Some("Never"),
@@ -248,7 +248,7 @@ fn device_claims(pod: &core::Pod) -> (Vec<DeviceClaim>, Vec<Box<str>>) {
     (made, unmade)
 }
 
-fn claims(spec: &core::PodSpec, pod: &str) -> Vec<VolumeClaim> {
+fn claims(spec: &core::PodSpec, pod: &str) -> Box<[VolumeClaim]> {
     spec.volumes
         .iter()
         .flatten()

@@ -207,6 +207,10 @@ impl Scheduler {
                 let before = self.cache.volumes.classes.insert(name, class.clone());
                 if before.as_ref() == Some(&class) { ClusterEvents::NONE } else { ClusterEvents::VOLUME }
             }
+            Object::Limits(name, limits) => {
+                let before = self.cache.volumes.limits.insert(name, limits.clone());
+                if before.as_ref() == Some(&limits) { ClusterEvents::NONE } else { ClusterEvents::VOLUME }
+            }
             Object::DeviceClaim(name, claim) => devices_if(self.cache.devices.set_claim(name, claim)),
             Object::Slice(name, slice) => devices_if(self.cache.devices.set_slice(name, slice)),
             Object::DeviceClass(name, class) => devices_if(self.cache.devices.set_class(name, class)),
@@ -246,6 +250,10 @@ impl Scheduler {
                 self.cache.volumes.classes.remove(name);
                 ClusterEvents::NONE
             }
+            Key::Limits(name) => {
+                self.cache.volumes.limits.remove(name);
+                ClusterEvents::VOLUME
+            }
             Key::DeviceClaim(name) => devices_if(self.cache.devices.remove_claim(name)),
             Key::Slice(name) => devices_if(self.cache.devices.remove_slice(name)),
             Key::DeviceClass(name) => {
@@ -268,6 +276,7 @@ impl Scheduler {
             Kind::Claim => self.cache.volumes.claims.keys().cloned().map(Key::Claim).collect(),
             Kind::Volume => self.cache.volumes.volumes.keys().cloned().map(Key::Volume).collect(),
             Kind::Class => self.cache.volumes.classes.keys().cloned().map(Key::Class).collect(),
+            Kind::Limits => self.cache.volumes.limits.keys().cloned().map(Key::Limits).collect(),
             Kind::DeviceClaim => self.cache.devices.claim_names().cloned().map(Key::DeviceClaim).collect(),
             Kind::Slice => self.cache.devices.slice_names().cloned().map(Key::Slice).collect(),
             Kind::DeviceClass => self.cache.devices.class_names().cloned().map(Key::DeviceClass).collect(),
@@ -398,7 +407,7 @@ impl Scheduler {
 
     /// What is to become of the pod's claims on its node; `None` where all are bound.
     fn volumes_for(&mut self, queued: &QueuedPod, node: &NodeName) -> Option<Pending> {
-        if queued.pod.claims.is_empty() {
+        if queued.pod.info.claims.is_empty() {
             return None;
         }
         let view = self.cache.view();
@@ -408,7 +417,7 @@ impl Scheduler {
         }
         let namespace = &queued.pod.info.name.namespace;
         let name = |name: &Arc<str>| ObjectName { namespace: namespace.clone(), name: name.clone() };
-        let claims = queued.pod.claims.iter().map(|claim| name(&claim.name)).collect();
+        let claims = queued.pod.info.claims.iter().map(|claim| name(&claim.name)).collect();
         Some(Pending { node: node.clone(), claims, plan, seen: Vec::new() })
     }
 

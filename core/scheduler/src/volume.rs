@@ -1,8 +1,9 @@
 //! Claims of volumes, volumes and their classes, as far as they decide where a pod can run.
 //!
-//! [`binding`] chooses the volumes for claims that wait for their first pod.
+//! [`binding`] chooses the volumes for claims that wait for their first pod, [`limits`] is how many a node can have.
 
 pub mod binding;
+pub mod limits;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::labels::Labels;
 use crate::names::{NodeName, ObjectName};
 use crate::resources::units;
 use crate::selector::{LabelSelector, NodeSelector};
+use limits::Limits;
 
 /// The node that was chosen for a claim's pod.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
@@ -77,6 +79,8 @@ pub struct Volume {
     pub block: bool,
     /// Its class of attributes; empty where it has none.
     pub attributes: Box<str>,
+    /// The storage driver whose volume it is, and the driver's name of it.
+    pub driver: Option<(Arc<str>, Arc<str>)>,
 }
 
 /// A StorageClass.
@@ -86,6 +90,8 @@ pub struct Class {
     pub late: bool,
     /// Whether somebody makes volumes for it.
     pub provisioned: bool,
+    /// Who does.
+    pub provisioner: Arc<str>,
     /// Where volumes can be made; `None` is everywhere.
     pub nodes: Option<NodeSelector>,
 }
@@ -99,6 +105,8 @@ pub struct Volumes {
     pub volumes: HashMap<Arc<str>, Volume>,
     /// By name.
     pub classes: HashMap<Arc<str>, Class>,
+    /// How many volumes of each driver a node can have.
+    pub limits: HashMap<NodeName, Limits>,
     /// Claims for which a volume is to be made on a node, for pods that wait for that.
     pub selected: HashMap<ObjectName, NodeName>,
     /// Volumes that a claim is to get, for pods that wait for that.
@@ -167,6 +175,9 @@ impl Volume {
             modes: boxed(spec.and_then(|spec| spec.access_modes.as_ref())),
             block: spec.and_then(|spec| spec.volume_mode.as_deref()) == Some("Block"),
             attributes: text(spec.and_then(|spec| spec.volume_attributes_class_name.as_ref())).into(),
+            driver: spec
+                .and_then(|spec| spec.csi.as_ref())
+                .map(|csi| (csi.driver.as_str().into(), csi.volume_handle.as_str().into())),
         }
     }
 }
@@ -191,6 +202,7 @@ impl Class {
         });
         Class {
             late: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
+            provisioner: class.provisioner.as_str().into(),
             provisioned: class.provisioner != "kubernetes.io/no-provisioner",
             nodes,
         }

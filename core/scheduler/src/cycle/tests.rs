@@ -7,7 +7,8 @@ use super::preemption::{NoPreemption, Preemption, preempt, refusal};
 use super::*;
 use crate::cache::Cache;
 use crate::labels::Labels;
-use crate::names::{NamespaceName, ObjectName};
+use crate::names::{NamespaceName, NodeName, ObjectName};
+use crate::volume::limits::Limits;
 use crate::volume::{Claim, Volume};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -361,6 +362,27 @@ fn a_pod_waits_for_its_claims_and_follows_their_volumes() {
         Volume::read(&from_value(json!({"metadata": {}, "spec": {"nodeAffinity": affinity}})).unwrap());
     cluster.cache.volumes.volumes.insert("pv".into(), volume);
     assert_eq!(cluster.add(wants), Ok("b".into()));
+}
+
+#[test]
+fn a_node_takes_no_more_volumes_of_a_driver_than_that_says_pods_that_share_one_count_once() {
+    let mut cluster = Cluster::of([node("a", json!({}))]);
+    for name in ["1", "2"] {
+        let bound = json!({"metadata": {}, "spec": {"volumeName": name}, "status": {"phase": "Bound"}});
+        let claim = Claim::read(&from_value(bound).unwrap());
+        cluster.cache.volumes.claims.insert(ObjectName::new("default", name), claim);
+        let csi = json!({"driver": "d", "volumeHandle": name});
+        let volume = Volume::read(&from_value(json!({"metadata": {}, "spec": {"csi": csi}})).unwrap());
+        cluster.cache.volumes.volumes.insert(name.into(), volume);
+    }
+    let drivers = json!([{"name": "d", "nodeID": "n", "allocatable": {"count": 1}}]);
+    let limits = Limits::read(&from_value(json!({"metadata": {}, "spec": {"drivers": drivers}})).unwrap());
+    cluster.cache.volumes.limits.insert(NodeName::new("a"), limits);
+    let wants = |claim: &str| json!({"spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]}});
+    assert_eq!(cluster.add(wants("1")), Ok("a".into()));
+    assert_eq!(cluster.add(wants("1")), Ok("a".into()));
+    let refused = cluster.add(wants("2")).unwrap_err();
+    assert!(refused.starts_with("0/1 nodes are available: 1 node(s) exceed max volume count."), "{refused}");
 }
 
 #[test]

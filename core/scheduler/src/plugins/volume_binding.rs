@@ -36,7 +36,7 @@ impl FilterPlugin for VolumeBinding {
     fn pre_filter<'a>(&self, pod: &'a PendingPod, view: View<'a>) -> Result<PreFilter<'a>, Rejection> {
         let mut selectors: Vec<Option<&NodeSelector>> = Vec::new();
         let mut late = false;
-        for claim in &pod.claims {
+        for claim in &pod.info.claims {
             match demand(pod, claim, view).map_err(Rejection::unresolvable)? {
                 Demand::Late => late = true,
                 Demand::Reach(volume) => match view.volume(volume) {

@@ -56,6 +56,7 @@ fn scheduler(updates: impl IntoIterator<Item = Update>, now: Instant) -> Schedul
             | Object::Volume(..)
             | Object::DeviceClaim(..)
             | Object::Slice(..)
+            | Object::Limits(..)
             | Object::DeviceClass(..) => panic!("not used here"),
         };
         listed.entry(kind).or_default().insert(key);

@@ -53,7 +53,7 @@ impl Volumes {
             namespace: pod.info.name.namespace.clone(),
             name: Arc::clone(name),
         };
-        let claims = pod.claims.iter().map(|claim| name(&claim.name));
+        let claims = pod.info.claims.iter().map(|claim| name(&claim.name));
         let mut late: Vec<(ObjectName, &Claim)> =
             claims.filter_map(|name| self.claims.get(&name).map(|claim| (name, claim))).collect();
         late.retain(|(_, claim)| self.is_late(claim));
