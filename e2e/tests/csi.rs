@@ -22,7 +22,12 @@ fn objects() -> String {
         "apiVersion: storage.k8s.io/v1
 kind: CSIDriver
 metadata: {{name: {NAME}}}
-spec: {{attachRequired: false, podInfoOnMount: true, volumeLifecycleModes: [Persistent, Ephemeral]}}
+spec:
+  attachRequired: false
+  podInfoOnMount: true
+  requiresRepublish: true
+  tokenRequests: [{{audience: vault, expirationSeconds: 600}}]
+  volumeLifecycleModes: [Persistent, Ephemeral]
 ---
 apiVersion: v1
 kind: Secret
@@ -110,16 +115,150 @@ fn inline(cluster: &Cluster, driver: &Plugin) {
     cluster.apply(&pod("inline", &volume)).unwrap();
     cluster.wait("inline", "condition=Ready").unwrap();
     cluster.exec("inline", &["touch", "/data/file"]).unwrap();
-    let told = driver.calls().join("\n");
-    assert!(
-        told.lines().any(|it| it.starts_with("publish csi-")
-            && it.contains("colour=green")
-            && it.contains("ephemeral=true")),
-        "{told}"
-    );
+    let published = || {
+        let of_pod = |it: &String| it.starts_with("publish csi-") && it.contains("colour=green");
+        driver.calls().into_iter().filter(of_pod).collect::<Vec<_>>()
+    };
+    let told = published().join("\n");
+    assert!(told.contains("ephemeral=true"), "{told}");
+    // As the driver asks: with a token of the pod's account, and again and again.
+    assert!(told.contains("serviceAccount.tokens={\"vault\":{\"expirationTimestamp\":"), "{told}");
+    eventually("the volume to be published again", LONG, || Ok((published().len() > 1).then_some(())))
+        .unwrap();
+    cluster.exec("inline", &["ls", "/data/file"]).unwrap();
     cluster.kubectl(&["delete", "pod", "inline"]).unwrap();
     eventually("the volume of the pod to be gone", LONG, || {
         Ok((fs::read_dir(driver.folder().join("volumes"))?.count() == 1).then_some(()))
     })
     .unwrap();
+}
+
+const DISKS: &str = "disks.test.keelson.io";
+/// The names of volumes in statuses of nodes.
+const DISK: &str = "kubernetes.io/csi/disks.test.keelson.io^disk";
+const MORE: &str = "kubernetes.io/csi/disks.test.keelson.io^more";
+
+/// A node that nobody runs, and a pod on it.
+fn ghost(volume: &str) -> String {
+    let node = "apiVersion: v1
+kind: Node
+metadata: {name: ghost, annotations: {volumes.kubernetes.io/controller-managed-attach-detach: 'true'}}
+---
+";
+    let mount = "volumeMounts: [{name: v, mountPath: /data}]";
+    let volumes = format!("volumes: [{{name: v, {volume}}}]");
+    node.to_owned() + &Pod::new("two").spec("nodeName: ghost").spec(&volumes).container(mount).to_string()
+}
+
+fn disk(name: &str, attributes: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: PersistentVolume
+metadata: {{name: {name}}}
+spec:
+  capacity: {{storage: 1Gi}}
+  accessModes: [ReadWriteOnce]
+  storageClassName: \"\"
+  persistentVolumeReclaimPolicy: Retain
+  claimRef: {{namespace: default, name: {name}}}
+  csi: {{driver: {DISKS}, volumeHandle: {name}, volumeAttributes: {{{attributes}}}}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: {name}}}
+spec: {{accessModes: [ReadWriteOnce], storageClassName: \"\", volumeName: {name}, resources: {{requests: {{storage: 1Gi}}}}}}
+---
+"
+    )
+}
+
+fn await_event(cluster: &Cluster, pod: &str, reason: &str, text: &str) {
+    let about = format!("involvedObject.name={pod},reason={reason}");
+    eventually(&format!("an event {reason} of {pod}: {text}"), LONG, || {
+        let told = cluster.kubectl(&[
+            "get",
+            "events",
+            "--field-selector",
+            &about,
+            "-o",
+            "jsonpath={.items[*].message}",
+        ])?;
+        Ok(told.contains(text).then_some(()))
+    })
+    .unwrap();
+}
+
+fn await_in_use(cluster: &Cluster, node: &str, volumes: &str) {
+    eventually("the volumes in use of a node", LONG, || {
+        let found = cluster.field(&["node", node], ".status.volumesInUse[*]")?;
+        Ok((found == volumes).then_some(()))
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_volume_is_attached_to_one_node_before_it_is_mounted_and_detached_when_that_has_let_it_go() {
+    let cluster = Cluster::up().unwrap();
+    let claimed = "persistentVolumeClaim: {claimName: disk}";
+    // A driver that says nothing of itself attaches.
+    let driver = Plugin::driver(&cluster, env!("CARGO_BIN_EXE_csi_driver"), DISKS, &["2"]).unwrap();
+    driver.await_call("registered").unwrap();
+    cluster.apply(&(disk("disk", "attached: demanded") + &pod("one", claimed))).unwrap();
+    await_event(&cluster, "one", "FailedMount", "Volume not attached according to node status");
+    let node = cluster.pod("one", ".spec.nodeName").unwrap();
+    await_in_use(&cluster, &node, DISK);
+    let of = |field: &str| cluster.field(&["volumeattachments"], &format!(".items[0].spec.{field}")).unwrap();
+    assert_eq!([of("attacher"), of("nodeName")], [DISKS, &node]);
+    assert_eq!(of("source.persistentVolumeName"), "disk");
+    assert!(driver.calls().iter().all(|call| !call.starts_with("stage")), "{:?}", driver.calls());
+
+    let mut attacher = cluster.client().program(env!("CARGO_BIN_EXE_csi_attacher"));
+    attacher.arg(driver.folder()).arg(DISKS);
+    let _attacher = Plugin::start(attacher, driver.folder().to_owned()).unwrap();
+    cluster.wait("one", "condition=Ready").unwrap();
+    await_event(
+        &cluster,
+        "one",
+        "SuccessfulAttachVolume",
+        "AttachVolume.Attach succeeded for volume \"disk\"",
+    );
+    let attached = cluster.field(&["node", &node], ".status.volumesAttached[*].name").unwrap();
+    assert_eq!(attached, DISK);
+
+    // What is mounted is known to be so by the next run, too.
+    cluster.kill().unwrap();
+    cluster.continue_with(&[]).unwrap();
+    cluster.apply(&(ghost(claimed) + "\n---\n" + &disk("broken", "fault: no room"))).unwrap();
+    let exclusive = "Multi-Attach error for volume \"disk\" Volume is already used by pod(s) one";
+    await_event(&cluster, "two", "FailedAttachVolume", exclusive);
+    cluster.apply(&pod("three", "persistentVolumeClaim: {claimName: broken}")).unwrap();
+    let why = "AttachVolume.Attach failed for volume \"broken\" : no room";
+    await_event(&cluster, "three", "FailedAttachVolume", why);
+
+    // A node has no more volumes than its driver says, also of those that are not attached yet.
+    let four = pod("four", "persistentVolumeClaim: {claimName: more}");
+    cluster.apply(&(disk("more", "attached: demanded") + &four)).unwrap();
+    await_event(&cluster, "four", "FailedScheduling", "1 node(s) exceed max volume count");
+    cluster.kubectl(&["delete", "pod", "three"]).unwrap();
+    cluster.wait("four", "condition=Ready").unwrap();
+    await_in_use(&cluster, &node, &format!("{DISK} {MORE}"));
+
+    cluster.kubectl(&["delete", "pod", "one"]).unwrap();
+    driver.await_call("attach disk ghost").unwrap();
+    await_in_use(&cluster, &node, MORE);
+    let calls = driver.calls();
+    let at = |call: &str| calls.iter().position(|it| it.starts_with(call)).unwrap();
+    assert!(at(&format!("attach disk {node}")) < at("stage disk"), "{calls:?}");
+    assert!(at("unstage disk") < at(&format!("detach disk {node}")), "{calls:?}");
+    assert!(at(&format!("detach disk {node}")) < at("attach disk ghost"), "{calls:?}");
+
+    // A node that is said to be gone for good is not asked.
+    let used = format!("{{\"status\": {{\"volumesInUse\": [\"{DISK}\"]}}}}");
+    cluster
+        .kubectl(&["patch", "node", "ghost", "--subresource=status", "--type=merge", "-p", &used])
+        .unwrap();
+    cluster.kubectl(&["delete", "pod", "two", "--force", "--grace-period=0"]).unwrap();
+    let taint = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
+    cluster.kubectl(&["taint", "node", "ghost", taint]).unwrap();
+    driver.await_call("detach disk ghost").unwrap();
 }

@@ -31,6 +31,7 @@ fn the_default_profile_has_its_operators_ready_with_version_and_age() {
     assert_eq!(header, ["NAME", "READY", "VERSION", "AGE"]);
     let rows: Vec<Vec<&str>> = lines.map(|line| line.split_whitespace().collect()).collect();
     for name in [
+        "attachdetach",
         "bootstraptoken",
         "deployment",
         "disruption",

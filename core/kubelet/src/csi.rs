@@ -4,6 +4,9 @@
 //! - `driver`: one of them, and what it is asked
 //! - `node_object`: CSINode, and what drivers say of the node
 //! - `record` (disk): what was staged and published, so that it is taken back also after a restart
+//! - `in_use`: the volumes that must not be detached, as the Node's status says
+//! - `attachment`: waits until a volume is attached to this node
+//! - `bearer`: the pod that has a volume, and its tokens; `republish`: calls drivers again that ask for it
 //! - `mount`: stages and publishes volumes for pods, and takes that back
 //!
 //! Drivers from elsewhere mount `/var/lib/kubelet`, where the kubelet they know has its folder. Here that is `DATA`, wherever it lies: a
@@ -13,14 +16,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::volume::token::Tokens;
 
+mod attachment;
+mod bearer;
 mod driver;
+mod in_use;
 mod mount;
 mod node_object;
 mod record;
 mod registration;
+mod republish;
 
 pub(crate) use driver::CsiError;
 pub(crate) use mount::{Lifecycle, Ownership, Wanted, inline_handle};
@@ -37,12 +46,25 @@ pub(crate) struct Drivers {
     known: Mutex<HashMap<String, Arc<Driver>>>,
     /// A volume is staged, published and taken back by one at a time.
     turns: Mutex<HashMap<(String, String), Turn>>,
+    in_use: in_use::InUse,
+    published: republish::PublishedVolumes,
+    /// Tokens that drivers are given.
+    tokens: Tokens,
 }
 
 impl Drivers {
     /// None yet.
     pub(crate) fn new(config: Arc<Config>, client: kube::Client) -> Self {
-        Drivers { config, client, known: Mutex::default(), turns: Mutex::default() }
+        let in_use = in_use::InUse::new(client.clone(), &config);
+        let tokens = Tokens::new(client.clone());
+        let (known, turns, published) = (Mutex::default(), Mutex::default(), Default::default());
+        Drivers { config, client, known, turns, in_use, published, tokens }
+    }
+
+    /// Keeps what the Node's status says of volumes in use, and calls drivers again that ask for it, until `shutdown`.
+    pub(crate) async fn keep(&self, shutdown: CancellationToken) {
+        let both = async { tokio::join!(self.in_use.keep(), self.keep_republished()) };
+        shutdown.run_until_cancelled(both).await;
     }
 
     fn find(&self, name: &str) -> Result<Arc<Driver>, CsiError> {

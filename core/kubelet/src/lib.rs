@@ -287,8 +287,11 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let folders =
         volume::local::keep(Arc::clone(&shared.config), shared.client.clone(), in_use, shutdown.clone());
     let of_devices = Arc::new(devices::DevicePlugins(Arc::clone(&devices)));
+    let storage = Arc::clone(&drivers);
     let handlers: plugins::Handlers =
         vec![drivers, of_devices, Arc::clone(&claims) as Arc<dyn plugins::Handler>];
+    let (reporting, stop) = (storage, shutdown.clone());
+    let reporting = Box::pin(async move { reporting.keep(stop).await });
     let prepared = Arc::clone(&claims);
     let data_dir = shared.config.data_dir.clone();
     let plugins = Box::pin(plugins::keep(data_dir, handlers, shutdown.clone()));
@@ -327,6 +330,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
             placing,
             folder,
             mirrors,
+            reporting,
             dispatcher
         );
         Ok(())

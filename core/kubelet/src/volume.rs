@@ -37,7 +37,7 @@ mod payload;
 mod plan;
 mod source;
 mod sub_path;
-mod token;
+pub(crate) mod token;
 
 pub(crate) use error::{SetUpError, VolumeError};
 pub(crate) use mounts::Recursion;

@@ -1,6 +1,6 @@
 //! A storage driver for tests: volumes are folders below a folder of its own, staged and published by bind mounts.
 //!
-//! `csi_driver FOLDER ENDPOINT REGISTRATION NAME`: FOLDER holds `volumes/HANDLE` and the list `calls`; ENDPOINT is the driver's socket, and
+//! `csi_driver FOLDER ENDPOINT REGISTRATION NAME [LIMIT]`: a node can have LIMIT volumes; FOLDER holds `volumes/HANDLE` and the list `calls`; ENDPOINT is the driver's socket, and
 //! REGISTRATION the one by which a kubelet finds it. Every call is safe to repeat, as the interface asks.
 
 use std::collections::HashMap;
@@ -19,10 +19,14 @@ use tonic::{Request, Response, Status};
 /// The attribute that a volume must have for its secrets to be looked at.
 const SECRET: &str = "password";
 
+/// The attribute of volumes that `csi_attacher` has to attach before they are staged.
+const ATTACHED: &str = "attached";
+
 struct Driver {
     folder: PathBuf,
     calls: Calls,
     name: String,
+    limit: i64,
 }
 
 fn is_mounted(path: &str) -> Result<bool, Status> {
@@ -104,6 +108,12 @@ impl Node for Driver {
         {
             return Err(Status::unauthenticated("the secret is not the one of the volume"));
         }
+        if request.volume_context.contains_key(ATTACHED) {
+            let ticket = fs::read_to_string(self.folder.join("attached").join(&request.volume_id));
+            if request.publish_context.get("ticket") != ticket.ok().as_ref() {
+                return Err(Status::failed_precondition("the volume is not attached to this node"));
+            }
+        }
         bind(&self.volume(&request.volume_id)?, &request.staging_target_path, false)?;
         Ok(Response::new(v1::NodeStageVolumeResponse {}))
     }
@@ -165,7 +175,7 @@ impl Node for Driver {
         let segments = HashMap::from([(format!("topology.{}/rack", self.name), "r1".to_owned())]);
         Ok(Response::new(v1::NodeGetInfoResponse {
             node_id: "test-node".to_owned(),
-            max_volumes_per_node: 7,
+            max_volumes_per_node: self.limit,
             accessible_topology: Some(v1::Topology { segments }),
         }))
     }
@@ -174,14 +184,15 @@ impl Node for Driver {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, endpoint, registration, name] = arguments.as_slice() else {
-        anyhow::bail!("csi_driver FOLDER ENDPOINT REGISTRATION NAME");
+    let [folder, endpoint, registration, name, more @ ..] = arguments.as_slice() else {
+        anyhow::bail!("csi_driver FOLDER ENDPOINT REGISTRATION NAME [LIMIT]");
     };
+    let limit = more.first().map_or(Ok(7), |limit| limit.parse())?;
     let (folder, endpoint) = (PathBuf::from(folder), Path::new(endpoint));
     let calls = Calls::new(&folder)?;
     fs::create_dir_all(folder.join("volumes"))?;
     let registrar = Registrar::new("CSIPlugin", name, endpoint, &["1.0.0"], &calls);
-    let driver = Arc::new(Driver { folder, calls, name: name.clone() });
+    let driver = Arc::new(Driver { folder, calls, name: name.clone(), limit });
     let services = Server::builder()
         .add_service(IdentityServer::from_arc(Arc::clone(&driver)))
         .add_service(NodeServer::from_arc(driver));

@@ -102,6 +102,7 @@ pub async fn install(client: Client, profile_name: &str) -> Result<Vec<String>, 
 /// All operators that this program has, in the order of their names.
 pub fn all() -> Vec<Arc<dyn kit::Operator>> {
     vec![
+        keelson_operator_attachdetach::operator(),
         keelson_operator_bootstraptoken::operator(),
         keelson_operator_deployment::operator(),
         keelson_operator_disruption::operator(),

@@ -12,6 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::plugins::{USUAL, channel, translated};
+use crate::volume::token::TokenError;
 
 /// How long a driver may take over a call.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -27,8 +28,10 @@ pub(crate) enum CsiError {
     Api { action: &'static str, name: String, reason: String },
     #[error("{action} {}: {reason}", path.display())]
     Disk { action: &'static str, path: PathBuf, reason: std::io::Error },
-    #[error("volume attachment is being waited for: {0}")]
+    #[error("{0}")]
     Attachment(String),
+    #[error("failed to get service account token attributes: {0}")]
+    Token(#[source] TokenError),
     #[error("{0}")]
     Refused(String),
 }

@@ -14,16 +14,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, Secret, SecretReference};
-use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec, VolumeAttachment};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec};
 use keelson_csi::v1;
 use keelson_csi::v1::volume_capability::access_mode::Mode;
 use keelson_csi::v1::volume_capability::{AccessMode, AccessType, MountVolume};
-use kube::{Api, ResourceExt as _};
+use kube::Api;
 use ring::digest::{SHA256, digest};
 
 use super::Drivers;
+use super::attachment::{Attachment, volume_name};
+use super::bearer::Bearer;
 use super::driver::{CsiError, Driver};
 use super::record::{self, Record};
+use super::republish::Entry;
 
 /// The file that says that all was done for a pod.
 const DONE: &str = "published";
@@ -86,10 +89,6 @@ pub(crate) fn inline_handle(uid: &str, volume: &str) -> String {
     format!("csi-{}", hex::encode(hash))
 }
 
-fn attachment_name(handle: &str, driver: &str, node: &str) -> String {
-    format!("csi-{}", hex::encode(digest(&SHA256, format!("{handle}{driver}{node}").as_bytes())))
-}
-
 fn mode(modes: &[String], several_writers: bool) -> Mode {
     let has = |wanted: &str| modes.iter().any(|mode| mode == wanted);
     if has("ReadWriteMany") {
@@ -101,20 +100,6 @@ fn mode(modes: &[String], several_writers: bool) -> Mode {
     } else {
         Mode::MultiNodeReaderOnly
     }
-}
-
-/// What of the pod a driver is told.
-fn about(pod: &Pod, lifecycle: Lifecycle) -> [(String, String); 5] {
-    let text = |text: Option<&String>| text.cloned().unwrap_or_default();
-    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_ref());
-    [
-        ("pod.name", pod.name_any()),
-        ("pod.namespace", text(pod.metadata.namespace.as_ref())),
-        ("pod.uid", text(pod.metadata.uid.as_ref())),
-        ("serviceAccount.name", text(account)),
-        ("ephemeral", (lifecycle == Lifecycle::Ephemeral).to_string()),
-    ]
-    .map(|(key, value)| (format!("csi.storage.k8s.io/{key}"), value))
 }
 
 /// Who gives the files of a volume to the pod's group (pure).
@@ -133,16 +118,6 @@ fn ownership(wanted: &Wanted, spec: Option<&CSIDriverSpec>, driver: &Driver) -> 
 /// What this node cannot do for a driver.
 fn refusal(wanted: &Wanted, spec: Option<&CSIDriverSpec>) -> Option<String> {
     let driver = &wanted.driver;
-    if spec.and_then(|spec| spec.token_requests.as_ref()).is_some_and(|tokens| !tokens.is_empty()) {
-        return Some(format!(
-            "the driver {driver} asks for tokens (tokenRequests), which this node does not give"
-        ));
-    }
-    if spec.and_then(|spec| spec.requires_republish) == Some(true) {
-        return Some(format!(
-            "the driver {driver} asks to be called again (requiresRepublish), which this node does not do"
-        ));
-    }
     let modes = spec.and_then(|spec| spec.volume_lifecycle_modes.as_ref());
     let has = |mode: &str| modes.is_some_and(|modes| modes.iter().any(|it| it == mode));
     let is_persistent = modes.is_none_or(Vec::is_empty) || has("Persistent");
@@ -151,6 +126,21 @@ fn refusal(wanted: &Wanted, spec: Option<&CSIDriverSpec>) -> Option<String> {
         Lifecycle::Ephemeral => has("Ephemeral"),
     };
     (!fits).then(|| format!("volume mode {:?} not supported by driver {driver}", wanted.lifecycle))
+}
+
+/// What a pod does with the volume.
+fn capability(wanted: &Wanted, driver: &Driver, group: Option<u32>) -> v1::VolumeCapability {
+    v1::VolumeCapability {
+        access_type: Some(AccessType::Mount(MountVolume {
+            fs_type: wanted.fs_type.clone(),
+            mount_flags: wanted.mount_options.clone(),
+            volume_mount_group: group
+                .filter(|_| driver.mount_group)
+                .map(|it| it.to_string())
+                .unwrap_or_default(),
+        })),
+        access_mode: Some(AccessMode { mode: mode(&wanted.access_modes, driver.several_writers).into() }),
+    }
 }
 
 impl Drivers {
@@ -172,30 +162,6 @@ impl Drivers {
         secret.data.into_iter().flatten().map(|(key, data)| Ok((key, text(data.0)?))).collect()
     }
 
-    /// What attaching the volume to this node has told; drivers whose volumes are not attached tell nothing.
-    async fn attachment(
-        &self,
-        wanted: &Wanted,
-        spec: Option<&CSIDriverSpec>,
-    ) -> Result<BTreeMap<String, String>, CsiError> {
-        let is_needed = spec.and_then(|spec| spec.attach_required) != Some(false);
-        if wanted.lifecycle == Lifecycle::Ephemeral || !is_needed {
-            return Ok(BTreeMap::new());
-        }
-        let name = attachment_name(&wanted.handle, &wanted.driver, &self.config.node_name);
-        let api: Api<VolumeAttachment> = Api::all(self.client.clone());
-        let found = api.get(&name).await.map_err(CsiError::api("read volume attachment", &name));
-        let status =
-            found.map_err(|error| CsiError::Attachment(error.to_string()))?.status.unwrap_or_default();
-        if status.attached {
-            return Ok(status.attachment_metadata.unwrap_or_default());
-        }
-        let why = status.attach_error.and_then(|error| error.message);
-        Err(CsiError::Attachment(
-            why.unwrap_or_else(|| format!("volume {} is not attached yet", wanted.handle)),
-        ))
-    }
-
     /// Makes a volume be there for a pod. May be repeated; `group` is the pod's.
     pub(crate) async fn publish(
         &self,
@@ -204,13 +170,14 @@ impl Drivers {
         group: Option<u32>,
     ) -> Result<Published, CsiError> {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let bearer = Bearer::of(pod);
         let data_dir = &self.config.data_dir;
         let folder = record::pod_folder(data_dir, uid, &wanted.name);
         let target = folder.join("mount");
         let turn = self.turn(&wanted.driver, &wanted.handle);
-        let _turn = turn.lock().await;
         let (mark, point) = (folder.join(DONE), target.clone());
         if on_disk(move || Ok(mark.exists() && is_mounted(&point)?)).await? {
+            self.published.add(bearer, wanted, group);
             return Ok(Published { path: target, ownership: Ownership::Driver, folder });
         }
         let driver = self.find(&wanted.driver)?;
@@ -221,29 +188,21 @@ impl Drivers {
         if let Some(why) = refusal(wanted, spec) {
             return Err(CsiError::Refused(why));
         }
-        let publish_context: BTreeMap<_, _> = self.attachment(wanted, spec).await?;
-        let capability = v1::VolumeCapability {
-            access_type: Some(AccessType::Mount(MountVolume {
-                fs_type: wanted.fs_type.clone(),
-                mount_flags: wanted.mount_options.clone(),
-                volume_mount_group: group
-                    .filter(|_| driver.mount_group)
-                    .map(|it| it.to_string())
-                    .unwrap_or_default(),
-            })),
-            access_mode: Some(AccessMode { mode: mode(&wanted.access_modes, driver.several_writers).into() }),
-        };
+        let Attachment { id, metadata } = self.attachment(uid, wanted, spec).await?;
+        let publish_context = metadata;
+        // From here on nobody else works on the volume; that it stays attached was reported.
+        let _turn = turn.lock().await;
         let record = Record {
             driver_name: wanted.driver.clone(),
             volume_handle: wanted.handle.clone(),
             volume_lifecycle_mode: format!("{:?}", wanted.lifecycle),
             spec_vol_id: wanted.name.clone(),
             node_name: self.config.node_name.clone(),
+            attachment_id: id,
         };
         // From here on the pod's end takes back what was done, also of a run that ended in between.
         let (kept, of_pod) = (record.clone(), folder.clone());
         on_disk(move || kept.write(&of_pod)).await?;
-        let mut staged = String::new();
         if driver.stages && wanted.lifecycle == Lifecycle::Persistent {
             let staging = record::staging_folder(data_dir, &wanted.driver, &wanted.handle);
             let mount = staging.join("globalmount");
@@ -253,37 +212,84 @@ impl Drivers {
                 fs::create_dir_all(&made).map_err(CsiError::disk("create", &made))
             })
             .await?;
-            staged = driver.path(&mount);
             let request = v1::NodeStageVolumeRequest {
                 volume_id: wanted.handle.clone(),
                 publish_context: publish_context.clone().into_iter().collect(),
-                staging_target_path: staged.clone(),
-                volume_capability: Some(capability.clone()),
+                staging_target_path: driver.path(&mount),
+                volume_capability: Some(capability(wanted, &driver, group)),
                 secrets: self.secret(wanted.stage_secret.as_ref()).await?.into_iter().collect(),
                 volume_context: wanted.attributes.clone().into_iter().collect(),
             };
             driver.stage(request).await?;
         }
+        self.call_publish(&driver, &bearer, wanted, spec, group, publish_context).await?;
+        self.published.add(bearer, wanted, group);
+        Ok(Published { path: target, ownership: ownership(wanted, spec, &driver), folder })
+    }
+
+    /// Has the driver publish a volume that it has staged, once more if it was published before.
+    async fn call_publish(
+        &self,
+        driver: &Driver,
+        bearer: &Bearer,
+        wanted: &Wanted,
+        spec: Option<&CSIDriverSpec>,
+        group: Option<u32>,
+        publish_context: BTreeMap<String, String>,
+    ) -> Result<(), CsiError> {
+        let data_dir = &self.config.data_dir;
+        let target = record::pod_folder(data_dir, &bearer.uid, &wanted.name).join("mount");
+        let mut staged = String::new();
+        if driver.stages && wanted.lifecycle == Lifecycle::Persistent {
+            let staging = record::staging_folder(data_dir, &wanted.driver, &wanted.handle);
+            staged = driver.path(&staging.join("globalmount"));
+        }
         let mut context = wanted.attributes.clone();
         if spec.and_then(|spec| spec.pod_info_on_mount) == Some(true) {
-            context.extend(about(pod, wanted.lifecycle));
+            context.extend(bearer.about(wanted.lifecycle));
+        }
+        let mut secrets = self.secret(wanted.publish_secret.as_ref()).await?;
+        let tokens = self.tokens_for(bearer, spec).await?;
+        match spec.and_then(|spec| spec.service_account_token_in_secrets) {
+            Some(true) => secrets.extend(tokens),
+            Some(false) | None => context.extend(tokens),
         }
         let request = v1::NodePublishVolumeRequest {
             volume_id: wanted.handle.clone(),
             publish_context: publish_context.into_iter().collect(),
             staging_target_path: staged,
             target_path: driver.path(&target),
-            volume_capability: Some(capability),
+            volume_capability: Some(capability(wanted, driver, group)),
             readonly: wanted.read_only,
-            secrets: self.secret(wanted.publish_secret.as_ref()).await?.into_iter().collect(),
+            secrets: secrets.into_iter().collect(),
             volume_context: context.into_iter().collect(),
         };
-        driver.publish(request).await?;
-        Ok(Published { path: target, ownership: ownership(wanted, spec, &driver), folder })
+        driver.publish(request).await
+    }
+
+    /// Has the driver publish a volume again that is published, for it has asked for that (`requiresRepublish`).
+    pub(super) async fn republish(
+        &self,
+        Entry { bearer, wanted, group }: &Entry,
+        spec: &CSIDriverSpec,
+    ) -> Result<(), CsiError> {
+        let driver = self.find(&wanted.driver)?;
+        let turn = self.turn(&wanted.driver, &wanted.handle);
+        let _turn = turn.lock().await;
+        let folder = record::pod_folder(&self.config.data_dir, &bearer.uid, &wanted.name);
+        let is_there = move || Ok(folder.join(DONE).exists() && is_mounted(&folder.join("mount"))?);
+        // The pod may have ended meanwhile.
+        if !on_disk(is_there).await? {
+            return Ok(());
+        }
+        let Attachment { id: _, metadata } = self.attachment(&bearer.uid, wanted, Some(spec)).await?;
+        self.call_publish(&driver, bearer, wanted, Some(spec), *group, metadata).await
     }
 
     /// Takes all volumes of drivers back from a pod, also of an earlier run.
     pub(crate) async fn unpublish_all(&self, uid: &str) -> Result<(), CsiError> {
+        self.published.forget(uid);
+        self.tokens.forget(uid);
         let (data_dir, of) = (self.config.data_dir.clone(), uid.to_owned());
         for (folder, record) in on_disk(move || record::of_pod(&data_dir, &of)).await? {
             // Nothing was done before it was recorded.
@@ -291,7 +297,10 @@ impl Drivers {
             let turn = self.turn(&record.driver_name, &record.volume_handle);
             let _turn = turn.lock().await;
             self.unpublish(uid, &folder, &record).await?;
+            self.in_use.release(&volume_name(&record.driver_name, &record.volume_handle), uid);
         }
+        // What was waited for and never came.
+        self.in_use.release_all(uid);
         Ok(())
     }
 
@@ -325,7 +334,7 @@ impl Drivers {
 }
 
 /// Runs what waits for the disk beside the tasks.
-async fn on_disk<T: Send + 'static>(
+pub(super) async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, CsiError> + Send + 'static,
 ) -> Result<T, CsiError> {
     match tokio::task::spawn_blocking(work).await {
@@ -362,16 +371,14 @@ fn remove(mount: &Path, folder: &Path) -> Result<(), CsiError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn wanted(lifecycle: Lifecycle) -> Wanted {
+impl Wanted {
+    /// Some volume.
+    pub(super) fn example() -> Self {
         Wanted {
             driver: "d".into(),
             handle: "h".into(),
             name: "v".into(),
-            lifecycle,
+            lifecycle: Lifecycle::Persistent,
             read_only: false,
             fs_type: String::new(),
             attributes: BTreeMap::new(),
@@ -380,6 +387,16 @@ mod tests {
             stage_secret: None,
             publish_secret: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn wanted(lifecycle: Lifecycle) -> Wanted {
+        Wanted { lifecycle, ..Wanted::example() }
     }
 
     #[test]
@@ -419,7 +436,5 @@ mod tests {
         let inline = spec(json!({"volumeLifecycleModes": ["Ephemeral"]}));
         assert_eq!(refusal(&wanted(Lifecycle::Ephemeral), Some(&inline)), None);
         assert!(refusal(&wanted(Lifecycle::Persistent), Some(&inline)).is_some());
-        let tokens = spec(json!({"tokenRequests": [{"audience": "a"}]}));
-        assert!(refusal(&wanted(Lifecycle::Persistent), Some(&tokens)).unwrap().contains("tokenRequests"));
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use super::attachment::volume_name;
 use super::driver::CsiError;
 
 const FILE: &str = "vol_data.json";
@@ -26,6 +27,9 @@ pub(super) struct Record {
     pub(super) spec_vol_id: String,
     #[serde(default)]
     pub(super) node_name: String,
+    /// Empty where the volume was not attached.
+    #[serde(default, rename = "attachmentID")]
+    pub(super) attachment_id: String,
 }
 
 impl Record {
@@ -82,6 +86,19 @@ pub(super) fn of_pod(data_dir: &Path, uid: &str) -> Result<Vec<(PathBuf, Option<
     folders.into_iter().map(|folder| Record::read(&folder).map(|record| (folder, record))).collect()
 }
 
+/// The volumes that were attached for pods: UIDs and names.
+pub(super) fn attached(data_dir: &Path) -> Result<Vec<(String, String)>, CsiError> {
+    let mut found = Vec::new();
+    for pod in list(&data_dir.join("pods"))? {
+        let Some(uid) = pod.file_name().and_then(|name| name.to_str()) else { continue };
+        for (_, record) in of_pod(data_dir, uid)? {
+            let Some(record) = record.filter(|record| !record.attachment_id.is_empty()) else { continue };
+            found.push((uid.to_owned(), volume_name(&record.driver_name, &record.volume_handle)));
+        }
+    }
+    Ok(found)
+}
+
 /// Whether another pod than `except` has the volume.
 pub(super) fn is_shared(data_dir: &Path, except: &str, record: &Record) -> Result<bool, CsiError> {
     for pod in list(&data_dir.join("pods"))? {
@@ -114,6 +131,7 @@ mod tests {
             volume_lifecycle_mode: "Persistent".into(),
             spec_vol_id: "pv".into(),
             node_name: "n".into(),
+            attachment_id: "csi-1".into(),
         };
         record.write(&pod_folder(&data, "a", "pv")).unwrap();
         assert_eq!(of_pod(&data, "a").unwrap(), [(pod_folder(&data, "a", "pv"), Some(record.clone()))]);
@@ -121,6 +139,10 @@ mod tests {
         assert!(!is_shared(&data, "a", &record).unwrap());
         record.write(&pod_folder(&data, "b", "pv")).unwrap();
         assert!(is_shared(&data, "a", &record).unwrap());
+        let mut known = attached(&data).unwrap();
+        known.sort();
+        let volume = "kubernetes.io/csi/d^h/1";
+        assert_eq!(known, ["a", "b"].map(|uid| (uid.to_owned(), volume.to_owned())));
         let other = Record { volume_handle: "h/2".into(), ..record };
         assert!(!is_shared(&data, "a", &other).unwrap());
         assert!(!staging_folder(&data, "d", "h/1").ends_with("h/1"));

@@ -42,10 +42,13 @@ fn labels(config: &Config) -> BTreeMap<String, String> {
     usual.chain(config.labels.clone()).collect()
 }
 
-/// Where the node has its volumes, for those who make volumes on it.
+/// Says that this kubelet leaves it to others to attach volumes.
+const ATTACHED_BY_OTHERS: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
+
+/// Where the node has its volumes, for those who make volumes on it, and that they attach them.
 fn annotations(config: &Config) -> BTreeMap<String, String> {
     let folder = local::folder(config).to_string_lossy().into_owned();
-    BTreeMap::from([(local::FOLDER.to_owned(), folder)])
+    BTreeMap::from([(local::FOLDER.to_owned(), folder), (ATTACHED_BY_OTHERS.to_owned(), "true".to_owned())])
 }
 
 fn node(config: &Config) -> Node {

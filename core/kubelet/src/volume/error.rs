@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::claim::ClaimError;
 use super::host_path::HostPathError;
 use super::plan::Refused;
+use super::token::TokenError;
 use crate::csi::CsiError;
 use crate::field::FieldError;
 use crate::node::machine::MachineError;
@@ -115,8 +116,8 @@ pub(crate) enum SetUpError {
     SecretKey { key: String },
     #[error("invalid path {path:?}: must be relative and stay in the volume")]
     Path { path: String },
-    #[error("failed to fetch token: {reason}")]
-    Token { reason: String },
+    #[error(transparent)]
+    Token(#[from] TokenError),
     #[error("{action} {}: {reason}", path.display())]
     Io { action: &'static str, path: PathBuf, reason: io::Error },
     #[error("interrupted")]

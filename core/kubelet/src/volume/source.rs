@@ -138,7 +138,7 @@ impl Sources<'_> {
             pod: text(&self.pod.metadata.name),
             uid: text(&self.pod.metadata.uid),
         };
-        let token = self.tokens.token(wish).await?;
+        let token = self.tokens.token(wish).await?.text;
         let group = FsGroup::of(self.pod);
         let user = ownership::user(self.pod).filter(|_| group.is_none());
         let mode = if user.is_some() || group.is_some() { 0o600 } else { default };

@@ -9,36 +9,40 @@ use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 use parking_lot::Mutex;
 
-use super::error::SetUpError;
-
 /// No token is used longer.
 const MAX_AGE: SignedDuration = SignedDuration::from_hours(24);
 /// How long after a failure a token that is still good is asked for again.
 const RETRY: SignedDuration = SignedDuration::from_secs(30);
 
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to fetch token: {0}")]
+pub(crate) struct TokenError(String);
+
 /// A token that a volume wants.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Wish {
-    pub(super) namespace: String,
-    pub(super) account: String,
+pub(crate) struct Wish {
+    pub(crate) namespace: String,
+    pub(crate) account: String,
     /// The API server, if `None`.
-    pub(super) audience: Option<String>,
-    pub(super) seconds: i64,
+    pub(crate) audience: Option<String>,
+    pub(crate) seconds: i64,
     /// Name of the pod that it is bound to.
-    pub(super) pod: String,
+    pub(crate) pod: String,
     /// UID of the pod that it is bound to.
-    pub(super) uid: String,
+    pub(crate) uid: String,
 }
 
+/// A token, and until when it is good.
 #[derive(Clone)]
-struct Token {
-    text: String,
-    ends: Timestamp,
+pub(crate) struct Token {
+    pub(crate) text: String,
+    pub(crate) ends: Timestamp,
     refresh: Timestamp,
 }
 
 /// The tokens of this node's pods. They are nowhere but in memory and in the pods' volumes.
-pub(super) struct Tokens {
+pub(crate) struct Tokens {
     client: kube::Client,
     kept: Mutex<HashMap<Wish, Token>>,
 }
@@ -52,31 +56,29 @@ fn refresh_at(ends: Timestamp, seconds: i64) -> Timestamp {
 }
 
 impl Tokens {
-    pub(super) fn new(client: kube::Client) -> Self {
+    pub(crate) fn new(client: kube::Client) -> Self {
         Tokens { client, kept: Mutex::default() }
     }
 
     /// A token that is good for a while yet.
-    pub(super) async fn token(&self, wish: Wish) -> Result<String, SetUpError> {
+    pub(crate) async fn token(&self, wish: Wish) -> Result<Token, TokenError> {
         let now = Timestamp::now();
         let known = self.kept.lock().get(&wish).cloned();
         if let Some(known) = known.as_ref().filter(|known| now < known.refresh) {
-            return Ok(known.text.clone());
+            return Ok(known.clone());
         }
         match self.request(&wish).await {
             Ok(token) => {
-                let text = token.text.clone();
-                self.kept.lock().insert(wish, token);
-                Ok(text)
+                self.kept.lock().insert(wish, token.clone());
+                Ok(token)
             }
             Err(error) => match known.filter(|known| now < known.ends) {
                 Some(mut known) => {
                     let (namespace, account) = (&wish.namespace, &wish.account);
                     tracing::warn!(namespace, account, %error, "a token cannot be had anew; the old one is still good");
                     known.refresh = now.saturating_add(RETRY).unwrap_or(known.ends);
-                    let text = known.text.clone();
-                    self.kept.lock().insert(wish, known);
-                    Ok(text)
+                    self.kept.lock().insert(wish, known.clone());
+                    Ok(known)
                 }
                 None => {
                     self.kept.lock().remove(&wish);
@@ -86,7 +88,7 @@ impl Tokens {
         }
     }
 
-    async fn request(&self, wish: &Wish) -> Result<Token, SetUpError> {
+    async fn request(&self, wish: &Wish) -> Result<Token, TokenError> {
         let bound = BoundObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
@@ -101,16 +103,14 @@ impl Tokens {
         let request = TokenRequest { metadata: ObjectMeta::default(), spec: Some(spec), status: None };
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &wish.namespace);
         let answer = api.create_token_request(&wish.account, &PostParams::default(), &request).await;
-        let answer = answer.map_err(|error| SetUpError::Token {
-            reason: match error {
-                kube::Error::Api(status) => status.message.clone(),
-                other => other.to_string(),
-            },
+        let answer = answer.map_err(|error| match error {
+            kube::Error::Api(status) => TokenError(status.message.clone()),
+            other => TokenError(other.to_string()),
         })?;
         let status = answer.status.unwrap_or_default();
         let text = status.token.filter(|token| !token.is_empty());
         let (Some(text), Some(ends)) = (text, status.expiration_timestamp) else {
-            return Err(SetUpError::Token { reason: "the answer has no token".to_owned() });
+            return Err(TokenError("the answer has no token".to_owned()));
         };
         let ends = ends.0;
         // The server may have given another time than was asked for.
@@ -124,7 +124,7 @@ impl Tokens {
     }
 
     /// Forgets a pod's tokens.
-    pub(super) fn forget(&self, uid: &str) {
+    pub(crate) fn forget(&self, uid: &str) {
         self.kept.lock().retain(|wish, _| wish.uid != uid);
     }
 }
