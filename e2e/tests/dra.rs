@@ -6,7 +6,7 @@ use std::fs;
 
 use keelson_devices::pod_resources as api;
 use keelson_devices::pod_resources::pod_resources_lister_client::PodResourcesListerClient;
-use keelson_e2e::{BUSYBOX, Cluster, LONG, Plugin, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, LONG, Plugin, Pod, eventually};
 
 const NAME: &str = "gpu.test.keelson.io";
 
@@ -247,31 +247,49 @@ fn ends(cluster: &Cluster, driver: &Plugin) {
     .unwrap();
 }
 
-/// Nothing is made ready for a pod that gets no network, which is told by other kubelets' words.
+/// Nothing is made ready for a pod that gets no network, and nothing of one that had it is started again, which is told by other
+/// kubelets' words. Pods of the node's network are not concerned.
 fn waits_for_the_network(cluster: &Cluster, driver: &Plugin) {
     let node = cluster.field(&["nodes"], ".items[0].metadata.name").unwrap();
+    let tolerant = |name: &str| Pod::new(name).spec("tolerations: [{operator: Exists}]");
+    cluster.start(&tolerant("steady")).unwrap();
+    cluster.start(&tolerant("of-node").spec("hostNetwork: true")).unwrap();
+    let restarts = |pod: &str, count: &str| {
+        let field = format!("jsonpath={{.status.containerStatuses[0].restartCount}}={count}");
+        cluster.wait(pod, &field).unwrap();
+    };
     // The folder is the cluster's own from here on.
     let broken =
         "mkdir -p /etc/cni/net.d && mount -t tmpfs none /etc/cni/net.d && echo { > /etc/cni/net.d/0.conflist";
     cluster.on_the_host("sh", &["-c", broken]).unwrap();
     cluster.kubectl(&["wait", "--for=condition=Ready=false", "--timeout=60s", "node", &node]).unwrap();
+    for name in ["steady", "of-node"] {
+        nix::sys::signal::kill(cluster.main_process(name).unwrap(), nix::sys::signal::Signal::SIGKILL)
+            .unwrap();
+    }
+    restarts("of-node", "1");
+    cluster.wait("steady", "jsonpath={.status.containerStatuses[0].state.terminated.exitCode}=137").unwrap();
     let tolerations = "spec:\n  tolerations: [{operator: Exists}]\n";
     cluster.apply(&pod("early", "resourceClaimTemplateName: fast").replace("spec:\n", tolerations)).unwrap();
-    eventually("the pod to be told that there is no network", LONG, || {
-        let about = "involvedObject.name=early,reason=NetworkNotReady";
-        let path = "jsonpath={.items[*].message}";
-        let told = cluster.kubectl(&["get", "events", "--field-selector", about, "-o", path])?;
-        let text = "network is not ready: container runtime network not ready: NetworkReady=false \
-                    reason:NetworkPluginNotReady message:";
-        Ok(told.starts_with(text).then_some(()))
-    })
-    .unwrap();
+    for pod in ["early", "steady"] {
+        eventually("the pod to be told that there is no network", LONG, || {
+            let about = format!("involvedObject.name={pod},reason=NetworkNotReady");
+            let path = "jsonpath={.items[*].message}";
+            let told = cluster.kubectl(&["get", "events", "--field-selector", &about, "-o", path])?;
+            let text = "network is not ready: container runtime network not ready: NetworkReady=false \
+                        reason:NetworkPluginNotReady message:";
+            Ok(told.starts_with(text).then_some(()))
+        })
+        .unwrap();
+    }
     let claim = cluster.pod("early", ".status.resourceClaimStatuses[0].resourceClaimName").unwrap();
     assert!(driver.count(&format!("prepare {claim}")) == 0, "{:?}", driver.calls());
+    restarts("steady", "0");
     cluster.on_the_host("rm", &["/etc/cni/net.d/0.conflist"]).unwrap();
     cluster.wait("early", "condition=Ready").unwrap();
     driver.await_call(&format!("prepare {claim}")).unwrap();
-    cluster.kubectl(&["delete", "pod", "early"]).unwrap();
+    restarts("steady", "1");
+    cluster.kubectl(&["delete", "pod", "early", "steady", "of-node"]).unwrap();
 }
 
 /// What a driver offered that is killed is taken back, although its sockets are where they were; it comes back with a new one.

@@ -169,7 +169,11 @@ fn pods_are_in_slices_and_containers_in_scopes() {
     let before = ["sure", "some", "free"].map(|name| cluster.main_process(name).unwrap());
     cluster.kill_inside().unwrap();
     cluster.on_the_host("systemctl", &["daemon-reexec"]).unwrap();
+    // As of a pod whose sandbox was still to come.
+    let stranger = slice.rsplit_once("-pod").unwrap().0.to_owned() + "-pod11aa_22bb.slice";
+    cluster.on_the_host("systemctl", &["start", &stranger]).unwrap();
     cluster.continue_with(&again).unwrap();
+    no_unit(&cluster, "pod11aa_22bb");
     cluster
         .kubectl(&["wait", "pod", "sure", "some", "free", "--for=condition=Ready", "--timeout=120s"])
         .unwrap();

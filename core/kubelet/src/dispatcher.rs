@@ -376,7 +376,8 @@ impl Dispatcher {
             tracing::error!(%error, uid, "a pod's worker broke off and is started again");
             let mail = sender.borrow().clone();
             self.employ(uid, mail, AFTER_PANIC);
-        } else if self.static_names.remove(&uid).is_some() {
+        } else if self.static_names.remove(&uid).is_some() || self.own.pods.borrow().contains_key(&uid) {
+            // What was left of a static pod has the UID of the one that comes now.
             self.arrange_static_pods();
         }
     }
@@ -435,25 +436,31 @@ impl Dispatcher {
                 uid = metadata.uid,
                 "the runtime holds a pod that the API does not know: it is ended"
             );
-            let pod = Pod {
-                metadata: ObjectMeta {
-                    name: Some(metadata.name),
-                    namespace: Some(metadata.namespace),
-                    uid: Some(metadata.uid.clone()),
-                    ..ObjectMeta::default()
-                },
-                // Nobody waits for it any more.
-                spec: Some(PodSpec { termination_grace_period_seconds: Some(1), ..PodSpec::default() }),
-                status: None,
-            };
-            self.employ(
-                metadata.uid,
-                Mail { pod: Arc::new(pod), record: Record::Pod, gone: true, runtime: 0, eviction: None },
-                Duration::ZERO,
-            );
+            self.end_orphan(metadata.namespace, metadata.name, metadata.uid);
         }
         let known: Vec<String> = self.workers.keys().cloned().collect();
-        self.node.groups.retain(&known).await;
+        for uid in self.node.groups.strangers(&known).await {
+            // Its worker takes the time that systemd takes, and tries again.
+            tracing::info!(uid, "a pod that nobody knows has left its control group: it is removed");
+            self.end_orphan(String::new(), uid.clone(), uid);
+        }
         true
+    }
+
+    /// Employs a worker to end what is left of a pod that the API does not know.
+    fn end_orphan(&mut self, namespace: String, name: String, uid: String) {
+        let pod = Pod {
+            metadata: ObjectMeta {
+                name: Some(name),
+                namespace: Some(namespace),
+                uid: Some(uid.clone()),
+                ..ObjectMeta::default()
+            },
+            // Nobody waits for it any more.
+            spec: Some(PodSpec { termination_grace_period_seconds: Some(1), ..PodSpec::default() }),
+            status: None,
+        };
+        let mail = Mail { pod: Arc::new(pod), record: Record::Pod, gone: true, runtime: 0, eviction: None };
+        self.employ(uid, mail, Duration::ZERO);
     }
 }

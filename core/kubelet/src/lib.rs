@@ -211,6 +211,8 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     if let Ok(status) = &status {
         health.learn(status);
     }
+    let (asker, engine, stop) = (Arc::clone(&health), runtime.clone(), shutdown.clone());
+    let asking = Box::pin(async move { asker.keep(engine, stop).await });
     let recursion = status.as_ref().map_or(volume::Recursion::Unknown, volume::Recursion::of);
     let (orders, ordered) = eviction::orders();
     let about_node = node::NodeRecorder::new(client.clone(), &config.node_name);
@@ -331,6 +333,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
             folder,
             mirrors,
             reporting,
+            asking,
             dispatcher
         );
         Ok(())

@@ -191,6 +191,15 @@ pub(crate) struct FailedKills {
     pub(crate) retry: Timestamp,
 }
 
+/// Why there is no network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NetworkFault {
+    /// The runtime's words.
+    pub(crate) text: String,
+    /// When it is told again.
+    pub(crate) tell_again: Timestamp,
+}
+
 /// All that a worker remembers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Memory {
@@ -198,8 +207,8 @@ pub(crate) struct Memory {
     pub(crate) volumes: Step,
     /// They had it once, and stay where they are.
     pub(crate) mounted: bool,
-    /// Why the pod, which has no sandbox, gets no network now.
-    pub(crate) network_fault: Option<String>,
+    /// Why there is no network now, if the pod needs one.
+    pub(crate) network_fault: Option<NetworkFault>,
     /// When the pod began, by the node's own time.
     pub(crate) started: Option<Timestamp>,
     /// Whether the last try at a sandbox failed.

@@ -20,9 +20,6 @@ mod renewal;
 pub(crate) use container::{Fate, LOST, fate, known_end};
 pub(crate) use renewal::is_under_way;
 
-/// Whether there is a network now is asked again after this.
-const NETWORK_RETRY: SignedDuration = SignedDuration::from_millis(500);
-
 /// What a plan is made from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View<'a> {
@@ -248,9 +245,20 @@ fn usable(view: View<'_>) -> Option<(&str, &[String])> {
     reachable.then_some((sandbox.id.as_str(), sandbox.ips.as_slice()))
 }
 
+/// While there is no network for a pod that needs one, nothing of it starts, is started again or is ended for another to start. The
+/// worker learns when there is one.
+fn waits_for_network(view: View<'_>, plan: &mut Plan) -> bool {
+    let Some(fault) = &view.memory.network_fault else { return false };
+    plan.wake_at(fault.tell_again);
+    true
+}
+
 fn running(view: View<'_>) -> Plan {
     let mut plan = Plan::default();
-    if renewal::plan(view, &mut plan) {
+    if renewal::is_due(view) {
+        if !waits_for_network(view, &mut plan) {
+            renewal::plan(view, &mut plan);
+        }
         return plan;
     }
     let fates: Vec<Fate> = view.pod.of(Kind::Regular).map(|member| fate(view, member)).collect();
@@ -267,15 +275,17 @@ fn running(view: View<'_>) -> Plan {
         let reason = if matches!(member.kind, Kind::Regular) { idle } else { "PodInitializing" };
         plan.waiting.insert(member.name().to_owned(), Why::new(reason, ""));
     }
-    if view.memory.network_fault.is_some() {
-        // Nothing is made for it before it can run.
-        plan.wake_at(view.now.checked_add(NETWORK_RETRY).unwrap_or(Timestamp::MAX));
-        return plan;
+    let waits = waits_for_network(view, &mut plan);
+    // Nothing is made for it before it can run.
+    if !waits || view.memory.mounted {
+        match &view.memory.volumes {
+            Step::Done => {}
+            Step::Failed { retry, .. } if *retry > view.now => plan.wake_at(*retry),
+            Step::Open | Step::Failed { .. } => plan.add(view, Action::SetUpVolumes),
+        }
     }
-    match &view.memory.volumes {
-        Step::Done => {}
-        Step::Failed { retry, .. } if *retry > view.now => plan.wake_at(*retry),
-        Step::Open | Step::Failed { .. } => plan.add(view, Action::SetUpVolumes),
+    if waits {
+        return plan;
     }
     // Once they are there, containers do not wait for their next content.
     if !view.memory.mounted {

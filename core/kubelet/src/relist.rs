@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use keelson_cri::v1;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::labels;
 use crate::runtime_client::{RuntimeClient, RuntimeError};
@@ -17,6 +19,10 @@ use crate::runtime_client::{RuntimeClient, RuntimeError};
 pub(crate) const DEAF: Duration = Duration::from_secs(1);
 /// Between two looks at a runtime that tells its events.
 pub(crate) const HEARING: Duration = Duration::from_secs(60);
+/// Between two questions for the runtime's conditions.
+const CONDITIONS: Duration = Duration::from_secs(5);
+/// The same while there is no network, for which pods wait.
+const IMPATIENT: Duration = Duration::from_millis(500);
 /// When so much time has passed since the last look, nothing is known of the pods any more.
 const THRESHOLD: Duration = Duration::from_secs(180);
 
@@ -58,17 +64,33 @@ impl Look {
 }
 
 /// What is known of the runtime: when everything was last looked at, at the beginning when the node began, and why pods got no network
-/// when that was last asked.
+/// when that was last asked. One asks for all pods.
 #[derive(Debug)]
 pub(crate) struct Health {
     seen: Mutex<Instant>,
-    network: Mutex<Option<String>>,
+    network: watch::Sender<Option<String>>,
 }
 
 impl Health {
-    /// As of now.
+    /// As of now. Of the network nothing is known yet, in the words of other kubelets.
     pub(crate) fn new() -> Self {
-        Self { seen: Mutex::new(Instant::now()), network: Mutex::default() }
+        let network = watch::Sender::new(Some("network state unknown".to_owned()));
+        Self { seen: Mutex::new(Instant::now()), network }
+    }
+
+    /// Asks the runtime how it is, again and again, until the shutdown. While it does not answer, it is as it was.
+    pub(crate) async fn keep(&self, runtime: RuntimeClient, shutdown: CancellationToken) {
+        let asking = async {
+            loop {
+                match runtime.status(v1::StatusRequest::default()).await {
+                    Ok(status) => self.learn(&status),
+                    Err(error) => tracing::debug!(%error, "the runtime does not say how it is"),
+                }
+                let pause = if self.network_fault().is_some() { IMPATIENT } else { CONDITIONS };
+                tokio::time::sleep(pause).await;
+            }
+        };
+        shutdown.run_until_cancelled(asking).await;
     }
 
     /// It was looked at just now.
@@ -78,12 +100,22 @@ impl Health {
 
     /// The runtime has told how it is.
     pub(crate) fn learn(&self, status: &v1::StatusResponse) {
-        *self.network.lock() = crate::node::network_fault(status);
+        let found = crate::node::network_fault(status);
+        self.network.send_if_modified(|known| {
+            let is_other = *known != found;
+            *known = found;
+            is_other
+        });
+    }
+
+    /// Changes when there is a network, or none, or for another reason.
+    pub(crate) fn news_of_network(&self) -> watch::Receiver<Option<String>> {
+        self.network.subscribe()
     }
 
     /// Why pods got no network when that was last asked.
     pub(crate) fn network_fault(&self) -> Option<String> {
-        self.network.lock().clone()
+        self.network.borrow().clone()
     }
 
     /// Why the node cannot know how its pods fare, in the words of other kubelets.
@@ -134,6 +166,34 @@ mod tests {
         );
         assert_eq!(now.changes(&before), BTreeSet::from(["comes", "ends", "goes"]));
         assert!(now.changes(&now).is_empty());
+    }
+
+    #[test]
+    fn news_of_the_network_come_when_it_is_another() {
+        let told = |ready: bool| {
+            let condition = v1::RuntimeCondition {
+                r#type: "NetworkReady".to_owned(),
+                status: ready,
+                reason: "NetworkPluginNotReady".to_owned(),
+                message: "no bridge".to_owned(),
+            };
+            let status = v1::RuntimeStatus { conditions: vec![condition] };
+            v1::StatusResponse { status: Some(status), ..v1::StatusResponse::default() }
+        };
+        let health = Health::new();
+        let mut news = health.news_of_network();
+        assert_eq!(health.network_fault().as_deref(), Some("network state unknown"));
+        let mut learned = |ready| {
+            health.learn(&told(ready));
+            let is_new = news.has_changed().unwrap();
+            (is_new, news.borrow_and_update().clone())
+        };
+        let fault = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady \
+                     message:no bridge";
+        assert_eq!(learned(false), (true, Some(fault.to_owned())));
+        assert_eq!(learned(false), (false, Some(fault.to_owned())));
+        assert_eq!(learned(true), (true, None));
+        assert_eq!(learned(true), (false, None));
     }
 
     #[tokio::test(start_paused = true)]

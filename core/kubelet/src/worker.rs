@@ -204,6 +204,7 @@ impl Worker {
     async fn work(mut self) {
         let mut devices = self.node.furnishing.devices.news();
         let mut claimed = self.node.dra.news();
+        let mut network = self.node.health.news_of_network();
         loop {
             let wake = self.step().await;
             if self.is_finished() {
@@ -223,6 +224,7 @@ impl Worker {
             tokio::select! {
                 Ok(()) = devices.changed(), if has_devices => {}
                 Ok(()) = claimed.changed(), if has_devices => {}
+                Ok(()) = network.changed(), if !self.pod.host_network() => {}
                 changed = self.mail.changed() => match changed {
                     Ok(()) => self.read_mail(),
                     Err(_) => return,
@@ -337,12 +339,16 @@ impl Worker {
                 self.memory.devices.entry(container).or_default().extend(all);
             }
         }
-        self.look_at_network().await;
+        self.look_at_network(now);
         let resize = self.allocate(now);
         let mut plan = plan::plan(self.view(now));
         if plan.stage == Stage::Complete {
             self.end(End::Completed, self.pod.grace(), now);
             plan = plan::plan(self.view(now));
+        }
+        if self.memory.network_fault.is_some() {
+            // What they waited for before they wait for now.
+            plan.waiting.extend(self.waiting.clone());
         }
         self.tell_waits(&plan);
         self.give_back(plan.stage);

@@ -186,34 +186,33 @@ impl Groups {
         Ok(())
     }
 
-    /// Removes groups of pods that nobody knows: of those that ended while their sandbox was still to come.
-    pub(crate) async fn retain(&self, uids: &[String]) {
+    /// UIDs of pods that nobody knows and whose slices are there: of those that ended while their sandbox was still to come.
+    pub(crate) async fn strangers(&self, uids: &[String]) -> Vec<String> {
         if !self.are_by_systemd() {
-            return;
+            return Vec::new();
         }
+        let mut all = Vec::new();
         for class in self.classes() {
             let known = uids.iter().map(|uid| class.child(&format!("pod{uid}")).slice()).collect();
             let beginning = class.child("pod").slice();
             let path = self.names.path(&class);
             let found = tokio::task::spawn_blocking(move || {
                 let names = super::below(Path::new(super::MOUNT), &path);
-                strangers(names, &beginning, &known)
+                strangers(&names, &beginning, &known)
             });
-            for slice in found.await.unwrap_or_default() {
-                tracing::info!(slice, "a pod that nobody knows has left its control group: it is removed");
-                if let Err(error) = self.systemd.stop(&slice).await {
-                    tracing::warn!(error = %GroupError::from(error), slice, "a control group stays");
-                }
-            }
+            all.extend(found.await.unwrap_or_default());
         }
+        all
     }
 }
 
-/// (pure) Of names those that begin as pods' slices do, `CLASS-pod.slice` without its end, and are not known.
-fn strangers(names: Vec<String>, beginning: &str, known: &HashSet<String>) -> Vec<String> {
+/// (pure) Of names those that begin as pods' slices do, `CLASS-pod.slice` without its end, and are not known: the UIDs, in which there
+/// is a dash where a slice's name has none.
+fn strangers(names: &[String], beginning: &str, known: &HashSet<String>) -> Vec<String> {
     let beginning = beginning.trim_end_matches(".slice");
-    let is_pods = |name: &String| name.starts_with(beginning) && name.ends_with(".slice");
-    names.into_iter().filter(|name| is_pods(name) && !known.contains(name)).collect()
+    let of_nobody = names.iter().filter(|name| !known.contains(*name));
+    let uids = of_nobody.filter_map(|name| name.strip_prefix(beginning)?.strip_suffix(".slice"));
+    uids.filter(|uid| !uid.is_empty()).map(|uid| uid.replace('_', "-")).collect()
 }
 
 #[cfg(test)]
@@ -234,10 +233,10 @@ mod tests {
     #[test]
     fn only_slices_of_pods_can_be_strangers() {
         let names =
-            ["a-kubepods-poda_1.slice", "a-kubepods-podb.slice", "a-kubepods-burstable.slice", "x.scope"];
+            ["a-kubepods-poda_1.slice", "a-kubepods-podb_2.slice", "a-kubepods-burstable.slice", "x.scope"];
         let class = CgroupName::of_path("/a/kubepods");
         let known = HashSet::from([class.child("poda-1").slice()]);
-        let found = strangers(names.map(str::to_owned).to_vec(), &class.child("pod").slice(), &known);
-        assert_eq!(found, ["a-kubepods-podb.slice"]);
+        let found = strangers(&names.map(str::to_owned), &class.child("pod").slice(), &known);
+        assert_eq!(found, ["b-2"]);
     }
 }

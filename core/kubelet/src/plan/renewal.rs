@@ -33,14 +33,16 @@ pub(crate) fn is_under_way(view: View<'_>) -> bool {
         || (!view.memory.renewed.is_empty() && view.observed.containers.is_empty())
 }
 
-/// Plans the way to the new beginning; says whether it is not reached yet.
-pub(super) fn plan(view: View<'_>, plan: &mut Plan) -> bool {
+/// Whether there is a way to go to the new beginning.
+pub(super) fn is_due(view: View<'_>) -> bool {
+    triggers(view).next().is_some()
+}
+
+/// Plans that way.
+pub(super) fn plan(view: View<'_>, plan: &mut Plan) {
     let triggers: Vec<_> = triggers(view).collect();
-    if triggers.is_empty() {
-        return false;
-    }
     if view.memory.busy(&Task::Remove) {
-        return true;
+        return;
     }
     let is_debug = |name: &str| view.pod.member(name).is_some_and(|member| member.kind == Kind::Ephemeral);
     let others: Vec<_> = view.observed.containers.iter().filter(|one| !is_debug(&one.name)).collect();
@@ -61,7 +63,7 @@ pub(super) fn plan(view: View<'_>, plan: &mut Plan) -> bool {
         plan.waiting.insert(member.name().to_owned(), super::container::crash_loop(view, member, wait));
     }
     if runs || is_early || !retry_reached(view, plan) {
-        return true;
+        return;
     }
     // What tells that the pod begins anew goes last.
     let is_trigger = |id: &str| triggers.iter().any(|(_, newest)| newest.id == id);
@@ -69,7 +71,6 @@ pub(super) fn plan(view: View<'_>, plan: &mut Plan) -> bool {
     instances.sort_by_key(|id| is_trigger(id));
     let triggers = triggers.iter().map(|(member, _)| member.name().to_owned()).collect();
     plan.add(view, Action::Renew { instances, triggers });
-    true
 }
 
 #[cfg(test)]

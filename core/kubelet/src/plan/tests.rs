@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::memory::{End, Image, Termination};
+use crate::memory::{End, Image, NetworkFault, Termination};
 use crate::runtime_view::{ContainerState, Instance, Sandbox, fixture};
 
 pub(super) fn at(seconds: i64) -> Timestamp {
@@ -318,11 +318,39 @@ fn a_container_whose_hook_failed_says_so_until_the_next_one_is_there_or_has_to_w
     assert_eq!(waits(&memory, "c1").reason, "CrashLoopBackOff");
 }
 
+fn without_network(memory: Memory) -> Memory {
+    let fault = NetworkFault { text: "no bridge".to_owned(), tell_again: at(400) };
+    Memory { network_fault: Some(fault), ..memory }
+}
+
 #[test]
 fn nothing_is_made_for_a_pod_that_gets_no_network_yet() {
     let pod = pod(json!({ "containers": [{ "name": "a" }] }));
-    let memory = Memory { network_fault: Some("no bridge".to_owned()), ..Memory::default() };
-    let plan = plan_at(100, &pod, &Observed::default(), &memory);
+    let plan = plan_at(100, &pod, &Observed::default(), &without_network(Memory::default()));
     assert_eq!((plan.actions, plan.waiting["a"].reason.as_str()), (vec![], "ContainerCreating"));
-    assert!(plan.wake.is_some_and(|wake| wake > at(100) && wake <= at(101)));
+    assert_eq!(plan.wake, Some(at(400)));
+}
+
+#[test]
+fn of_a_pod_whose_network_is_gone_nothing_is_started_or_killed_but_it_ends() {
+    let pod = pod(json!({ "restartPolicy": "OnFailure", "containers": [{ "name": "a" }, { "name": "b" }] }));
+    let mut memory = memory(&["a", "b"]);
+    let of = |a, b| observed(vec![fixture("c1", "a", 0, a), fixture("c2", "b", 0, b)]);
+    memory.container("b").hook = Some(("c2".to_owned(), crate::memory::Hook::Failed("no".to_owned())));
+    let there = plan_at(100, &pod, &of(exited(1), running()), &memory).actions;
+    assert!(matches!(there.as_slice(), [Action::Start { .. }, Action::Kill { .. }]), "{there:?}");
+    memory = without_network(memory);
+    assert_eq!(plan_at(100, &pod, &of(exited(1), running()), &memory).actions, []);
+    // Volumes that are there get their next content.
+    memory.volumes = Step::Open;
+    assert_eq!(plan_at(100, &pod, &of(exited(1), running()), &memory).actions, [Action::SetUpVolumes]);
+    assert_eq!(plan_at(100, &pod, &of(exited(0), exited(0)), &memory).stage, Stage::Complete);
+    // Nor does it begin anew as a whole.
+    let rule =
+        json!([{ "action": "RestartAllContainers", "exitCodes": { "operator": "In", "values": [42] } }]);
+    let other = self::pod(json!({ "restartPolicy": "Never", "containers": [{ "name": "a" },
+        { "name": "b", "restartPolicy": "Never", "restartPolicyRules": rule }] }));
+    memory.volumes = Step::Done;
+    let anew = plan_at(100, &other, &of(exited(0), exited(42)), &memory);
+    assert_eq!((anew.actions, anew.stage), (vec![], Stage::Running));
 }

@@ -312,17 +312,8 @@ async fn run_sandbox(node: &Node, pod: &PodModel, attempt: u32) -> Result<(), (&
         let message = format!("Failed to prepare dynamic resources: prepare dynamic resources: {error}");
         return Err(("FailedPrepareDynamicResources", message));
     }
-    let Err(error) = make_sandbox(node, pod, attempt).await else { return Ok(()) };
-    // A network that has gone since it was last seen is another matter than a sandbox that cannot be made.
-    if !pod.host_network()
-        && let Ok(status) = node.runtime.status(v1::StatusRequest { verbose: false }).await
-    {
-        node.health.learn(&status);
-        if let Some(network) = node.health.network_fault() {
-            return Err(("NetworkNotReady", format!("network is not ready: {network}")));
-        }
-    }
-    Err(("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}")))
+    let made = make_sandbox(node, pod, attempt).await;
+    made.map_err(|error| ("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}")))
 }
 
 async fn make_sandbox(node: &Node, pod: &PodModel, attempt: u32) -> Result<(), String> {
