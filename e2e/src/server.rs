@@ -1,6 +1,6 @@
 //! A control-plane member alone.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl Server {
         let url = loop {
             let Some(line) = lines.next() else {
                 let status = child.wait()?;
-                let log = std::fs::read_to_string(dir.path().join("log"))?;
+                let log = logged(dir)?;
                 bail!("the server ended with {status} before it was ready:\n{log}");
             };
             let line = line?;
@@ -181,13 +181,20 @@ impl Server {
     }
 }
 
+/// What a server has logged, the beginning of it: a log may be a device that has no end.
+fn logged(dir: &tempfile::TempDir) -> std::io::Result<String> {
+    let mut log = Vec::new();
+    std::fs::File::open(dir.path().join("log"))?.take(4 << 20).read_to_end(&mut log)?;
+    Ok(String::from_utf8_lossy(&log).into_owned())
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking()
-            && let Ok(log) = std::fs::read_to_string(self.dir.path().join("log"))
+            && let Ok(log) = logged(&self.dir)
         {
             eprintln!("--- the server's log ---\n{log}");
         }

@@ -348,7 +348,7 @@ impl Servers {
     /// The number of the server that leads, as one of them says.
     pub fn leader(&self, asked: usize) -> anyhow::Result<usize> {
         let list: serde_json::Value =
-            serde_json::from_str(&self.keelson(asked, &["members", "list", "--json"])?)?;
+            serde_json::from_str(&self.keelson(asked, &["members", "list", "-o", "json"])?)?;
         let members = list["members"].as_array().context("no members")?;
         let leader = members.iter().find(|member| member["leader"] == true).context("none leads")?;
         let name = leader["name"].as_str().unwrap_or_default();
@@ -358,7 +358,7 @@ impl Servers {
     /// The members and what they do, by name: `voter`, `learner`.
     pub fn roles(&self, asked: usize) -> anyhow::Result<Vec<(String, String)>> {
         let list: serde_json::Value =
-            serde_json::from_str(&self.keelson(asked, &["members", "list", "--json"])?)?;
+            serde_json::from_str(&self.keelson(asked, &["members", "list", "-o", "json"])?)?;
         let members = list["members"].as_array().context("no members")?;
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_lowercase();
         let mut roles: Vec<_> =

@@ -313,3 +313,15 @@ fn a_list_that_was_begun_long_ago_is_told_to_begin_anew() {
     }
     server.kubectl(&["get", "configmaps"]).unwrap();
 }
+
+#[test]
+fn a_server_whose_log_has_no_room_serves_on() {
+    let server = Server::start().unwrap();
+    let log = server.data_dir().join("log");
+    std::fs::remove_file(&log).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &log).unwrap();
+    // It has much to tell: that it was killed, and what it found.
+    let server = server.kill_and_restart_with(&["--verbose"]).unwrap();
+    create(&server, "one", 1).unwrap();
+    assert_eq!(server.kubectl(&["get", "configmap", "one", "-o", "name"]).unwrap(), "configmap/one\n");
+}

@@ -26,6 +26,8 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::progress::say;
+
 /// Where the quickstart mounts its Secret.
 const SECRET: &str = "/etc/demo-web/secret";
 const LONGEST_BURN: u64 = 600;
@@ -74,14 +76,14 @@ pub(crate) async fn run(port: u16) -> anyhow::Result<()> {
     let mut interrupted = signal(SignalKind::interrupt())?;
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
     let listener = listener.with_context(|| format!("listen on port {port}"))?;
-    println!("demo-web listens on port {port}");
+    say(format_args!("demo-web listens on port {port}"));
     axum::serve(listener, router().into_make_service_with_connect_info::<Here>())
         .with_graceful_shutdown(async move {
             tokio::select! {
                 _ = terminated.recv() => {}
                 _ = interrupted.recv() => {}
             }
-            println!("demo-web ends");
+            say("demo-web ends");
         })
         .await
         .context("serve")
@@ -107,7 +109,7 @@ async fn switch(
         return (StatusCode::NOT_FOUND, "say /healthz or /livez\n".to_owned());
     };
     switch.store(failing, Ordering::Relaxed);
-    println!("demo-web switched {which} to {verdict}");
+    say(format_args!("demo-web switched {which} to {verdict}"));
     (StatusCode::OK, format!("{which} will {verdict}\n"))
 }
 

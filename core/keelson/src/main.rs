@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("keelson: {error:#}");
+            progress::complain(format_args!("keelson: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -61,10 +61,14 @@ fn main() -> ExitCode {
 
 fn log(level: tracing::Level) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        tracing_subscriber::EnvFilter::new(format!("{level},openraft=warn,libcgroups=error"))
+        // A member that is missed would be told of ten times a second; the store says so once.
+        let quiet = "openraft=warn,openraft::core::heartbeat=error,libcgroups=error";
+        tracing_subscriber::EnvFilter::new(format!("{level},{quiet}"))
     });
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    // What cannot be logged, as the disk is full, is lost. To complain of that on the standard error would end the process.
+    log.with_writer(std::io::stderr).log_internal_errors(false).init();
 }
 
 /// The log of a pod's process. It keeps the way to where it goes for itself: what becomes a container has another
@@ -74,7 +78,8 @@ fn log_of_a_pod() {
         // A start that fails is answered with its reason, and is the matter of whoever asked.
         let filter = tracing_subscriber::EnvFilter::new("warn,libcontainer=off,libcgroups=error");
         let writer = Mutex::new(std::fs::File::from(file));
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer).init();
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer);
+        log.log_internal_errors(false).init();
     }
 }
 

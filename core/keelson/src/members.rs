@@ -8,6 +8,7 @@ use keelson_store::{MemberStatus, Role};
 use kube::Client;
 
 use crate::connection::ClusterOptions;
+use crate::snapshot::Output;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MembersCommand {
@@ -15,9 +16,9 @@ pub(crate) enum MembersCommand {
     List {
         #[command(flatten)]
         cluster: ClusterOptions,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
+        /// How they are shown.
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
     },
     /// Remove a member; its server ends. Refused if the others could not go on.
     Remove {
@@ -48,12 +49,11 @@ pub(crate) enum MembersCommand {
 /// Runs the command.
 pub(crate) async fn run(command: MembersCommand) -> anyhow::Result<()> {
     match command {
-        MembersCommand::List { cluster, json } => {
+        MembersCommand::List { cluster, output } => {
             let list = list(&client(&cluster).await?).await?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&list)?);
-            } else {
-                print!("{}", table(&list.members));
+            match output {
+                Output::Table => print!("{}", table(&list.members)),
+                Output::Json => println!("{}", serde_json::to_string_pretty(&list)?),
             }
             Ok(())
         }

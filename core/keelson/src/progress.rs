@@ -4,6 +4,19 @@ use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+/// A line for people from a process that goes on. Whoever reads may have gone, and a disk may be full: that is no reason to
+/// stop, as it would be with `println!`.
+pub(crate) fn say(text: impl Display) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}");
+    let _ = out.flush();
+}
+
+/// The same on the standard error.
+pub(crate) fn complain(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Prints steps.
 pub(crate) struct Progress {
     began: Instant,
@@ -22,11 +35,9 @@ impl Progress {
         self.began.elapsed()
     }
 
-    /// A line of its own. Whoever reads may have gone: that is no reason to stop.
+    /// A line of its own.
     pub(crate) fn line(&self, text: impl Display) {
-        let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{text}");
-        let _ = out.flush();
+        say(text);
     }
 
     /// A step that is done, which began at `since`.

@@ -18,6 +18,7 @@ use crate::components::Components;
 use crate::components::control_plane::ControlPlane;
 use crate::join::Member;
 use crate::node_routes::{NodeRoutes, Ways};
+use crate::progress::say;
 
 /// The pause before a new cluster is set up once more.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
@@ -63,7 +64,7 @@ pub(crate) async fn run(options: ServerOptions) -> anyhow::Result<()> {
         () = &mut ended => Ok(()),
         failure = server.failed() => Err(failure.into()),
     };
-    println!("Stopping");
+    say("Stopping");
     // What they have under way goes through the server, which ends after them.
     components.stop().await;
     server.shutdown().await;
@@ -115,9 +116,9 @@ async fn start(options: &ServerOptions) -> anyhow::Result<(ApiServer, Member)> {
     let host = if address.ip().is_unspecified() { member.address } else { address.ip() };
     let url = format!("https://{}", std::net::SocketAddr::new(host, address.port()));
     server.keep_kubeconfig(kubeconfig.clone(), &url)?;
-    println!("API server ready at {url} after {} ms", began.elapsed().as_millis());
-    println!("  export KUBECONFIG={}", kubeconfig.display());
-    println!("  kubectl get namespaces");
+    say(format_args!("API server ready at {url} after {} ms", began.elapsed().as_millis()));
+    say(format_args!("  export KUBECONFIG={}", kubeconfig.display()));
+    say("  kubectl get namespaces");
     Ok((server, member))
 }
 

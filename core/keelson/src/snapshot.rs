@@ -54,12 +54,12 @@ pub(crate) enum SnapshotCommand {
     },
 }
 
-/// How a file is shown.
+/// How something is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
     /// For people.
     Table,
-    /// For programs, with the names that etcdctl has.
+    /// For programs; of a snapshot with the names that etcdctl has.
     Json,
 }
 

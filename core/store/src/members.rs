@@ -97,7 +97,9 @@ pub enum MembersError {
         reason: String,
     },
     /// Another member has the name.
-    #[error("member {id} has the name {name} already; remove it first if it is gone")]
+    #[error(
+        "member {id} has the name {name} already; remove it first if it is gone, or join under another with --name"
+    )]
     NameTaken {
         /// The name.
         name: String,

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -76,7 +77,7 @@ impl Dialer {
         Ok(Dialer { identity, name, tls, source, channels: Mutex::default() })
     }
 
-    fn channel(&self, addresses: &[String], name: &str) -> Channel {
+    fn channel(&self, addresses: &[String], name: &str, missed: Arc<Missed>) -> Channel {
         // The connector chooses the address, and brings TLS about.
         let endpoint = Endpoint::from_static("http://member.invalid")
             .tcp_nodelay(true)
@@ -89,9 +90,15 @@ impl Dialer {
         let (tls, name, source) = (self.tls.clone(), name.to_owned(), self.source);
         endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
             let (addresses, tls, name) = (Arc::clone(&addresses), tls.clone(), name.clone());
+            let missed = Arc::clone(&missed);
             async move {
-                let stream = connect(&addresses, source).await?;
-                tokio::time::timeout(HANDSHAKE, secure(stream, &tls, name)).await?.map(TokioIo::new)
+                let made = async {
+                    let stream = connect(&addresses, source).await?;
+                    tokio::time::timeout(HANDSHAKE, secure(stream, &tls, name.clone())).await?
+                };
+                let made: io::Result<_> = made.await;
+                missed.tell(&name, made.as_ref().err());
+                made.map(TokioIo::new)
             }
         }))
     }
@@ -99,6 +106,22 @@ impl Dialer {
     fn remote(&self, what: &str, to: Option<u64>, calls: Channel, bulk: Channel) -> Arc<dyn Peer> {
         let what = what.to_owned();
         Arc::new(Remote { what, to, identity: self.identity, name: self.name.clone(), calls, bulk })
+    }
+}
+
+/// Whether a member cannot be reached, which is tried many times a second and logged once.
+#[derive(Default)]
+struct Missed(AtomicBool);
+
+impl Missed {
+    fn tell(&self, member: &str, error: Option<&io::Error>) {
+        match (error, self.0.swap(error.is_some(), Ordering::Relaxed)) {
+            (Some(error), false) => {
+                tracing::warn!(member, %error, "a member cannot be reached; it is tried again and again");
+            }
+            (None, true) => tracing::info!(member, "a member is reached again"),
+            (Some(_), true) | (None, false) => {}
+        }
     }
 }
 
@@ -147,20 +170,20 @@ async fn secure(stream: TcpStream, tls: &TlsConnector, name: String) -> io::Resu
 impl Dial for Dialer {
     fn peer(&self, id: u64, member: &Member) -> Arc<dyn Peer> {
         let mut channels = self.channels.lock();
-        let (known, calls, bulk) = channels.entry(id).or_insert_with(|| {
-            let channel = || self.channel(&member.addresses, &member.name);
+        let open = || {
+            let missed = Arc::<Missed>::default();
+            let channel = || self.channel(&member.addresses, &member.name, Arc::clone(&missed));
             (member.clone(), channel(), channel())
-        });
-        if known != member {
-            *known = member.clone();
-            *calls = self.channel(&member.addresses, &member.name);
-            *bulk = self.channel(&member.addresses, &member.name);
+        };
+        let kept = channels.entry(id).or_insert_with(open);
+        if kept.0 != *member {
+            *kept = open();
         }
-        self.remote(&member.name, Some(id), calls.clone(), bulk.clone())
+        self.remote(&member.name, Some(id), kept.1.clone(), kept.2.clone())
     }
 
     fn stranger(&self, address: &str) -> Arc<dyn Peer> {
-        let channel = self.channel(&[address.to_owned()], MEMBER_DNS_NAME);
+        let channel = self.channel(&[address.to_owned()], MEMBER_DNS_NAME, Arc::default());
         self.remote(address, None, channel.clone(), channel)
     }
 }
