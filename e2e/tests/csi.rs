@@ -196,6 +196,28 @@ fn await_in_use(cluster: &Cluster, node: &str, volumes: &str) {
     .unwrap();
 }
 
+/// A volume that has become larger, while a pod uses it: what external-resizer says, the node does.
+fn grow(cluster: &Cluster, driver: &Plugin) {
+    let patch = |what: &[&str], patch: &str| {
+        cluster.kubectl(&[&["patch"], what, &["--type=merge", "-p", patch]].concat()).unwrap();
+    };
+    patch(&["pv", "more"], r#"{"spec": {"capacity": {"storage": "2Gi"}}}"#);
+    let pending = r#"{"status": {"allocatedResources": {"storage": "2Gi"},
+        "allocatedResourceStatuses": {"storage": "NodeResizePending"},
+        "conditions": [{"type": "FileSystemResizePending", "status": "True"}]}}"#;
+    patch(&["pvc", "more", "--subresource=status"], pending);
+    driver.await_call("expand 2147483648 more").unwrap();
+    eventually("the claim to have grown", LONG, || {
+        Ok((cluster.field(&["pvc", "more"], ".status.capacity.storage")? == "2Gi").then_some(()))
+    })
+    .unwrap();
+    let left = ".status['conditions','allocatedResourceStatuses']";
+    let left = cluster.field(&["pvc", "more"], left).unwrap();
+    assert!(!left.contains("Resize"), "{left}");
+    let text = "MountVolume.NodeExpandVolume succeeded for volume \"more\"";
+    await_event(cluster, "four", "FileSystemResizeSuccessful", text);
+}
+
 #[test]
 fn a_volume_is_attached_to_one_node_before_it_is_mounted_and_detached_when_that_has_let_it_go() {
     let cluster = Cluster::up().unwrap();
@@ -242,6 +264,7 @@ fn a_volume_is_attached_to_one_node_before_it_is_mounted_and_detached_when_that_
     cluster.kubectl(&["delete", "pod", "three"]).unwrap();
     cluster.wait("four", "condition=Ready").unwrap();
     await_in_use(&cluster, &node, &format!("{DISK} {MORE}"));
+    grow(&cluster, &driver);
 
     cluster.kubectl(&["delete", "pod", "one"]).unwrap();
     driver.await_call("attach disk ghost").unwrap();

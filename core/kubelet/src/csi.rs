@@ -7,6 +7,7 @@
 //! - `in_use`: the volumes that must not be detached, as the Node's status says
 //! - `attachment`: waits until a volume is attached to this node
 //! - `bearer`: the pod that has a volume, and its tokens; `republish`: calls drivers again that ask for it
+//! - `expansion`: has file systems grow with their volumes
 //! - `mount`: stages and publishes volumes for pods, and takes that back
 //!
 //! Drivers from elsewhere mount `/var/lib/kubelet`, where the kubelet they know has its folder. Here that is `DATA`, wherever it lies: a
@@ -15,15 +16,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::event::Recorder;
 use crate::volume::token::Tokens;
 
 mod attachment;
 mod bearer;
 mod driver;
+mod expansion;
 mod in_use;
 mod mount;
 mod node_object;
@@ -50,15 +54,20 @@ pub(crate) struct Drivers {
     published: republish::PublishedVolumes,
     /// Tokens that drivers are given.
     tokens: Tokens,
+    /// Capacities of PersistentVolumes to which file systems have grown.
+    grown: Mutex<HashMap<String, Quantity>>,
+    recorder: Recorder,
 }
 
 impl Drivers {
-    /// None yet.
+    /// None yet. Must be called within a tokio runtime, for the events.
     pub(crate) fn new(config: Arc<Config>, client: kube::Client) -> Self {
         let in_use = in_use::InUse::new(client.clone(), &config);
         let tokens = Tokens::new(client.clone());
-        let (known, turns, published) = (Mutex::default(), Mutex::default(), Default::default());
-        Drivers { config, client, known, turns, in_use, published, tokens }
+        let recorder = Recorder::new(client.clone(), &config.node_name);
+        let (known, turns, grown) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let published = republish::PublishedVolumes::default();
+        Drivers { config, client, known, turns, in_use, published, tokens, grown, recorder }
     }
 
     /// Keeps what the Node's status says of volumes in use, and calls drivers again that ask for it, until `shutdown`.

@@ -124,6 +124,22 @@ impl Recorder {
         self.send(Told { key, annotations, version, combined: None, at: Timestamp::now() });
     }
 
+    /// Tells of a pod of which no more is at hand than this.
+    pub(crate) fn tell_named(
+        &self,
+        namespace: String,
+        name: String,
+        uid: String,
+        kind: EventType,
+        reason: &'static str,
+        message: String,
+    ) {
+        let (subject, reason) = (Subject::Pod, reason.into());
+        let key = Key { subject, uid, namespace, name, field: None, kind, reason, message };
+        let (annotations, at) = (BTreeMap::new(), Timestamp::now());
+        self.send(Told { key, annotations, version: None, combined: None, at });
+    }
+
     /// Tells of the node.
     pub(crate) fn tell_of_node(
         &self,

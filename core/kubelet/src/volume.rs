@@ -349,6 +349,7 @@ impl Inner {
             mount_options: Vec::new(),
             stage_secret: None,
             publish_secret: secret.map(|it| SecretReference { name: Some(it.name), namespace }),
+            expand_secret: None,
         };
         self.publish(pod, volume, &wanted).await
     }

@@ -161,14 +161,30 @@ impl Node for Driver {
         Ok(Response::new(v1::NodeUnpublishVolumeResponse {}))
     }
 
+    async fn node_expand_volume(
+        &self,
+        request: Request<v1::NodeExpandVolumeRequest>,
+    ) -> Answer<v1::NodeExpandVolumeResponse> {
+        let request = request.into_inner();
+        let capacity_bytes = request.capacity_range.map_or(0, |range| range.required_bytes);
+        if !is_mounted(&request.volume_path)? {
+            return Err(Status::not_found("the volume is not published there"));
+        }
+        self.log(&format!("expand {capacity_bytes}"), &request.volume_id, &HashMap::new())?;
+        Ok(Response::new(v1::NodeExpandVolumeResponse { capacity_bytes }))
+    }
+
     async fn node_get_capabilities(
         &self,
         _: Request<v1::NodeGetCapabilitiesRequest>,
     ) -> Answer<v1::NodeGetCapabilitiesResponse> {
         use v1::node_service_capability::rpc::Type as Rpc;
-        let rpc = v1::node_service_capability::Rpc { r#type: Rpc::StageUnstageVolume.into() };
-        let one = v1::NodeServiceCapability { r#type: Some(v1::node_service_capability::Type::Rpc(rpc)) };
-        Ok(Response::new(v1::NodeGetCapabilitiesResponse { capabilities: vec![one] }))
+        let can = |rpc: Rpc| {
+            let rpc = v1::node_service_capability::Rpc { r#type: rpc.into() };
+            v1::NodeServiceCapability { r#type: Some(v1::node_service_capability::Type::Rpc(rpc)) }
+        };
+        let capabilities = vec![can(Rpc::StageUnstageVolume), can(Rpc::ExpandVolume)];
+        Ok(Response::new(v1::NodeGetCapabilitiesResponse { capabilities }))
     }
 
     async fn node_get_info(&self, _: Request<v1::NodeGetInfoRequest>) -> Answer<v1::NodeGetInfoResponse> {

@@ -19,8 +19,8 @@ const HOUR: i64 = 3600;
 /// A pod that has a volume.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Bearer {
-    name: String,
-    namespace: String,
+    pub(super) name: String,
+    pub(super) namespace: String,
     pub(super) uid: String,
     account: String,
 }

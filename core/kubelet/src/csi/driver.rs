@@ -70,6 +70,8 @@ pub(crate) struct Driver {
     pub(super) mount_group: bool,
     /// It tells one pod on a node from several.
     pub(super) several_writers: bool,
+    /// It makes file systems on this node as large as their volumes.
+    pub(super) expands: bool,
     /// What it is told in place of this node's folder.
     pub(super) folder: Option<(PathBuf, PathBuf)>,
     node: NodeClient<Channel>,
@@ -113,6 +115,7 @@ impl Driver {
                 .map(|it| it.segments.into_iter().collect())
                 .unwrap_or_default(),
             stages: can.contains(&Rpc::StageUnstageVolume),
+            expands: can.contains(&Rpc::ExpandVolume),
             mount_group: can.contains(&Rpc::VolumeMountGroup),
             several_writers: can.contains(&Rpc::SingleNodeMultiWriter),
             folder,
@@ -136,6 +139,10 @@ impl Driver {
 
     pub(super) async fn publish(&self, request: v1::NodePublishVolumeRequest) -> Result<(), CsiError> {
         called("NodePublishVolume", self.node.clone().node_publish_volume(timed(request)).await).map(drop)
+    }
+
+    pub(super) async fn expand(&self, request: v1::NodeExpandVolumeRequest) -> Result<(), CsiError> {
+        called("NodeExpandVolume", self.node.clone().node_expand_volume(timed(request)).await).map(drop)
     }
 
     pub(super) async fn unpublish(&self, request: v1::NodeUnpublishVolumeRequest) -> Result<(), CsiError> {

@@ -56,6 +56,7 @@ pub(crate) struct Wanted {
     pub(crate) mount_options: Vec<String>,
     pub(crate) stage_secret: Option<SecretReference>,
     pub(crate) publish_secret: Option<SecretReference>,
+    pub(crate) expand_secret: Option<SecretReference>,
 }
 
 /// How a published volume's files come to belong to the pod's group.
@@ -129,7 +130,7 @@ fn refusal(wanted: &Wanted, spec: Option<&CSIDriverSpec>) -> Option<String> {
 }
 
 /// What a pod does with the volume.
-fn capability(wanted: &Wanted, driver: &Driver, group: Option<u32>) -> v1::VolumeCapability {
+pub(super) fn capability(wanted: &Wanted, driver: &Driver, group: Option<u32>) -> v1::VolumeCapability {
     v1::VolumeCapability {
         access_type: Some(AccessType::Mount(MountVolume {
             fs_type: wanted.fs_type.clone(),
@@ -144,7 +145,7 @@ fn capability(wanted: &Wanted, driver: &Driver, group: Option<u32>) -> v1::Volum
 }
 
 impl Drivers {
-    async fn secret(
+    pub(super) async fn secret(
         &self,
         reference: Option<&SecretReference>,
     ) -> Result<BTreeMap<String, String>, CsiError> {
@@ -223,6 +224,9 @@ impl Drivers {
             driver.stage(request).await?;
         }
         self.call_publish(&driver, &bearer, wanted, spec, group, publish_context).await?;
+        if let Some(growth) = self.growth(wanted).await? {
+            self.expand(&driver, &bearer, wanted, group, growth).await?;
+        }
         self.published.add(bearer, wanted, group);
         Ok(Published { path: target, ownership: ownership(wanted, spec, &driver), folder })
     }
@@ -267,6 +271,27 @@ impl Drivers {
         driver.publish(request).await
     }
 
+    /// Whether all was done for a pod.
+    async fn is_published(&self, uid: &str, wanted: &Wanted) -> Result<bool, CsiError> {
+        let folder = record::pod_folder(&self.config.data_dir, uid, &wanted.name);
+        on_disk(move || Ok(folder.join(DONE).exists() && is_mounted(&folder.join("mount"))?)).await
+    }
+
+    /// Has the driver make the file system of a published volume as large as the volume has become.
+    pub(super) async fn expand_published(
+        &self,
+        Entry { bearer, wanted, group }: &Entry,
+    ) -> Result<(), CsiError> {
+        let Some(growth) = self.growth(wanted).await? else { return Ok(()) };
+        let driver = self.find(&wanted.driver)?;
+        let turn = self.turn(&wanted.driver, &wanted.handle);
+        let _turn = turn.lock().await;
+        match self.is_published(&bearer.uid, wanted).await? {
+            true => self.expand(&driver, bearer, wanted, *group, growth).await,
+            false => Ok(()),
+        }
+    }
+
     /// Has the driver publish a volume again that is published, for it has asked for that (`requiresRepublish`).
     pub(super) async fn republish(
         &self,
@@ -276,10 +301,8 @@ impl Drivers {
         let driver = self.find(&wanted.driver)?;
         let turn = self.turn(&wanted.driver, &wanted.handle);
         let _turn = turn.lock().await;
-        let folder = record::pod_folder(&self.config.data_dir, &bearer.uid, &wanted.name);
-        let is_there = move || Ok(folder.join(DONE).exists() && is_mounted(&folder.join("mount"))?);
         // The pod may have ended meanwhile.
-        if !on_disk(is_there).await? {
+        if !self.is_published(&bearer.uid, wanted).await? {
             return Ok(());
         }
         let Attachment { id: _, metadata } = self.attachment(&bearer.uid, wanted, Some(spec)).await?;
@@ -297,6 +320,7 @@ impl Drivers {
             let turn = self.turn(&record.driver_name, &record.volume_handle);
             let _turn = turn.lock().await;
             self.unpublish(uid, &folder, &record).await?;
+            self.grown.lock().remove(&record.spec_vol_id);
             self.in_use.release(&volume_name(&record.driver_name, &record.volume_handle), uid);
         }
         // What was waited for and never came.
@@ -386,6 +410,7 @@ impl Wanted {
             mount_options: Vec::new(),
             stage_secret: None,
             publish_secret: None,
+            expand_secret: None,
         }
     }
 }

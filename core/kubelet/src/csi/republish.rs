@@ -1,4 +1,5 @@
-//! Publishes volumes again whose drivers ask for that (`requiresRepublish`): they renew what is in them, as with newer tokens.
+//! Looks at volumes while they are published: has file systems grow, and publishes those again whose drivers ask for that
+//! (`requiresRepublish`): they renew what is in them, as with newer tokens.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -76,6 +77,13 @@ impl Drivers {
                     tracing::warn!(volume, driver, pod = ?entry.bearer, %error, "a volume is not published again");
                 }
             };
+            let grow = async |entry: Entry| {
+                if let Err(error) = self.expand_published(&entry).await {
+                    let (volume, driver) = (&entry.wanted.name, &entry.wanted.driver);
+                    tracing::warn!(volume, driver, pod = ?entry.bearer, %error, "a volume's file system is not expanded");
+                }
+            };
+            futures::stream::iter(entries.clone()).for_each_concurrent(AT_ONCE, grow).await;
             futures::stream::iter(due(entries, &drivers)).for_each_concurrent(AT_ONCE, again).await;
         }
     }

@@ -156,6 +156,7 @@ fn claimed(volume: &PersistentVolume) -> Result<Claimed, ClaimError> {
             mount_options: spec.mount_options.clone().unwrap_or_default(),
             stage_secret: source.node_stage_secret_ref.clone(),
             publish_secret: source.node_publish_secret_ref.clone(),
+            expand_secret: source.node_expand_secret_ref.clone(),
         }))
     } else if let Some(source) = spec.host_path {
         Backing::HostPath(source)

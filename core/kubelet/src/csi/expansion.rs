@@ -1,0 +1,278 @@
+//! Has file systems grow with their volumes. Who resizes volumes (external-resizer) leaves to the node what is to be done there, in the status
+//! of the claim; the node says there how that went.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimCondition as Condition,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use keelson_csi::v1;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
+use tonic::Code;
+
+use super::Drivers;
+use super::bearer::Bearer;
+use super::driver::{CsiError, Driver};
+use super::mount::{Lifecycle, Wanted, capability};
+use super::record;
+use crate::event::EventType;
+use crate::resources::amount;
+
+const STORAGE: &str = "storage";
+const PENDING: &str = "NodeResizePending";
+const IN_PROGRESS: &str = "NodeResizeInProgress";
+const INFEASIBLE: &str = "NodeResizeInfeasible";
+const FILE_SYSTEM_PENDING: &str = "FileSystemResizePending";
+const NODE_ERROR: &str = "NodeResizeError";
+/// Conditions that have no point when a volume has its size.
+const CONDITIONS: [&str; 4] = ["Resizing", FILE_SYSTEM_PENDING, "ControllerResizeError", NODE_ERROR];
+
+/// A file system that is to grow.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Growth {
+    claim: PersistentVolumeClaim,
+    size: Quantity,
+}
+
+/// What a claim and its volume say (pure).
+#[derive(Debug, Clone, PartialEq)]
+enum Size {
+    /// Both say the same.
+    Settled(Quantity),
+    /// Somebody else has to do something first.
+    Unsettled,
+    /// The file system is to grow to this.
+    Due(Quantity),
+}
+
+fn status_of(claim: &PersistentVolumeClaim) -> Option<&str> {
+    let statuses = claim.status.as_ref()?.allocated_resource_statuses.as_ref()?;
+    statuses.get(STORAGE).map(String::as_str).filter(|status| !status.is_empty())
+}
+
+/// The next whole byte of what is told in thousandths.
+fn bytes(quantity: &Quantity) -> Option<i128> {
+    amount(quantity).map(|thousandths| (thousandths + 999).div_euclid(1000))
+}
+
+fn storage(map: Option<&BTreeMap<String, Quantity>>) -> Option<(Quantity, i128)> {
+    let found = map?.get(STORAGE)?;
+    Some((found.clone(), bytes(found)?))
+}
+
+fn size(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Size {
+    let Some((wanted, bytes)) = storage(volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref())) else {
+        return Size::Unsettled;
+    };
+    match status_of(claim) {
+        Some(PENDING | IN_PROGRESS) => return Size::Due(wanted),
+        Some(_) => return Size::Unsettled,
+        None => {}
+    }
+    let status = claim.status.as_ref();
+    let has = storage(status.and_then(|status| status.capacity.as_ref())).map(|(_, bytes)| bytes);
+    if has.is_some_and(|has| has >= bytes) {
+        return Size::Settled(wanted);
+    }
+    // Older resizers say it by the condition alone.
+    let mut conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let is_pending = |it: &Condition| it.type_ == FILE_SYSTEM_PENDING && it.status == "True";
+    if conditions.any(is_pending) { Size::Due(wanted) } else { Size::Unsettled }
+}
+
+/// Whether another try cannot go better (pure).
+fn is_infeasible(error: &CsiError) -> bool {
+    matches!(error, CsiError::Call { code: Code::InvalidArgument | Code::OutOfRange | Code::NotFound, .. })
+}
+
+/// The claim's conditions without those of resizing, and with one of ours (pure).
+fn conditions(claim: &PersistentVolumeClaim, keep: &[&str], ours: Option<Condition>) -> Vec<Condition> {
+    let all = claim.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let stays =
+        |it: &Condition| !CONDITIONS.contains(&it.type_.as_str()) || keep.contains(&it.type_.as_str());
+    all.into_iter().filter(stays).chain(ours).collect()
+}
+
+/// What the claim says when the file system has grown (pure).
+fn finished(Growth { claim, size }: &Growth) -> Value {
+    let statuses = status_of(claim).map(|_| json!({STORAGE: null}));
+    let mut status = json!({"capacity": {STORAGE: size}, "conditions": conditions(claim, &[], None)});
+    if let Some(statuses) = statuses {
+        status["allocatedResourceStatuses"] = statuses;
+    }
+    status
+}
+
+/// What the claim says when it has not (pure).
+fn failed(claim: &PersistentVolumeClaim, error: &CsiError, now: Time) -> Value {
+    let condition = Condition {
+        type_: NODE_ERROR.to_owned(),
+        status: "True".to_owned(),
+        message: Some(format!("failed to expand pvc with {error}")),
+        last_transition_time: Some(now),
+        ..Condition::default()
+    };
+    let kept = ["Resizing", FILE_SYSTEM_PENDING, "ControllerResizeError"];
+    let mut status = json!({"conditions": conditions(claim, &kept, Some(condition))});
+    if is_infeasible(error) {
+        status["allocatedResourceStatuses"] = json!({STORAGE: INFEASIBLE});
+    }
+    status
+}
+
+impl Drivers {
+    /// Looks whether the file system of a volume is to grow.
+    pub(super) async fn growth(&self, wanted: &Wanted) -> Result<Option<Growth>, CsiError> {
+        if wanted.lifecycle == Lifecycle::Ephemeral || wanted.read_only {
+            return Ok(None);
+        }
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        let volume = volumes.get(&wanted.name).await.map_err(CsiError::api("read PV", &wanted.name))?;
+        let capacity = storage(volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref()));
+        let known = self.grown.lock().get(&wanted.name).cloned();
+        if capacity.is_some_and(|(now, _)| known == Some(now)) {
+            return Ok(None);
+        }
+        let Some(of) = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) else { return Ok(None) };
+        let name = of.name.as_deref().unwrap_or_default();
+        let namespace = of.namespace.as_deref().unwrap_or_default();
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let claim = claims.get(name).await.map_err(CsiError::api("read PVC", name))?;
+        match size(&volume, &claim) {
+            Size::Settled(size) => {
+                self.grown.lock().insert(wanted.name.clone(), size);
+                Ok(None)
+            }
+            Size::Unsettled => Ok(None),
+            Size::Due(size) => Ok(Some(Growth { claim, size })),
+        }
+    }
+
+    async fn tell_claim(&self, claim: &PersistentVolumeClaim, status: Value) -> Result<(), CsiError> {
+        let (name, namespace) = (claim.name_any(), claim.namespace().unwrap_or_default());
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
+        let patch = Patch::Merge(json!({"status": status}));
+        let told = api.patch_status(&name, &PatchParams::default(), &patch).await;
+        told.map(drop).map_err(CsiError::api("write the status of PVC", &name))
+    }
+
+    /// Has the driver make a file system larger, and says so. Who calls works on the volume alone.
+    pub(super) async fn expand(
+        &self,
+        driver: &Driver,
+        bearer: &Bearer,
+        wanted: &Wanted,
+        group: Option<u32>,
+        growth: Growth,
+    ) -> Result<(), CsiError> {
+        if status_of(&growth.claim) == Some(PENDING) {
+            let status = json!({"allocatedResourceStatuses": {STORAGE: IN_PROGRESS}});
+            self.tell_claim(&growth.claim, status).await?;
+        }
+        // A driver that does nothing for it on the node has done so.
+        if driver.expands
+            && let Err(error) = self.call_expand(driver, bearer, wanted, group, &growth.size).await
+        {
+            let now = Time(jiff::Timestamp::now());
+            self.tell_claim(&growth.claim, failed(&growth.claim, &error, now)).await?;
+            let text =
+                format!("NodeExpandVolume.NodeExpandVolume failed for volume {:?} : {error}", wanted.name);
+            self.tell_pod(bearer, EventType::Warning, "VolumeResizeFailed", text);
+            return Err(error);
+        }
+        self.tell_claim(&growth.claim, finished(&growth)).await?;
+        let text = format!(
+            "MountVolume.NodeExpandVolume succeeded for volume {:?} {}",
+            wanted.name, self.config.node_name
+        );
+        self.tell_pod(bearer, EventType::Normal, "FileSystemResizeSuccessful", text);
+        Ok(())
+    }
+
+    async fn call_expand(
+        &self,
+        driver: &Driver,
+        bearer: &Bearer,
+        wanted: &Wanted,
+        group: Option<u32>,
+        size: &Quantity,
+    ) -> Result<(), CsiError> {
+        let bytes = bytes(size).and_then(|bytes| i64::try_from(bytes).ok());
+        let data_dir = &self.config.data_dir;
+        let target = record::pod_folder(data_dir, &bearer.uid, &wanted.name).join("mount");
+        let staging = record::staging_folder(data_dir, &wanted.driver, &wanted.handle).join("globalmount");
+        let request = v1::NodeExpandVolumeRequest {
+            volume_id: wanted.handle.clone(),
+            volume_path: driver.path(&target),
+            capacity_range: bytes.map(|required_bytes| v1::CapacityRange { required_bytes, limit_bytes: 0 }),
+            staging_target_path: if driver.stages { driver.path(&staging) } else { String::new() },
+            volume_capability: Some(capability(wanted, driver, group)),
+            secrets: self.secret(wanted.expand_secret.as_ref()).await?.into_iter().collect(),
+        };
+        driver.expand(request).await
+    }
+
+    fn tell_pod(&self, bearer: &Bearer, kind: EventType, reason: &'static str, text: String) {
+        let (namespace, name) = (bearer.namespace.clone(), bearer.name.clone());
+        self.recorder.tell_named(namespace, name, bearer.uid.clone(), kind, reason, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::from_value;
+
+    fn volume(capacity: &str) -> PersistentVolume {
+        from_value(json!({"spec": {"capacity": {"storage": capacity}}})).unwrap()
+    }
+
+    fn claim(status: Value) -> PersistentVolumeClaim {
+        from_value(json!({"metadata": {"name": "c"}, "status": status})).unwrap()
+    }
+
+    #[test]
+    fn a_file_system_grows_when_the_resizer_leaves_that_to_the_node() {
+        let two = || Quantity("2Gi".to_owned());
+        let of = |status: Value| size(&volume("2Gi"), &claim(status));
+        let old = json!({"storage": "1Gi"});
+        assert_eq!(of(json!({"capacity": {"storage": "2048Mi"}})), Size::Settled(two()));
+        // The volume is larger already, and the resizer about to say so.
+        assert_eq!(of(json!({"capacity": old})), Size::Unsettled);
+        let status =
+            |status: &str| of(json!({"capacity": old, "allocatedResourceStatuses": {"storage": status}}));
+        assert_eq!(status(PENDING), Size::Due(two()));
+        assert_eq!(status(IN_PROGRESS), Size::Due(two()));
+        assert_eq!(status(INFEASIBLE), Size::Unsettled);
+        assert_eq!(status("ControllerResizeInProgress"), Size::Unsettled);
+        let conditions = json!([{"type": FILE_SYSTEM_PENDING, "status": "True"}]);
+        assert_eq!(of(json!({"capacity": old, "conditions": conditions})), Size::Due(two()));
+    }
+
+    #[test]
+    fn a_claim_says_that_it_has_grown_or_why_it_cannot() {
+        let conditions = json!([
+            {"type": FILE_SYSTEM_PENDING, "status": "True"},
+            {"type": "Unused", "status": "True"},
+        ]);
+        let claim =
+            claim(json!({"conditions": conditions, "allocatedResourceStatuses": {"storage": PENDING}}));
+        let growth = Growth { claim: claim.clone(), size: Quantity("2Gi".to_owned()) };
+        let done = finished(&growth);
+        assert_eq!(done["capacity"]["storage"], "2Gi");
+        assert_eq!(done["allocatedResourceStatuses"], json!({"storage": null}));
+        assert_eq!(done["conditions"].as_array().unwrap().len(), 1);
+        let error = |code| CsiError::Call { call: "NodeExpandVolume", code, message: "no".to_owned() };
+        let now = || Time(jiff::Timestamp::UNIX_EPOCH);
+        let never = failed(&claim, &error(Code::OutOfRange), now());
+        assert_eq!(never["allocatedResourceStatuses"]["storage"], INFEASIBLE);
+        let types: Vec<&str> =
+            never["conditions"].as_array().unwrap().iter().filter_map(|it| it["type"].as_str()).collect();
+        assert_eq!(types, [FILE_SYSTEM_PENDING, "Unused", NODE_ERROR]);
+        assert_eq!(failed(&claim, &error(Code::Internal), now()).get("allocatedResourceStatuses"), None);
+    }
+}
