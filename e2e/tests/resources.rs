@@ -107,8 +107,8 @@ struct Group(String);
 
 impl Group {
     /// The name of one that is yet to be made.
-    fn named(cluster: &Cluster) -> Self {
-        Group(format!("e2e-{}", cluster.holder()))
+    fn named(cluster: &Cluster, end: &str) -> Self {
+        Group(format!("e2e-{}{end}", cluster.holder()))
     }
 
     fn folders(&self) -> Vec<std::path::PathBuf> {
@@ -145,17 +145,54 @@ impl Drop for Group {
     }
 }
 
+/// On a node that has evicted a pod for want of memory.
+fn the_kubelet_says_what_it_does(cluster: &Cluster) {
+    let ask = |path: &str| {
+        let url = format!("/api/v1/nodes/{}/proxy/{path}", node_name(cluster));
+        cluster.kubectl(&["get", "--raw", &url]).unwrap()
+    };
+    let metrics = ask("metrics");
+    let count = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
+        let line = line.unwrap_or_else(|| panic!("{name} is not in {metrics}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let evicted = metrics.lines().filter(|line| line.starts_with("kubelet_evictions{"));
+    assert!(evicted.clone().any(|line| line.contains("emory.available\"}")), "{metrics}");
+    for name in [
+        "kubelet_pleg_relist_duration_seconds_count",
+        "kubelet_pleg_last_seen_seconds",
+        "kubelet_pod_start_sli_duration_seconds_count",
+        "kubelet_pod_worker_start_duration_seconds_count",
+        "kubelet_pod_worker_duration_seconds_count{operation_type=\"create\"}",
+        "kubelet_run_podsandbox_duration_seconds_count{runtime_handler=\"\"}",
+    ] {
+        assert!(count(name) > 0.0, "{name}");
+    }
+    let status = ask("statusz");
+    assert!(
+        status.starts_with("\nkubelet statusz\nWarning: ") && status.contains("\nPaths: /attach "),
+        "{status}"
+    );
+    let flags = ask("flagz");
+    let enforced = "\nenforce-node-allocatable=[pods,system-reserved]\n";
+    assert!(flags.starts_with("\nkubelet flagz\nWarning: ") && flags.contains(enforced), "{flags}");
+}
+
 #[test]
 fn when_pods_use_up_their_memory_the_one_furthest_above_its_request_is_evicted() {
     let kept = memory_mebibytes() - 600;
     let cluster = Cluster::namespaces().unwrap();
     // It goes after the cluster.
-    let group = Group::named(&cluster);
+    let (group, root) = (Group::named(&cluster, ""), Group::named(&cluster, "-pods"));
     let settings = format!(
-        "systemReserved: {{memory: {kept}Mi, cpu: 100m, pid: '5000'}}\nsystemReservedCgroup: /{}\n\
+        "cgroupRoot: /{}\nsystemReserved: {{memory: {kept}Mi, cpu: 100m, pid: '5000'}}\nsystemReservedCgroup: /{}\n\
          enforceNodeAllocatable: [pods, system-reserved]\n",
-        group.0
+        root.0, group.0
     );
+    let told = refused_settings(&cluster, &settings);
+    assert!(told.contains(&format!("invalid configuration: cgroup [\"{}\"]", root.0)), "{told}");
+    root.make();
     let told = refused_settings(&cluster, &settings);
     let missing = format!("Failed to enforce System Reserved Cgroup Limits on \"/{0}\": ", group.0);
     assert!(told.contains(&missing) && told.contains(&format!("cgroup [\"{}\"]", group.0)), "{told}");
@@ -179,6 +216,9 @@ fn when_pods_use_up_their_memory_the_one_furthest_above_its_request_is_evicted()
     let asks = "resources: {requests: {memory: 100Mi}},";
     cluster.apply(&pod("calm", "", &[("main", asks, "sleep infinity")])).unwrap();
     cluster.wait("calm", "condition=Ready").unwrap();
+    let uid = cluster.pod("calm", ".metadata.uid").unwrap();
+    let below = format!("kubepods/burstable/pod{uid}");
+    assert!(!root.holds(&below, ["cpu.shares", "cpu.weight"]).is_empty());
     let memory = "volumes: [{name: memory, emptyDir: {medium: Memory}}]";
     let mount = "volumeMounts: [{name: memory, mountPath: /memory}],";
     let fill = "dd if=/dev/zero of=/memory/file bs=1M count=520; sleep infinity";
@@ -191,12 +231,17 @@ fn when_pods_use_up_their_memory_the_one_furthest_above_its_request_is_evicted()
     let target = ".status.conditions[?(@.type==\"DisruptionTarget\")].reason";
     assert_eq!(cluster.pod("hog", target).unwrap(), "TerminationByKubelet");
     assert_eq!(cluster.pod("calm", ".status.phase").unwrap(), "Running");
+    the_kubelet_says_what_it_does(&cluster);
     node_condition(&cluster, "MemoryPressure", "True");
     // It asks for nothing, and so has no place on a node that is short.
     cluster.apply(&pod("late", &format!("nodeName: {node}"), &[("main", "", "sleep infinity")])).unwrap();
     cluster.wait("late", "jsonpath={.status.phase}=Failed").unwrap();
     let message = cluster.pod("late", ".status.message").unwrap();
     assert_eq!(message, "Pod was rejected: The node had condition: [MemoryPressure]. ");
+    // Nothing of the cluster is left in the machine's group.
+    cluster.reset().unwrap();
+    let left = root.folders().into_iter().find(|folder| folder.join("kubepods").exists());
+    assert!(left.is_none() && root.folders().iter().any(|folder| folder.exists()), "{left:?}");
 }
 
 #[test]

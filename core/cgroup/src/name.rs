@@ -98,6 +98,12 @@ impl Names {
         Names { driver, root }
     }
 
+    /// Those below a group of the machine, the kubelet's `cgroupRoot`, as every kubelet names them: `/a/kubepods`, or
+    /// `a-kubepods.slice`.
+    pub fn below(driver: Driver, root: &str) -> Self {
+        Names { driver, root: CgroupName::of_path(root).child("kubepods") }
+    }
+
     /// A group's path below each hierarchy's root.
     pub fn path(&self, name: &CgroupName) -> String {
         name.path(self.driver)
@@ -147,6 +153,25 @@ mod tests {
             (CgroupName::of_path("/").slice(), CgroupName::of_path("").path(Driver::Systemd)),
             ("-.slice".into(), "/".into())
         );
+    }
+
+    #[test]
+    fn groups_below_one_of_the_machine_are_named_as_by_every_kubelet() {
+        let path = |driver, root: &str| {
+            let names = Names::below(driver, root);
+            names.path(&names.root.child("burstable"))
+        };
+        assert_eq!(path(Driver::Cgroupfs, "/"), "/kubepods/burstable");
+        assert_eq!(path(Driver::Cgroupfs, "/a-b/c"), "/a-b/c/kubepods/burstable");
+        assert_eq!(path(Driver::Systemd, "/"), "/kubepods.slice/kubepods-burstable.slice");
+        assert_eq!(path(Driver::Systemd, "/a"), "/a.slice/a-kubepods.slice/a-kubepods-burstable.slice");
+    }
+
+    #[test]
+    fn a_slice_is_known_by_its_path_or_its_name() {
+        assert_eq!(CgroupName::of_slice("/a.slice/a-b_c.slice"), CgroupName::of_path("/a/b-c"));
+        assert_eq!(CgroupName::of_slice("system.slice").slice(), "system.slice");
+        assert_eq!(CgroupName::of_path("/a/b-c").quoted(), r#"["a" "b-c"]"#);
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub struct Config {
     pub cluster_dns: Vec<IpAddr>,
     /// The cluster's domain, without a dot at its end.
     pub cluster_domain: String,
-    /// Parent of all pods' control groups, as `/keelson-0badcafe`.
+    /// Parent of all pods' control groups, as `/keelson-0badcafe`, unless the settings name another; pods carry it as the cluster's
+    /// mark in any case.
     pub cgroup_root: String,
     /// What the node's owner has decided.
     pub settings: KubeletConfiguration,
@@ -53,6 +54,10 @@ pub struct Config {
 impl Config {
     /// The control groups of the pods.
     pub(crate) fn cgroups(&self) -> keelson_cgroup::Names {
-        keelson_cgroup::Names::new(self.settings.cgroup_driver, &self.cgroup_root)
+        let driver = self.settings.cgroup_driver;
+        match self.settings.cgroup_root.as_str() {
+            "" => keelson_cgroup::Names::new(driver, &self.cgroup_root),
+            root => keelson_cgroup::Names::below(driver, root),
+        }
     }
 }

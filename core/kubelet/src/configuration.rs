@@ -176,6 +176,13 @@ pub struct KubeletConfiguration {
     /// Who makes control groups: `cgroupfs`, kubelet and runtime themselves, or `systemd`. A container runtime that says by whom its own are
     /// made (CRI `RuntimeConfig`) is followed instead; the embedded one does as is written here.
     pub cgroup_driver: keelson_cgroup::Driver,
+    /// A control group that is there, as `/pods.slice` or `/`: pods are below it in `kubepods`. Empty for the cluster's own group, which
+    /// several clusters on one machine do not share.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cgroup_root: String,
+    /// Whether pods and their classes have control groups. Has to be true.
+    #[serde(rename = "cgroupsPerQOS")]
+    pub cgroups_per_qos: bool,
     /// A folder of manifests, of which each is a pod that this node runs whatever the API says; none otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub static_pod_path: Option<PathBuf>,
@@ -239,6 +246,8 @@ impl Default for KubeletConfiguration {
             container_runtime_endpoint: String::new(),
             image_service_endpoint: String::new(),
             cgroup_driver: keelson_cgroup::Driver::Cgroupfs,
+            cgroup_root: String::new(),
+            cgroups_per_qos: true,
             static_pod_path: None,
             seccomp_default: false,
             allowed_unsafe_sysctls: Vec::new(),

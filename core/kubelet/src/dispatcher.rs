@@ -165,6 +165,7 @@ impl Dispatcher {
         let mut events = Events::new(self.node.runtime.clone());
         let mut look_at = tokio::time::Instant::now();
         let mut looking: Option<BoxFuture<'static, Result<Look, RuntimeError>>> = None;
+        let mut began = std::time::Instant::now();
         let mut sweeping: Option<BoxFuture<'static, bool>> = None;
         self.arrange_static_pods();
         loop {
@@ -174,10 +175,14 @@ impl Dispatcher {
                 Ok(()) = self.own.pods.changed() => self.arrange_static_pods(),
                 () = tokio::time::sleep_until(look_at), if looking.is_none() => {
                     let runtime = self.node.runtime.clone();
+                    began = std::time::Instant::now();
                     looking = Some(async move { Look::take(&runtime).await }.boxed());
                 }
                 looked = result_of(&mut looking) => {
                     looking = None;
+                    if looked.is_ok() {
+                        self.node.metrics.lifecycle.relisted(began);
+                    }
                     self.looked(looked);
                     if self.blind {
                         // The one that is started again may be another version.

@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
 use crate::image_gc::{ImageFolder, ImageGc};
+use crate::metrics::Metrics;
 use crate::node::NodeRecorder;
 use crate::pod::PodModel;
 use crate::pods::Pods;
@@ -78,6 +79,8 @@ pub(crate) struct Tools {
     pub(crate) images: Arc<Mutex<ImageGc>>,
     /// Where they are.
     pub(crate) folder: Arc<ImageFolder>,
+    /// Where evictions are counted.
+    pub(crate) metrics: Arc<Metrics>,
     /// Events about the node.
     pub(crate) recorder: NodeRecorder,
     /// Where evictions are ordered.
@@ -214,11 +217,14 @@ impl Evictor {
         let mut any = false;
         for pod in active.iter().filter(|pod| !pod.is_critical()) {
             let usage = self.tools.pods.disk.of(&pod.uid);
-            if let Some(message) = usage.and_then(|usage| limit::exceeded(pod, &usage)) {
+            if let Some((signal, message)) = usage.and_then(|usage| limit::exceeded(pod, &usage)) {
                 let (annotations, disruption) = (BTreeMap::new(), None);
                 let eviction =
                     Eviction { reason: "Evicted", message, grace: AT_ONCE, annotations, disruption };
-                any |= !self.tools.pods.is_ending(&pod.uid);
+                if !self.tools.pods.is_ending(&pod.uid) {
+                    self.tools.metrics.lifecycle.evicted(signal);
+                    any = true;
+                }
                 self.order(pod, eviction).await;
             }
         }
@@ -259,6 +265,9 @@ impl Evictor {
         let grace = if first.is_hard() { AT_ONCE } else { most.min(chosen.pod.grace()) };
         let disruption = Some(message.clone());
         let pod = chosen.pod;
+        if !self.tools.pods.is_ending(&pod.uid) {
+            self.tools.metrics.lifecycle.evicted(first.signal.name());
+        }
         self.order(pod, Eviction { reason: "Evicted", message, grace, annotations, disruption }).await;
         let deadline = Instant::now() + grace + CLEANUP;
         while self.tools.pods.is_active(&pod.uid) && Instant::now() < deadline {

@@ -60,6 +60,8 @@ pub(crate) struct Finder<'a> {
     pub(crate) credentials: &'a Path,
     /// Who pulled which image.
     pub(crate) records: &'a Records,
+    /// Where it is counted.
+    pub(crate) metrics: &'a crate::metrics::Metrics,
     /// Where it is told.
     pub(crate) recorder: &'a Recorder,
     /// Nobody waits for the image any more: a pull under way is given up.
@@ -198,6 +200,7 @@ impl Finder<'_> {
         if let Err(error) = self.records.fails(&named.image).await {
             tracing::warn!(%error, image = named.image, "the end of a pull is not recorded");
         }
+        self.metrics.lifecycle.pulled(&self.pod.uid, since, None);
         let text = failure.map(|error| error.text()).unwrap_or_default();
         self.tell(EventType::Warning, "Failed", format!("Failed to pull image {:?}: {text}", self.image()));
         Err(Why::new("ErrImagePull", text))
@@ -254,6 +257,7 @@ impl Finder<'_> {
             let text = format!("image {:?} is gone right after it was pulled", named.image);
             return Err(Why::new("ErrImagePull", text));
         };
+        self.metrics.lifecycle.pulled(&self.pod.uid, since, Some(image.size));
         if let Err(error) = self.records.pulled(&image.id, named, secret).await {
             // Until then the image is open to nobody.
             tracing::warn!(%error, image = named.image, "by whom an image was pulled is not recorded");
@@ -352,6 +356,7 @@ mod tests {
             objects: &Objects::new(client.clone()),
             credentials: &folder.join("config.json"),
             records: &Records::new(folder.clone()),
+            metrics: &crate::metrics::Metrics::new("node-1", "v1.36.0", &Arc::default()).unwrap(),
             recorder: &Recorder::new(client, "node-1"),
             stop: &stop,
         };

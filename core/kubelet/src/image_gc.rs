@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::configuration::KubeletConfiguration;
 use crate::image::name::Name;
 use crate::image::records::Records;
+use crate::metrics::Metrics;
 use crate::node::NodeRecorder;
 use crate::node::machine::{self, FileSystem};
 use crate::pods::Pods;
@@ -122,6 +123,7 @@ pub(crate) struct ImageGc {
     records: Records,
     pods: Arc<Pods>,
     recorder: NodeRecorder,
+    metrics: Arc<Metrics>,
     seen: HashMap<String, Seen>,
     begun: Instant,
     due: Instant,
@@ -137,6 +139,7 @@ impl ImageGc {
         records: Records,
         pods: Arc<Pods>,
         recorder: NodeRecorder,
+        metrics: Arc<Metrics>,
         folder: Arc<ImageFolder>,
     ) -> Self {
         let begun = Instant::now();
@@ -146,6 +149,7 @@ impl ImageGc {
             records,
             pods,
             recorder,
+            metrics,
             seen: HashMap::new(),
             begun,
             due: begun + INTERVAL,
@@ -178,9 +182,11 @@ impl ImageGc {
         Ok(removable(&images, &named, &self.seen, self.settings.image_minimum_gc_age.0, now))
     }
 
-    async fn remove(&mut self, image: &v1::Image) -> Result<(), RuntimeError> {
+    /// `why` is what it is counted under.
+    async fn remove(&mut self, image: &v1::Image, why: &'static str) -> Result<(), RuntimeError> {
         let spec = v1::ImageSpec { image: image.id.clone(), ..v1::ImageSpec::default() };
         self.runtime.remove_image(v1::RemoveImageRequest { image: Some(spec) }).await?;
+        self.metrics.lifecycle.image_removed(why);
         self.seen.remove(&image.id);
         tracing::info!(image = image.id, names = ?image.repo_tags, bytes = image.size, "an unused image was removed");
         if let Err(error) = self.records.forget(&image.id).await {
@@ -196,7 +202,7 @@ impl ImageGc {
             if freed >= bytes {
                 break;
             }
-            match self.remove(&image).await {
+            match self.remove(&image, "space").await {
                 Ok(()) => freed += image.size,
                 Err(error) => tracing::warn!(%error, image = image.id, "an unused image is not removed"),
             }
@@ -267,7 +273,7 @@ impl ImageGc {
             let seen = self.seen.get(&image.id).copied().unwrap_or_default();
             let since = seen.used.or(seen.first).unwrap_or(self.begun);
             if now.duration_since(since) > most
-                && let Err(error) = self.remove(&image).await
+                && let Err(error) = self.remove(&image, "age").await
             {
                 tracing::warn!(%error, image = image.id, "an old image is not removed");
             }

@@ -125,6 +125,9 @@ pub enum Error {
     /// Control groups cannot be made.
     #[error("make control groups by systemd")]
     Systemd(#[from] keelson_cgroup::SystemdError),
+    /// The group that pods are to be below is not there.
+    #[error("find the control group of all pods")]
+    Root(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The machine's own processes are not held to what is kept for them.
     #[error("enforce what is kept of the machine")]
     Reserved(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -153,6 +156,8 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     config.settings.cgroup_driver = driver.map_err(|error| Error::Driver(Box::new(error)))?;
     let groups = Arc::new(cgroup::groups::Groups::new(config.cgroups()));
     groups.check().await?;
+    let root = cgroup::reserved::check_root(&config.settings, &groups).await;
+    root.map_err(|error| Error::Root(Box::new(error)))?;
     let enforced = cgroup::reserved::enforce_all(&config.settings, &groups, &client, &config.node_name).await;
     enforced.map_err(|error| Error::Reserved(Box::new(error)))?;
     let config = Arc::new(config);
@@ -223,6 +228,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
         images.clone(),
         Arc::clone(&pods),
         about_node.clone(),
+        Arc::clone(&metrics),
         Arc::clone(&folder),
     );
     let last_shutdown = Arc::new(node_shutdown::Record::open(&config.data_dir));
@@ -242,6 +248,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
         runtime: runtime.clone(),
         images: Arc::new(tokio::sync::Mutex::new(collector)),
         folder,
+        metrics: Arc::clone(&metrics),
         recorder: about_node,
         orders: orders.clone(),
         shortage,

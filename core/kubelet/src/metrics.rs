@@ -11,6 +11,8 @@ use keelson_metrics::{
 };
 use parking_lot::Mutex;
 
+mod lifecycle;
+
 use crate::node_shutdown::Record;
 use crate::pod::{Kind, PodModel};
 use crate::pods::Pods;
@@ -185,7 +187,7 @@ impl Requests {
     /// A request has begun; it ends with the value.
     pub(crate) fn begin(&self, method: &http::Method, path: &str) -> Inflight {
         const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"];
-        const PATHS: [&str; 14] = [
+        const PATHS: [&str; 16] = [
             "metrics/cadvisor",
             "metrics/probes",
             "metrics/resource",
@@ -193,6 +195,7 @@ impl Requests {
             "configz",
             "containerLogs",
             "exec",
+            "flagz",
             "healthz",
             "logs",
             "metrics",
@@ -200,6 +203,7 @@ impl Requests {
             "portForward",
             "runningpods",
             "stats",
+            "statusz",
         ];
         let method = METHODS.into_iter().find(|known| *known == method.as_str()).unwrap_or("other");
         let path = path.trim_start_matches('/');
@@ -233,6 +237,7 @@ pub(crate) struct Metrics {
     pub(crate) probes: Probes,
     pub(crate) requests: Requests,
     pub(crate) operations: Operations,
+    pub(crate) lifecycle: lifecycle::Lifecycle,
     /// Sandboxes that were to be made, and those that were not.
     pub(crate) started_pods: IntCounter,
     pub(crate) started_pods_errors: IntCounter,
@@ -276,6 +281,7 @@ impl Metrics {
             probes: Probes::new()?,
             requests: Requests::new(&registry)?,
             operations: Operations::new(&registry)?,
+            lifecycle: lifecycle::Lifecycle::new(&registry)?,
             started_pods: counter("kubelet_started_pods_total", "Cumulative number of pods started")?,
             started_pods_errors: counter(
                 "kubelet_started_pods_errors_total",

@@ -45,6 +45,7 @@ mod resource_metrics;
 mod stats;
 mod streaming;
 mod system_logs;
+mod zpages;
 
 use access::Access;
 use counted::Counted;
@@ -85,6 +86,8 @@ struct Node {
     runtime: RuntimeClient,
     meter: Meter,
     metrics: Arc<Metrics>,
+    /// When it began.
+    since: jiff::Timestamp,
 }
 
 fn tls(config: &Config) -> Result<rustls::ServerConfig, ServerError> {
@@ -123,6 +126,8 @@ fn routes(node: Arc<Node>) -> Router {
         .route("/metrics/probes", get(insight::probes))
         .route("/metrics/resource", get(insight::resources))
         .route("/configz", get(insight::settings))
+        .route("/statusz", get(zpages::status))
+        .route("/flagz", get(zpages::settings))
         .route("/pods", get(insight::pods))
         .route("/pods/", get(insight::pods))
         .route("/runningpods", get(insight::running_pods))
@@ -157,7 +162,8 @@ pub(crate) async fn run(
     let access = Arc::new(Access::new(client, &config.node_name, &config.settings));
     let meter = Meter::new(Arc::clone(&config), Arc::clone(&pods));
     let counted = Arc::clone(&metrics);
-    let routes = routes(Arc::new(Node { config, pods, runtime, meter, metrics }));
+    let routes =
+        routes(Arc::new(Node { config, pods, runtime, meter, metrics, since: jiff::Timestamp::now() }));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = tokio::select! {

@@ -205,8 +205,14 @@ impl Worker {
         let mut devices = self.node.furnishing.devices.news();
         let mut claimed = self.node.dra.news();
         let mut network = self.node.health.news_of_network();
+        let metrics = Arc::clone(&self.node.metrics);
+        metrics.lifecycle.worker_start.observe(self.born.elapsed().as_secs_f64());
+        let mut operation = "create";
         loop {
+            let began = std::time::Instant::now();
             let wake = self.step().await;
+            metrics.lifecycle.worked(operation, began.elapsed());
+            operation = if self.memory.termination.is_some() { "kill" } else { "sync" };
             if self.is_finished() {
                 self.leave().await;
                 return;
@@ -414,6 +420,7 @@ impl Worker {
     async fn leave(self) {
         self.node.pods.remove(&self.pod.uid);
         self.node.metrics.probes.forget(&self.pod.uid);
+        self.node.metrics.lifecycle.forget(&self.pod.uid);
         self.node.ledger.remove(&self.pod.uid);
         self.node.furnishing.release(&self.pod.uid);
         let logs = crate::sandbox::log_directory(&self.pod, &self.node.config);

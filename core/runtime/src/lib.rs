@@ -41,6 +41,7 @@ mod image_service;
 mod info;
 mod mapped_mount;
 pub mod network;
+mod parents;
 mod pod_client;
 pub mod pod_process;
 mod recovery;
@@ -201,7 +202,11 @@ pub async fn remove_all(config: Config, grace: std::time::Duration) -> Result<us
     let guard = shutdown.clone().drop_guard();
     let runtime = start(config, &shutdown).await?;
     let pods = runtime.sandboxes.read().len();
+    let parents = runtime.parents_elsewhere();
     runtime.remove_pods(grace).await.map_err(|error| Error::Recovery(error::chain(&error)))?;
+    for parent in parents {
+        runtime.remove_parent(&parent).await;
+    }
     runtime.remove_cgroup(&cgroup_root).map_err(|error| Error::Recovery(error::chain(&error)))?;
     drop(guard);
     Ok(pods)

@@ -48,6 +48,14 @@ impl Misfit {
         }
     }
 
+    /// The resource of which there is too little.
+    pub(crate) fn resource(&self) -> Option<&str> {
+        match self {
+            Self::Insufficient { resource, .. } => Some(resource),
+            Self::Predicate(..) => None,
+        }
+    }
+
     /// The message of the pod's status.
     pub(crate) fn message(&self) -> String {
         match self {

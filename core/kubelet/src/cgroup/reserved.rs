@@ -117,6 +117,22 @@ fn validate(mount: &Path, path: &str, shown: &str, needed: &[&'static str]) -> R
     }
 }
 
+/// The group that pods are to be below has to be there.
+pub(crate) async fn check_root(
+    settings: &KubeletConfiguration,
+    groups: &Groups,
+) -> Result<(), ReservedError> {
+    let name = CgroupName::of_path(&settings.cgroup_root);
+    if name == CgroupName::of_path("/") {
+        return Ok(());
+    }
+    let (path, shown) = (groups.names().path(&name), name.quoted());
+    let look = move || validate(Path::new(super::MOUNT), &path, &shown, &["cpu", "memory", "pids"]);
+    let found = tokio::task::spawn_blocking(look).await;
+    let found = found.map_err(|error| ReservedError(GroupError::from(error).to_string()))?;
+    found.map_err(|error| ReservedError(format!("invalid configuration: {error}")))
+}
+
 async fn enforce(groups: &Groups, reserved: &Reserved) -> Result<(), String> {
     let name = name(&reserved.group, groups.names().driver);
     let shown = name.quoted();

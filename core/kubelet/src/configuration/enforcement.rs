@@ -68,6 +68,22 @@ pub(super) fn check(settings: &KubeletConfiguration) -> Result<(), Fault> {
             }
         }
     }
+    if !settings.cgroups_per_qos {
+        // Without them nothing could be enforced, nor told of a pod.
+        let all = all.iter().filter(|name| *name != "none").count();
+        let reason = if all > 0 {
+            "must be set to true when enforceNodeAllocatable contains anything but \"none\""
+        } else {
+            "this kubelet keeps a control group for each pod and class of pods"
+        };
+        return Err(("cgroupsPerQOS", "false".to_owned(), reason));
+    }
+    let is_plain = |group: &str| group.split('/').all(|part| part != "." && part != "..");
+    let root = settings.cgroup_root.as_str();
+    let is_path = root.starts_with('/') && is_plain(root);
+    if !root.is_empty() && !is_path {
+        return Err(("cgroupRoot", root.to_owned(), "must be the path of a control group, as /pods"));
+    }
     let groups = [
         ("systemReservedCgroup", &settings.system_reserved_cgroup),
         ("kubeReservedCgroup", &settings.kube_reserved_cgroup),
@@ -76,8 +92,7 @@ pub(super) fn check(settings: &KubeletConfiguration) -> Result<(), Fault> {
         if !settings.reserved_system_cpus.is_empty() {
             return Err((field, group.clone(), "can't be used with reservedSystemCPUs"));
         }
-        let is_plain = group.split('/').all(|part| part != "." && part != "..");
-        if !is_plain || group.trim_matches('/').is_empty() {
+        if !is_plain(group) || group.trim_matches('/').is_empty() {
             return Err((field, group.clone(), "must be the path of a control group, as /system.slice"));
         }
     }
@@ -131,6 +146,24 @@ mod tests {
         assert!(
             without("kube-reserved").starts_with("kubeReservedCgroup: Invalid value: : must be specified")
         );
+    }
+
+    #[test]
+    fn pods_have_groups_below_one_that_is_named_by_its_path() {
+        for fine in ["/", "/pods", "/a/b"] {
+            assert_eq!(told(&format!(r#"{{"cgroupRoot": "{fine}", "cgroupsPerQOS": true}}"#)), None);
+        }
+        for wrong in ["pods", "/a/../b"] {
+            let told = told(&format!(r#"{{"cgroupRoot": "{wrong}"}}"#)).unwrap();
+            assert!(told.starts_with("cgroupRoot: Invalid value: "), "{told}");
+        }
+        let needed = told(r#"{"cgroupsPerQOS": false}"#).unwrap();
+        assert!(
+            needed.starts_with("cgroupsPerQOS: Invalid value: false: must be set to true when"),
+            "{needed}"
+        );
+        let refused = told(r#"{"cgroupsPerQOS": false, "enforceNodeAllocatable": ["none"]}"#).unwrap();
+        assert!(refused.contains("this kubelet keeps a control group for each pod"), "{refused}");
     }
 
     #[test]

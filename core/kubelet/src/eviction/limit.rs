@@ -45,8 +45,8 @@ fn pod_limit(pod: &PodModel) -> Option<Amount> {
     Some(overhead.and_then(amount).map_or(sum, |overhead| sum.plus(overhead)))
 }
 
-/// What is exceeded, in the words of other kubelets; the first limit of several.
-pub(super) fn exceeded(pod: &PodModel, usage: &PodUsage) -> Option<String> {
+/// What is exceeded, as it is counted and in the words of other kubelets; the first limit of several.
+pub(super) fn exceeded(pod: &PodModel, usage: &PodUsage) -> Option<(&'static str, String)> {
     for volume in pod.spec().volumes.iter().flatten() {
         let size = volume.empty_dir.as_ref().and_then(|source| source.size_limit.as_ref()).and_then(amount);
         let used = usage.volumes.get(&volume.name);
@@ -54,21 +54,22 @@ pub(super) fn exceeded(pod: &PodModel, usage: &PodUsage) -> Option<String> {
             && exceeds(used.usage.bytes, size)
         {
             let name = &volume.name;
-            return Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit \"{size}\". "));
+            let text = format!("Usage of EmptyDir volume {name:?} exceeds the limit \"{size}\". ");
+            return Some(("emptydirfs.limit", text));
         }
     }
     if let Some(limit) = pod_limit(pod).filter(|limit| exceeds(usage.ephemeral_storage().bytes, *limit)) {
-        return Some(format!(
-            "Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "
-        ));
+        let text =
+            format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. ");
+        return Some(("ephemeralpodfs.limit", text));
     }
     pod.of(Kind::Regular).find_map(|member| {
         let limit = container_limit(&member.container)?;
         let used = usage.containers.get(member.name())?;
         let bytes = (used.logs + used.layer.unwrap_or_default()).bytes;
         let name = member.name();
-        exceeds(bytes, limit)
-            .then(|| format!("Container {name} exceeded its local ephemeral storage limit \"{limit}\". "))
+        let text = || format!("Container {name} exceeded its local ephemeral storage limit \"{limit}\". ");
+        exceeds(bytes, limit).then(|| ("ephemeralcontainerfs.limit", text()))
     })
 }
 
@@ -113,7 +114,8 @@ mod tests {
             (used(15, 6, 1), Some("Container a exceeded its local ephemeral storage limit \"20Mi\". ")),
         ];
         for (usage, message) in cases {
-            assert_eq!(exceeded(&pod, &usage).as_deref(), message);
+            let told = exceeded(&pod, &usage);
+            assert_eq!(told.as_ref().map(|(_, text)| text.as_str()), message);
         }
     }
 

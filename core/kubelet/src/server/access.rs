@@ -59,11 +59,13 @@ fn is_below(path: &str, parent: &str) -> bool {
 
 /// The subresources of `nodes` of which any one opens a path (pure).
 fn subresources(path: &str) -> &'static [&'static str] {
-    const TABLE: [(&str, &[&str]); 8] = [
+    const TABLE: [(&str, &[&str]); 10] = [
         ("/stats", &["stats"]),
         ("/metrics", &["metrics"]),
         ("/logs", &["log"]),
         ("/checkpoint", &["checkpoint"]),
+        ("/statusz", &["statusz"]),
+        ("/flagz", &["configz"]),
         ("/pods", &["pods", "proxy"]),
         ("/runningpods", &["pods", "proxy"]),
         ("/healthz", &["healthz", "proxy"]),

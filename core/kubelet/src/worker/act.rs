@@ -343,8 +343,11 @@ async fn make_sandbox(node: &Node, pod: &PodModel, attempt: u32) -> Result<(), S
         node.tiers.share_out(&node.ledger.taken()).await;
         groups.make(&group, &limits, pids).await.map_err(|error| error.to_string())?;
     }
+    let (began, handler) = (std::time::Instant::now(), runtime_handler.clone());
     let request = v1::RunPodSandboxRequest { config: Some(sandbox), runtime_handler };
-    node.runtime.run_pod_sandbox(request).await.map_err(|error| error.text())?;
+    let made = node.runtime.run_pod_sandbox(request).await;
+    node.metrics.lifecycle.sandbox(&handler, began.elapsed(), made.is_err());
+    made.map_err(|error| error.text())?;
     groups.limit(&group, &limits, pids).await.map_err(|error| error.to_string())?;
     node.tiers.share_out(&node.ledger.taken()).await;
     Ok(())
@@ -420,6 +423,7 @@ async fn find(
     let sandbox = sandbox::configuration(pod, 0, config, &resolv_conf);
     let sandbox = sandbox.map_err(|error| Why::new("ImageInspectError", error.to_string()))?;
     let finder = image::Finder {
+        metrics: &node.metrics,
         pod,
         container,
         sandbox: &sandbox,

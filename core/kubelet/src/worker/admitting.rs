@@ -55,7 +55,11 @@ impl Worker {
             return self.furnish(now).await;
         };
         if let Some(victims) = admission::victims(&self.pod, &misfits, &others) {
+            let short = misfits.iter().find_map(Misfit::resource).unwrap_or_default();
             for victim in victims {
+                if !self.node.pods.is_ending(&victim.uid) {
+                    self.node.metrics.lifecycle.preempted(short);
+                }
                 let eviction = Eviction {
                     reason: "Preempting",
                     message: "Preempted in order to admit critical pod".to_owned(),
@@ -121,6 +125,7 @@ impl Worker {
     fn refuse(&mut self, why: Why, now: Timestamp) {
         self.admitted = true;
         self.memory.refused = true;
+        self.node.metrics.lifecycle.refused(&why.reason);
         let (reason, message) = (why.reason.clone(), why.message.clone());
         self.node.recorder.tell(&self.pod, None, EventType::Warning, reason, message);
         let why = Why::new(&why.reason, format!("{REJECTED}{}", why.message));

@@ -114,6 +114,7 @@ impl Worker {
         }
         let metrics = &self.node.metrics;
         metrics.pod_start.observe(self.born.elapsed().as_secs_f64());
+        metrics.lifecycle.started(&self.pod.uid, pod, Timestamp::now());
         if let Some(made) = &pod.metadata.creation_timestamp {
             let took = Timestamp::now().duration_since(made.0).as_secs_f64();
             metrics.pod_start_total.with_label_values(&["false"]).observe(took.max(0.0));

@@ -38,7 +38,7 @@ fn token(text: &str) -> HeaderMap {
 
 #[test]
 fn a_path_stands_for_a_subresource_and_what_had_none_before_for_proxy_too() {
-    let cases: [(&str, &[&str]); 10] = [
+    let cases: [(&str, &[&str]); 12] = [
         ("/stats/summary", &["stats"]),
         ("/metrics", &["metrics"]),
         ("/metrics/cadvisor", &["metrics"]),
@@ -48,6 +48,8 @@ fn a_path_stands_for_a_subresource_and_what_had_none_before_for_proxy_too() {
         ("/runningpods/", &["pods", "proxy"]),
         ("/healthz/ping", &["healthz", "proxy"]),
         ("/configz", &["configz", "proxy"]),
+        ("/flagz", &["configz"]),
+        ("/statusz", &["statusz"]),
         ("/exec/n/p/c", &["proxy"]),
     ];
     for (path, expected) in cases {
