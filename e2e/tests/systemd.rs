@@ -143,6 +143,16 @@ fn pods_are_in_slices_and_containers_in_scopes() {
         let interfaces: Vec<_> = metrics.lines().filter(of_network).collect();
         assert!(interfaces.len() == 1 && interfaces[0].contains("interface=\"eth0\""), "{interfaces:?}");
     }
+    // What holds a scope open is none of the pod's processes: those are its own one, and the one of its sandbox.
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        assert_eq!(file(&cluster, "sure", "pids", "../", ["pids.current", "pids.current"]), "2");
+    }
+    let url = format!("/api/v1/nodes/{node}/proxy/stats/summary");
+    let summary = cluster.kubectl(&["get", "--raw", &url]).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    let mut pods = summary["pods"].as_array().unwrap().iter();
+    let sure = pods.find(|pod| pod["podRef"]["name"] == "sure").unwrap();
+    assert_eq!(sure["process_stats"]["process_count"], 2, "{sure}");
     // What is executed in a container is in its scope.
     cluster.exec("sure", &["sh", "-c", "sleep 1234 > /dev/null 2>&1 &"]).unwrap();
     let find = "for it in /proc/[0-9]*; do \

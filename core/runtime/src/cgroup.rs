@@ -52,6 +52,13 @@ impl Hierarchy {
         }
     }
 
+    /// The folder in which version 1 counts a process, where that is a hierarchy of its own.
+    pub(crate) fn counting(&self, process: i32) -> Option<PathBuf> {
+        let Self::Split { mount } = self else { return None };
+        let text = fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
+        counted_in(&text).map(|group| mount.join("pids").join(group))
+    }
+
     /// The folders of the group `path` in the hierarchies of systemd's own, which have no controllers, as far as it is there.
     pub(crate) fn tracking(&self, path: &str) -> Vec<PathBuf> {
         match self {
@@ -156,6 +163,12 @@ impl Hierarchy {
     }
 }
 
+/// (pure) The group of the controller `pids`, if it is alone in its hierarchy and the group can be reached from here.
+fn counted_in(text: &str) -> Option<&str> {
+    let group = text.lines().find_map(|line| line.split_once(":pids:"))?.1.trim_matches('/');
+    (!group.split('/').any(|part| part == "..")).then_some(group)
+}
+
 fn usage_v2(folder: &Path) -> io::Result<Usage> {
     let used = number(&folder.join("memory.current"))?;
     let stat = folder.join("memory.stat");
@@ -168,7 +181,9 @@ fn usage_v2(folder: &Path) -> io::Result<Usage> {
         page_faults: keyed(&stat, "pgfault").unwrap_or(0),
         major_page_faults: keyed(&stat, "pgmajfault").unwrap_or(0),
         memory_limit: number(&folder.join("memory.max")).ok(),
-        processes: number(&folder.join("pids.current")).unwrap_or(0),
+        processes: number(&folder.join("pids.current"))
+            .unwrap_or(0)
+            .saturating_sub(keelson_cgroup::held::holders(folder)),
     })
 }
 
@@ -288,6 +303,18 @@ fn keyed(file: &Path, key: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_counted_where_its_hierarchy_counts_alone() {
+        assert_eq!(
+            counted_in("4:memory:/a\n3:pids:/system.slice/k.service\n0::/\n"),
+            Some("system.slice/k.service")
+        );
+        assert_eq!(counted_in("3:pids:/\n"), Some(""));
+        for other in ["3:cpu,pids:/a\n", "3:pids:/../a\n", "0::/a\n"] {
+            assert_eq!(counted_in(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn usage_is_read_from_either_version() {

@@ -111,7 +111,17 @@ impl Runtime {
         let resources = container.record.lock().resources.0.clone();
         let mut limits = properties::limits(&resources, 0, self.version());
         limits.extend(properties::devices(device_filter::allowed(&launch.bundle)?));
-        self.start_scope(sandbox, &launch.id, pid, &limits).await
+        let hierarchy = self.hierarchy.clone();
+        let work = move || hierarchy.counting(pid);
+        let counting = tokio::task::spawn_blocking(work).await.map_err(|_| CallError::Interrupted)?;
+        self.start_scope(sandbox, &launch.id, pid, &limits).await?;
+        // It is none of the pod's processes: where they are counted is none of systemd's concern.
+        let Some(folder) = counting else { return Ok(()) };
+        let work = move || std::fs::write(folder.join("cgroup.procs"), pid.to_string());
+        if let Err(error) = tokio::task::spawn_blocking(work).await.map_err(|_| CallError::Interrupted)? {
+            tracing::debug!(%error, container = launch.id, "the process that holds a scope is counted as one of the pod's");
+        }
+        Ok(())
     }
 
     /// Tells systemd of the limits of a container that runs.

@@ -239,6 +239,11 @@ impl Hierarchy {
     fn count(&self, group: &str, found: &mut Group) {
         let folder = self.folder("pids", group);
         found.threads = number(&folder.join("pids.current")).ok();
+        if self.unified {
+            // With version 1 they are counted elsewhere.
+            let held = keelson_cgroup::held::holders(&folder);
+            found.threads = found.threads.map(|threads| threads.saturating_sub(held));
+        }
         found.most_threads = limit(&folder.join("pids.max"));
         found.processes = fs::read_to_string(folder.join("cgroup.procs"))
             .ok()

@@ -211,7 +211,7 @@ fn pause() -> ! {
 pub(super) fn hold(pause: Pid) -> io::Result<Pid> {
     let pid = clone(0)?;
     let Some(pid) = pid else {
-        super::set_title("keelson-hold", "keelson-hold");
+        super::set_title(keelson_cgroup::held::HOLDER, keelson_cgroup::held::HOLDER);
         let in_network = || -> io::Result<()> {
             let network = File::open(format!("/proc/{pause}/ns/net"))?;
             nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET)?;
