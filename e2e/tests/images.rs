@@ -316,6 +316,85 @@ fn images_are_pulled_from_registries_with_and_without_tls_and_credentials() {
     fs::write(cluster.data_dir().join("kubelet/config.json"), own).unwrap();
     cluster.wait("guest", "condition=Ready").unwrap();
     by_command(&cluster, &image);
+    fs::remove_file(cluster.data_dir().join("kubelet/config.json")).unwrap();
+    by_plugin(&cluster, &image);
+}
+
+/// Credentials come from a plugin, which nobody has to trust with a log; and of images that are there a pod shows that it may have
+/// them, where the node says so.
+fn by_plugin(cluster: &Cluster, image: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = cluster.folder().join("plugins");
+    fs::create_dir(&folder).unwrap();
+    let (configuration, fault, asked) =
+        (folder.join("config.yaml"), folder.join("fault"), folder.join("asked"));
+    let script = format!(
+        r#"#!/bin/sh
+cat >> {asked}; echo >> {asked}
+[ ! -e {fault} ] || {{ echo "$COMPLAINT" >&2; exit 1; }}
+cat << END
+{{"kind": "CredentialProviderResponse", "apiVersion": "credentialprovider.kubelet.k8s.io/v1", "cacheKeyType": "Registry",
+  "cacheDuration": "1h0m0s", "auth": {{"*.200.0.1:5443": {{"username": "user", "password": "moby $1"}}}}}}
+END
+"#,
+        asked = asked.display(),
+        fault = fault.display()
+    );
+    let program = folder.join("vault");
+    fs::write(&program, script).unwrap();
+    let text = "apiVersion: kubelet.config.k8s.io/v1\nkind: CredentialProviderConfig\nproviders:\n- name: vault\n  \
+                apiVersion: credentialprovider.kubelet.k8s.io/v1\n  matchImages: ['10.*.0.1:5443/test']\n  \
+                args: [dick]\n  env: [{name: COMPLAINT, value: the vault is closed}]\n";
+    fs::write(&configuration, text).unwrap();
+    let flags = [
+        "--image-credential-provider-config".to_owned(),
+        configuration.display().to_string(),
+        "--image-credential-provider-bin-dir".to_owned(),
+        folder.display().to_string(),
+    ];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    cluster.kill().unwrap();
+    let settings = cluster.data_dir().join("kubelet.yaml");
+    let known = fs::read_to_string(&settings).unwrap();
+    fs::write(&settings, format!("{known}imagePullCredentialsVerificationPolicy: AlwaysVerify\n")).unwrap();
+    let refused = cluster.continue_with(&flags).unwrap_err().to_string();
+    assert!(refused.contains("providers.defaultCacheDuration: Required value"), "{refused}");
+    fs::write(&configuration, format!("{text}  defaultCacheDuration: 0s\n")).unwrap();
+    let refused = cluster.continue_with(&flags).unwrap_err().to_string();
+    assert!(refused.contains("error inspecting binary executable"), "{refused}");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&fault, "").unwrap();
+    cluster.continue_with(&flags).unwrap();
+
+    let waiting = "jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff";
+    cluster.apply(&pod("helped", image, "")).unwrap();
+    cluster.apply(&pod("preloaded", BUSYBOX, "")).unwrap();
+    cluster.wait("helped", waiting).unwrap();
+    cluster.wait("preloaded", waiting).unwrap();
+    fs::remove_file(&fault).unwrap();
+    cluster.wait("helped", "condition=Ready").unwrap();
+    assert!(events(cluster, "helped").contains("Successfully pulled image"));
+    // What a plugin opens is open to the whole node.
+    cluster.apply(&pod("other", image, "")).unwrap();
+    cluster.wait("other", "condition=Ready").unwrap();
+    assert!(events(cluster, "other").contains("already present on machine"));
+    let questions = fs::read_to_string(&asked).unwrap();
+    let is_known = |line: &str| {
+        let question: serde_json::Value = serde_json::from_str(line).unwrap();
+        question["kind"] == "CredentialProviderRequest" && question["image"] == "10.200.0.1:5443/test/busybox"
+    };
+    assert!(questions.lines().all(is_known), "{questions}");
+    let node = cluster.field(&["nodes"], ".items[0].metadata.name").unwrap();
+    let metrics = cluster.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/metrics")]).unwrap();
+    for name in [
+        "kubelet_credential_provider_plugin_errors_total{plugin_name=\"vault\"}",
+        "kubelet_credential_provider_plugin_duration_count{plugin_name=\"vault\"}",
+        "kubelet_credential_provider_config_info{hash=\"sha256:",
+    ] {
+        assert!(metrics.lines().any(|line| line.starts_with(name) && !line.ends_with(" 0")), "{name}");
+    }
+    let log = fs::read_to_string(cluster.data_dir().join("log/keelson.log")).unwrap();
+    assert!(log.contains("the vault is closed") && !log.contains("moby dick"));
 }
 
 /// Images are pulled and removed by command.

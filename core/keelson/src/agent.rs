@@ -91,7 +91,7 @@ fn begin(progress: &Progress, options: &AgentOptions, folder: &Folder) -> anyhow
     ));
     options.labels()?;
     options.taints()?;
-    components::kubelet_settings(options.kubelet_config.as_deref(), folder)?;
+    options.kubelet.settings(folder)?;
     let Some(start) = prepare(progress, options, folder)? else { return Ok(()) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(progress, options, folder, start))
@@ -386,7 +386,7 @@ async fn start_all(
         authority: way.authority.clone(),
         labels: options.labels()?,
         taints: options.taints()?,
-        settings: components::kubelet_settings(options.kubelet_config.as_deref(), folder)?,
+        settings: options.kubelet.settings(folder)?,
     })
 }
 

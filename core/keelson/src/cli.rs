@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::api_server_options::ApiServerOptions;
 use crate::cluster::Profile;
+use crate::components::kubelet_options::KubeletOptions;
 
 /// Kubernetes, rebuilt: one binary that is the whole cluster.
 #[derive(Debug, Parser)]
@@ -81,10 +82,8 @@ pub(crate) struct UpOptions {
     /// other networks.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) node_ip: Option<IpAddr>,
-    /// The kubelet's settings, a KubeletConfiguration of kubelet.config.k8s.io/v1beta1; kubelet.yaml in the data folder
-    /// otherwise, if it is there.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubelet_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) kubelet: KubeletOptions,
     #[command(flatten)]
     pub(crate) api_server: ApiServerOptions,
     /// Already in the background: standard output ends when the cluster is ready.

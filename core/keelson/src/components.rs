@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,6 @@ use k8s_openapi::api::core::v1::Taint;
 use keelson_apiserver::ApiServer;
 use keelson_apiserver::pki::Renewed;
 use keelson_cgroup::Driver;
-use keelson_kubelet::KubeletConfiguration;
 use keelson_runtime::image::{Registries, SelfImage};
 use rustls::server::ResolvesServerCert;
 use tokio::sync::mpsc;
@@ -32,8 +31,10 @@ use crate::pod_network::NodeNetwork;
 
 pub(crate) mod control_plane;
 pub(crate) mod engine;
+pub(crate) mod kubelet_options;
 
 use engine::Engine;
+use kubelet_options::KubeletSettings;
 
 /// The image that the binary carries.
 pub(crate) const SELF_IMAGE: &str = concat!("keelson.io/keelson:", env!("CARGO_PKG_VERSION"));
@@ -184,30 +185,6 @@ fn registries(folder: &Folder) -> anyhow::Result<Registries> {
     Ok(Registries { hosts: folder.join("certs.d"), ..registries })
 }
 
-/// The settings of the node's kubelet: of the file that is named, or else of the folder's, if there is one.
-pub(crate) fn kubelet_settings(
-    chosen: Option<&Path>,
-    folder: &Folder,
-) -> anyhow::Result<KubeletConfiguration> {
-    let usual = folder.kubelet_settings();
-    let path = chosen.unwrap_or(&usual);
-    let text = match std::fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && chosen.is_none() => {
-            return Ok(KubeletConfiguration::default());
-        }
-        text => text.with_context(|| format!("read {}", path.display()))?,
-    };
-    let wrong = || format!("{} is not what this kubelet can follow", path.display());
-    let settings: KubeletConfiguration = serde_yaml_ng::from_slice(&text).with_context(wrong)?;
-    settings.validate().with_context(wrong)?;
-    // Another runtime may say otherwise, and is asked.
-    let embedded = settings.runtime_socket().is_none();
-    if embedded && settings.cgroup_driver == Driver::Systemd && !keelson_cgroup::systemd::is_running() {
-        return Err(keelson_cgroup::SystemdError::Absent).with_context(wrong);
-    }
-    Ok(settings)
-}
-
 fn socket(folder: &Folder) -> PathBuf {
     folder.join("run/cri.sock")
 }
@@ -228,18 +205,18 @@ pub(crate) struct Node<'a> {
     pub(crate) authority: String,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) taints: Vec<Taint>,
-    pub(crate) settings: KubeletConfiguration,
+    pub(crate) settings: KubeletSettings,
 }
 
 impl Components {
     /// Starts what every node runs: container runtime, kubelet, proxy, and the routes to other nodes' pods.
     pub(crate) fn start_node(&self, node: &Node<'_>) -> anyhow::Result<()> {
-        let engine = Engine::of(&node.settings);
+        let engine = Engine::of(&node.settings.configuration);
         engine::choose(node.folder, engine.as_ref())?;
         match engine {
             Some(_) => self.start_engine(node)?,
             None => {
-                let driver = node.settings.cgroup_driver;
+                let driver = node.settings.configuration.cgroup_driver;
                 let runtime = runtime_config(node.folder, node.cluster, Arc::clone(&node.network), driver)?;
                 self.start("container runtime", move |stop| keelson_runtime::run(runtime.clone(), stop));
             }
@@ -284,21 +261,22 @@ impl Components {
 
 fn kubelet_config(node: &Node<'_>) -> keelson_kubelet::Config {
     let (cluster, facts) = (node.cluster, node.cluster.facts());
-    let engine = Engine::of(&node.settings);
+    let engine = Engine::of(&node.settings.configuration);
     keelson_kubelet::Config {
         node_name: cluster.node_name.clone(),
         node_ip: node.address,
         bind: SocketAddr::new(IpAddr::from([0, 0, 0, 0]), cluster.kubelet_port),
         data_dir: node.folder.join("kubelet"),
         log_dir: node.folder.join("logs/pods"),
-        image_socket: engine.as_ref().and_then(|_| node.settings.image_socket()),
+        image_socket: engine.as_ref().and_then(|_| node.settings.configuration.image_socket()),
         cri_socket: engine.map_or_else(|| socket(node.folder), |engine| engine.socket),
         // An agent takes what the cluster gives its Node, also when that changes.
         pod_cidr: if cluster.agent.is_some() { None } else { cluster.pod_cidr.map(IpNet::V4) },
         cluster_dns: vec![facts.cluster_dns],
         cluster_domain: facts.cluster_domain,
         cgroup_root: cluster.cgroup(),
-        settings: node.settings.clone(),
+        settings: node.settings.configuration.clone(),
+        credential_providers: node.settings.credential_providers.clone(),
         labels: node.labels.clone(),
         taints: node.taints.clone(),
         version: crate::GIT_VERSION.to_owned(),

@@ -13,7 +13,6 @@ use k8s_openapi::api::core::v1::Node as NodeObject;
 use keelson_apiserver::ApiServer;
 use keelson_apiserver::identity::Identity;
 use keelson_apiserver::server::Config;
-use keelson_kubelet::KubeletConfiguration;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::wait::await_condition;
@@ -25,6 +24,7 @@ use crate::background;
 use crate::cli::UpOptions;
 use crate::cluster::{Cluster, Folder, Holder, Lock, Notes, Profile};
 use crate::components::control_plane::ControlPlane;
+use crate::components::kubelet_options::KubeletSettings;
 use crate::components::{self, Components, Failure, Node};
 use crate::machine::{self, Machine, UNCHANGED, Wish};
 use crate::memory;
@@ -57,7 +57,7 @@ fn begin(progress: &Progress, options: &UpOptions, folder: &Folder) -> anyhow::R
         env!("CARGO_PKG_VERSION"),
         crate::GIT_VERSION
     ));
-    let settings = components::kubelet_settings(options.kubelet_config.as_deref(), folder)?;
+    let settings = options.kubelet.settings(folder)?;
     let (lock, cluster) = match prepare(progress, options, folder)? {
         Prepared::Ready(lock, cluster) => (lock, cluster),
         Prepared::Running(holder) => {
@@ -197,7 +197,7 @@ async fn serve(
     options: &UpOptions,
     folder: &Folder,
     mut cluster: Cluster,
-    settings: KubeletConfiguration,
+    settings: KubeletSettings,
 ) -> anyhow::Result<()> {
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Taint;
 use rustls::server::ResolvesServerCert;
 
 use crate::configuration::KubeletConfiguration;
+use crate::credential_provider::CredentialProviders;
 
 /// Everything that a node agent has to know.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub struct Config {
     pub cgroup_root: String,
     /// What the node's owner has decided.
     pub settings: KubeletConfiguration,
+    /// Who provides credentials for images.
+    pub credential_providers: Option<CredentialProviders>,
     /// Labels of the Node object beside the usual ones.
     pub labels: BTreeMap<String, String>,
     /// Taints that the Node object is made with.

@@ -118,6 +118,12 @@ pub struct KubeletConfiguration {
     /// Until no more than this is used. Without it 80.
     #[serde(rename = "imageGCLowThresholdPercent", skip_serializing_if = "Option::is_none")]
     pub image_gc_low_threshold_percent: Option<u32>,
+    /// Of which images that are there already a pod has to show that it may have them: `NeverVerifyPreloadedImages`, those that this
+    /// kubelet has pulled; `NeverVerify`, none; `NeverVerifyAllowlistedImages`, all but the listed ones; `AlwaysVerify`, all.
+    pub image_pull_credentials_verification_policy: String,
+    /// For `NeverVerifyAllowlistedImages`: repositories with their registry, or `PREFIX/*`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preloaded_images_verification_allowlist: Vec<String>,
     /// How long a shutdown of the machine waits until pods have ended; systemd's login manager is asked for it. Not at all without it.
     pub shutdown_grace_period: GoDuration,
     /// The last part of that, which is for critical pods.
@@ -226,6 +232,8 @@ impl Default for KubeletConfiguration {
             image_maximum_gc_age: GoDuration(Duration::ZERO),
             image_gc_high_threshold_percent: None,
             image_gc_low_threshold_percent: None,
+            image_pull_credentials_verification_policy: "NeverVerifyPreloadedImages".to_owned(),
+            preloaded_images_verification_allowlist: Vec::new(),
             shutdown_grace_period: GoDuration(Duration::ZERO),
             shutdown_grace_period_critical_pods: GoDuration(Duration::ZERO),
             shutdown_grace_period_by_pod_priority: Vec::new(),
@@ -286,6 +294,8 @@ impl KubeletConfiguration {
         }
         self.validate_shares()?;
         self.validate_shutdown()?;
+        let fault = |(field, value, reason)| InvalidSetting { field, value, reason };
+        crate::image::verification::check(self).map_err(fault)?;
         if self.container_log_max_files < 2 {
             return invalid("containerLogMaxFiles", &self.container_log_max_files, "must be greater than 1");
         }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Container;
 use keelson_cri::v1;
 use tokio_util::sync::CancellationToken;
 
+use crate::credential_provider::Plugins;
 use crate::event::{EventType, Recorder};
 use crate::memory::{Image, Why};
 use crate::objects::Objects;
@@ -17,6 +18,7 @@ mod credentials;
 pub(crate) mod name;
 mod progress;
 pub(crate) mod records;
+pub(crate) mod verification;
 
 use records::{Access, Named, PullSecret, RecordError, Records};
 
@@ -58,6 +60,8 @@ pub(crate) struct Finder<'a> {
     pub(crate) objects: &'a Objects,
     /// The node's own credentials.
     pub(crate) credentials: &'a Path,
+    /// Programs that provide credentials.
+    pub(crate) plugins: &'a Plugins,
     /// Who pulled which image.
     pub(crate) records: &'a Records,
     /// Where it is counted.
@@ -146,7 +150,7 @@ impl Finder<'_> {
         if self.records.access(&found.id, named, Vec::new()).await == Access::Open {
             return true;
         }
-        let (keys, _) = credentials::find(self.pod, self.objects, name, self.credentials).await;
+        let (keys, _) = credentials::of_pod(self.pod, self.objects, name).await;
         let secrets: Vec<PullSecret> = keys.into_iter().filter_map(|key| key.secret).collect();
         !secrets.is_empty() && self.records.access(&found.id, named, secrets).await == Access::Open
     }
@@ -154,7 +158,7 @@ impl Finder<'_> {
     /// Pulls the image. `before` is what is there under its name.
     async fn pull(&self, name: &name::Name, named: &Named, before: Option<String>) -> Result<Image, Why> {
         self.tell(EventType::Normal, "Pulling", format!("Pulling image {:?}", self.image()));
-        let (keys, missing) = credentials::find(self.pod, self.objects, name, self.credentials).await;
+        let (mut keys, missing) = credentials::of_pod(self.pod, self.objects, name).await;
         if !missing.is_empty() {
             let message = format!(
                 "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
@@ -168,6 +172,12 @@ impl Finder<'_> {
                 message,
             );
         }
+        keys.extend(credentials::of_node(self.credentials, name).await);
+        // The image is not asked for yet: there is nothing to be given up.
+        let Some(provided) = self.stop.run_until_cancelled(self.plugins.find(&named.repository)).await else {
+            return Err(Why::new("ErrImagePull", "the pod ends"));
+        };
+        keys.extend(provided.into_iter().map(credentials::Key::of_node));
         let since = Instant::now();
         if let Err(error) = self.records.begin(&named.image).await {
             let text = format!("failed to record image pull intent: {error}: {}", source(&error));
@@ -355,8 +365,9 @@ mod tests {
             runtime: &RuntimeClient::new(&socket, None),
             objects: &Objects::new(client.clone()),
             credentials: &folder.join("config.json"),
-            records: &Records::new(folder.clone()),
             metrics: &crate::metrics::Metrics::new("node-1", "v1.36.0", &Arc::default()).unwrap(),
+            plugins: &Plugins::default(),
+            records: &Records::new(folder.clone(), verification::Verification::default()),
             recorder: &Recorder::new(client, "node-1"),
             stop: &stop,
         };

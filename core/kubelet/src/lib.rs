@@ -10,7 +10,7 @@
 //! - pure: `pod` (the model), `plan` (what to do next), `status`, `backoff`, `memory` (what a worker remembers),
 //!   `sandbox`, `container`, `security`, `resources` (what the runtime is told), `probe` (results and due times)
 //! - `remains`: ending all pods of a cluster in somebody else's runtime, when the cluster itself is at rest
-//! - `image`: finding and pulling; `hook`, `probe::run`, `http_get`: asking containers; `event`: telling
+//! - `image`: finding and pulling, with what `credential_provider` plugins say; `hook`, `probe::run`, `http_get`: asking containers; `event`: telling
 //! - `runtime_client`: the CRI; `relist`: looking at all it holds; `runtime_view`: what it holds of a pod; `pods`: all pods, for those who look
 //! - `objects`, `environment`, `field`, `volume`, `dns`, `hosts`, `last_words`: what containers see and leave
 //! - `state_file`: what has to be known after a restart; `user_namespace`: ids of pods that have their own
@@ -32,6 +32,7 @@ mod clock;
 mod config;
 pub mod configuration;
 mod container;
+mod credential_provider;
 mod csi;
 mod devices;
 mod disk_usage;
@@ -97,6 +98,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 pub use configuration::KubeletConfiguration;
+pub use credential_provider::{CredentialProviderError, CredentialProviders};
 pub use remains::{RemainsError, remove_pods};
 
 use crate::node::{machine, range};
@@ -210,7 +212,13 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
         shutdown.clone(),
     );
     let given = range::follow(Arc::clone(&config), client.clone(), runtime.clone(), shutdown.clone());
-    let images = image::records::Records::new(config.data_dir.join("image_manager"));
+    let policy = image::verification::Verification::of(&config.settings);
+    let images = image::records::Records::new(config.data_dir.join("image_manager"), policy);
+    let plugins =
+        credential_provider::Plugins::new(config.credential_providers.as_ref(), &metrics.credentials);
+    if let Some(configured) = &config.credential_providers {
+        metrics.tell_of_credential_providers(configured.hash())?;
+    }
     image::settle(&images, &runtime).await;
     let status = runtime.status(v1::StatusRequest::default()).await;
     if let Ok(status) = &status {
@@ -266,6 +274,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let keeping = Box::pin(async move { keeping.keep(stop).await });
     let shared = Arc::new(worker::Node {
         images,
+        credential_plugins: plugins,
         volumes: volume::Volumes::new(
             Arc::clone(&config),
             client.clone(),

@@ -252,6 +252,8 @@ pub(crate) struct Metrics {
     /// Device plugins that made themselves known, and how long they took to give devices.
     pub(crate) device_plugin_registrations: IntCounterVec,
     pub(crate) device_plugin_allocations: HistogramVec,
+    /// Credential provider plugins.
+    pub(crate) credentials: crate::credential_provider::Counted,
 }
 
 impl Metrics {
@@ -325,8 +327,29 @@ impl Metrics {
                 &["resource_name"],
                 &USUAL,
             )?,
+            credentials: crate::credential_provider::Counted {
+                errors: registry.counters(
+                    "kubelet_credential_provider_plugin_errors_total",
+                    "Number of errors from credential provider plugin",
+                    &["plugin_name"],
+                )?,
+                duration: registry.histograms(
+                    "kubelet_credential_provider_plugin_duration",
+                    "Duration of execution in seconds for credential provider plugin",
+                    &["plugin_name"],
+                    &USUAL,
+                )?,
+            },
             registry,
         }))
+    }
+
+    /// Adds by which configuration there are credential provider plugins.
+    pub(crate) fn tell_of_credential_providers(&self, hash: &str) -> Result<(), RegistryError> {
+        let about = "Information about the last applied credential provider configuration with hash as label";
+        let told = self.registry.gauges("kubelet_credential_provider_config_info", about, &["hash"])?;
+        told.with_label_values(&[hash]).set(1);
+        Ok(())
     }
 
     /// Adds when pods were ended last because the machine shut down.

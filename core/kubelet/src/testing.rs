@@ -34,6 +34,7 @@ pub(crate) fn config() -> Config {
             resolv_conf: Some("/nonexistent/resolv.conf".into()),
             ..KubeletConfiguration::default()
         },
+        credential_providers: None,
         labels: BTreeMap::new(),
         taints: Vec::new(),
         version: "v1.36.0".into(),

@@ -64,6 +64,8 @@ pub(crate) struct Node {
     pub(crate) volumes: Volumes,
     /// Who pulled which image.
     pub(crate) images: crate::image::records::Records,
+    /// Programs that provide credentials for images.
+    pub(crate) credential_plugins: crate::credential_provider::Plugins,
     /// What is counted.
     pub(crate) metrics: Arc<crate::metrics::Metrics>,
     /// Events.

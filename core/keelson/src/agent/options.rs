@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use k8s_openapi::api::core::v1::Taint;
 
 use crate::cli::DataDir;
+use crate::components::kubelet_options::KubeletOptions;
 
 #[derive(Debug, Args)]
 pub(crate) struct AgentOptions {
@@ -34,10 +34,8 @@ pub(crate) struct AgentOptions {
     /// The kubelet's port; kept for later starts. 10250 otherwise.
     #[arg(long)]
     pub(crate) kubelet_port: Option<u16>,
-    /// The kubelet's settings, a KubeletConfiguration of kubelet.config.k8s.io/v1beta1; kubelet.yaml in the data folder
-    /// otherwise, if it is there.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubelet_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) kubelet: KubeletOptions,
     /// A label of the Node, as KEY=VALUE; may be given several times.
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
     pub(crate) node_label: Vec<String>,
@@ -118,7 +116,7 @@ mod tests {
             node_name: None,
             node_ip: None,
             kubelet_port: None,
-            kubelet_config: None,
+            kubelet: KubeletOptions::default(),
             node_label: vec![label.to_owned()],
             register_with_taints: vec![taint.to_owned()],
             in_background: false,

@@ -1,5 +1,5 @@
 //! Credentials for registries: from the pod's `imagePullSecrets`, and the node's own, which its owner keeps in `config.json` in
-//! the kubelet's folder, as `docker login` writes it.
+//! the kubelet's folder, as `docker login` writes it. They are tried in this order, and those of plugins last.
 
 use std::path::Path;
 
@@ -46,16 +46,15 @@ impl Key {
         };
         Self { auth, secret: Some(secret) }
     }
+
+    /// One that every pod of the node may use.
+    pub(super) fn of_node(auth: AuthConfig) -> Self {
+        Self { auth, secret: None }
+    }
 }
 
-/// The credentials that fit an image, the most specific ones first, and the secrets that could not be had.
-/// The pod's own come before the node's, which are in the file `node`.
-pub(super) async fn find(
-    pod: &PodModel,
-    objects: &Objects,
-    image: &Name,
-    node: &Path,
-) -> (Vec<Key>, Vec<String>) {
+/// The pod's own credentials that fit an image, the most specific ones first, and the secrets that could not be had.
+pub(super) async fn of_pod(pod: &PodModel, objects: &Objects, image: &Name) -> (Vec<Key>, Vec<String>) {
     let mut found: Vec<(usize, Key)> = Vec::new();
     let mut missing = Vec::new();
     for reference in pod.spec().image_pull_secrets.iter().flatten().filter(|one| !one.name.is_empty()) {
@@ -77,13 +76,11 @@ pub(super) async fn find(
         }
     }
     found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
-    let mut keys: Vec<Key> = found.into_iter().map(|(_, key)| key).collect();
-    keys.extend(of_node(node, image).await);
-    (keys, missing)
+    (found.into_iter().map(|(_, key)| key).collect(), missing)
 }
 
 /// The node's own. A file that is not what it should be is told, and stands in nobody's way.
-async fn of_node(file: &Path, image: &Name) -> Vec<Key> {
+pub(super) async fn of_node(file: &Path, image: &Name) -> Vec<Key> {
     let text = match tokio::fs::read(file).await {
         Ok(text) => text,
         Err(error) => {
@@ -101,7 +98,7 @@ async fn of_node(file: &Path, image: &Name) -> Vec<Key> {
     };
     servers.retain(|(server, _)| fits(server, image));
     servers.sort_by_key(|(server, _)| std::cmp::Reverse(server.len()));
-    servers.into_iter().map(|(_, auth)| Key { auth, secret: None }).collect()
+    servers.into_iter().map(|(_, auth)| Key::of_node(auth)).collect()
 }
 
 /// Registries with their credentials; `None` when the secret has another form.

@@ -16,6 +16,8 @@ use ring::digest::{SHA256, digest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::verification::Verification;
+
 /// Uses by other Secrets that a record takes in.
 const MAX_SECRETS: usize = 100;
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
@@ -117,6 +119,7 @@ pub(crate) struct Named {
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
     files: Arc<Mutex<Files>>,
+    policy: Arc<Verification>,
 }
 
 #[derive(Debug)]
@@ -194,11 +197,19 @@ impl Files {
         write(&path, &record)
     }
 
-    fn access(&self, id: &str, named: &Named, secrets: &[PullSecret]) -> Result<Access, RecordError> {
-        let Some(record) = read::<Pulled>(&self.pulled(id))? else {
-            let under_way = self.pulling.contains_key(&named.image) || self.intent(&named.image).exists();
-            return Ok(if under_way { Access::Verify } else { Access::Open });
-        };
+    fn access(
+        &self,
+        id: &str,
+        named: &Named,
+        secrets: &[PullSecret],
+        policy: &Verification,
+    ) -> Result<Access, RecordError> {
+        let record = read::<Pulled>(&self.pulled(id))?;
+        let under_way = || self.pulling.contains_key(&named.image) || self.intent(&named.image).exists();
+        if !policy.verifies(&named.repository, record.is_some() || under_way()) {
+            return Ok(Access::Open);
+        }
+        let Some(record) = record else { return Ok(Access::Verify) };
         let Some(known) = record.credential_mapping.get(&named.repository) else { return Ok(Access::Verify) };
         if known.node_pods_accessible {
             return Ok(Access::Open);
@@ -285,9 +296,10 @@ fn admits(known: &Credentials, own: &PullSecret) -> bool {
 }
 
 impl Records {
-    /// The records in `folder`.
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { files: Arc::new(Mutex::new(Files { folder, pulling: BTreeMap::new() })) }
+    /// The records in `folder`; whose images are verified is the policy's to say.
+    pub(crate) fn new(folder: PathBuf, policy: Verification) -> Self {
+        let files = Files { folder, pulling: BTreeMap::new() };
+        Self { files: Arc::new(Mutex::new(files)), policy: Arc::new(policy) }
     }
 
     async fn with<T: Send + 'static>(
@@ -301,9 +313,9 @@ impl Records {
 
     /// What a pod with these Secrets may do with an image that is there under `id`. What cannot be read is not open.
     pub(crate) async fn access(&self, id: &str, named: &Named, secrets: Vec<PullSecret>) -> Access {
-        let (id, named) = (id.to_owned(), named.clone());
+        let (id, named, policy) = (id.to_owned(), named.clone(), Arc::clone(&self.policy));
         let name = named.image.clone();
-        self.with(move |files| files.access(&id, &named, &secrets)).await.unwrap_or_else(|error| {
+        self.with(move |files| files.access(&id, &named, &secrets, &policy)).await.unwrap_or_else(|error| {
             tracing::warn!(%error, image = name, "nothing is known of an image's credentials");
             Access::Verify
         })
@@ -401,9 +413,13 @@ mod tests {
         Named { image: format!("{repository}:1"), repository: repository.to_owned() }
     }
 
+    fn open(folder: &Path) -> Records {
+        Records::new(folder.to_owned(), Verification::default())
+    }
+
     fn records() -> (Records, PathBuf) {
         let folder = std::env::temp_dir().join(format!("keelson-records-{}", uuid::Uuid::new_v4()));
-        (Records::new(folder.clone()), folder)
+        (open(&folder), folder)
     }
 
     #[tokio::test]
@@ -415,7 +431,7 @@ mod tests {
         assert_eq!(records.access("sha256:1", &app, Vec::new()).await, Access::Verify, "under way");
         records.pulled("sha256:1", &app, Some(secret("a", "x"))).await.unwrap();
         // As a kubelet finds them that starts anew.
-        let records = Records::new(folder.clone());
+        let records = open(&folder);
         let access = async |secrets| records.access("sha256:1", &app, secrets).await;
         assert_eq!(access(Vec::new()).await, Access::Verify);
         assert_eq!(access(vec![secret("b", "y")]).await, Access::Verify);
@@ -432,11 +448,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_policy_says_whose_images_are_verified() {
+        let (_, folder) = records();
+        let app = named("r.example/app");
+        let preloaded = async |policy: Verification| {
+            Records::new(folder.clone(), policy).access("sha256:9", &app, Vec::new()).await
+        };
+        let listed = |list: &str| Verification::Listed(vec![list.to_owned()]);
+        assert_eq!(preloaded(Verification::Always).await, Access::Verify);
+        assert_eq!(preloaded(listed("r.example/other")).await, Access::Verify);
+        assert_eq!(preloaded(listed("r.example/*")).await, Access::Open);
+        open(&folder).pulled("sha256:9", &app, Some(secret("a", "x"))).await.unwrap();
+        assert_eq!(preloaded(Verification::Preloaded).await, Access::Verify);
+        assert_eq!(preloaded(Verification::Never).await, Access::Open);
+        assert_eq!(preloaded(listed("r.example/app")).await, Access::Open);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
     async fn a_pull_that_nobody_saw_end_opens_nothing_and_one_that_failed_leaves_nothing() {
         let (records, folder) = records();
         let app = named("r.example/app");
         records.begin(&app.image).await.unwrap();
-        let records = Records::new(folder.clone());
+        let records = open(&folder);
         assert_eq!(records.interrupted().await, std::slice::from_ref(&app.image));
         records.settle(&app.image, Some("sha256:1".to_owned())).await.unwrap();
         assert_eq!(records.access("sha256:1", &app, Vec::new()).await, Access::Verify);

@@ -430,6 +430,7 @@ async fn find(
         runtime: &node.runtime,
         objects: &node.objects,
         credentials: &config.data_dir.join("config.json"),
+        plugins: &node.credential_plugins,
         records: &node.images,
         recorder: &node.recorder,
         stop,
