@@ -21,7 +21,8 @@ pub struct Containerd {
     dir: PathBuf,
 }
 
-fn configuration(dir: &Path, data_dir: &Path) -> String {
+/// `options` are of the first handler.
+fn configuration(dir: &Path, data_dir: &Path, options: &str) -> String {
     let (dir, data) = (dir.display(), data_dir.display());
     format!(
         r#"
@@ -43,6 +44,8 @@ bin_dir = "{data}/cni/bin"
 conf_dir = "{data}/cni/net.d"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+{options}
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.second]
 runtime_type = "io.containerd.runc.v2"
 "#
@@ -53,19 +56,35 @@ impl Containerd {
     /// Starts it where a cluster is to be made, with the images that tests use, and tells the cluster's kubelet of it beside
     /// its other settings.
     pub fn start(cluster: &Cluster, settings: &str) -> anyhow::Result<Self> {
+        Self::run(cluster, "")?.tell(cluster, settings)
+    }
+
+    /// The same, with control groups by systemd: the machine's, in whose namespaces it ends.
+    pub fn start_with_systemd(cluster: &Cluster, settings: &str) -> anyhow::Result<Self> {
+        let settings = format!("{settings}cgroupDriver: systemd\n");
+        Self::run(cluster, "SystemdCgroup = true")?.tell(cluster, &settings)
+    }
+
+    /// Has a cluster's kubelet run its pods in it.
+    fn tell(self, cluster: &Cluster, settings: &str) -> anyhow::Result<Self> {
+        let settings = format!(
+            "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\ncontainerRuntimeEndpoint: unix://{}\n{settings}",
+            self.socket().display()
+        );
+        fs::write(cluster.data_dir().join("kubelet.yaml"), settings)?;
+        Ok(self)
+    }
+
+    /// Starts it on a machine, with the images that tests use; `options` are of its handler `runc`.
+    pub fn run(cluster: &Cluster, options: &str) -> anyhow::Result<Self> {
         let dir = cluster.folder().join("containerd");
         fs::create_dir_all(&dir)?;
         fs::create_dir_all(cluster.data_dir())?;
-        fs::write(dir.join("config.toml"), configuration(&dir, &cluster.data_dir()))?;
-        let settings = format!(
-            "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\ncontainerRuntimeEndpoint: unix://{}\n{settings}",
-            dir.join("containerd.sock").display()
-        );
-        fs::write(cluster.data_dir().join("kubelet.yaml"), settings)?;
+        fs::write(dir.join("config.toml"), configuration(&dir, &cluster.data_dir(), options))?;
         let prefix = cluster.client().prefix.clone();
         // Shims put their sockets there, wherever the rest is.
-        fs::create_dir_all("/run/containerd")?;
-        let mounted = program(&prefix, "mount").args(["-t", "tmpfs", "run", "/run/containerd"]).status()?;
+        let own = "mkdir -p /run/containerd && mount -t tmpfs run /run/containerd";
+        let mounted = program(&prefix, "sh").args(["-c", own]).status()?;
         ensure!(mounted.success(), "mount /run/containerd");
         let engine = Containerd { process: spawn(&prefix, &dir)?, prefix, dir };
         engine.wait()?;

@@ -3,7 +3,7 @@
 
 use std::process::{Child, Output, Stdio};
 
-use keelson_e2e::{BUSYBOX, Cluster, LONG, PATIENCE, Switch, binary, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, Containerd, LONG, PATIENCE, Switch, binary, eventually};
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -188,6 +188,60 @@ fn an_agent_that_is_killed_leaves_its_pods_running_and_goes_on_without_its_token
     assert!(printed.contains("kubectl delete node second"), "{printed}");
     let links = second.on_the_host("ip", &["link"]).unwrap();
     assert!(!links.contains("keel"), "{links}");
+}
+
+/// A machine whose pods containerd runs. The agent goes first: it ends its pods there.
+struct Elsewhere {
+    machine: Cluster,
+    engine: Containerd,
+}
+
+#[test]
+fn an_agent_runs_its_pods_in_containerd_and_they_reach_those_of_other_machines() {
+    let site = Site::new();
+    let machine = site.switch.machine(2).unwrap();
+    let engine = Containerd::run(&machine, "").unwrap();
+    let Elsewhere { machine, engine } = &Elsewhere { machine, engine };
+    let (server, token, endpoint) =
+        (site.server(), site.token(&[]), format!("unix://{}", engine.socket().display()));
+    let elsewhere = ["--container-runtime-endpoint", endpoint.as_str()];
+    let joins = ["agent", "--detach", "--server", &server, "--token", &token, "--node-name", "second"];
+    machine.keelson_prints(&[&joins[..], &elsewhere].concat()).unwrap();
+    assert!(!machine.data_dir().join("run/cri.sock").exists(), "the embedded runtime was started");
+    let version = ".status.nodeInfo.containerRuntimeVersion";
+    let version = site.first.field(&["node", "second"], version).unwrap();
+    assert!(version.starts_with("containerd://1."), "{version}");
+    for node in ["first", "second"] {
+        site.pod(node);
+    }
+    for (from, to) in [("first", "second"), ("second", "first")] {
+        assert_eq!(site.get(from, &format!("http://{}:8080/", site.address(to))), to, "from {from}");
+    }
+    let log = || {
+        let log = site.first.kubectl(&["logs", "on-second"])?;
+        Ok(log.contains(&site.address("first")).then_some(()))
+    };
+    eventually("the pod's address in the log", LONG, log).unwrap();
+    site.first.kubectl(&["expose", "pod", "on-first", "--port", "80", "--target-port", "8080"]).unwrap();
+    let by_name = || {
+        let url = "http://on-first.default.svc.cluster.local/";
+        let answer = site.first.exec("on-second", &["wget", "-q", "-O", "-", url]);
+        Ok(answer.ok().filter(|answer| answer.trim() == "first"))
+    };
+    eventually("the Service to be reached", LONG, by_name).unwrap();
+
+    // The agent goes and comes, and its pods stay.
+    let process = site.first.main_process("on-second").unwrap();
+    machine.kill().unwrap();
+    let refused = machine.keelson(&["agent", "--detach"]).unwrap();
+    let told = text(&refused);
+    assert!(!refused.status.success() && told.contains("would run on beside the new ones"), "{told}");
+    machine.keelson_prints(&[&["agent", "--detach"], &elsewhere[..]].concat()).unwrap();
+    let again = || Ok(site.first.exec("on-second", &["echo", "there"]).ok());
+    assert_eq!(eventually("the node to be reached again", LONG, again).unwrap().trim(), "there");
+    assert_eq!(site.first.main_process("on-second").unwrap(), process);
+    machine.reset().unwrap();
+    assert_eq!(engine.ctr(&["containers", "list", "--quiet"]).unwrap().trim(), "");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use keelson_e2e::{Cluster, LONG, Pod, eventually};
+use keelson_e2e::{Cluster, Containerd, LONG, Pod, eventually};
 
 const SETTINGS: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
                         evictionHard: {memory.available: 100Mi}\ncgroupDriver: ";
@@ -223,6 +223,72 @@ fn pods_are_in_slices_and_containers_in_scopes() {
     let printed = cluster.reset().unwrap();
     assert_eq!(left(&cluster, "keelson_"), "", "{printed}");
     no_unit(&cluster, "kubepods");
+}
+
+/// A cluster whose pods containerd runs. The cluster goes first: it ends its pods there, and its machine ends containerd.
+struct Elsewhere {
+    cluster: Cluster,
+    _engine: Containerd,
+}
+
+#[test]
+fn pods_of_containerd_are_in_slices_and_their_containers_in_its_scopes() {
+    let cluster = Cluster::namespaces_with_systemd().unwrap();
+    let engine =
+        Containerd::start_with_systemd(&cluster, "evictionHard: {memory.available: 100Mi}\n").unwrap();
+    let Elsewhere { cluster, .. } = &Elsewhere { cluster, _engine: engine };
+    cluster.continue_with(&[]).unwrap();
+    cluster.apply(&pod("sure", "limits: {memory: 48Mi, cpu: 500m}", "exec sleep infinity")).unwrap();
+    let some = "requests: {memory: 16Mi, cpu: 100m}, limits: {memory: 64Mi}";
+    cluster.apply(&pod("some", some, "exec sleep infinity")).unwrap();
+    let metrics = || {
+        let node = cluster.field(&["nodes"], ".items[0].metadata.name")?;
+        cluster.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/metrics/cadvisor")])
+    };
+    for (name, class) in [("sure", ""), ("some", "-burstable")] {
+        cluster.wait(name, "condition=Ready").unwrap();
+        let uid = cluster.pod(name, ".metadata.uid").unwrap().replace('-', "_");
+        let id = cluster.pod(name, ".status.containerStatuses[0].containerID").unwrap();
+        let scope = format!("cri-containerd-{}.scope", id.strip_prefix("containerd://").unwrap());
+        let end = format!("-kubepods{class}-pod{uid}.slice/{scope}");
+        let memory_group = |(all, group): &(String, String)| {
+            (all.is_empty() || all.split(',').any(|one| one == "memory")).then(|| group.clone())
+        };
+        let group = groups(cluster, name).iter().find_map(memory_group).unwrap();
+        assert!(group.ends_with(&end), "{name}: {group} is not ..{end}");
+        assert!(property(cluster, &scope, "Slice").ends_with(&format!("-kubepods{class}-pod{uid}.slice")));
+        let metrics = metrics().unwrap();
+        let is_its =
+            |line: &&str| line.starts_with("container_memory_working_set_bytes") && line.contains(&scope);
+        let line = metrics.lines().find(is_its).unwrap_or_else(|| panic!("{metrics}"));
+        assert!(line.contains(&format!("pod=\"{name}\"")), "{line}");
+    }
+    assert_eq!((memory(cluster, "sure", ""), memory(cluster, "sure", "../")), (48, 48));
+    assert_eq!((memory(cluster, "some", ""), memory(cluster, "some", "../")), (64, 64));
+
+    // Neither Keelson's end nor systemd's restart ends them, and a resize reaches the kernel.
+    let before = ["sure", "some"].map(|name| cluster.main_process(name).unwrap());
+    cluster.kill_inside().unwrap();
+    cluster.on_the_host("systemctl", &["daemon-reexec"]).unwrap();
+    cluster.continue_with(&[]).unwrap();
+    cluster.kubectl(&["wait", "pod", "sure", "some", "--for=condition=Ready", "--timeout=120s"]).unwrap();
+    assert_eq!(["sure", "some"].map(|name| cluster.main_process(name).unwrap()), before);
+    let patch = r#"{"spec":{"containers":[{"name":"main","resources":{"requests":{"cpu":"100m","memory":"32Mi"},"limits":{"memory":"96Mi"}}}]}}"#;
+    cluster.kubectl(&["patch", "pod", "some", "--subresource", "resize", "-p", patch]).unwrap();
+    eventually("the pod to have more", LONG, || {
+        Ok(((memory(cluster, "some", ""), memory(cluster, "some", "../")) == (96, 96)).then_some(()))
+    })
+    .unwrap();
+
+    // Nothing is left of a pod, and nothing of a cluster.
+    let uid = cluster.pod("some", ".metadata.uid").unwrap().replace('-', "_");
+    cluster.kubectl(&["delete", "pod", "some"]).unwrap();
+    eventually("the pod's groups to be gone", LONG, || Ok(left(cluster, &uid).is_empty().then_some(())))
+        .unwrap();
+    no_unit(cluster, &uid);
+    let printed = cluster.reset().unwrap();
+    assert_eq!(left(cluster, "keelson_"), "", "{printed}");
+    no_unit(cluster, "kubepods");
 }
 
 #[test]
