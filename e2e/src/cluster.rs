@@ -293,7 +293,15 @@ impl Cluster {
     pub fn reset(&self) -> anyhow::Result<String> {
         // It is the owner's, and would stay.
         let _ = fs::remove_file(self.data_dir().join("kubelet.yaml"));
-        self.keelson_prints(&["reset"])
+        let id: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(self.data_dir().join("cluster.json"))?)?;
+        let group = format!("keelson-{}", id["id"].as_str().context("the cluster has no id")?);
+        let printed = self.keelson_prints(&["reset"])?;
+        for hierarchy in fs::read_dir("/sys/fs/cgroup")? {
+            let group = hierarchy?.path().join(&group);
+            ensure!(!group.exists(), "{} is left", group.display());
+        }
+        Ok(printed)
     }
 }
 

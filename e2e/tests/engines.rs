@@ -386,6 +386,8 @@ fn a_runtime_class_selects_a_handler_of_the_embedded_runtime() {
 fn a_runtime_class_selects_a_handler_of_containerd() {
     let Elsewhere { cluster, .. } = &Elsewhere::up();
     classes(cluster, "second");
+    // Nothing of it is left in any hierarchy of control groups.
+    cluster.reset().unwrap();
 }
 
 /// Filters of system calls, and kernel parameters that the node's owner allows, whichever runtime it is.

@@ -121,6 +121,10 @@ fn stop_all(progress: &Progress, folder: &Folder, cluster: &Cluster) -> anyhow::
         let pods = keelson_runtime::remove_all(config_of_pods, GRACE).await.context("stop the pods")?;
         let slices = Systemd::default().remove_slices(&cluster.cgroup()).await;
         slices.context("remove the control groups that systemd has made")?;
+        let group = cluster.cgroup();
+        let tracking =
+            tokio::task::spawn_blocking(move || keelson_runtime::remove_tracking_groups(&group)).await?;
+        tracking.context("remove the control groups that another container runtime has made")?;
         let pods = pods + elsewhere;
         progress.done("Pods", format_args!("{pods} stopped"), since);
         let since = Instant::now();

@@ -83,7 +83,9 @@ async fn client(cluster: &ClusterOptions) -> anyhow::Result<Client> {
 
 async fn list(client: &Client) -> anyhow::Result<MemberList> {
     let request = Request::get(format!("{PREFIX}members")).body(Vec::new())?;
-    client.request(request).await.context("list the members")
+    let mut list: MemberList = client.request(request).await.context("list the members")?;
+    list.members.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(list)
 }
 
 /// The member that a name or an id means.

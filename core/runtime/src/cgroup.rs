@@ -71,6 +71,11 @@ impl Hierarchy {
         }
     }
 
+    /// Removes the group and those below it from the hierarchies without controllers; they must be empty.
+    pub(crate) fn remove_tracking(&self, path: &str) -> io::Result<()> {
+        self.tracking(path).iter().try_for_each(|folder| remove_tree(folder))
+    }
+
     pub(crate) fn folder(&self, controller: &str, path: &str) -> PathBuf {
         let path = path.trim_start_matches('/');
         match self {

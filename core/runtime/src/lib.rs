@@ -189,6 +189,12 @@ fn listen(socket: &PathBuf) -> Result<tokio::net::UnixListener, Error> {
     Ok(listener)
 }
 
+/// Removes what another container runtime has made of a group in the hierarchies without controllers, in which the embedded one
+/// makes nothing. No process may be in it.
+pub fn remove_tracking_groups(group: &str) -> std::io::Result<()> {
+    cgroup::Hierarchy::detect().remove_tracking(group)
+}
+
 /// Stops and removes every pod of the folder: containers, mounts, namespaces, control groups, networks. Images stay.
 /// A container has as long as `grace` to end after its stop signal. Answers how many pods there were.
 /// The runtime must not be running.
