@@ -183,8 +183,10 @@ fn the_kubelet_says_what_it_does(cluster: &Cluster) {
 fn when_pods_use_up_their_memory_the_one_furthest_above_its_request_is_evicted() {
     let kept = memory_mebibytes() - 600;
     let cluster = Cluster::namespaces().unwrap();
-    // It goes after the cluster.
-    let (group, root) = (Group::named(&cluster, ""), Group::named(&cluster, "-pods"));
+    let groups = (Group::named(&cluster, ""), Group::named(&cluster, "-pods"));
+    // What was declared last goes first, and the groups go after the cluster.
+    let cluster = cluster;
+    let (group, root) = (&groups.0, &groups.1);
     let settings = format!(
         "cgroupRoot: /{}\nsystemReserved: {{memory: {kept}Mi, cpu: 100m, pid: '5000'}}\nsystemReservedCgroup: /{}\n\
          enforceNodeAllocatable: [pods, system-reserved]\n",

@@ -8,7 +8,7 @@ pub const HOLDER: &str = "keelson-hold";
 /// Pods' groups are no deeper: pod, container.
 const DEPTH: u32 = 2;
 
-/// How many there are in a group and below. Blocks.
+/// How many there are in a group and below. A scope has at most one: others may be called so too. Blocks.
 pub fn holders(folder: &Path) -> u64 {
     count(folder, DEPTH, &|process| {
         let name = fs::read_to_string(format!("/proc/{process}/comm"));
@@ -17,9 +17,12 @@ pub fn holders(folder: &Path) -> u64 {
 }
 
 fn count(folder: &Path, depth: u32, is_holder: &dyn Fn(&str) -> bool) -> u64 {
-    let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-    let own = text.lines().filter(|process| is_holder(process)).count();
-    let mut all = u64::try_from(own).unwrap_or(0);
+    let is_scope = folder.extension().is_some_and(|it| it == "scope");
+    let held = || {
+        let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        text.lines().any(is_holder)
+    };
+    let mut all = u64::from(is_scope && held());
     if depth > 0 {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -39,8 +42,8 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("keelson-held-{}", std::process::id()));
         fs::create_dir_all(folder.join("one.scope")).unwrap();
         fs::create_dir_all(folder.join("two.scope")).unwrap();
-        fs::write(folder.join("cgroup.procs"), "").unwrap();
-        fs::write(folder.join("one.scope/cgroup.procs"), "1\n2\n").unwrap();
+        fs::write(folder.join("cgroup.procs"), "2\n").unwrap();
+        fs::write(folder.join("one.scope/cgroup.procs"), "1\n2\n2\n").unwrap();
         fs::write(folder.join("two.scope/cgroup.procs"), "2\n3\n").unwrap();
         let is_two = |process: &str| process == "2";
         assert_eq!(count(&folder, DEPTH, &is_two), 2);

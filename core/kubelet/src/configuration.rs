@@ -182,7 +182,7 @@ pub struct KubeletConfiguration {
     /// Who makes control groups: `cgroupfs`, kubelet and runtime themselves, or `systemd`. A container runtime that says by whom its own are
     /// made (CRI `RuntimeConfig`) is followed instead; the embedded one does as is written here.
     pub cgroup_driver: keelson_cgroup::Driver,
-    /// A control group that is there, as `/pods.slice` or `/`: pods are below it in `kubepods`. Empty for the cluster's own group, which
+    /// A control group that is there, as `/pods` (with systemd the slice `pods.slice`) or `/`: pods are below it in `kubepods`. Empty for the cluster's own group, which
     /// several clusters on one machine do not share.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cgroup_root: String,

@@ -443,8 +443,11 @@ impl Dispatcher {
             );
             self.end_orphan(metadata.namespace, metadata.name, metadata.uid);
         }
+        // A group that is the machine's may hold pods of another kubelet.
+        let is_own = self.node.config.settings.cgroup_root.is_empty();
         let known: Vec<String> = self.workers.keys().cloned().collect();
-        for uid in self.node.groups.strangers(&known).await {
+        let strangers = if is_own { self.node.groups.strangers(&known).await } else { Vec::new() };
+        for uid in strangers {
             // Its worker takes the time that systemd takes, and tries again.
             tracing::info!(uid, "a pod that nobody knows has left its control group: it is removed");
             self.end_orphan(String::new(), uid.clone(), uid);

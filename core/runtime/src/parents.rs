@@ -14,23 +14,27 @@ pub(crate) struct Parent {
     by_systemd: bool,
 }
 
-/// (pure) Whether a group is that of a class of pods, or of all of them.
-fn is_of_classes(name: &str) -> bool {
-    let name = name.strip_suffix(".slice").unwrap_or(name);
-    matches!(name.rsplit('-').next(), Some("burstable" | "besteffort" | "kubepods"))
+/// (pure) The last part of a group's name: of a slice what is behind the last dash.
+fn last(group: &str) -> &str {
+    let name = group.rsplit('/').next().unwrap_or_default();
+    name.strip_suffix(".slice").map_or(name, |slice| slice.rsplit('-').next().unwrap_or_default())
 }
 
-/// (pure) The groups of classes that a pod's group is in, the lowest first.
+/// (pure) The groups of classes that a pod's group is in, the lowest first: `kubepods`, and one in it. What is above may have
+/// such a name too, and is the machine's.
 fn classes(path: &str) -> Vec<&str> {
+    let above = |group: &str| group.rfind('/').filter(|end| *end > 0);
     let mut found = Vec::new();
-    let mut rest = path;
-    while let Some((above, _)) = rest.rsplit_once('/') {
-        if above.is_empty() || !is_of_classes(above.rsplit('/').next().unwrap_or_default()) {
-            break;
-        }
-        found.push(above);
-        rest = above;
+    let Some(mut group) = above(path).map(|end| &path[..end]) else { return found };
+    if matches!(last(group), "burstable" | "besteffort") {
+        found.push(group);
+        let Some(end) = above(group) else { return Vec::new() };
+        group = &group[..end];
     }
+    if last(group) != "kubepods" {
+        return Vec::new();
+    }
+    found.push(group);
     found
 }
 
@@ -95,6 +99,10 @@ mod tests {
         assert_eq!(classes("/a/kubepods/burstable/podu"), ["/a/kubepods/burstable", "/a/kubepods"]);
         assert_eq!(classes("/kubepods/podu"), ["/kubepods"]);
         assert_eq!(classes("/a/podu"), [""; 0]);
+        assert_eq!(classes("/podu"), [""; 0]);
+        assert_eq!(classes("/kubepods/kubepods/podu"), ["/kubepods/kubepods"]);
+        assert_eq!(classes("/team-kubepods/podu"), [""; 0]);
+        assert_eq!(classes("/team-kubepods/kubepods/podu"), ["/team-kubepods/kubepods"]);
         let of = "/a.slice/a-kubepods.slice/a-kubepods-besteffort.slice";
         assert_eq!(
             classes(&format!("{of}/a-kubepods-besteffort-podu.slice")),

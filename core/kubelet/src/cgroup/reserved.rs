@@ -22,7 +22,7 @@ use crate::resources;
 pub(crate) struct ReservedError(String);
 
 /// An event is waited for so long before the kubelet's start fails.
-const TOLD: Duration = Duration::from_secs(5);
+const TOLD: Duration = Duration::from_secs(20);
 
 /// A group, and what it is held to.
 #[derive(Debug, PartialEq)]

@@ -1,5 +1,4 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::*;
@@ -32,16 +31,18 @@ fn the_most_specific_credentials_are_tried_first() {
 fn plugins(folder: &Path, cache: &str, script: &str) -> Plugins {
     let (programs, configuration) = (folder.join("bin"), folder.join("config.yaml"));
     fs::create_dir_all(&programs).unwrap();
+    // A program that was just written may still be open for writing in a process that another test is about to start.
     let program = programs.join("own");
-    fs::write(
-        &program,
-        format!("#!/bin/sh\ncat >> {}/asked\necho >> {0}/asked\n{script}\n", folder.display()),
-    )
-    .unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    if !program.exists() {
+        std::os::unix::fs::symlink("/bin/sh", program).unwrap();
+    }
+    let own = folder.join("own.sh");
+    fs::write(&own, format!("cat >> {}/asked\necho >> {0}/asked\n{script}\n", folder.display())).unwrap();
     let text = format!(
         "apiVersion: kubelet.config.k8s.io/v1\nkind: CredentialProviderConfig\nproviders:\n- name: own\n  \
-         apiVersion: credentialprovider.kubelet.k8s.io/v1\n  matchImages: ['*.example']\n  defaultCacheDuration: {cache}\n"
+         apiVersion: credentialprovider.kubelet.k8s.io/v1\n  matchImages: ['*.example']\n  defaultCacheDuration: {cache}\n  \
+         args: [{}]\n",
+        own.display()
     );
     fs::write(&configuration, text).unwrap();
     let registry = keelson_metrics::Registry::default();
