@@ -389,6 +389,7 @@ impl Worker {
                 crate::admission::refusal(&self.pod, Some(&self.node.config.settings.allowed_unsafe_sysctls))
             {
                 self.memory.refused = true;
+                self.node.metrics.lifecycle.refused(&why.reason);
                 let told = why.message.trim_start_matches(crate::admission::REJECTED).to_owned();
                 self.node.recorder.tell(&self.pod, None, EventType::Warning, reason, told);
                 self.end(End::Evicted(why), self.pod.grace(), now);

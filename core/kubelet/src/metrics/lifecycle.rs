@@ -189,12 +189,21 @@ impl Lifecycle {
 
     /// A pod was refused.
     pub(crate) fn refused(&self, reason: &str) {
-        self.rejections.with_label_values(&[reason]).inc();
+        self.rejections.with_label_values(&[counted_as(reason)]).inc();
     }
 
     /// An image was removed: for `space`, or its `age`.
     pub(crate) fn image_removed(&self, reason: &'static str) {
         self.images.with_label_values(&[reason]).inc();
+    }
+}
+
+/// (pure) The reason for which a pod is counted as refused. Extended resources are as many as a node has names for.
+fn counted_as(reason: &str) -> &str {
+    match reason {
+        "OutOfcpu" | "OutOfmemory" | "OutOfephemeral-storage" | "OutOfpods" => reason,
+        other if other.starts_with("OutOf") => "OutOfExtendedResources",
+        other => other,
     }
 }
 
@@ -222,6 +231,13 @@ fn start(pod: &Pod, pulling: Duration, now: Timestamp) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_for_extended_resources_are_counted_together() {
+        assert_eq!(counted_as("OutOfcpu"), "OutOfcpu");
+        assert_eq!(counted_as("OutOfexample.com/gpu"), "OutOfExtendedResources");
+        assert_eq!(counted_as("NodeAffinity"), "NodeAffinity");
+    }
 
     #[test]
     fn neither_pulls_nor_init_containers_count_for_a_start() {
