@@ -222,5 +222,7 @@ mod tests {
         let expected = BTreeSet::from([name::attachment("h", "d", "a")]);
         assert_eq!(uses(json!([{"type": "Ready", "status": "Unknown"}])), Some(expected));
         assert_eq!(uses(json!([])), None);
+        let never = json!([{"type": "Ready", "status": "Unknown", "reason": "NodeStatusNeverUpdated"}]);
+        assert_eq!(uses(never), None);
     }
 }

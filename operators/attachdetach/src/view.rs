@@ -18,6 +18,8 @@ use crate::name;
 const MANAGED: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 /// The node has been shut down for good, somebody says.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+/// Why it is not known whether a node works of which nobody has heard, as the nodelifecycle operator says.
+const NEVER_SPOKEN: &str = "NodeStatusNeverUpdated";
 
 /// A pod that has a node and claims, and is not over.
 #[derive(Clone, Debug, PartialEq)]
@@ -192,9 +194,10 @@ impl NodeView {
         let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
         let status = node.status.unwrap_or_default();
         let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
-        let health = match ready.map(|ready| ready.status.as_str()) {
+        let health = match ready {
             None => Health::Silent,
-            Some("True") => Health::Well,
+            Some(ready) if ready.reason.as_deref() == Some(NEVER_SPOKEN) => Health::Silent,
+            Some(ready) if ready.status == "True" => Health::Well,
             Some(_) => Health::Ill,
         };
         Some(NodeView {
