@@ -229,7 +229,13 @@ fn a_volume_is_attached_to_one_node_before_it_is_mounted_and_detached_when_that_
     await_event(&cluster, "one", "FailedMount", "Volume not attached according to node status");
     let node = cluster.pod("one", ".spec.nodeName").unwrap();
     await_in_use(&cluster, &node, DISK);
-    let of = |field: &str| cluster.field(&["volumeattachments"], &format!(".items[0].spec.{field}")).unwrap();
+    let of = |field: &str| {
+        eventually("an attachment", LONG, || {
+            let found = cluster.field(&["volumeattachments"], &format!(".items[0].spec.{field}"))?;
+            Ok((!found.is_empty()).then_some(found))
+        })
+        .unwrap()
+    };
     assert_eq!([of("attacher"), of("nodeName")], [DISKS, &node]);
     assert_eq!(of("source.persistentVolumeName"), "disk");
     assert!(driver.calls().iter().all(|call| !call.starts_with("stage")), "{:?}", driver.calls());

@@ -36,6 +36,7 @@ mod registration;
 mod republish;
 
 pub(crate) use driver::CsiError;
+pub(crate) use in_use::left_in_use;
 pub(crate) use mount::{Lifecycle, Ownership, Wanted, inline_handle};
 
 use driver::Driver;

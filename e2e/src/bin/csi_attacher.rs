@@ -4,7 +4,9 @@
 //! the driver demands when it stages a volume with the attribute `attached`. A volume with the attribute `fault` cannot be attached.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
@@ -15,6 +17,11 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
+
+/// How often an attachment is looked at until that goes well.
+const TRIES: usize = 5;
+/// Between two of these looks.
+const PAUSE: Duration = Duration::from_secs(1);
 
 struct Attacher {
     folder: PathBuf,
@@ -41,7 +48,25 @@ impl Attacher {
         }
     }
 
-    async fn look(&self, attachment: VolumeAttachment) -> anyhow::Result<()> {
+    /// Looks at an attachment, and again after a failure: the API server may be killed meanwhile.
+    async fn attend(&self, mut attachment: VolumeAttachment) {
+        let api: Api<VolumeAttachment> = Api::all(self.client.clone());
+        let name = attachment.name_any();
+        for _ in 0..TRIES {
+            match self.look(&attachment).await {
+                Ok(()) => return,
+                Err(error) => eprintln!("an attachment is left as it is: {error:#}"),
+            }
+            tokio::time::sleep(PAUSE).await;
+            match api.get_opt(&name).await {
+                Ok(Some(found)) => attachment = found,
+                Ok(None) => return,
+                Err(error) => eprintln!("an attachment cannot be read: {error:#}"),
+            }
+        }
+    }
+
+    async fn look(&self, attachment: &VolumeAttachment) -> anyhow::Result<()> {
         let (name, spec) = (attachment.name_any(), &attachment.spec);
         if spec.attacher != self.name {
             return Ok(());
@@ -57,7 +82,11 @@ impl Attacher {
         if attachment.metadata.deletion_timestamp.is_some() {
             if is_held {
                 self.calls.add(&format!("detach {handle} {node}")).map_err(anyhow::Error::msg)?;
-                fs::remove_file(&ticket)?;
+                match fs::remove_file(&ticket) {
+                    // An earlier look has got as far as this.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    removed => removed?,
+                }
                 finalizers.retain(|it| *it != self.finalizer());
                 self.patch(&name, json!({"metadata": {"finalizers": finalizers}}), false).await?;
             }
@@ -102,9 +131,7 @@ async fn main() -> anyhow::Result<()> {
     while let Some(event) = events.next().await {
         // The API server may be killed meanwhile.
         let Ok(attachment) = event else { continue };
-        if let Err(error) = attacher.look(attachment).await {
-            eprintln!("an attachment is left as it is: {error:#}");
-        }
+        attacher.attend(attachment).await;
     }
     Ok(())
 }

@@ -8,14 +8,14 @@ use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use k8s_openapi::api::storage::v1::{VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec};
 use keelson_operator_kit::Fault;
 use keelson_operator_kit::controller::{unless_changed, unless_gone};
-use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use crate::decide::{Attach, Consent, Detach, News, Plan, Told};
 use crate::name;
 use crate::observe::World;
-use crate::view::{AttachmentView, NodeView};
+use crate::view::{AttachmentView, Health, NodeView};
 
 /// Why something could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -33,10 +33,11 @@ pub enum Error {
 
 impl Fault for Error {}
 
-/// How soon a node is asked again that has begun to use what was to be taken from it.
+/// How soon a node is looked at again that could not be asked, or has begun to use what was to be taken from it.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Tells the node, then detaches, then attaches, then tells pods. Says when the node is to be looked at again.
+/// Tells the node, then detaches, then attaches, then tells pods. What fails keeps back nothing else but what depends on it; the first
+/// error is answered. Says when the node is to be looked at again.
 pub async fn act(
     world: &World,
     node: &str,
@@ -46,16 +47,20 @@ pub async fn act(
     let Plan { report, detach, attach, told, next } = plan;
     let mut next = next;
     let is_asked = detach.iter().any(|it| it.consent == Consent::Asked);
-    let mut in_use = BTreeSet::new();
+    let mut outcome = Ok(());
+    let mut in_use = None;
     if let Some(known) = known
         && (report.is_some() || is_asked)
     {
         // What the node uses is asked of the answer: it reports before it looks whether a volume is attached.
         let attached = report.as_ref().unwrap_or(&known.attached);
-        in_use = self::report(world, node, attached).await?;
+        match self::report(world, node, attached).await {
+            Ok(answer) => in_use = answer,
+            Err(error) => outcome = Err(error),
+        }
     }
     for Detach { name, uid, consent } in detach {
-        if consent == Consent::Asked && in_use.contains(&name) {
+        if consent == Consent::Asked && in_use.as_ref().is_none_or(|in_use| in_use.contains(&name)) {
             next = Some(AGAIN);
             continue;
         }
@@ -66,9 +71,12 @@ pub async fn act(
                 "a volume is detached from a node that does not answer for it"
             );
         }
-        remove(world, &name, uid).await?;
+        outcome = outcome.and(remove(world, &name, uid).await);
+        // Its watch has told nothing of it yet, and may never.
+        if world.known.made.lock().contains_key(&name) {
+            next = Some(AGAIN);
+        }
     }
-    let mut last = Ok(());
     for one in attach {
         let pods = one.pods.clone();
         let volume = one.volume.clone();
@@ -76,11 +84,11 @@ pub async fn act(
             for pod in &pods {
                 tell(world, pod, &volume, &News::Failed(answer(&error), None));
             }
-            last = Err(error);
+            outcome = outcome.and(Err(error));
         }
     }
     tell_what_is_new(world, node, told);
-    last.map(|()| next)
+    outcome.map(|()| next)
 }
 
 fn answer(error: &Error) -> String {
@@ -92,23 +100,40 @@ fn answer(error: &Error) -> String {
     }
 }
 
-/// Writes what is attached to a node. Answers the names of attachments that it says it uses.
-async fn report(world: &World, node: &str, attached: &BTreeSet<String>) -> Result<BTreeSet<String>, Error> {
+/// Writes what is attached to a node. Answers the names of attachments that it says it uses; `None` if it says nothing of that.
+async fn report(
+    world: &World,
+    node: &str,
+    attached: &BTreeSet<String>,
+) -> Result<Option<BTreeSet<String>>, Error> {
     let api: Api<Node> = Api::all(world.client.clone());
     let list: Vec<_> = attached.iter().map(|name| json!({"name": name, "devicePath": ""})).collect();
     let patch = Patch::Merge(json!({"status": {"volumesAttached": list}}));
     let written = api.patch_status(node, &PatchParams::default(), &patch).await;
     let written = unless_gone(written).map_err(|error| Error::Report(node.to_owned(), error))?;
-    let in_use = written.and_then(|node| node.status?.volumes_in_use).unwrap_or_default();
-    Ok(in_use.iter().filter_map(|volume| name::attachment_of_volume(volume, node)).collect())
+    Ok(written.and_then(|written| uses(written, node)))
+}
+
+/// The attachments whose volumes a node says it uses; `None` where it has said nothing yet, as when it was made anew (pure).
+fn uses(written: Node, node: &str) -> Option<BTreeSet<String>> {
+    let view = NodeView::read(written).filter(|view| view.health != Health::Silent)?;
+    Some(view.in_use.iter().filter_map(|volume| name::attachment_of_volume(volume, node)).collect())
 }
 
 async fn remove(world: &World, name: &str, uid: String) -> Result<(), Error> {
     let api: Api<VolumeAttachment> = Api::all(world.client.clone());
-    let only = Preconditions { uid: Some(uid), resource_version: None };
+    let only = Preconditions { uid: Some(uid.clone()), resource_version: None };
     let params = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
-    let removed = api.delete(name, &params).await.map(drop);
-    unless_changed(removed).map(drop).map_err(|error| Error::Detach(name.to_owned(), error))
+    let removed = api.delete(name, &params).await.map(|answer| answer.left());
+    let left = unless_changed(removed).map_err(|error| Error::Detach(name.to_owned(), error))?.flatten();
+    // Until its driver has let it go, nobody else gets the volume.
+    if left.is_none_or(|left| left.finalizers().is_empty()) {
+        let mut made = world.known.made.lock();
+        if made.get(name).is_some_and(|made| made.uid == uid) {
+            made.remove(name);
+        }
+    }
+    Ok(())
 }
 
 async fn make(world: &World, node: &str, attach: Attach) -> Result<(), Error> {
@@ -147,8 +172,12 @@ async fn make(world: &World, node: &str, attach: Attach) -> Result<(), Error> {
 
 fn tell_what_is_new(world: &World, node: &str, told: Vec<Told>) {
     let key = |it: &Told| (it.pod.uid.clone().unwrap_or_default(), it.volume.clone(), it.news.clone());
-    let now = told.iter().map(key).collect();
-    let before = world.known.told.lock().insert(node.to_owned(), now).unwrap_or_default();
+    let now: BTreeSet<_> = told.iter().map(key).collect();
+    let before = match now.is_empty() {
+        true => world.known.told.lock().remove(node),
+        false => world.known.told.lock().insert(node.to_owned(), now),
+    };
+    let before = before.unwrap_or_default();
     for one in told {
         if !before.contains(&key(&one)) {
             tell(world, &one.pod, &one.volume, &one.news);
@@ -174,5 +203,26 @@ fn tell(world: &World, pod: &ObjectReference, volume: &str, news: &News) {
         News::Elsewhere(why) => {
             recorder.warning(pod, FAILED, format!("Multi-Attach error for volume {volume:?} {why}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::from_value;
+
+    #[test]
+    fn a_node_is_asked_what_it_uses_once_it_has_said_how_it_is() {
+        let uses = |conditions: serde_json::Value| {
+            let volumes = json!([name::volume("d", "h")]);
+            let status = json!({"volumesInUse": volumes, "conditions": conditions});
+            let node = json!({"metadata": {"name": "a"}, "status": status});
+            super::uses(from_value(node).unwrap(), "a")
+        };
+        let expected = BTreeSet::from([name::attachment("h", "d", "a")]);
+        assert_eq!(uses(json!([{"type": "Ready", "status": "Unknown"}])), Some(expected));
+        assert_eq!(uses(json!([])), None);
+        let never = json!([{"type": "Ready", "status": "Unknown", "reason": "NodeStatusNeverUpdated"}]);
+        assert_eq!(uses(never), None);
     }
 }

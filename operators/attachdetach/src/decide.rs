@@ -8,9 +8,9 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::name;
-use crate::view::{Attacher, AttachmentView, NodeView, Reach};
+use crate::view::{Attacher, AttachmentView, Health, NodeView, Reach};
 
-/// How long an unhealthy node is waited for to say that it no longer uses a volume.
+/// How long a volume has to be unwanted before it is taken from an unhealthy node that does not say that it no longer uses it.
 pub const LONGEST_UNMOUNT: Duration = Duration::from_secs(360);
 /// How long a driver is waited for before pods are told.
 pub const LONGEST_ATTACH: Duration = Duration::from_secs(120);
@@ -77,7 +77,7 @@ pub struct Attach {
 pub enum Consent {
     /// It must not use it.
     Asked,
-    /// It has been unhealthy for long, or is out of service.
+    /// It is unhealthy, and nobody has wanted the volume for long; or it is out of service.
     Assumed,
 }
 
@@ -202,16 +202,16 @@ fn volume_name(situation: &Situation<'_>, attachment: &str, view: &AttachmentVie
 
 /// Whether a volume that nobody wants is taken from the node.
 fn consent(situation: &Situation<'_>, name: &str, in_use: bool, plan: &mut Plan) -> Option<Consent> {
-    let (healthy, out_of_service) =
-        situation.node.map_or((false, false), |node| (node.healthy, node.out_of_service));
-    // Nothing is known of what a node uses that is gone.
-    if situation.node.is_some() && !in_use {
+    let (health, out_of_service) =
+        situation.node.map_or((Health::Silent, false), |node| (node.health, node.out_of_service));
+    // Nothing is known of what a node uses that is gone, or was made anew and has said nothing yet.
+    if health != Health::Silent && !in_use {
         return Some(if out_of_service { Consent::Assumed } else { Consent::Asked });
     }
     if out_of_service {
         return Some(Consent::Assumed);
     }
-    if healthy {
+    if health == Health::Well {
         return None;
     }
     let left = LONGEST_UNMOUNT.saturating_sub((situation.unwanted_for)(name));

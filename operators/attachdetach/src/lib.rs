@@ -7,8 +7,8 @@
 //! - [`act`]: does what was decided.
 //!
 //! # Guarantees
-//! - Nothing is detached that the node says is in use, unless the node has been unhealthy for long, or somebody says that it is out of
-//!   service. The node is told that a volume is no longer attached before it is asked, at that very revision, whether it uses it.
+//! - Nothing is detached that the node says is in use, or of which it has not spoken yet, unless nobody has wanted it for long and the
+//!   node is unhealthy, silent or gone, or somebody says that it is out of service. The node is told that a volume is no longer attached before it is asked, at that very revision, whether it uses it.
 //! - A volume for one node is attached to one node at a time.
 //! - Attachments of others, which are named otherwise, are left alone.
 

@@ -18,6 +18,8 @@ use crate::name;
 const MANAGED: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 /// The node has been shut down for good, somebody says.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+/// Why it is not known whether a node works of which nobody has heard, as the nodelifecycle operator says.
+const NEVER_SPOKEN: &str = "NodeStatusNeverUpdated";
 
 /// A pod that has a node and claims, and is not over.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,14 +154,26 @@ impl DriverView {
 pub struct NodeView {
     /// Who attaches volumes to it.
     pub attacher: Attacher,
-    /// It says that it works.
-    pub healthy: bool,
+    /// What it says of its health.
+    pub health: Health,
     /// Somebody says that it never will again.
     pub out_of_service: bool,
     /// The volumes that it says it uses.
     pub in_use: BTreeSet<String>,
     /// The volumes that it was told are attached.
     pub attached: BTreeSet<String>,
+}
+
+/// What a node says of its health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing: its kubelet has not spoken since the Node was made.
+    #[default]
+    Silent,
+    /// That it does not work, or nothing any more.
+    Ill,
+    /// That it works.
+    Well,
 }
 
 /// Who attaches volumes to a node.
@@ -180,9 +194,15 @@ impl NodeView {
         let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
         let status = node.status.unwrap_or_default();
         let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+        let health = match ready {
+            None => Health::Silent,
+            Some(ready) if ready.reason.as_deref() == Some(NEVER_SPOKEN) => Health::Silent,
+            Some(ready) if ready.status == "True" => Health::Well,
+            Some(_) => Health::Ill,
+        };
         Some(NodeView {
             attacher,
-            healthy: ready.is_some_and(|ready| ready.status == "True"),
+            health,
             out_of_service: taints.iter().any(|taint| taint.key == OUT_OF_SERVICE),
             in_use: status.volumes_in_use.into_iter().flatten().collect(),
             attached: status.volumes_attached.into_iter().flatten().map(|volume| volume.name).collect(),

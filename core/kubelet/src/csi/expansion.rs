@@ -34,7 +34,8 @@ const CONDITIONS: [&str; 4] = ["Resizing", FILE_SYSTEM_PENDING, "ControllerResiz
 /// A file system that is to grow.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Growth {
-    claim: PersistentVolumeClaim,
+    /// The claim that is to be told; `None` where another node has told it already.
+    claim: Option<PersistentVolumeClaim>,
     size: Quantity,
 }
 
@@ -84,9 +85,19 @@ fn size(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Size {
     if conditions.any(is_pending) { Size::Due(wanted) } else { Size::Unsettled }
 }
 
+/// Whether a volume has become larger than it was on this node (pure).
+fn is_outgrown(known: Option<&Quantity>, size: &Quantity) -> bool {
+    known.and_then(bytes).zip(bytes(size)).is_some_and(|(known, size)| known < size)
+}
+
 /// Whether another try cannot go better (pure).
 fn is_infeasible(error: &CsiError) -> bool {
     matches!(error, CsiError::Call { code: Code::InvalidArgument | Code::OutOfRange | Code::NotFound, .. })
+}
+
+/// Whether a pod may have its volume all the same: the driver cannot make it larger while it is used so (pure).
+pub(super) fn is_mountable(error: &CsiError) -> bool {
+    matches!(error, CsiError::Call { code: Code::FailedPrecondition, .. })
 }
 
 /// The claim's conditions without those of resizing, and with one of ours (pure).
@@ -98,7 +109,7 @@ fn conditions(claim: &PersistentVolumeClaim, keep: &[&str], ours: Option<Conditi
 }
 
 /// What the claim says when the file system has grown (pure).
-fn finished(Growth { claim, size }: &Growth) -> Value {
+fn finished(claim: &PersistentVolumeClaim, size: &Quantity) -> Value {
     let statuses = status_of(claim).map(|_| json!({STORAGE: null}));
     let mut status = json!({"capacity": {STORAGE: size}, "conditions": conditions(claim, &[], None)});
     if let Some(statuses) = statuses {
@@ -134,7 +145,7 @@ impl Drivers {
         let volume = volumes.get(&wanted.name).await.map_err(CsiError::api("read PV", &wanted.name))?;
         let capacity = storage(volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref()));
         let known = self.grown.lock().get(&wanted.name).cloned();
-        if capacity.is_some_and(|(now, _)| known == Some(now)) {
+        if capacity.is_some_and(|(now, _)| known.as_ref() == Some(&now)) {
             return Ok(None);
         }
         let Some(of) = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) else { return Ok(None) };
@@ -143,21 +154,31 @@ impl Drivers {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
         let claim = claims.get(name).await.map_err(CsiError::api("read PVC", name))?;
         match size(&volume, &claim) {
+            // Another node has it, too, and was first.
+            Size::Settled(size) if is_outgrown(known.as_ref(), &size) => {
+                Ok(Some(Growth { claim: None, size }))
+            }
             Size::Settled(size) => {
                 self.grown.lock().insert(wanted.name.clone(), size);
                 Ok(None)
             }
             Size::Unsettled => Ok(None),
-            Size::Due(size) => Ok(Some(Growth { claim, size })),
+            Size::Due(size) => Ok(Some(Growth { claim: Some(claim), size })),
         }
     }
 
-    async fn tell_claim(&self, claim: &PersistentVolumeClaim, status: Value) -> Result<(), CsiError> {
+    /// Writes the status of a claim that is as it was read. Answers it as it is after that.
+    async fn tell_claim(
+        &self,
+        claim: &PersistentVolumeClaim,
+        status: Value,
+    ) -> Result<PersistentVolumeClaim, CsiError> {
         let (name, namespace) = (claim.name_any(), claim.namespace().unwrap_or_default());
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
-        let patch = Patch::Merge(json!({"status": status}));
+        let version = claim.resource_version();
+        let patch = Patch::Merge(json!({"metadata": {"resourceVersion": version}, "status": status}));
         let told = api.patch_status(&name, &PatchParams::default(), &patch).await;
-        told.map(drop).map_err(CsiError::api("write the status of PVC", &name))
+        told.map_err(CsiError::api("write the status of PVC", &name))
     }
 
     /// Has the driver make a file system larger, and says so. Who calls works on the volume alone.
@@ -167,24 +188,33 @@ impl Drivers {
         bearer: &Bearer,
         wanted: &Wanted,
         group: Option<u32>,
-        growth: Growth,
+        Growth { mut claim, size }: Growth,
     ) -> Result<(), CsiError> {
-        if status_of(&growth.claim) == Some(PENDING) {
+        if let Some(pending) = claim.as_ref().filter(|claim| status_of(claim) == Some(PENDING)) {
             let status = json!({"allocatedResourceStatuses": {STORAGE: IN_PROGRESS}});
-            self.tell_claim(&growth.claim, status).await?;
+            let told = self.tell_claim(pending, status).await?;
+            claim = Some(told);
         }
         // A driver that does nothing for it on the node has done so.
         if driver.expands
-            && let Err(error) = self.call_expand(driver, bearer, wanted, group, &growth.size).await
+            && let Err(error) = self.call_expand(driver, bearer, wanted, group, &size).await
         {
-            let now = Time(jiff::Timestamp::now());
-            self.tell_claim(&growth.claim, failed(&growth.claim, &error, now)).await?;
+            if let Some(claim) = &claim {
+                let now = Time(jiff::Timestamp::now());
+                self.tell_claim(claim, failed(claim, &error, now)).await?;
+            }
             let text =
                 format!("NodeExpandVolume.NodeExpandVolume failed for volume {:?} : {error}", wanted.name);
             self.tell_pod(bearer, EventType::Warning, "VolumeResizeFailed", text);
             return Err(error);
         }
-        self.tell_claim(&growth.claim, finished(&growth)).await?;
+        if let Some(claim) = &claim {
+            self.tell_claim(claim, finished(claim, &size)).await?;
+        }
+        self.grown.lock().insert(wanted.name.clone(), size);
+        if claim.is_none() && !driver.expands {
+            return Ok(());
+        }
         let text = format!(
             "MountVolume.NodeExpandVolume succeeded for volume {:?} {}",
             wanted.name, self.config.node_name
@@ -254,6 +284,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_system_grows_on_each_node_on_which_it_was_smaller() {
+        let outgrown = |known: Option<&str>| {
+            let known = known.map(|known| Quantity(known.to_owned()));
+            is_outgrown(known.as_ref(), &Quantity("2Gi".to_owned()))
+        };
+        assert!(outgrown(Some("1Gi")));
+        assert!(!outgrown(Some("2048Mi")));
+        // It was just mounted, as large as it is.
+        assert!(!outgrown(None));
+    }
+
+    #[test]
     fn a_claim_says_that_it_has_grown_or_why_it_cannot() {
         let conditions = json!([
             {"type": FILE_SYSTEM_PENDING, "status": "True"},
@@ -261,8 +303,7 @@ mod tests {
         ]);
         let claim =
             claim(json!({"conditions": conditions, "allocatedResourceStatuses": {"storage": PENDING}}));
-        let growth = Growth { claim: claim.clone(), size: Quantity("2Gi".to_owned()) };
-        let done = finished(&growth);
+        let done = finished(&claim, &Quantity("2Gi".to_owned()));
         assert_eq!(done["capacity"]["storage"], "2Gi");
         assert_eq!(done["allocatedResourceStatuses"], json!({"storage": null}));
         assert_eq!(done["conditions"].as_array().unwrap().len(), 1);
@@ -273,6 +314,7 @@ mod tests {
         let types: Vec<&str> =
             never["conditions"].as_array().unwrap().iter().filter_map(|it| it["type"].as_str()).collect();
         assert_eq!(types, [FILE_SYSTEM_PENDING, "Unused", NODE_ERROR]);
+        assert!(is_mountable(&error(Code::FailedPrecondition)) && !is_mountable(&error(Code::OutOfRange)));
         assert_eq!(failed(&claim, &error(Code::Internal), now()).get("allocatedResourceStatuses"), None);
     }
 }

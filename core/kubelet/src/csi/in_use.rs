@@ -6,7 +6,7 @@
 //! ```
 //!
 //! **Invariants: a volume is reported before it is looked for among the attached ones, and until it is unstaged.** What an earlier run
-//! has left mounted is known from its records before anything is reported.
+//! has left mounted is known from its records before anything is reported, and a Node that is made anew says so from the start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -69,6 +69,13 @@ pub(super) struct InUse {
 fn names_of(node: &Node) -> BTreeSet<String> {
     let status = node.status.as_ref();
     status.and_then(|status| status.volumes_in_use.clone()).into_iter().flatten().collect()
+}
+
+/// The volumes that earlier runs have left attached for pods of this node.
+pub(crate) async fn left_in_use(config: &Config) -> Result<BTreeSet<String>, CsiError> {
+    let data_dir = config.data_dir.clone();
+    let attached = on_disk(move || record::attached(&data_dir)).await?;
+    Ok(attached.into_iter().map(|(_, volume)| volume).collect())
 }
 
 impl InUse {

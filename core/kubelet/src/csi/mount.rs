@@ -25,6 +25,7 @@ use super::Drivers;
 use super::attachment::{Attachment, volume_name};
 use super::bearer::Bearer;
 use super::driver::{CsiError, Driver};
+use super::expansion::is_mountable;
 use super::record::{self, Record};
 use super::republish::Entry;
 
@@ -225,7 +226,12 @@ impl Drivers {
         }
         self.call_publish(&driver, &bearer, wanted, spec, group, publish_context).await?;
         if let Some(growth) = self.growth(wanted).await? {
-            self.expand(&driver, &bearer, wanted, group, growth).await?;
+            match self.expand(&driver, &bearer, wanted, group, growth).await {
+                Err(error) if is_mountable(&error) => {
+                    tracing::info!(volume = wanted.name, %error, "a volume is mounted although it has not grown");
+                }
+                expanded => expanded?,
+            }
         }
         self.published.add(bearer, wanted, group);
         Ok(Published { path: target, ownership: ownership(wanted, spec, &driver), folder })
@@ -282,14 +288,15 @@ impl Drivers {
         &self,
         Entry { bearer, wanted, group }: &Entry,
     ) -> Result<(), CsiError> {
-        let Some(growth) = self.growth(wanted).await? else { return Ok(()) };
-        let driver = self.find(&wanted.driver)?;
         let turn = self.turn(&wanted.driver, &wanted.handle);
         let _turn = turn.lock().await;
-        match self.is_published(&bearer.uid, wanted).await? {
-            true => self.expand(&driver, bearer, wanted, *group, growth).await,
-            false => Ok(()),
+        // The pod may have ended meanwhile, and for another one it may have grown.
+        if !self.is_published(&bearer.uid, wanted).await? {
+            return Ok(());
         }
+        let Some(growth) = self.growth(wanted).await? else { return Ok(()) };
+        let driver = self.find(&wanted.driver)?;
+        self.expand(&driver, bearer, wanted, *group, growth).await
     }
 
     /// Has the driver publish a volume again that is published, for it has asked for that (`requiresRepublish`).
@@ -314,15 +321,24 @@ impl Drivers {
         self.published.forget(uid);
         self.tokens.forget(uid);
         let (data_dir, of) = (self.config.data_dir.clone(), uid.to_owned());
+        let mut outcome = Ok(());
         for (folder, record) in on_disk(move || record::of_pod(&data_dir, &of)).await? {
             // Nothing was done before it was recorded.
             let Some(record) = record else { continue };
             let turn = self.turn(&record.driver_name, &record.volume_handle);
             let _turn = turn.lock().await;
-            self.unpublish(uid, &folder, &record).await?;
-            self.grown.lock().remove(&record.spec_vol_id);
-            self.in_use.release(&volume_name(&record.driver_name, &record.volume_handle), uid);
+            // One that cannot be taken back keeps no other one.
+            let taken = self.unpublish(uid, &folder, &record).await;
+            if taken.is_ok() {
+                self.grown.lock().remove(&record.spec_vol_id);
+                self.in_use.release(&volume_name(&record.driver_name, &record.volume_handle), uid);
+            }
+            outcome = outcome.and(taken);
         }
+        // What was published again while a turn was waited for.
+        self.published.forget(uid);
+        self.tokens.forget(uid);
+        outcome?;
         // What was waited for and never came.
         self.in_use.release_all(uid);
         Ok(())

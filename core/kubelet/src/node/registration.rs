@@ -1,15 +1,16 @@
 //! Makes the Node object, or takes over the one that is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, NodeSpec};
+use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus};
 use kube::Api;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use super::machine;
 use crate::config::Config;
+use crate::csi::{self, CsiError};
 use crate::volume::local;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -22,6 +23,8 @@ enum RegistrationError {
     Request { action: &'static str, source: kube::Error },
     #[error("the API server gave the node no UID")]
     Uid,
+    #[error("find which volumes the node still has")]
+    Volumes(#[source] CsiError),
 }
 
 fn request(action: &'static str) -> impl FnOnce(kube::Error) -> RegistrationError {
@@ -51,7 +54,8 @@ fn annotations(config: &Config) -> BTreeMap<String, String> {
     BTreeMap::from([(local::FOLDER.to_owned(), folder), (ATTACHED_BY_OTHERS.to_owned(), "true".to_owned())])
 }
 
-fn node(config: &Config) -> Node {
+/// A new node (pure). It says from its first moment on which volumes it still has, for they are not to be detached.
+fn node(config: &Config, in_use: BTreeSet<String>) -> Node {
     let cidr = config.pod_cidr.map(|range| range.to_string());
     let taints = Some(config.taints.clone()).filter(|taints| !taints.is_empty());
     let spec = NodeSpec {
@@ -60,6 +64,8 @@ fn node(config: &Config) -> Node {
         taints,
         ..NodeSpec::default()
     };
+    let status = (!in_use.is_empty())
+        .then(|| NodeStatus { volumes_in_use: Some(in_use.into_iter().collect()), ..NodeStatus::default() });
     Node {
         metadata: ObjectMeta {
             name: Some(config.node_name.clone()),
@@ -68,7 +74,7 @@ fn node(config: &Config) -> Node {
             ..ObjectMeta::default()
         },
         spec: Some(spec),
-        status: None,
+        status,
     }
 }
 
@@ -107,7 +113,8 @@ async fn attempt(config: &Config, api: &Api<Node>) -> Result<String, Registratio
     let found = match api.get_opt(name).await.map_err(request("read"))? {
         Some(found) => found,
         None => {
-            let made = api.create(&PostParams::default(), &node(config)).await;
+            let in_use = csi::left_in_use(config).await.map_err(RegistrationError::Volumes)?;
+            let made = api.create(&PostParams::default(), &node(config, in_use)).await;
             let made = made.map_err(request("create"))?;
             tracing::info!(node = name, "the node is registered");
             made
@@ -146,7 +153,7 @@ mod tests {
     fn a_known_node_gets_what_it_lacks_and_keeps_what_others_set() {
         let mut config = config();
         config.labels.insert("example.com/disk".into(), "fast".into());
-        let mut found = node(&config);
+        let mut found = node(&config, BTreeSet::new());
         assert_eq!(difference(&config, &found), None);
         let labels = found.metadata.labels.as_mut().unwrap();
         labels.insert("example.com/other".into(), "kept".into());
@@ -161,6 +168,14 @@ mod tests {
         config.pod_cidr = None;
         let labels_alone = difference(&config, &found).unwrap();
         assert_eq!(labels_alone.get("spec"), None);
-        assert_eq!(node(&config).spec, Some(NodeSpec::default()));
+        assert_eq!(node(&config, BTreeSet::new()).spec, Some(NodeSpec::default()));
+    }
+
+    #[test]
+    fn a_node_is_made_with_the_volumes_that_it_still_has() {
+        let used = node(&config(), BTreeSet::from(["kubernetes.io/csi/d^h".to_owned()]));
+        let in_use = used.status.and_then(|status| status.volumes_in_use);
+        assert_eq!(in_use, Some(vec!["kubernetes.io/csi/d^h".to_owned()]));
+        assert_eq!(node(&config(), BTreeSet::new()).status, None);
     }
 }

@@ -40,7 +40,7 @@ fn attachment() -> AttachmentView {
 
 fn healthy(in_use: &[&str], attached: &[&str]) -> NodeView {
     let names = |handles: &[&str]| handles.iter().map(|handle| name::volume("d", handle)).collect();
-    NodeView { healthy: true, in_use: names(in_use), attached: names(attached), ..NodeView::default() }
+    NodeView { health: Health::Well, in_use: names(in_use), attached: names(attached), ..NodeView::default() }
 }
 
 /// The cluster, of which a test says what matters to it.
@@ -153,7 +153,7 @@ fn what_nobody_wants_is_detached_when_the_node_no_longer_uses_it() {
     // A node that works has all the time.
     let used = unwanted(Some(healthy(&["h"], &["h"])), LONGEST_UNMOUNT);
     assert_eq!(used, Plan::default());
-    let ill = || Some(NodeView { healthy: false, ..healthy(&["h"], &["h"]) });
+    let ill = || Some(NodeView { health: Health::Ill, ..healthy(&["h"], &["h"]) });
     let early = unwanted(ill(), Duration::from_secs(60));
     assert_eq!((consents(&early), early.next), (vec![], Some(Duration::from_secs(300))));
     assert_eq!(consents(&unwanted(ill(), LONGEST_UNMOUNT)), [Consent::Assumed]);
@@ -161,6 +161,18 @@ fn what_nobody_wants_is_detached_when_the_node_no_longer_uses_it() {
     assert_eq!(consents(&unwanted(gone, Duration::ZERO)), [Consent::Assumed]);
     assert_eq!(consents(&unwanted(None, Duration::ZERO)), []);
     assert_eq!(consents(&unwanted(None, LONGEST_UNMOUNT)), [Consent::Assumed]);
+}
+
+#[test]
+fn a_node_that_was_made_anew_keeps_its_volumes_until_it_has_said_what_it_uses() {
+    let found = || Some(AttachmentView { attached: true, ..attachment() });
+    let anew = || NodeView { health: Health::Silent, ..healthy(&[], &["h"]) };
+    let case = || Case { node: Some(anew()), found: found(), ..Case::default() };
+    assert_eq!(case().decide(), Plan { next: Some(LONGEST_UNMOUNT), ..Plan::default() });
+    let late = Case { unwanted_for: LONGEST_UNMOUNT, ..case() }.decide();
+    assert_eq!(late.detach[0].consent, Consent::Assumed);
+    let over = Case { node: Some(NodeView { out_of_service: true, ..anew() }), ..case() }.decide();
+    assert_eq!(over.detach[0].consent, Consent::Assumed);
 }
 
 #[test]
