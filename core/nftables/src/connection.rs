@@ -1,5 +1,6 @@
 //! Committing transactions, and reading back what the kernel has.
 
+use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
@@ -242,14 +243,16 @@ impl Connection {
         Ok(rules.into_iter().filter(|(name, _)| *name == table.name).map(|(_, rule)| rule).collect())
     }
 
-    /// The elements of a set or map.
+    /// The elements of a set or map. The kernel shows some twice while it gives a set another size; here they are told once.
     pub fn elements(&mut self, table: &Table, set: &str) -> Result<Vec<ElementState>, DumpError> {
         let head = Head::new(message::GET_ELEMENT, message::FLAG_DUMP, table.family);
         let what = format!("elements of {} {set}", table.name);
         let lists = self.dump(&what, head, &[(1, &table.name), (2, set)], |reader| {
             Some(reader.nested(3).filter_map(|(_, one)| element(Reader::new(one))).collect::<Vec<_>>())
         })?;
-        Ok(lists.into_iter().flatten().collect())
+        let mut seen = HashSet::new();
+        let found = lists.into_iter().flatten();
+        Ok(found.filter(|one| seen.insert((one.key.clone(), one.key_end.clone()))).collect())
     }
 
     fn dump<T>(
