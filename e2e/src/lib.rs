@@ -4,7 +4,7 @@
 //! - [`Servers`]: several of them that are one cluster, in namespaces of their own; needs root
 //! - [`Cluster`]: what `keelson up` makes, in network and mount namespaces of its own; needs root
 //! - [`Switch`]: a network with several such machines on it
-//! - [`Containerd`]: a container runtime in a cluster's namespaces
+//! - [`Containerd`]: a container runtime in a cluster's namespaces; [`Node`]: a cluster whose pods it runs, or the embedded one
 //! - [`Etcd`]: an etcd of one or several members
 //! - [`Kubectl`]: how both are driven
 //! - [`Pod`]: the manifest of a pod
@@ -27,6 +27,7 @@ pub mod clients;
 mod cluster;
 mod containerd;
 mod disks;
+mod engine;
 mod etcd;
 pub mod image;
 mod kubectl;
@@ -43,6 +44,7 @@ mod servers;
 
 pub use cluster::{BUSYBOX, Cluster, LONG, PATIENCE};
 pub use containerd::Containerd;
+pub use engine::{Engine, Node};
 pub use etcd::Etcd;
 pub use kubectl::Kubectl;
 pub use machines::Switch;

@@ -9,39 +9,17 @@ use std::net::TcpStream;
 use keelson_cri::v1;
 use keelson_cri::v1::image_service_client::ImageServiceClient;
 use keelson_cri::v1::runtime_service_client::RuntimeServiceClient;
-use keelson_e2e::{BUSYBOX, Cluster, Containerd, LONG, Pod, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, Containerd, Engine, LONG, Node, Pod, eventually};
 
-/// Machines that tests run on may have little room left: that is no matter here.
-const ROOM: &str = "evictionHard: {memory.available: 100Mi}\n";
-
-/// A cluster with the embedded runtime, and settings of its kubelet.
-fn up(settings: &str) -> Cluster {
-    let cluster = Cluster::namespaces().unwrap();
-    fs::create_dir_all(cluster.data_dir()).unwrap();
-    let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-    fs::write(cluster.data_dir().join("kubelet.yaml"), format!("{head}{ROOM}{settings}")).unwrap();
-    cluster.continue_with(&[]).unwrap();
-    cluster
+/// A cluster with the embedded runtime.
+fn embedded() -> Node {
+    Node::up(Engine::Embedded, "").unwrap()
 }
 
-/// A cluster whose pods containerd runs. The cluster goes first: it ends its pods there.
-struct Elsewhere {
-    cluster: Cluster,
-    engine: Containerd,
-}
-
-impl Elsewhere {
-    fn up() -> Self {
-        Self::up_with("")
-    }
-
-    /// With further settings of the kubelet.
-    fn up_with(settings: &str) -> Self {
-        let cluster = Cluster::namespaces().unwrap();
-        let engine = Containerd::start(&cluster, &format!("{ROOM}{settings}")).unwrap();
-        cluster.continue_with(&[]).unwrap();
-        Elsewhere { cluster, engine }
-    }
+/// A cluster whose pods containerd runs, and that.
+fn elsewhere() -> (Cluster, Containerd) {
+    let Node { cluster, containerd } = Node::up(Engine::Containerd, "").unwrap();
+    (cluster, containerd.unwrap())
 }
 
 fn ready(cluster: &Cluster) -> (String, String) {
@@ -54,7 +32,7 @@ fn ready(cluster: &Cluster) -> (String, String) {
 
 #[test]
 fn containerd_runs_pods_with_all_that_they_can_have() {
-    let Elsewhere { cluster, engine } = &Elsewhere::up();
+    let (cluster, engine) = &elsewhere();
     assert!(!cluster.data_dir().join("run/cri.sock").exists(), "the embedded runtime was started");
     let version = cluster.field(&["nodes"], ".items[0].status.nodeInfo.containerRuntimeVersion").unwrap();
     assert!(version.starts_with("containerd://1."), "{version}");
@@ -148,7 +126,7 @@ spec: {{selector: {{app: web}}, ports: [{{port: 80, targetPort: 8080}}]}}
 
 #[test]
 fn no_runtime_runs_pods_beside_those_of_another_one() {
-    let Elsewhere { cluster, engine } = &Elsewhere::up();
+    let (cluster, engine) = &elsewhere();
     let settings = cluster.data_dir().join("kubelet.yaml");
     let elsewhere = fs::read_to_string(&settings).unwrap();
     let own = elsewhere.lines().filter(|line| !line.starts_with("containerRuntimeEndpoint"));
@@ -179,7 +157,7 @@ fn no_runtime_runs_pods_beside_those_of_another_one() {
 
 #[test]
 fn containers_outlive_containerd_and_the_node_says_that_it_is_down() {
-    let Elsewhere { cluster, engine } = &mut Elsewhere::up();
+    let (cluster, engine) = &mut elsewhere();
     cluster.start(&Pod::new("steady")).unwrap();
     let process = cluster.main_process("steady").unwrap();
     engine.kill().unwrap();
@@ -229,7 +207,7 @@ fn run_at(url: &str, holder: u32) -> String {
 
 #[tokio::test]
 async fn any_client_of_the_interface_works_with_the_embedded_runtime() {
-    let cluster = up("");
+    let cluster = embedded();
     let socket = format!("unix:{}", cluster.data_dir().join("run/cri.sock").display());
     let mut runtime = RuntimeServiceClient::connect(socket.clone()).await.unwrap();
     let mut images = ImageServiceClient::connect(socket).await.unwrap();
@@ -376,7 +354,7 @@ handler: kata
 
 #[test]
 fn a_runtime_class_selects_a_handler_of_the_embedded_runtime() {
-    let cluster = up("");
+    let cluster = embedded();
     classes(&cluster, "keelson");
     let names = cluster.field(&["nodes"], ".items[0].status.runtimeHandlers[*].name").unwrap();
     assert_eq!(names.trim(), "keelson");
@@ -384,8 +362,8 @@ fn a_runtime_class_selects_a_handler_of_the_embedded_runtime() {
 
 #[test]
 fn a_runtime_class_selects_a_handler_of_containerd() {
-    let Elsewhere { cluster, .. } = &Elsewhere::up();
-    classes(cluster, "second");
+    let cluster = Node::up(Engine::Containerd, "").unwrap();
+    classes(&cluster, "second");
     // Nothing of it is left in any hierarchy of control groups.
     cluster.reset().unwrap();
 }
@@ -437,18 +415,17 @@ const SETTINGS: &str = "seccompDefault: true\nallowedUnsafeSysctls: [\"net.core.
 
 #[test]
 fn system_calls_are_filtered_as_the_node_says_by_the_embedded_runtime() {
-    filters(&up(SETTINGS));
+    filters(&Node::up(Engine::Embedded, SETTINGS).unwrap());
 }
 
 #[test]
 fn system_calls_are_filtered_as_the_node_says_by_containerd() {
-    let Elsewhere { cluster, .. } = &Elsewhere::up_with(SETTINGS);
-    filters(cluster);
+    filters(&Node::up(Engine::Containerd, SETTINGS).unwrap());
 }
 
 #[test]
 fn an_image_is_a_volume_for_reading_alone_and_goes_with_its_pod() {
-    let cluster = up("");
+    let cluster = embedded();
     let pod = |name: &str, image: &str, mount: &str| {
         let volume = format!("volumes: [{{name: v, image: {{reference: \"{image}\", pullPolicy: Never}}}}]");
         let mount = format!("volumeMounts: [{{name: v, mountPath: /data, {mount}}}]");
@@ -489,7 +466,7 @@ fn an_image_is_a_volume_for_reading_alone_and_goes_with_its_pod() {
 
 #[test]
 fn root_of_a_pod_with_its_own_users_is_nobody_on_the_node() {
-    let cluster = up("");
+    let cluster = embedded();
     let pod = |name: &str, more: &str, context: &str| {
         format!(
             r#"
