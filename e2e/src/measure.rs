@@ -104,12 +104,13 @@ pub struct Idle {
     pub processor: f64,
 }
 
-/// Processes of a cluster: its own, and those in its pods' control groups.
+/// Processes of a cluster: its own, those in its pods' control groups, and a container runtime beside it.
 fn processes(cluster: &Cluster) -> anyhow::Result<HashMap<&'static str, Vec<Pid>>> {
     let record: Value = serde_json::from_slice(&fs::read(cluster.data_dir().join("cluster.json"))?)?;
     let group = format!("/keelson-{}/", record["id"].as_str().context("no id")?);
     let own = cluster.process()?;
     let pods = cluster.data_dir().join("runtime/pods");
+    let engine = cluster.folder().join("containerd").to_string_lossy().into_owned();
     let mut found: HashMap<&'static str, Vec<Pid>> = HashMap::from([("keelson", vec![own])]);
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
@@ -122,6 +123,9 @@ fn processes(cluster: &Cluster) -> anyhow::Result<HashMap<&'static str, Vec<Pid>
         } else if fs::read_link(path.join("cwd")).is_ok_and(|folder| folder.starts_with(&pods)) {
             // A pod's process works in the pod's folder; it is in no pod's group.
             found.entry("pod processes").or_default().push(Pid::from_raw(pid));
+        } else if fs::read_to_string(path.join("cmdline")).is_ok_and(|it| it.contains(&engine)) {
+            // Its folder is in the arguments of the daemon and of each shim.
+            found.entry("containerd and shims").or_default().push(Pid::from_raw(pid));
         }
     }
     Ok(found)

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! An image of about 200 MB, packed, of this machine's larger files, in one layer and in four, lies in a registry on loopback. What
-//! is measured is the time until it is fetched, verified, unpacked and on the disk for good; beside it, the time that
-//! `gzip -dc` and `zstd -dc` take for the same layers, one after the other, when nobody keeps what they say.
+//! is measured is the time until it is fetched, verified, unpacked and on the disk for good; beside it, the times that
+//! `gzip -dc` and `zstd -dc` take for the same layers, one after the other, when nobody keeps what they say, and when `tar` unpacks it
+//! and `sync` waits for the disk; and the time of a pull by Debian's containerd, if it is installed, which waits for no disk.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -174,15 +175,96 @@ fn decompress(program: &str, layers: &[PathBuf]) -> f64 {
     since.elapsed().as_secs_f64()
 }
 
-async fn measure(node: &mut Node, folder: &Path, packing: &Packing, layers: usize) {
+/// The same layers, unpacked and on the disk.
+fn unpack(program: &str, layers: &[PathBuf], folder: &Path) -> f64 {
+    let target = folder.join("unpacked");
+    fs::create_dir(&target).unwrap();
+    let since = Instant::now();
+    for layer in layers {
+        let mut plain = Command::new(program).arg("-dc").arg(layer).stdout(Stdio::piped()).spawn().unwrap();
+        let mut tar = Command::new("tar");
+        let done = tar.arg("-xC").arg(&target).stdin(plain.stdout.take().unwrap()).status().unwrap();
+        assert!(done.success() && plain.wait().unwrap().success());
+    }
+    assert!(Command::new("sync").arg("-f").arg(&target).status().unwrap().success());
+    let time = since.elapsed().as_secs_f64();
+    fs::remove_dir_all(&target).unwrap();
+    time
+}
+
+/// Debian's containerd, with folders of its own.
+struct Containerd {
+    process: Child,
+    socket: PathBuf,
+}
+
+impl Containerd {
+    /// None where it is not installed.
+    fn start(folder: &Path) -> Option<Self> {
+        let (socket, folder) = (folder.join("containerd.sock"), folder.join("containerd"));
+        fs::create_dir(&folder).unwrap();
+        let file = folder.join("config.toml");
+        let text = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {socket:?}\n\
+             [plugins.\"io.containerd.internal.v1.opt\"]\npath = {:?}\n",
+            folder.join("root"),
+            folder.join("state"),
+            folder.join("opt")
+        );
+        fs::write(&file, text).unwrap();
+        let mut command = Command::new("containerd");
+        command.arg("--config").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        let engine = Self { process: command.spawn().ok()?, socket };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !engine.ctr(&["version"]) {
+            assert!(Instant::now() < deadline, "containerd does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(engine)
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> bool {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(&self.socket).args(arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    }
+
+    fn pull(&self, image: &str) -> f64 {
+        let since = Instant::now();
+        assert!(self.ctr(&["images", "pull", "--plain-http", image]), "containerd pulls {image}");
+        let time = since.elapsed().as_secs_f64();
+        assert!(self.ctr(&["images", "rm", "--sync", image]));
+        time
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Where images are pulled to.
+struct Pullers {
+    node: Node,
+    containerd: Option<Containerd>,
+}
+
+async fn measure(pullers: &mut Pullers, folder: &Path, packing: &Packing, layers: usize) {
+    let Pullers { node, containerd } = pullers;
     let text = format!("{ADDRESS}/bench/{}:{layers}", packing.program);
     let reference = keelson_runtime::image::normalize(&text).unwrap();
     let packed = push(folder, packing, layers, &reference).await;
     let bytes: u64 = packed.iter().map(|layer| fs::metadata(layer).unwrap().len()).sum();
-    let image = Some(v1::ImageSpec { image: text, ..v1::ImageSpec::default() });
-    let (mut plain, mut pulled) = (f64::INFINITY, f64::INFINITY);
+    let image = Some(v1::ImageSpec { image: text.clone(), ..v1::ImageSpec::default() });
+    let [mut plain, mut unpacked, mut pulled, mut elsewhere] = [f64::INFINITY; 4];
     for _ in 0..ROUNDS {
         plain = plain.min(decompress(packing.program, &packed));
+        unpacked = unpacked.min(unpack(packing.program, &packed, folder));
+        if let Some(containerd) = containerd {
+            elsewhere = elsewhere.min(containerd.pull(&text));
+        }
         let since = Instant::now();
         let request = v1::PullImageRequest { image: image.clone(), ..v1::PullImageRequest::default() };
         node.images.pull_image(request).await.unwrap();
@@ -191,8 +273,14 @@ async fn measure(node: &mut Node, folder: &Path, packing: &Packing, layers: usiz
     }
     let what = format!("{:.0} MB of {}, {layers} layer(s)", bytes as f64 / 1e6, packing.program);
     tell(&format!("{what}: {} -dc", packing.program), plain, "s");
+    tell(&format!("{what}: {} -dc, tar -x, sync", packing.program), unpacked, "s");
     tell(&format!("{what}: pulled"), pulled, "s");
     tell(&format!("{what}: pulled, against plain decompression"), pulled / plain, "times");
+    tell(&format!("{what}: pulled, against decompression to the disk"), pulled / unpacked, "times");
+    if containerd.is_some() {
+        tell(&format!("{what}: pulled by containerd"), elsewhere, "s");
+        tell(&format!("{what}: pulled, against containerd"), pulled / elsewhere, "times");
+    }
     packed.iter().for_each(|layer| fs::remove_file(layer).unwrap());
 }
 
@@ -204,16 +292,18 @@ async fn main() {
     }
     let chosen = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut node = Node::start().await;
+    let node = Node::start().await;
     let folder = node.folder.join("bench");
     fs::create_dir(&folder).unwrap();
+    let mut pullers = Pullers { node, containerd: Containerd::start(&folder) };
     let registry = registry(&folder);
     let is_chosen = |packing: &&Packing| chosen.as_deref().is_none_or(|chosen| packing.program == chosen);
     for packing in PACKINGS.iter().filter(is_chosen) {
         for layers in [1, 4] {
-            measure(&mut node, &folder, packing, layers).await;
+            measure(&mut pullers, &folder, packing, layers).await;
         }
     }
     drop(registry);
-    node.finish().await;
+    drop(pullers.containerd);
+    pullers.node.finish().await;
 }

@@ -12,7 +12,7 @@
 //! - `spec`: from the CRI's configuration to the OCI runtime's
 //! - [`pod_process`]: the small process per pod; `pod_client` our side of it
 //! - `cdi`: what containers need for devices, as vendors say in files
-//! - `cgroup`, `device_filter`, `seccomp`: kernel interfaces; `systemd_unit`: control groups that systemd makes
+//! - `cgroup`, `device_filter`, `seccomp`, `app_armor`: kernel interfaces; `systemd_unit`: control groups that systemd makes
 //! - [`network`]: the seam to pod networking
 //!
 //! **Invariant**: no container is a child of this process, and nothing here is needed for one to run on.
@@ -29,6 +29,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
+mod app_armor;
 mod cdi;
 mod cgroup;
 mod config;

@@ -14,6 +14,7 @@ use keelson_cri::v1::{
 };
 use serde_json::{Value, json};
 
+use crate::app_armor::{self, AppArmorError};
 use crate::cdi::{self, CdiError};
 use crate::cgroup::Hierarchy;
 use crate::image::config::Defaults;
@@ -51,10 +52,8 @@ pub(crate) enum SpecError {
         #[source]
         source: ProfileError,
     },
-    #[error("AppArmor is not enabled on the host")]
-    AppArmor,
-    #[error("this runtime has no AppArmor profile of its own; name one that is loaded, with Localhost")]
-    AppArmorDefault,
+    #[error(transparent)]
+    AppArmor(#[from] AppArmorError),
     #[error("SELinux labels are not supported by this runtime")]
     SeLinux,
     #[error(transparent)]
@@ -194,11 +193,19 @@ fn identity(
             Seccomp::Profile(text) => Some(text),
             Seccomp::None | Seccomp::Default => None,
         },
-        app_armor: app_armor(security)?,
+        app_armor: confined(security)?,
         users: None,
         oom_score_adj: i32::try_from(oom_score_adj).ok().filter(|value| *value != 0),
         working_directory: PathBuf::from("/"),
     })
+}
+
+/// The AppArmor profile under which the program runs; the kernel knows it if it is the runtime's own.
+fn confined(security: &LinuxContainerSecurityContext) -> Result<Option<String>, SpecError> {
+    let machine = app_armor::Machine::found();
+    let profile = machine.profile(security)?;
+    profile.iter().try_for_each(|name| machine.load(name))?;
+    Ok(profile)
 }
 
 /// A profile is no longer than this.
@@ -232,22 +239,6 @@ fn seccomp(profile: Option<&SecurityProfile>) -> Result<Seccomp, SpecError> {
             }
             Filter::of_profile(&text).map_err(|source| SpecError::Profile { path, source })?;
             Ok(Seccomp::Profile(text))
-        }
-    }
-}
-
-/// The AppArmor profile under which the program runs.
-fn app_armor(security: &LinuxContainerSecurityContext) -> Result<Option<String>, SpecError> {
-    let Some(profile) = security.apparmor.as_ref().filter(|_| !security.privileged) else { return Ok(None) };
-    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
-        .is_ok_and(|text| text.trim_start().starts_with('Y'));
-    match (profile.profile_type(), enabled) {
-        (ProfileType::Unconfined, _) | (ProfileType::RuntimeDefault, false) => Ok(None),
-        (ProfileType::RuntimeDefault, true) => Err(SpecError::AppArmorDefault),
-        (ProfileType::Localhost, false) => Err(SpecError::AppArmor),
-        (ProfileType::Localhost, true) => {
-            let name = profile.localhost_ref.strip_prefix("localhost/").unwrap_or(&profile.localhost_ref);
-            Ok(Some(name.to_owned()))
         }
     }
 }

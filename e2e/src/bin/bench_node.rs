@@ -1,21 +1,21 @@
 //! Measures a node and prints a JSON line per measurement: `{"measurement":NAME,"value":NUMBER,"unit":UNIT}`.
 //!
 //! ```text
-//! cargo run --release -p keelson-e2e --bin bench_node         # as root
+//! cargo run --release -p keelson-e2e --bin bench_node                   # as root
+//! cargo run --release -p keelson-e2e --bin bench_node -- containerd     # the same with Debian's containerd and runc
 //! ```
 //!
 //! Pods are made through the API on one connection; the cluster is like the tests': in namespaces of its own, and removed
 //! afterwards. Its profile is the default one, and control plane and node are one process.
 
-use std::fs::{self, File};
-use std::sync::Arc;
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use keelson_e2e::measure::{idle, milliseconds, percentiles, tell};
-use keelson_e2e::{BUSYBOX, Cluster};
+use keelson_e2e::{BUSYBOX, Cluster, Engine, Node};
 use kube::api::{AttachParams, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, Config};
 use nix::sched::{CloneFlags, setns};
@@ -31,11 +31,12 @@ const KEPT: usize = 10;
 const PODS: usize = MANY + KEPT;
 
 fn main() -> anyhow::Result<()> {
-    let cluster = Arc::new(Cluster::namespaces()?);
-    let settings = cluster.folder().join("kubelet.yaml");
-    let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-    fs::write(&settings, format!("{head}evictionHard: {{memory.available: 100Mi}}\n"))?;
-    cluster.continue_with(&["--kubelet-config", &settings.to_string_lossy()])?;
+    let engine = match std::env::args().nth(1).as_deref() {
+        None => Engine::Embedded,
+        Some("containerd") => Engine::Containerd,
+        Some(other) => anyhow::bail!("{other:?} is no runtime that is measured: name none, or containerd"),
+    };
+    let cluster = Node::up(engine, "")?;
     let none = idle(&cluster, "no pods")?;
     inside(&cluster, |client| async move { one_by_one(&client).await })?;
     inside(&cluster, |client| async move { commands(&client).await })?;
