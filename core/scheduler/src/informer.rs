@@ -8,7 +8,7 @@ use futures::stream::{BoxStream, SelectAll};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::resource::v1 as resource;
-use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass, VolumeAttachment};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
@@ -22,6 +22,7 @@ use crate::names::{NamespaceName, NodeName, ObjectName, PodUid};
 use crate::node::NodeInfo;
 use crate::pod::{PendingPod, PodInfo};
 use crate::queue::Condition;
+use crate::volume::attachment::Attachment;
 use crate::volume::limits::Limits;
 use crate::volume::{Claim, Class, Volume};
 
@@ -55,6 +56,8 @@ pub enum Object {
     Class(Arc<str>, Class),
     /// How many volumes a node can have.
     Limits(NodeName, Limits),
+    /// A volume that is attached to a node, or about to be.
+    Attachment(Arc<str>, Attachment),
     /// A claim to devices.
     DeviceClaim(ObjectName, Arc<DeviceClaim>),
     /// Devices that a driver offers.
@@ -89,6 +92,8 @@ pub enum Kind {
     Class,
     /// CSINode.
     Limits,
+    /// VolumeAttachment.
+    Attachment,
     /// ResourceClaim.
     DeviceClaim,
     /// ResourceSlice.
@@ -99,7 +104,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Node,
         Kind::Pod,
         Kind::Namespace,
@@ -107,6 +112,7 @@ impl Kind {
         Kind::Volume,
         Kind::Class,
         Kind::Limits,
+        Kind::Attachment,
         Kind::DeviceClaim,
         Kind::Slice,
         Kind::DeviceClass,
@@ -130,6 +136,8 @@ pub enum Key {
     Class(Arc<str>),
     /// How many volumes a node can have.
     Limits(NodeName),
+    /// A volume that is attached to a node, or about to be.
+    Attachment(Arc<str>),
     /// A claim to devices.
     DeviceClaim(ObjectName),
     /// Devices that a driver offers.
@@ -149,6 +157,7 @@ impl Object {
             Object::Volume(name, _) => Key::Volume(name.clone()),
             Object::Class(name, _) => Key::Class(name.clone()),
             Object::Limits(name, _) => Key::Limits(name.clone()),
+            Object::Attachment(name, _) => Key::Attachment(name.clone()),
             Object::DeviceClaim(name, _) => Key::DeviceClaim(name.clone()),
             Object::Slice(name, _) => Key::Slice(name.clone()),
             Object::DeviceClass(name, _) => Key::DeviceClass(name.clone()),
@@ -172,6 +181,7 @@ pub fn watch(client: &Client, scheduler_name: &str) -> SelectAll<BoxStream<'stat
         updates(Api::all(client.clone()), everything.clone(), Kind::Volume, read_volume),
         updates(Api::all(client.clone()), everything.clone(), Kind::Class, read_class),
         updates(Api::all(client.clone()), everything.clone(), Kind::Limits, read_limits),
+        updates(Api::all(client.clone()), everything.clone(), Kind::Attachment, read_attachment),
         updates(Api::all(client.clone()), everything.clone(), Kind::DeviceClaim, read_device_claim),
         updates(Api::all(client.clone()), everything.clone(), Kind::Slice, read_slice),
         updates(Api::all(client.clone()), everything, Kind::DeviceClass, read_device_class),
@@ -291,6 +301,14 @@ fn read_class(class: &StorageClass) -> Option<Reading> {
 fn read_limits(node: &CSINode) -> Option<Reading> {
     let name = NodeName::new(node.metadata.name.as_deref()?);
     Some(Reading::of(Object::Limits(name, Limits::read(node))))
+}
+
+fn read_attachment(attachment: &VolumeAttachment) -> Option<Reading> {
+    let name: Arc<str> = attachment.metadata.name.as_deref()?.into();
+    Some(match Attachment::read(attachment) {
+        Some(attachment) => Reading::of(Object::Attachment(name, attachment)),
+        None => Reading::Nothing(Key::Attachment(name)),
+    })
 }
 
 fn read_device_claim(claim: &resource::ResourceClaim) -> Option<Reading> {

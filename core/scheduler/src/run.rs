@@ -26,7 +26,7 @@ pub enum Error {
 
 /// Schedules pods until `shutdown`. Requests that are under way then are given a few seconds.
 ///
-/// The client needs: list and watch nodes, pods, namespaces, persistent volumes, their claims and classes, CSINodes, claims to devices,
+/// The client needs: list and watch nodes, pods, namespaces, persistent volumes, their claims and classes, CSINodes, volume attachments, claims to devices,
 /// slices and classes of devices; patch volumes and claims;
 /// create bindings and events; patch pods' status; delete pods.
 pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {

@@ -211,6 +211,10 @@ impl Scheduler {
                 let before = self.cache.volumes.limits.insert(name, limits.clone());
                 if before.as_ref() == Some(&limits) { ClusterEvents::NONE } else { ClusterEvents::VOLUME }
             }
+            Object::Attachment(name, attachment) => {
+                self.cache.volumes.attachments.insert(name, attachment);
+                ClusterEvents::NONE
+            }
             Object::DeviceClaim(name, claim) => devices_if(self.cache.devices.set_claim(name, claim)),
             Object::Slice(name, slice) => devices_if(self.cache.devices.set_slice(name, slice)),
             Object::DeviceClass(name, class) => devices_if(self.cache.devices.set_class(name, class)),
@@ -254,6 +258,10 @@ impl Scheduler {
                 self.cache.volumes.limits.remove(name);
                 ClusterEvents::VOLUME
             }
+            Key::Attachment(name) => {
+                self.cache.volumes.attachments.remove(name);
+                ClusterEvents::VOLUME
+            }
             Key::DeviceClaim(name) => devices_if(self.cache.devices.remove_claim(name)),
             Key::Slice(name) => devices_if(self.cache.devices.remove_slice(name)),
             Key::DeviceClass(name) => {
@@ -277,6 +285,9 @@ impl Scheduler {
             Kind::Volume => self.cache.volumes.volumes.keys().cloned().map(Key::Volume).collect(),
             Kind::Class => self.cache.volumes.classes.keys().cloned().map(Key::Class).collect(),
             Kind::Limits => self.cache.volumes.limits.keys().cloned().map(Key::Limits).collect(),
+            Kind::Attachment => {
+                self.cache.volumes.attachments.names().cloned().map(Key::Attachment).collect()
+            }
             Kind::DeviceClaim => self.cache.devices.claim_names().cloned().map(Key::DeviceClaim).collect(),
             Kind::Slice => self.cache.devices.slice_names().cloned().map(Key::Slice).collect(),
             Kind::DeviceClass => self.cache.devices.class_names().cloned().map(Key::DeviceClass).collect(),

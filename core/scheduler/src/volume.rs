@@ -1,7 +1,9 @@
 //! Claims of volumes, volumes and their classes, as far as they decide where a pod can run.
 //!
-//! [`binding`] chooses the volumes for claims that wait for their first pod, [`limits`] is how many a node can have.
+//! [`binding`] chooses the volumes for claims that wait for their first pod, [`limits`] is how many a node can have, [`attachment`]
+//! what it has also when nobody uses it.
 
+pub mod attachment;
 pub mod binding;
 pub mod limits;
 
@@ -15,6 +17,7 @@ use crate::labels::Labels;
 use crate::names::{NodeName, ObjectName};
 use crate::resources::units;
 use crate::selector::{LabelSelector, NodeSelector};
+use attachment::Attachments;
 use limits::Limits;
 
 /// The node that was chosen for a claim's pod.
@@ -107,6 +110,8 @@ pub struct Volumes {
     pub classes: HashMap<Arc<str>, Class>,
     /// How many volumes of each driver a node can have.
     pub limits: HashMap<NodeName, Limits>,
+    /// What is attached to nodes.
+    pub attachments: Attachments,
     /// Claims for which a volume is to be made on a node, for pods that wait for that.
     pub selected: HashMap<ObjectName, NodeName>,
     /// Volumes that a claim is to get, for pods that wait for that.

@@ -7,7 +7,8 @@ use super::preemption::{NoPreemption, Preemption, preempt, refusal};
 use super::*;
 use crate::cache::Cache;
 use crate::labels::Labels;
-use crate::names::{NamespaceName, NodeName, ObjectName};
+use crate::names::{NamespaceName, NodeName, ObjectName, PodUid};
+use crate::volume::attachment::Attachment;
 use crate::volume::limits::Limits;
 use crate::volume::{Claim, Volume};
 
@@ -383,6 +384,16 @@ fn a_node_takes_no_more_volumes_of_a_driver_than_that_says_pods_that_share_one_c
     assert_eq!(cluster.add(wants("1")), Ok("a".into()));
     let refused = cluster.add(wants("2")).unwrap_err();
     assert!(refused.starts_with("0/1 nodes are available: 1 node(s) exceed max volume count."), "{refused}");
+
+    // One that no pod has any more keeps its place until it is detached, and others do not get it.
+    for name in ["pod-1", "pod-2"] {
+        cluster.cache.remove_pod(&PodUid::new(name));
+    }
+    let spec = json!({"attacher": "d", "nodeName": "a", "source": {"persistentVolumeName": "1"}});
+    let left = Attachment::read(&from_value(json!({"metadata": {}, "spec": spec})).unwrap()).unwrap();
+    cluster.cache.volumes.attachments.insert("left".into(), left);
+    assert!(cluster.add(wants("2")).unwrap_err().contains("exceed max volume count"));
+    assert_eq!(cluster.add(wants("1")), Ok("a".into()));
 }
 
 #[test]

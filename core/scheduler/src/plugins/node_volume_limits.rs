@@ -1,4 +1,5 @@
-//! NodeVolumeLimits: a node has no more volumes of a storage driver than the driver says that it can have.
+//! NodeVolumeLimits: a node has no more volumes of a storage driver than the driver says that it can have. A volume counts from when its
+//! pod has the node, and until it is detached.
 
 use std::collections::HashSet;
 
@@ -30,7 +31,8 @@ impl FilterPlugin for NodeVolumeLimits {
         }
         Ok(PreFilter::check(move |node| {
             let Some(limits) = volumes.limits.get(&node.name) else { return Ok(()) };
-            let has: HashSet<Attachable> = node.pods.iter().flat_map(|pod| volumes.attachable(pod)).collect();
+            let of_pods = node.pods.iter().flat_map(|pod| volumes.attachable(pod));
+            let has: HashSet<Attachable> = of_pods.chain(volumes.attached(&node.name)).collect();
             if limits.allow(&wanted, &has) { Ok(()) } else { Err(Rejection::resolvable(REASON)) }
         }))
     }

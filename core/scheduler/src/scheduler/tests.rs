@@ -57,6 +57,7 @@ fn scheduler(updates: impl IntoIterator<Item = Update>, now: Instant) -> Schedul
             | Object::DeviceClaim(..)
             | Object::Slice(..)
             | Object::Limits(..)
+            | Object::Attachment(..)
             | Object::DeviceClass(..) => panic!("not used here"),
         };
         listed.entry(kind).or_default().insert(key);

@@ -23,6 +23,8 @@ pub enum Attached {
     Handle(Arc<str>),
     /// The claim for which it will be made.
     Claim(ObjectName),
+    /// The attachment of a volume of which nothing else is known.
+    Attachment(Arc<str>),
 }
 
 impl Limits {
