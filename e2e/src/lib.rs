@@ -9,6 +9,7 @@
 //! - [`Kubectl`]: how both are driven
 //! - [`Pod`]: the manifest of a pod
 //! - [`Plugin`]: a plugin of a kubelet; [`plugin_server`]: what such programs have in common
+//! - [`LoopDevice`]: a file as a block device; [`LoopDevices`]: takes them away
 //! - [`Resolver`]: a name server outside of the cluster
 //! - [`clients`]: kubectls of other versions, helm
 //! - [`image`]: images for tests, made from Debian's busybox
@@ -31,6 +32,7 @@ mod engine;
 mod etcd;
 pub mod image;
 mod kubectl;
+mod loop_device;
 mod machine;
 mod machines;
 pub mod measure;
@@ -47,6 +49,7 @@ pub use containerd::Containerd;
 pub use engine::{Engine, Node};
 pub use etcd::Etcd;
 pub use kubectl::Kubectl;
+pub use loop_device::{LoopDevice, LoopDevices};
 pub use machines::Switch;
 pub use plugin::Plugin;
 pub use pod::Pod;

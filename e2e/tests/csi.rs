@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
-use keelson_e2e::{Cluster, LONG, Plugin, Pod, eventually};
+use keelson_e2e::{Cluster, Engine, LONG, LoopDevice, LoopDevices, Node, Plugin, Pod, eventually};
 
 const NAME: &str = "folders.test.keelson.io";
 
@@ -201,14 +202,31 @@ fn grow(cluster: &Cluster, driver: &Plugin) {
     let patch = |what: &[&str], patch: &str| {
         cluster.kubectl(&[&["patch"], what, &["--type=merge", "-p", patch]].concat()).unwrap();
     };
-    patch(&["pv", "more"], r#"{"spec": {"capacity": {"storage": "2Gi"}}}"#);
-    let pending = r#"{"status": {"allocatedResources": {"storage": "2Gi"},
-        "allocatedResourceStatuses": {"storage": "NodeResizePending"},
-        "conditions": [{"type": "FileSystemResizePending", "status": "True"}]}}"#;
-    patch(&["pvc", "more", "--subresource=status"], pending);
-    driver.await_call("expand 2147483648 more").unwrap();
+    let resize = |size: &str| {
+        let pending = format!(
+            r#"{{"status": {{"allocatedResources": {{"storage": "{size}"}},
+            "allocatedResourceStatuses": {{"storage": "NodeResizePending"}},
+            "conditions": [{{"type": "FileSystemResizePending", "status": "True"}}]}}}}"#
+        );
+        patch(&["pvc", "more", "--subresource=status"], &pending);
+        patch(&["pv", "more"], &format!(r#"{{"spec": {{"capacity": {{"storage": "{size}"}}}}}}"#));
+    };
+    // A driver that cannot do it while the volume is used is not asked for that again.
+    let busy = driver.folder().join("busy-more");
+    fs::write(&busy, "").unwrap();
+    resize("2Gi");
+    eventually("the claim to say why it has not grown", LONG, || {
+        let error =
+            cluster.field(&["pvc", "more"], ".status.conditions[?(@.type==\"NodeResizeError\")].message")?;
+        Ok(error.contains("the volume is in use").then_some(()))
+    })
+    .unwrap();
+    fs::remove_file(&busy).unwrap();
+    resize("3Gi");
+    driver.await_call("expand 3221225472 more").unwrap();
+    assert_eq!(driver.count("expand 2147483648 more"), 1, "{:?}", driver.calls());
     eventually("the claim to have grown", LONG, || {
-        Ok((cluster.field(&["pvc", "more"], ".status.capacity.storage")? == "2Gi").then_some(()))
+        Ok((cluster.field(&["pvc", "more"], ".status.capacity.storage")? == "3Gi").then_some(()))
     })
     .unwrap();
     let left = ".status['conditions','allocatedResourceStatuses']";
@@ -216,6 +234,29 @@ fn grow(cluster: &Cluster, driver: &Plugin) {
     assert!(!left.contains("Resize"), "{left}");
     let text = "MountVolume.NodeExpandVolume succeeded for volume \"more\"";
     await_event(cluster, "four", "FileSystemResizeSuccessful", text);
+}
+
+/// Somebody deletes the Node under its kubelet and makes it again: when it is ready, it says which volumes it uses.
+fn made_anew(cluster: &Cluster, node: &str, volumes: &[&str]) {
+    cluster.kubectl(&["delete", "node", node]).unwrap();
+    cluster.apply(&format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {node}}}\n")).unwrap();
+    let uid = cluster.field(&["node", node], ".metadata.uid").unwrap();
+    let said = eventually("the new node to be ready", LONG, || {
+        let said = cluster.field(&["node", node], ".status['conditions','volumesInUse']")?;
+        Ok(said.contains("KubeletReady").then_some(said))
+    })
+    .unwrap();
+    assert!(volumes.iter().all(|volume| said.contains(volume)), "{said}");
+    eventually("the new node to have its drivers and its lease", LONG, || {
+        let owner = ".metadata.ownerReferences[0].uid";
+        let drivers = cluster.field(&["csinode", node], ".spec.drivers[0].name")?;
+        let owners = [
+            cluster.field(&["csinode", node], owner)?,
+            cluster.field(&["lease", "--namespace=kube-node-lease", node], owner)?,
+        ];
+        Ok((drivers == DISKS && owners.iter().all(|owner| *owner == uid)).then_some(()))
+    })
+    .unwrap();
 }
 
 #[test]
@@ -271,6 +312,7 @@ fn a_volume_is_attached_to_one_node_before_it_is_mounted_and_detached_when_that_
     cluster.wait("four", "condition=Ready").unwrap();
     await_in_use(&cluster, &node, &format!("{DISK} {MORE}"));
     grow(&cluster, &driver);
+    made_anew(&cluster, &node, &[DISK, MORE]);
 
     cluster.kubectl(&["delete", "pod", "one"]).unwrap();
     driver.await_call("attach disk ghost").unwrap();
@@ -290,4 +332,291 @@ fn a_volume_is_attached_to_one_node_before_it_is_mounted_and_detached_when_that_
     let taint = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
     cluster.kubectl(&["taint", "node", "ghost", taint]).unwrap();
     driver.await_call("detach disk ghost").unwrap();
+}
+
+/// A block device behind a claim of the same name.
+fn raw(name: &str, claim: &str, source: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: PersistentVolume
+metadata: {{name: {name}}}
+spec:
+  capacity: {{storage: 1Mi}}
+  accessModes: [ReadWriteOnce]
+  volumeMode: Block
+  storageClassName: \"\"
+  persistentVolumeReclaimPolicy: Retain
+  claimRef: {{namespace: default, name: {claim}}}
+  {source}
+---
+"
+    )
+}
+
+fn raw_claim(name: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: {name}}}
+spec: {{accessModes: [ReadWriteOnce], volumeMode: Block, storageClassName: \"\", volumeName: {name}, resources: {{requests: {{storage: 1Mi}}}}}}
+---
+"
+    )
+}
+
+fn raw_disk(name: &str) -> String {
+    raw(name, name, &format!("csi: {{driver: {NAME}, volumeHandle: {name}}}")) + &raw_claim(name)
+}
+
+const DEVICE: &str = "volumeDevices: [{name: v, devicePath: /dev/raw}]";
+
+/// A pod that has a block device at `/dev/raw`.
+fn user_of(name: &str, volume: &str) -> Pod {
+    Pod::new(name).spec(&format!("volumes: [{{name: v, {volume}}}]")).container(DEVICE)
+}
+
+fn claim(name: &str) -> String {
+    format!("persistentVolumeClaim: {{claimName: {name}}}")
+}
+
+fn write(cluster: &Cluster, pod: &str, text: &str) -> anyhow::Result<String> {
+    let script = format!("printf '{text}' | dd of=/dev/raw conv=notrunc,fsync");
+    cluster.exec(pod, &["sh", "-c", &script])
+}
+
+fn read(cluster: &Cluster, pod: &str, bytes: usize) -> String {
+    cluster.exec(pod, &["sh", "-c", &format!("dd if=/dev/raw bs={bytes} count=1 2>/dev/null")]).unwrap()
+}
+
+/// What is below a folder, by paths.
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        found.push(entry.path());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(below(&entry.path()));
+        }
+    }
+    found
+}
+
+/// No device is staged, published or linked, and the driver has none.
+fn await_no_devices(cluster: &Cluster, driver: &Plugin) {
+    let devices = cluster.data_dir().join("kubelet/plugins/kubernetes.io/csi/volumeDevices");
+    eventually("all devices to be given back", LONG, || {
+        let mounts = cluster.on_the_host("cat", &["/proc/self/mountinfo"])?;
+        let mut left: Vec<PathBuf> = below(&devices);
+        left.retain(|path| !path.ends_with("staging") && !path.ends_with("publish"));
+        let images: Vec<PathBuf> = below(&driver.folder().join("devices"));
+        let loops = images.iter().map(|image| LoopDevice::all(image)).collect::<Result<Vec<_>, _>>()?;
+        let is_clean = !mounts.contains("volumeDevices") && left.is_empty() && loops.concat().is_empty();
+        if !is_clean {
+            anyhow::bail!("{left:?}, {loops:?}");
+        }
+        Ok(Some(()))
+    })
+    .unwrap();
+}
+
+fn block_driver(cluster: &Cluster) -> Plugin {
+    let driver = start(cluster);
+    driver.await_call("registered").unwrap();
+    driver
+}
+
+#[test]
+fn a_block_device_goes_to_the_containers_that_name_it_and_is_given_back_also_after_a_restart() {
+    let node = Node::up(Engine::Embedded, "").unwrap();
+    let cluster: &Cluster = &node;
+    let driver = block_driver(cluster);
+    let _loops = LoopDevices::below(driver.folder().join("devices"));
+
+    // A run of this node that is killed when the driver has staged the device and not published it.
+    let hold = driver.folder().join("hold-raw");
+    fs::write(&hold, "").unwrap();
+    let first = format!(
+        "initContainers: [{{name: first, image: \"{}\", command: [sh, -c, 'printf \"made by init\" | dd of=/dev/raw'], {DEVICE}}}]",
+        keelson_e2e::BUSYBOX
+    );
+    let one = user_of("one", &claim("raw")).spec(&first).spec("securityContext: {fsGroup: 2000}");
+    cluster.apply(&(objects() + &raw_disk("raw") + &one.to_string())).unwrap();
+    driver.await_call("publish raw").unwrap();
+    cluster.kill().unwrap();
+    fs::remove_file(&hold).unwrap();
+    cluster.continue_with(&[]).unwrap();
+    cluster.wait("one", "condition=Ready").unwrap();
+    assert_eq!(read(cluster, "one", 12), "made by init");
+    write(cluster, "one", "kept by main").unwrap();
+    let image = driver.folder().join("devices/raw");
+    assert!(fs::read(&image).unwrap().starts_with(b"kept by main"));
+    let uid = cluster.pod("one", ".metadata.uid").unwrap();
+    let kubelet = cluster.data_dir().join("kubelet");
+    let published = kubelet.join("plugins/kubernetes.io/csi/volumeDevices/publish/raw").join(&uid);
+    let link = kubelet.join("pods").join(&uid).join("volumeDevices/kubernetes.io~csi/raw");
+    assert_eq!(fs::read_link(&link).unwrap(), published);
+    // Nothing of it is told that is for file systems alone.
+    assert!(driver.calls().iter().all(|call| !call.contains("raw csi.storage")), "{:?}", driver.calls());
+
+    // Another pod has it for reading, with users of its own.
+    let two = "persistentVolumeClaim: {claimName: raw, readOnly: true}";
+    cluster.apply(&user_of("two", two).spec("hostUsers: false").to_string()).unwrap();
+    cluster.wait("two", "condition=Ready").unwrap();
+    assert_eq!(read(cluster, "two", 12), "kept by main");
+    let refused = write(cluster, "two", "no").unwrap_err().to_string();
+    assert!(refused.contains("Operation not permitted"), "{refused}");
+
+    // What runs goes on, and the claims of others are known.
+    cluster.kill().unwrap();
+    cluster.continue_with(&[]).unwrap();
+    cluster.kubectl(&["delete", "pod", "one"]).unwrap();
+    driver.await_call("unpublish raw").unwrap();
+    assert_eq!(driver.count("unstage raw"), 0, "another pod has it: {:?}", driver.calls());
+    assert_eq!(read(cluster, "two", 12), "kept by main");
+    cluster.kubectl(&["delete", "pod", "two"]).unwrap();
+    await_no_devices(cluster, &driver);
+
+    misused(cluster);
+    grown(cluster, &driver);
+    gone(cluster, driver);
+}
+
+/// What is asked for does not fit the volume.
+fn misused(cluster: &Cluster) {
+    let mounts = pod("mounts", &claim("raw"));
+    cluster.apply(&mounts).unwrap();
+    let why =
+        "failed to process volumes=[v]: volume v has volumeMode Block, but is specified in volumeMounts";
+    await_event(cluster, "mounts", "FailedMount", why);
+    let files = disk("files", "").replace(DISKS, NAME);
+    cluster.apply(&(files + &user_of("maps", &claim("files")).to_string())).unwrap();
+    let why = "volume v has volumeMode Filesystem, but is specified in volumeDevices";
+    await_event(cluster, "maps", "FailedMount", why);
+    // Not everything that a volume on this node names is a device.
+    let local = "local: {path: /proc}
+  nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/os, operator: Exists}]}]}}";
+    let folder = raw("folder", "folder", local) + &raw_claim("folder");
+    cluster.apply(&(folder + &user_of("folder", &claim("folder")).to_string())).unwrap();
+    let why = "MapVolume.SetUpDevice failed for volume \"v\" : /proc is not a block device";
+    await_event(cluster, "folder", "FailedMapVolume", why);
+    cluster.kubectl(&["delete", "pod", "mounts", "maps", "folder"]).unwrap();
+}
+
+/// A device of a claim that was made for its pod, which becomes larger.
+fn grown(cluster: &Cluster, driver: &Plugin) {
+    let template = "ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], volumeMode: Block, storageClassName: '', volumeName: own, resources: {requests: {storage: 1Mi}}}}}";
+    let volume = raw("own", "three-v", &format!("csi: {{driver: {NAME}, volumeHandle: own}}"));
+    cluster.apply(&(volume + &user_of("three", template).to_string())).unwrap();
+    cluster.wait("three", "condition=Ready").unwrap();
+    let size = || cluster.exec("three", &["sh", "-c", "dd if=/dev/raw bs=64k 2>/dev/null | wc -c"]);
+    assert_eq!(size().unwrap().trim(), "1048576");
+    let patch = |what: &[&str], patch: &str| {
+        cluster.kubectl(&[&["patch"], what, &["--type=merge", "-p", patch]].concat()).unwrap();
+    };
+    patch(&["pv", "own"], r#"{"spec": {"capacity": {"storage": "2Mi"}}}"#);
+    let pending = r#"{"status": {"allocatedResources": {"storage": "2Mi"},
+        "allocatedResourceStatuses": {"storage": "NodeResizePending"}}}"#;
+    patch(&["pvc", "three-v", "--subresource=status"], pending);
+    driver.await_call("expand 2097152 own").unwrap();
+    eventually("the claim to have grown", LONG, || {
+        Ok((cluster.field(&["pvc", "three-v"], ".status.capacity.storage")? == "2Mi").then_some(()))
+    })
+    .unwrap();
+    assert_eq!(size().unwrap().trim(), "2097152");
+    cluster.kubectl(&["delete", "pod", "three"]).unwrap();
+    await_no_devices(cluster, driver);
+}
+
+/// Pods that end while their device is on its way, and while the driver is not there.
+fn gone(cluster: &Cluster, driver: Plugin) {
+    let hold = driver.folder().join("hold-late");
+    fs::write(&hold, "").unwrap();
+    cluster.apply(&(raw_disk("late") + &user_of("late", &claim("late")).grace(1).to_string())).unwrap();
+    driver.await_call("publish late").unwrap();
+    cluster.kubectl(&["delete", "pod", "late", "--wait=false"]).unwrap();
+    fs::remove_file(&hold).unwrap();
+    cluster.kubectl(&["wait", "--for=delete", "pod/late", "--timeout=90s"]).unwrap();
+    await_no_devices(cluster, &driver);
+
+    cluster.apply(&user_of("four", &claim("raw")).grace(1).to_string()).unwrap();
+    cluster.wait("four", "condition=Ready").unwrap();
+    let before = driver.count("unstage raw");
+    drop(driver);
+    cluster.kubectl(&["delete", "pod", "four", "--wait=false"]).unwrap();
+    eventually("the container to have ended", LONG, || {
+        let state = cluster.pod("four", ".status.containerStatuses[0].state")?;
+        Ok(state.contains("terminated").then_some(()))
+    })
+    .unwrap();
+    assert!(cluster.pod("four", ".metadata.name").is_ok(), "a pod is gone whose device is still there");
+    let driver = block_driver(cluster);
+    cluster.kubectl(&["wait", "--for=delete", "pod/four", "--timeout=90s"]).unwrap();
+    await_no_devices(cluster, &driver);
+    assert!(driver.count("unstage raw") > before);
+}
+
+#[test]
+fn a_block_device_of_a_node_is_not_taken_for_another_that_comes_to_have_its_number() {
+    let node = Node::up(Engine::Embedded, "").unwrap();
+    let cluster: &Cluster = &node;
+    let folder = cluster.folder().join("disks");
+    let _loops = LoopDevices::below(folder.clone());
+    fs::create_dir_all(&folder).unwrap();
+    let [disk, other] = ["disk", "other"].map(|name| {
+        let path = folder.join(name);
+        fs::write(&path, vec![0; 1 << 20]).unwrap();
+        path
+    });
+    let device = LoopDevice::of(&disk).unwrap();
+    let local = format!(
+        "local: {{path: {}}}
+  nodeAffinity: {{required: {{nodeSelectorTerms: [{{matchExpressions: [{{key: kubernetes.io/os, operator: Exists}}]}}]}}}}",
+        device.path().display()
+    );
+    let all = raw("disk", "disk", &local) + &raw_claim("disk") + &user_of("one", &claim("disk")).to_string();
+    cluster.apply(&all).unwrap();
+    cluster.wait("one", "condition=Ready").unwrap();
+    write(cluster, "one", "kept").unwrap();
+    assert!(fs::read(&disk).unwrap().starts_with(b"kept"));
+    // While a pod has the device it stays what it is.
+    LoopDevice::detach_all(&disk).unwrap();
+    assert_eq!(read(cluster, "one", 4), "kept");
+    cluster.kill().unwrap();
+    eventually("the device to be free", LONG, || Ok(LoopDevice::all(&disk)?.is_empty().then_some(())))
+        .unwrap();
+    if !device.attach(&other).unwrap() {
+        eprintln!("somebody else has the number");
+    }
+    cluster.continue_with(&[]).unwrap();
+    await_event(cluster, "one", "FailedMapVolume", "it has been replaced");
+    cluster.kubectl(&["delete", "pod", "one"]).unwrap();
+}
+
+#[test]
+fn containerd_gives_pods_the_volumes_and_the_block_devices_of_drivers() {
+    let node = Node::up(Engine::Containerd, "").unwrap();
+    let cluster: &Cluster = &node;
+    let driver = block_driver(cluster);
+    let _loops = LoopDevices::below(driver.folder().join("devices"));
+    let both = format!("volumes: [{{name: v, {}}}, {{name: f, {}}}]", claim("raw"), claim("claim"));
+    let one = Pod::new("one")
+        .spec(&both)
+        .container(DEVICE)
+        .container("volumeMounts: [{name: f, mountPath: /data}]");
+    let reader = user_of("two", "persistentVolumeClaim: {claimName: raw, readOnly: true}");
+    cluster.apply(&(objects() + &raw_disk("raw") + &one.to_string() + &reader.to_string())).unwrap();
+    cluster.wait("one", "condition=Ready").unwrap();
+    cluster.exec("one", &["sh", "-c", "echo kept > /data/file"]).unwrap();
+    assert_eq!(fs::read_to_string(driver.folder().join("volumes/one/file")).unwrap(), "kept\n");
+    write(cluster, "one", "kept").unwrap();
+    assert!(fs::read(driver.folder().join("devices/raw")).unwrap().starts_with(b"kept"));
+    cluster.wait("two", "condition=Ready").unwrap();
+    assert_eq!(read(cluster, "two", 4), "kept");
+    let refused = write(cluster, "two", "no").unwrap_err().to_string();
+    assert!(refused.contains("Operation not permitted"), "{refused}");
+    cluster.kill().unwrap();
+    cluster.continue_with(&[]).unwrap();
+    assert_eq!(read(cluster, "one", 4), "kept");
+    cluster.kubectl(&["delete", "pod", "one", "two"]).unwrap();
+    driver.await_call("unstage one").unwrap();
+    await_no_devices(cluster, &driver);
 }

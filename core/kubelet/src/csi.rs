@@ -15,9 +15,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -36,10 +38,13 @@ mod registration;
 mod republish;
 
 pub(crate) use driver::CsiError;
-pub(crate) use in_use::left_in_use;
+pub(crate) use in_use::{Report, left_in_use};
 pub(crate) use mount::{Lifecycle, Ownership, Wanted, inline_handle};
 
 use driver::Driver;
+
+/// How soon the Node is told again of drivers.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Who holds it works on a volume.
 type Turn = Arc<tokio::sync::Mutex<()>>;
@@ -57,6 +62,7 @@ pub(crate) struct Drivers {
     tokens: Tokens,
     /// Capacities of PersistentVolumes to which file systems have grown.
     grown: Mutex<HashMap<String, Quantity>>,
+    refusals: Mutex<expansion::Refusals>,
     recorder: Recorder,
 }
 
@@ -67,14 +73,46 @@ impl Drivers {
         let tokens = Tokens::new(client.clone());
         let recorder = Recorder::new(client.clone(), &config.node_name);
         let (known, turns, grown) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let refusals = Mutex::default();
         let published = republish::PublishedVolumes::default();
-        Drivers { config, client, known, turns, in_use, published, tokens, grown, recorder }
+        Drivers { config, client, known, turns, in_use, published, tokens, grown, refusals, recorder }
     }
 
-    /// Keeps what the Node's status says of volumes in use, and calls drivers again that ask for it, until `shutdown`.
-    pub(crate) async fn keep(&self, shutdown: CancellationToken) {
-        let both = async { tokio::join!(self.in_use.keep(), self.keep_republished()) };
-        shutdown.run_until_cancelled(both).await;
+    /// Keeps what the Node's status says of volumes in use, calls drivers again that ask for it, and tells the Node of drivers again
+    /// when it was made anew, until `shutdown`. `node` is the Node's UID.
+    pub(crate) async fn keep(&self, node: watch::Receiver<String>, shutdown: CancellationToken) {
+        let all = async { tokio::join!(self.in_use.keep(), self.keep_republished(), self.keep_told(node)) };
+        shutdown.run_until_cancelled(all).await;
+    }
+
+    /// The volumes that are in use, to be written into the Node while nobody else does.
+    pub(crate) async fn in_use(&self) -> Result<Report<'_>, CsiError> {
+        self.in_use.report_with().await
+    }
+
+    /// Tells the Node and its CSINode of all drivers when the Node is another object than it was.
+    async fn keep_told(&self, mut node: watch::Receiver<String>) {
+        let mut known = String::new();
+        while node.changed().await.is_ok() {
+            let now = node.borrow_and_update().clone();
+            let before = std::mem::replace(&mut known, now);
+            // Drivers that make themselves known tell the first one themselves.
+            while !before.is_empty() {
+                match self.tell_all().await {
+                    Ok(()) => break,
+                    Err(error) => tracing::warn!(%error, "the node does not know its drivers yet"),
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    async fn tell_all(&self) -> Result<(), CsiError> {
+        let all: Vec<Arc<Driver>> = self.known.lock().values().cloned().collect();
+        for driver in all {
+            node_object::write(&self.client, &self.config.node_name, &driver.name, Some(&driver)).await?;
+        }
+        Ok(())
     }
 
     fn find(&self, name: &str) -> Result<Arc<Driver>, CsiError> {

@@ -202,12 +202,14 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let health = Arc::new(relist::Health::new());
     let (shortage, short) = tokio::sync::watch::channel(eviction::Shortage::default());
     let (leaving, left) = tokio::sync::watch::channel(false);
+    let drivers = Arc::new(csi::Drivers::new(Arc::clone(&config), client.clone()));
+    let (uid, node_uid) = tokio::sync::watch::channel(String::new());
     let registration = node::run(
         Arc::clone(&config),
         client.clone(),
         runtime.clone(),
         Arc::clone(&health),
-        node::Changes { shortage: short.clone(), leaving: left.clone() },
+        node::Changes { shortage: short.clone(), leaving: left.clone(), uid, drivers: Arc::clone(&drivers) },
         Arc::clone(&devices),
         shutdown.clone(),
     );
@@ -266,7 +268,6 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let placed = Arc::clone(&cpus);
     let (all, engine, stop) = (Arc::clone(&pods), runtime.clone(), shutdown.clone());
     let placing = Box::pin(async move { placed.keep(all, engine, stop).await });
-    let drivers = Arc::new(csi::Drivers::new(Arc::clone(&config), client.clone()));
     let furnishing = furnishing::Furnishing::new(cpus, memory, Arc::clone(&devices), places);
     let furnishing = Arc::new(furnishing);
     let monitored = Arc::clone(&pods);
@@ -309,7 +310,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let handlers: plugins::Handlers =
         vec![drivers, of_devices, Arc::clone(&claims) as Arc<dyn plugins::Handler>];
     let (reporting, stop) = (storage, shutdown.clone());
-    let reporting = Box::pin(async move { reporting.keep(stop).await });
+    let reporting = Box::pin(async move { reporting.keep(node_uid, stop).await });
     let prepared = Arc::clone(&claims);
     let data_dir = shared.config.data_dir.clone();
     let plugins = Box::pin(plugins::keep(data_dir, handlers, shutdown.clone()));

@@ -3,9 +3,10 @@
 //! - `machine`: what the kernel says; `sample`: one look at machine and runtime
 //! - `allocatable`: what pods may have of it; `status` (pure): the Node's status; `event`: telling of the node
 //! - `problem`: what is wrong with the machine itself
-//! - `registration`: the object itself; `lease`: its heartbeat; `range`: the addresses that its pods are given
+//! - `registration`: the object itself, `identity`: when it was made anew; `lease`: its heartbeat; `range`: the addresses that its pods are given
 //!
-//! A look every ten seconds; the status is written when something changed, and every five minutes otherwise.
+//! A look every ten seconds; the status is written when something changed, and every five minutes otherwise. **Invariant: the status
+//! never says that the node is ready without saying which volumes are in use.**
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::csi::Drivers;
 use crate::devices::Devices;
 use crate::eviction::Shortage;
 use crate::node_shutdown::Leaving;
@@ -28,6 +30,7 @@ use crate::runtime_client::RuntimeClient;
 
 pub(crate) mod allocatable;
 mod event;
+mod identity;
 mod lease;
 pub(crate) mod machine;
 mod problem;
@@ -55,6 +58,10 @@ pub(crate) struct Changes {
     pub(crate) shortage: watch::Receiver<Shortage>,
     /// Whether it is about to shut down.
     pub(crate) leaving: Leaving,
+    /// The UID of the Node; empty before it is registered.
+    pub(crate) uid: watch::Sender<String>,
+    /// Who knows which volumes are in use.
+    pub(crate) drivers: Arc<Drivers>,
 }
 
 impl Changes {
@@ -78,17 +85,20 @@ pub(crate) async fn run(
     devices: Arc<Devices>,
     shutdown: CancellationToken,
 ) {
+    let told = changes.uid.clone();
     let mut keeper = Keeper::new(Arc::clone(&config), client.clone(), runtime, health, changes, devices);
     let (problems, recorder) = (keeper.problems.clone(), keeper.recorder.clone());
     let work = async {
-        let uid = registration::register(&config, &client).await;
+        told.send_replace(registration::register(&config, &client).await);
         keeper.event("Starting", "Starting kubelet.".to_owned()).await;
         if config.settings.enforces_pods() {
             let note = "Updated Node Allocatable limit across pods".to_owned();
             keeper.event("NodeAllocatableEnforced", note).await;
         }
         let looking = problems.keep(&recorder);
-        tokio::join!(lease::keep(client, &config.node_name, &uid), keeper.keep(), looking);
+        let following = identity::follow(Api::all(client.clone()), &config.node_name, &told);
+        let lease = lease::keep(client.clone(), &config.node_name, told.subscribe());
+        tokio::join!(lease, keeper.keep(&client), looking, following);
     };
     tokio::select! {
         () = work => {}
@@ -146,10 +156,17 @@ impl Keeper {
         Some(status::build(&self.config, sample, shortage, problems, before, now))
     }
 
-    async fn keep(&mut self) {
+    async fn keep(&mut self, client: &kube::Client) {
         let started = Instant::now();
         let mut devices = self.devices.news();
+        let mut uid = self.changes.uid.subscribe();
         loop {
+            if uid.has_changed().unwrap_or(false) {
+                uid.borrow_and_update();
+                // Of what was written into the other object this one has nothing.
+                self.written = None;
+                registration::register(&self.config, client).await;
+            }
             self.report().await;
             let ready = self.written.as_ref().is_some_and(|(status, _)| status::is_ready(status));
             let starting = !ready && started.elapsed() < STARTING;
@@ -159,6 +176,7 @@ impl Keeper {
                 tokio::select! {
                     () = self.changes.next() => {}
                     Ok(()) = devices.changed() => {}
+                    Ok(()) = uid.changed() => uid.mark_changed(),
                 }
             };
             let _ = tokio::time::timeout(pause, changed).await;
@@ -186,10 +204,19 @@ impl Keeper {
         {
             return;
         }
-        let patch = json!({ "status": status });
+        let in_use = match self.changes.drivers.in_use().await {
+            Ok(in_use) => in_use,
+            Err(error) => {
+                tracing::error!(%error, "it is not known which volumes are in use: the node's status is not written");
+                return;
+            }
+        };
+        let mut patch = json!({ "status": status });
+        patch["status"]["volumesInUse"] = in_use.names();
         let params = PatchParams::default();
         let patched =
             self.nodes.patch_status(&self.config.node_name, &params, &Patch::Strategic(patch)).await;
+        drop(in_use);
         match patched {
             Ok(_) => {
                 self.written = Some((status, Instant::now()));

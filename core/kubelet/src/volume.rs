@@ -6,6 +6,7 @@
 //! - `token`: service-account tokens, asked for anew before they end
 //! - `empty_dir`, `host_path`: folders; `sub_path`: parts of volumes, opened without leaving the volume
 //! - `claim`: what lies behind a claim; `local`: folders of persistent volumes on this node
+//! - `mode` (pure) and `device`: block devices, held while pods have them
 //! - `ownership`: fsGroup; `mount_point`: mounts below a pod's folder, and its removal
 //!
 //! One task makes content anew when an object changed or a token is old; containers see it without a restart.
@@ -26,10 +27,12 @@ use crate::objects::Objects;
 
 mod atomic_writer;
 mod claim;
+mod device;
 mod empty_dir;
 mod error;
 mod host_path;
 pub(crate) mod local;
+mod mode;
 mod mount_point;
 mod mounts;
 mod ownership;
@@ -62,6 +65,8 @@ struct Inner {
     tokens: token::Tokens,
     /// Where the volumes behind claims are, by the pod's UID and the volume's name.
     places: Mutex<HashMap<(String, String), Place>>,
+    /// The block devices of pods, by the same.
+    held: Mutex<HashMap<(String, String), device::Held>>,
     /// Pods whose volumes are set up, in their newest state, with a lock that keeps two set-ups of one pod apart.
     pods: Mutex<HashMap<String, Known>>,
     /// What the runtime can do.
@@ -75,8 +80,8 @@ struct Inner {
 enum Place {
     /// A folder that is mounted.
     Folder(PathBuf),
-    /// A block device that containers get as it is.
-    Device(PathBuf),
+    /// A block device that containers get as it is, by the link in the pod's folder.
+    Device { link: PathBuf, read_only: bool },
     /// An image, by the runtime's name of it.
     Image(String),
 }
@@ -84,7 +89,7 @@ enum Place {
 impl Place {
     fn path(&self) -> Option<&Path> {
         match self {
-            Place::Folder(path) | Place::Device(path) => Some(path),
+            Place::Folder(path) | Place::Device { link: path, .. } => Some(path),
             Place::Image(_) => None,
         }
     }
@@ -115,7 +120,7 @@ impl Volumes {
         recursion: Recursion,
     ) -> Self {
         let tokens = token::Tokens::new(client.clone());
-        let (places, pods) = (Mutex::default(), Mutex::default());
+        let (places, held, pods) = (Mutex::default(), Mutex::default(), Mutex::default());
         let inner = Arc::new(Inner {
             config,
             objects,
@@ -123,6 +128,7 @@ impl Volumes {
             drivers,
             tokens,
             places,
+            held,
             pods,
             recursion,
             timing: Notify::new(),
@@ -177,13 +183,7 @@ impl Volumes {
         pod: &Pod,
         container: &Container,
     ) -> Result<Vec<keelson_cri::v1::Device>, VolumeError> {
-        let places = self.inner.places_of(uid(pod)?);
-        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-        let read_only = |name: &str| {
-            let volume = volumes.iter().find(|volume| volume.name == name);
-            volume.is_some_and(|volume| plan::kind(volume).is_ok_and(Kind::is_read_only))
-        };
-        mounts::devices(container, &places, read_only)
+        mounts::devices(container, &self.inner.places_of(uid(pod)?))
     }
 
     /// UIDs of all pods that have a folder, also those of an earlier run.
@@ -206,6 +206,18 @@ impl Volumes {
         // What was under way when the pod was forgotten may have got a token meanwhile.
         self.inner.tokens.forget(uid);
         let folder = self.inner.config.data_dir.join("pods").join(uid);
+        // Its containers have gone: a device that is held could not be taken away.
+        self.inner.held.lock().retain(|(of, _), _| of != uid);
+        let (data_dir, of) = (self.inner.config.data_dir.clone(), uid.to_owned());
+        blocking(move || {
+            let failed = |reason| VolumeError::TearDown {
+                action: "remove the devices of",
+                path: of.clone().into(),
+                reason,
+            };
+            device::unlink_all(&data_dir, &of).map_err(failed)
+        })
+        .await?;
         self.inner.drivers.unpublish_all(uid).await?;
         blocking(move || mount_point::remove(&folder)).await?;
         self.inner.places.lock().retain(|(of, _), _| of != uid);
@@ -308,11 +320,30 @@ impl Inner {
     }
 
     /// Has a driver make a volume be there.
-    async fn publish(&self, pod: &Pod, volume: &Volume, wanted: &Wanted) -> Result<(), SetUpError> {
+    async fn publish(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        wanted: &Wanted,
+        read_only: bool,
+    ) -> Result<(), SetUpError> {
         let group = ownership::FsGroup::of(pod);
         let always = ownership::FsGroup::is_always(pod);
         let published = self.drivers.publish(pod, wanted, group.map(ownership::FsGroup::number)).await?;
         let path = published.path.clone();
+        if wanted.block {
+            let record = published.beside(device::RECORD);
+            self.map(
+                pod,
+                volume,
+                Mapping { plugin: "kubernetes.io~csi", name: &wanted.name, path, record, read_only },
+            )
+            .await?;
+            return blocking(move || {
+                published.done().map_err(error::io_error("write the mark of", &published.path))
+            })
+            .await;
+        }
         blocking(move || {
             if let (Some(group), csi::Ownership::Kubelet) = (group, published.ownership)
                 && (always || !group.is_set(&published.path)?)
@@ -324,6 +355,18 @@ impl Inner {
         .await?;
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         self.places.lock().insert((uid, volume.name.clone()), Place::Folder(path));
+        Ok(())
+    }
+
+    /// Gives a pod a block device that is there.
+    async fn map(&self, pod: &Pod, volume: &Volume, mapping: Mapping<'_>) -> Result<(), SetUpError> {
+        let Mapping { plugin, name, path, record, read_only } = mapping;
+        let key = (pod.metadata.uid.clone().unwrap_or_default(), volume.name.clone());
+        let link = device::link(&self.config.data_dir, &key.0, plugin, name);
+        let made = link.clone();
+        let held = blocking(move || device::map(&path, &made, &record).map_err(SetUpError::from)).await?;
+        self.held.lock().insert(key.clone(), held);
+        self.places.lock().insert(key, Place::Device { link, read_only });
         Ok(())
     }
 
@@ -342,6 +385,7 @@ impl Inner {
             handle: csi::inline_handle(uid, &volume.name),
             name: volume.name.clone(),
             lifecycle: csi::Lifecycle::Ephemeral,
+            block: false,
             read_only: source.read_only == Some(true),
             fs_type: source.fs_type.clone().unwrap_or_default(),
             attributes: source.volume_attributes.clone().unwrap_or_default(),
@@ -351,7 +395,7 @@ impl Inner {
             publish_secret: secret.map(|it| SecretReference { name: Some(it.name), namespace }),
             expand_secret: None,
         };
-        self.publish(pod, volume, &wanted).await
+        self.publish(pod, volume, &wanted, wanted.read_only).await
     }
 
     /// Makes what lies behind a claim ready for the pod. `mark` is made when it is, and goes with the pod.
@@ -365,17 +409,41 @@ impl Inner {
         let Some(name) = claim::name_of(&kind, pod, volume) else { return Ok(()) };
         let (node, ephemeral) = (&self.config.node_name, matches!(kind, Kind::Ephemeral));
         let claimed = claim::resolve(&self.client, node, pod, &name, ephemeral, |_| mark.exists()).await?;
+        let misuse = pod.spec.as_ref().and_then(|spec| mode::misuse(spec, &volume.name, claimed.block));
+        if let Some(misuse) = misuse {
+            return Err(SetUpError::Misused(misuse));
+        }
+        let is_block = claimed.block;
+        let made = self.make_resolved(pod, volume, kind, mark, claimed).await;
+        made.map_err(|reason| if is_block { SetUpError::Block(Box::new(reason)) } else { reason })
+    }
+
+    /// Makes what a claim's volume is ready for the pod.
+    async fn make_resolved(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        kind: Kind<'_>,
+        mark: PathBuf,
+        claimed: claim::Claimed,
+    ) -> Result<(), SetUpError> {
+        let read_only = claimed.read_only || kind.is_read_only();
         let group = ownership::FsGroup::of(pod).filter(|_| !kind.is_read_only());
         let always = ownership::FsGroup::is_always(pod);
         if let claim::Backing::Csi(wanted) = &claimed.backing {
             let wanted =
                 Wanted { read_only: wanted.read_only || kind.is_read_only(), ..Wanted::clone(wanted) };
-            return self.publish(pod, volume, &wanted).await;
+            return self.publish(pod, volume, &wanted, read_only).await;
         }
         let folders = local::folder(&self.config);
-        let place = blocking(move || mount_claimed(&claimed, &folders, &mark, group, always)).await?;
+        let (name, is_block, record) = (claimed.name.clone(), claimed.block, mark.join(device::RECORD));
+        let path = blocking(move || mount_claimed(&claimed, &folders, &mark, group, always)).await?;
+        if is_block {
+            let plugin = "kubernetes.io~local-volume";
+            return self.map(pod, volume, Mapping { plugin, name: &name, path, record, read_only }).await;
+        }
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        self.places.lock().insert((uid, volume.name.clone()), place);
+        self.places.lock().insert((uid, volume.name.clone()), Place::Folder(path));
         Ok(())
     }
 
@@ -448,18 +516,30 @@ impl Inner {
     }
 }
 
-/// Makes or checks a persistent volume on this node.
+/// A block device that a pod is to have.
+struct Mapping<'a> {
+    /// The folder of links, by the volume's kind.
+    plugin: &'static str,
+    /// The name of the PersistentVolume.
+    name: &'a str,
+    path: PathBuf,
+    /// The file that says what the pod was given.
+    record: PathBuf,
+    read_only: bool,
+}
+
+/// Makes or checks a persistent volume on this node. Answers where it is.
 fn mount_claimed(
     claimed: &claim::Claimed,
     folders: &Path,
     mark: &Path,
     group: Option<ownership::FsGroup>,
     always: bool,
-) -> Result<Place, SetUpError> {
-    let place = match &claimed.backing {
+) -> Result<PathBuf, SetUpError> {
+    let path = match &claimed.backing {
         claim::Backing::HostPath(source) => {
             host_path::check(Path::new(&source.path), source.type_.as_deref().unwrap_or_default())?;
-            Place::Folder(PathBuf::from(&source.path))
+            PathBuf::from(&source.path)
         }
         claim::Backing::Csi(wanted) => {
             return Err(
@@ -470,9 +550,11 @@ fn mount_claimed(
             if claimed.is_own {
                 local::make(folders, &claimed.name, path)?;
             }
-            let wanted = if claimed.block { "BlockDevice" } else { "Directory" };
-            host_path::check(path, wanted)?;
-            if claimed.block { Place::Device(path.clone()) } else { Place::Folder(path.clone()) }
+            // That a device is one is seen when it is opened.
+            if !claimed.block {
+                host_path::check(path, "Directory")?;
+            }
+            path.clone()
         }
     };
     // Once for a pod: its containers may be at work there when it is set up again.
@@ -483,7 +565,7 @@ fn mount_claimed(
         group.apply(path, ownership::Access::Write)?;
     }
     mount_point::folder(mark)?;
-    Ok(place)
+    Ok(path)
 }
 
 fn write(

@@ -115,7 +115,8 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Specification, SpecError> {
         cgroup: &inputs.cgroup,
     };
     let mut limits = resources::oci(&resources, inputs.hierarchy)?;
-    let (devices, rules) = mounts::devices(config, security.privileged)?;
+    let (devices, rules) =
+        mounts::devices(config, security.privileged, inputs.users.as_ref().map(|(_, users)| users))?;
     limits.insert("devices".into(), Value::Array(rules));
     let mut oci = json!({
         "ociVersion": "1.0.2",

@@ -1,16 +1,21 @@
-//! A storage driver for tests: volumes are folders below a folder of its own, staged and published by bind mounts.
+//! A storage driver for tests: volumes are folders below a folder of its own, staged and published by bind mounts. Block devices are
+//! loop devices of files in `devices`, with the same names.
 //!
 //! `csi_driver FOLDER ENDPOINT REGISTRATION NAME [LIMIT]`: a node can have LIMIT volumes; FOLDER holds `volumes/HANDLE` and the list `calls`; ENDPOINT is the driver's socket, and
-//! REGISTRATION the one by which a kubelet finds it. Every call is safe to repeat, as the interface asks.
+//! REGISTRATION the one by which a kubelet finds it. Every call is safe to repeat, as the interface asks. While there is a file
+//! `hold-HANDLE` in FOLDER, a call to publish the volume does not come back; while there is `busy-HANDLE`, it does not become larger.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use keelson_csi::v1;
 use keelson_csi::v1::identity_server::{Identity, IdentityServer};
 use keelson_csi::v1::node_server::{Node, NodeServer};
+use keelson_csi::v1::volume_capability::AccessType;
+use keelson_e2e::LoopDevice;
 use keelson_e2e::plugin_server::{Answer, Calls, Registrar, internal, serve};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tonic::transport::Server;
@@ -18,6 +23,9 @@ use tonic::{Request, Response, Status};
 
 /// The attribute that a volume must have for its secrets to be looked at.
 const SECRET: &str = "password";
+
+/// How large a block device is at first.
+const SIZE: u64 = 1 << 20;
 
 /// The attribute of volumes that `csi_attacher` has to attach before they are staged.
 const ATTACHED: &str = "attached";
@@ -35,8 +43,16 @@ fn is_mounted(path: &str) -> Result<bool, Status> {
     Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).any(|it| Path::new(it) == real))
 }
 
+fn is_block(capability: Option<&v1::VolumeCapability>) -> bool {
+    capability.is_some_and(|it| matches!(it.access_type, Some(AccessType::Block(_))))
+}
+
 fn bind(from: &Path, to: &str, read_only: bool) -> Result<(), Status> {
-    fs::create_dir_all(to).map_err(internal)?;
+    if from.is_dir() {
+        fs::create_dir_all(to).map_err(internal)?;
+    } else {
+        fs::OpenOptions::new().create(true).append(true).open(to).map_err(internal)?;
+    }
     if is_mounted(to)? {
         return Ok(());
     }
@@ -70,6 +86,26 @@ impl Driver {
         let path = self.folder.join("volumes").join(handle);
         fs::create_dir_all(&path).map_err(internal)?;
         Ok(path)
+    }
+
+    /// The file of a block device.
+    fn image(&self, handle: &str) -> PathBuf {
+        self.folder.join("devices").join(handle)
+    }
+
+    /// The block device, which is made where there is none.
+    fn device(&self, handle: &str) -> Result<LoopDevice, Status> {
+        let image = self.image(handle);
+        if !image.exists() {
+            fs::File::create(&image).and_then(|file| file.set_len(SIZE)).map_err(internal)?;
+        }
+        LoopDevice::of(&image).map_err(internal)
+    }
+
+    async fn await_release(&self, handle: &str) {
+        while self.folder.join(format!("hold-{handle}")).exists() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 
@@ -114,7 +150,11 @@ impl Node for Driver {
                 return Err(Status::failed_precondition("the volume is not attached to this node"));
             }
         }
-        bind(&self.volume(&request.volume_id)?, &request.staging_target_path, false)?;
+        if is_block(request.volume_capability.as_ref()) {
+            self.device(&request.volume_id)?;
+        } else {
+            bind(&self.volume(&request.volume_id)?, &request.staging_target_path, false)?;
+        }
         Ok(Response::new(v1::NodeStageVolumeResponse {}))
     }
 
@@ -125,6 +165,9 @@ impl Node for Driver {
         let request = request.into_inner();
         self.log("unstage", &request.volume_id, &HashMap::new())?;
         release(&request.staging_target_path)?;
+        if self.image(&request.volume_id).exists() {
+            LoopDevice::detach_all(&self.image(&request.volume_id)).map_err(internal)?;
+        }
         Ok(Response::new(v1::NodeUnstageVolumeResponse {}))
     }
 
@@ -134,6 +177,17 @@ impl Node for Driver {
     ) -> Answer<v1::NodePublishVolumeResponse> {
         let request = request.into_inner();
         self.log("publish", &request.volume_id, &request.volume_context)?;
+        self.await_release(&request.volume_id).await;
+        if is_block(request.volume_capability.as_ref()) {
+            if !Path::new(&request.staging_target_path).is_dir() || Path::new(&request.target_path).is_dir() {
+                return Err(Status::invalid_argument(
+                    "a device is staged in a folder and published as a file",
+                ));
+            }
+            let device = self.device(&request.volume_id)?;
+            bind(device.path(), &request.target_path, false)?;
+            return Ok(Response::new(v1::NodePublishVolumeResponse {}));
+        }
         let staged = Path::new(&request.staging_target_path);
         let from =
             if staged.as_os_str().is_empty() { self.volume(&request.volume_id)? } else { staged.to_owned() };
@@ -152,7 +206,9 @@ impl Node for Driver {
         self.log("unpublish", &request.volume_id, &HashMap::new())?;
         release(&request.target_path)?;
         if fs::exists(&request.target_path).map_err(internal)? {
-            fs::remove_dir(&request.target_path).map_err(internal)?;
+            let target = Path::new(&request.target_path);
+            if target.is_dir() { fs::remove_dir(target) } else { fs::remove_file(target) }
+                .map_err(internal)?;
         }
         // What lives in a pod goes with it.
         if request.volume_id.starts_with("csi-") {
@@ -171,6 +227,15 @@ impl Node for Driver {
             return Err(Status::not_found("the volume is not published there"));
         }
         self.log(&format!("expand {capacity_bytes}"), &request.volume_id, &HashMap::new())?;
+        if self.folder.join(format!("busy-{}", request.volume_id)).exists() {
+            return Err(Status::failed_precondition("the volume is in use"));
+        }
+        if is_block(request.volume_capability.as_ref()) {
+            let file = fs::OpenOptions::new().write(true).open(self.image(&request.volume_id));
+            let bytes = u64::try_from(capacity_bytes).map_err(internal)?;
+            file.and_then(|file| file.set_len(bytes)).map_err(internal)?;
+            self.device(&request.volume_id)?.grow().map_err(internal)?;
+        }
         Ok(Response::new(v1::NodeExpandVolumeResponse { capacity_bytes }))
     }
 
@@ -207,6 +272,7 @@ async fn main() -> anyhow::Result<()> {
     let (folder, endpoint) = (PathBuf::from(folder), Path::new(endpoint));
     let calls = Calls::new(&folder)?;
     fs::create_dir_all(folder.join("volumes"))?;
+    fs::create_dir_all(folder.join("devices"))?;
     let registrar = Registrar::new("CSIPlugin", name, endpoint, &["1.0.0"], &calls);
     let driver = Arc::new(Driver { folder, calls, name: name.clone(), limit });
     let services = Server::builder()

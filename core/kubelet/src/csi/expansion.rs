@@ -12,15 +12,20 @@ use keelson_csi::v1;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
-use tonic::Code;
+use tokio::time::Instant;
 
 use super::Drivers;
 use super::bearer::Bearer;
 use super::driver::{CsiError, Driver};
 use super::mount::{Lifecycle, Wanted, capability};
-use super::record;
+use super::record::Layout;
 use crate::event::EventType;
 use crate::resources::amount;
+
+mod refusal;
+
+use refusal::Failure;
+pub(super) use refusal::Refusals;
 
 const STORAGE: &str = "storage";
 const PENDING: &str = "NodeResizePending";
@@ -90,14 +95,15 @@ fn is_outgrown(known: Option<&Quantity>, size: &Quantity) -> bool {
     known.and_then(bytes).zip(bytes(size)).is_some_and(|(known, size)| known < size)
 }
 
-/// Whether another try cannot go better (pure).
-fn is_infeasible(error: &CsiError) -> bool {
-    matches!(error, CsiError::Call { code: Code::InvalidArgument | Code::OutOfRange | Code::NotFound, .. })
-}
-
 /// Whether a pod may have its volume all the same: the driver cannot make it larger while it is used so (pure).
 pub(super) fn is_mountable(error: &CsiError) -> bool {
-    matches!(error, CsiError::Call { code: Code::FailedPrecondition, .. })
+    Failure::of(error) == Failure::InUse
+}
+
+/// Whether a claim asks for another size than its volume is about to get (pure).
+fn asks_otherwise(claim: &PersistentVolumeClaim, size: &Quantity) -> bool {
+    let requests = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
+    storage(requests).map(|(_, bytes)| bytes) != bytes(size)
 }
 
 /// The claim's conditions without those of resizing, and with one of ours (pure).
@@ -118,8 +124,8 @@ fn finished(claim: &PersistentVolumeClaim, size: &Quantity) -> Value {
     status
 }
 
-/// What the claim says when it has not (pure).
-fn failed(claim: &PersistentVolumeClaim, error: &CsiError, now: Time) -> Value {
+/// What the claim says when it has not, and, if it is `infeasible`, that somebody else has to choose another size (pure).
+fn failed(claim: &PersistentVolumeClaim, error: &CsiError, infeasible: bool, now: Time) -> Value {
     let condition = Condition {
         type_: NODE_ERROR.to_owned(),
         status: "True".to_owned(),
@@ -129,13 +135,18 @@ fn failed(claim: &PersistentVolumeClaim, error: &CsiError, now: Time) -> Value {
     };
     let kept = ["Resizing", FILE_SYSTEM_PENDING, "ControllerResizeError"];
     let mut status = json!({"conditions": conditions(claim, &kept, Some(condition))});
-    if is_infeasible(error) {
+    if infeasible {
         status["allocatedResourceStatuses"] = json!({STORAGE: INFEASIBLE});
     }
     status
 }
 
 impl Drivers {
+    /// Whether a driver is to be asked while the volume is used.
+    pub(super) fn is_growth_due(&self, wanted: &Wanted, growth: &Growth) -> bool {
+        self.refusals.lock().is_due(&wanted.name, &growth.size, Instant::now())
+    }
+
     /// Looks whether the file system of a volume is to grow.
     pub(super) async fn growth(&self, wanted: &Wanted) -> Result<Option<Growth>, CsiError> {
         if wanted.lifecycle == Lifecycle::Ephemeral || wanted.read_only {
@@ -199,15 +210,10 @@ impl Drivers {
         if driver.expands
             && let Err(error) = self.call_expand(driver, bearer, wanted, group, &size).await
         {
-            if let Some(claim) = &claim {
-                let now = Time(jiff::Timestamp::now());
-                self.tell_claim(claim, failed(claim, &error, now)).await?;
-            }
-            let text =
-                format!("NodeExpandVolume.NodeExpandVolume failed for volume {:?} : {error}", wanted.name);
-            self.tell_pod(bearer, EventType::Warning, "VolumeResizeFailed", text);
+            self.refused(bearer, wanted, claim.as_ref(), &size, &error).await?;
             return Err(error);
         }
+        self.refusals.lock().forget(&wanted.name);
         if let Some(claim) = &claim {
             self.tell_claim(claim, finished(claim, &size)).await?;
         }
@@ -223,6 +229,37 @@ impl Drivers {
         Ok(())
     }
 
+    /// Notes that a driver has not made a volume larger, and says so.
+    async fn refused(
+        &self,
+        bearer: &Bearer,
+        wanted: &Wanted,
+        claim: Option<&PersistentVolumeClaim>,
+        size: &Quantity,
+        error: &CsiError,
+    ) -> Result<(), CsiError> {
+        let failure = Failure::of(error);
+        let was_final = {
+            let mut refusals = self.refusals.lock();
+            let was_final = refusals.is_final(&wanted.name);
+            refusals.note(&wanted.name, size, failure, Instant::now());
+            was_final
+        };
+        if let Some(claim) = claim.filter(|_| failure != Failure::Unknown) {
+            // Who asks for another size after a failure that was final gets a chance to have that.
+            let infeasible = failure == Failure::Infeasible || was_final && asks_otherwise(claim, size);
+            let now = Time(jiff::Timestamp::now());
+            self.tell_claim(claim, failed(claim, error, infeasible, now)).await?;
+        }
+        // That it has to wait for the end of its pods the claim says, and nothing else, as with upstream's kubelet.
+        if failure != Failure::InUse {
+            let text =
+                format!("NodeExpandVolume.NodeExpandVolume failed for volume {:?} : {error}", wanted.name);
+            self.tell_pod(bearer, EventType::Warning, "VolumeResizeFailed", text);
+        }
+        Ok(())
+    }
+
     async fn call_expand(
         &self,
         driver: &Driver,
@@ -232,14 +269,12 @@ impl Drivers {
         size: &Quantity,
     ) -> Result<(), CsiError> {
         let bytes = bytes(size).and_then(|bytes| i64::try_from(bytes).ok());
-        let data_dir = &self.config.data_dir;
-        let target = record::pod_folder(data_dir, &bearer.uid, &wanted.name).join("mount");
-        let staging = record::staging_folder(data_dir, &wanted.driver, &wanted.handle).join("globalmount");
+        let Layout { record: _, staged, target } = wanted.layout(&self.config.data_dir, &bearer.uid);
         let request = v1::NodeExpandVolumeRequest {
             volume_id: wanted.handle.clone(),
             volume_path: driver.path(&target),
             capacity_range: bytes.map(|required_bytes| v1::CapacityRange { required_bytes, limit_bytes: 0 }),
-            staging_target_path: if driver.stages { driver.path(&staging) } else { String::new() },
+            staging_target_path: if driver.stages { driver.path(&staged) } else { String::new() },
             volume_capability: Some(capability(wanted, driver, group)),
             secrets: self.secret(wanted.expand_secret.as_ref()).await?.into_iter().collect(),
         };
@@ -256,6 +291,8 @@ impl Drivers {
 mod tests {
     use super::*;
     use serde_json::from_value;
+
+    use tonic::Code;
 
     fn volume(capacity: &str) -> PersistentVolume {
         from_value(json!({"spec": {"capacity": {"storage": capacity}}})).unwrap()
@@ -309,12 +346,21 @@ mod tests {
         assert_eq!(done["conditions"].as_array().unwrap().len(), 1);
         let error = |code| CsiError::Call { call: "NodeExpandVolume", code, message: "no".to_owned() };
         let now = || Time(jiff::Timestamp::UNIX_EPOCH);
-        let never = failed(&claim, &error(Code::OutOfRange), now());
+        let never = failed(&claim, &error(Code::OutOfRange), true, now());
         assert_eq!(never["allocatedResourceStatuses"]["storage"], INFEASIBLE);
         let types: Vec<&str> =
             never["conditions"].as_array().unwrap().iter().filter_map(|it| it["type"].as_str()).collect();
         assert_eq!(types, [FILE_SYSTEM_PENDING, "Unused", NODE_ERROR]);
+        let asking = |size: &str| {
+            let requests = json!({"requests": {"storage": size}});
+            let claim = json!({"metadata": {"name": "c"}, "spec": {"resources": requests}});
+            asks_otherwise(&from_value(claim).unwrap(), &Quantity("2Gi".to_owned()))
+        };
+        assert!(asking("1Gi") && !asking("2048Mi"));
         assert!(is_mountable(&error(Code::FailedPrecondition)) && !is_mountable(&error(Code::OutOfRange)));
-        assert_eq!(failed(&claim, &error(Code::Internal), now()).get("allocatedResourceStatuses"), None);
+        assert_eq!(
+            failed(&claim, &error(Code::Internal), false, now()).get("allocatedResourceStatuses"),
+            None
+        );
     }
 }

@@ -16,8 +16,8 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use parking_lot::Mutex;
-use serde_json::json;
-use tokio::sync::{Mutex as Turn, Notify, OnceCell};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex as Turn, MutexGuard, Notify, OnceCell};
 
 use super::driver::CsiError;
 use super::mount::on_disk;
@@ -78,6 +78,19 @@ pub(crate) async fn left_in_use(config: &Config) -> Result<BTreeSet<String>, Csi
     Ok(attached.into_iter().map(|(_, volume)| volume).collect())
 }
 
+/// What is in use, as long as nobody else reports it.
+pub(crate) struct Report<'a> {
+    names: BTreeSet<String>,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Report<'_> {
+    /// `status.volumesInUse` for a patch; null if there are none.
+    pub(crate) fn names(&self) -> Value {
+        if self.names.is_empty() { Value::Null } else { json!(self.names) }
+    }
+}
+
 impl InUse {
     pub(super) fn new(client: kube::Client, config: &Config) -> Self {
         InUse {
@@ -100,6 +113,13 @@ impl InUse {
             Ok(())
         };
         self.loaded.get_or_try_init(load).await.map(drop)
+    }
+
+    /// What is in use, for who writes it into the Node with other things. Nobody else writes it until the report is dropped.
+    pub(super) async fn report_with(&self) -> Result<Report<'_>, CsiError> {
+        self.load().await?;
+        let turn = self.turn.lock().await;
+        Ok(Report { names: self.holders.lock().names(), _turn: turn })
     }
 
     /// Has the Node say what is in use, and answers it as it is after that.

@@ -5,19 +5,22 @@
 //! NodeUnpublishVolume, the last pod's: NodeUnstageVolume and its record, the pod's record
 //! ```
 //!
+//! A block device goes the same way, and is at `plugins/kubernetes.io/csi/volumeDevices`; there is nothing to be given to a group.
+//!
 //! **Invariant: what is recorded may be there, and nothing is there that is not recorded**, so that a process that ends between any two
 //! steps leaves what the next one takes up: every call is made again, as drivers have to allow.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, Secret, SecretReference};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec};
 use keelson_csi::v1;
 use keelson_csi::v1::volume_capability::access_mode::Mode;
-use keelson_csi::v1::volume_capability::{AccessMode, AccessType, MountVolume};
+use keelson_csi::v1::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
 use kube::Api;
 use ring::digest::{SHA256, digest};
 
@@ -26,7 +29,7 @@ use super::attachment::{Attachment, volume_name};
 use super::bearer::Bearer;
 use super::driver::{CsiError, Driver};
 use super::expansion::is_mountable;
-use super::record::{self, Record};
+use super::record::{self, Layout, Record};
 use super::republish::Entry;
 
 /// The file that says that all was done for a pod.
@@ -49,6 +52,8 @@ pub(crate) struct Wanted {
     /// The name of the PersistentVolume, or of the pod's volume.
     pub(crate) name: String,
     pub(crate) lifecycle: Lifecycle,
+    /// Whether it is a block device, and no file system.
+    pub(crate) block: bool,
     pub(crate) read_only: bool,
     /// Empty for the driver's own choice.
     pub(crate) fs_type: String,
@@ -58,6 +63,22 @@ pub(crate) struct Wanted {
     pub(crate) stage_secret: Option<SecretReference>,
     pub(crate) publish_secret: Option<SecretReference>,
     pub(crate) expand_secret: Option<SecretReference>,
+}
+
+impl Wanted {
+    /// Where it is for a pod.
+    pub(super) fn layout(&self, data_dir: &Path, uid: &str) -> Layout {
+        if self.block {
+            Layout::of_device(data_dir, uid, &self.name)
+        } else {
+            Layout::of_file_system(data_dir, uid, &self.driver, &self.handle, &self.name)
+        }
+    }
+
+    /// Whether the driver stages it.
+    fn is_staged_by(&self, driver: &Driver) -> bool {
+        driver.stages && self.lifecycle == Lifecycle::Persistent
+    }
 }
 
 /// How a published volume's files come to belong to the pod's group.
@@ -79,6 +100,11 @@ pub(crate) struct Published {
 }
 
 impl Published {
+    /// A file beside what is recorded of the volume, which goes with it.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// Records that nothing is left to be done for the pod.
     pub(crate) fn done(&self) -> io::Result<()> {
         fs::write(self.folder.join(DONE), b"")
@@ -114,7 +140,11 @@ fn ownership(wanted: &Wanted, spec: Option<&CSIDriverSpec>, driver: &Driver) -> 
         "None" => false,
         _ => once && !wanted.fs_type.is_empty(),
     };
-    if is_ours && !driver.mount_group && !wanted.read_only { Ownership::Kubelet } else { Ownership::Driver }
+    if is_ours && !driver.mount_group && !wanted.read_only && !wanted.block {
+        Ownership::Kubelet
+    } else {
+        Ownership::Driver
+    }
 }
 
 /// What this node cannot do for a driver.
@@ -132,15 +162,20 @@ fn refusal(wanted: &Wanted, spec: Option<&CSIDriverSpec>) -> Option<String> {
 
 /// What a pod does with the volume.
 pub(super) fn capability(wanted: &Wanted, driver: &Driver, group: Option<u32>) -> v1::VolumeCapability {
-    v1::VolumeCapability {
-        access_type: Some(AccessType::Mount(MountVolume {
+    let access_type = if wanted.block {
+        AccessType::Block(BlockVolume {})
+    } else {
+        AccessType::Mount(MountVolume {
             fs_type: wanted.fs_type.clone(),
             mount_flags: wanted.mount_options.clone(),
             volume_mount_group: group
                 .filter(|_| driver.mount_group)
                 .map(|it| it.to_string())
                 .unwrap_or_default(),
-        })),
+        })
+    };
+    v1::VolumeCapability {
+        access_type: Some(access_type),
         access_mode: Some(AccessMode { mode: mode(&wanted.access_modes, driver.several_writers).into() }),
     }
 }
@@ -175,10 +210,9 @@ impl Drivers {
         let bearer = Bearer::of(pod);
         let data_dir = &self.config.data_dir;
         let folder = record::pod_folder(data_dir, uid, &wanted.name);
-        let target = folder.join("mount");
+        let Layout { record: recorded, staged, target } = wanted.layout(data_dir, uid);
         let turn = self.turn(&wanted.driver, &wanted.handle);
-        let (mark, point) = (folder.join(DONE), target.clone());
-        if on_disk(move || Ok(mark.exists() && is_mounted(&point)?)).await? {
+        if self.is_published(uid, wanted).await? {
             self.published.add(bearer, wanted, group);
             return Ok(Published { path: target, ownership: Ownership::Driver, folder });
         }
@@ -201,23 +235,32 @@ impl Drivers {
             spec_vol_id: wanted.name.clone(),
             node_name: self.config.node_name.clone(),
             attachment_id: id,
+            volume_mode: if wanted.block { record::BLOCK.to_owned() } else { String::new() },
         };
         // From here on the pod's end takes back what was done, also of a run that ended in between.
         let (kept, of_pod) = (record.clone(), folder.clone());
         on_disk(move || kept.write(&of_pod)).await?;
-        if driver.stages && wanted.lifecycle == Lifecycle::Persistent {
-            let staging = record::staging_folder(data_dir, &wanted.driver, &wanted.handle);
-            let mount = staging.join("globalmount");
-            let made = mount.clone();
-            on_disk(move || {
-                record.write(&staging)?;
-                fs::create_dir_all(&made).map_err(CsiError::disk("create", &made))
-            })
-            .await?;
+        let above = target.parent().filter(|_| wanted.block).map(Path::to_owned);
+        let (is_staged, made) = (wanted.is_staged_by(&driver), staged.clone());
+        on_disk(move || {
+            if let Some(above) = above {
+                // The file in it is the driver's to make.
+                record.write_first(&recorded)?;
+                fs::create_dir_all(&above).map_err(CsiError::disk("create", &above))?;
+            } else if is_staged {
+                record.write(&recorded)?;
+            }
+            if is_staged {
+                fs::create_dir_all(&made).map_err(CsiError::disk("create", &made))?;
+            }
+            Ok(())
+        })
+        .await?;
+        if is_staged {
             let request = v1::NodeStageVolumeRequest {
                 volume_id: wanted.handle.clone(),
                 publish_context: publish_context.clone().into_iter().collect(),
-                staging_target_path: driver.path(&mount),
+                staging_target_path: driver.path(&staged),
                 volume_capability: Some(capability(wanted, &driver, group)),
                 secrets: self.secret(wanted.stage_secret.as_ref()).await?.into_iter().collect(),
                 volume_context: wanted.attributes.clone().into_iter().collect(),
@@ -247,19 +290,16 @@ impl Drivers {
         group: Option<u32>,
         publish_context: BTreeMap<String, String>,
     ) -> Result<(), CsiError> {
-        let data_dir = &self.config.data_dir;
-        let target = record::pod_folder(data_dir, &bearer.uid, &wanted.name).join("mount");
-        let mut staged = String::new();
-        if driver.stages && wanted.lifecycle == Lifecycle::Persistent {
-            let staging = record::staging_folder(data_dir, &wanted.driver, &wanted.handle);
-            staged = driver.path(&staging.join("globalmount"));
-        }
+        let Layout { record: _, staged, target } = wanted.layout(&self.config.data_dir, &bearer.uid);
+        let staged = if wanted.is_staged_by(driver) { driver.path(&staged) } else { String::new() };
         let mut context = wanted.attributes.clone();
-        if spec.and_then(|spec| spec.pod_info_on_mount) == Some(true) {
+        // Of the pod a driver is told for file systems alone, as by upstream's kubelet.
+        let of_pod = spec.filter(|_| !wanted.block);
+        if of_pod.and_then(|spec| spec.pod_info_on_mount) == Some(true) {
             context.extend(bearer.about(wanted.lifecycle));
         }
         let mut secrets = self.secret(wanted.publish_secret.as_ref()).await?;
-        let tokens = self.tokens_for(bearer, spec).await?;
+        let tokens = self.tokens_for(bearer, of_pod).await?;
         match spec.and_then(|spec| spec.service_account_token_in_secrets) {
             Some(true) => secrets.extend(tokens),
             Some(false) | None => context.extend(tokens),
@@ -279,8 +319,10 @@ impl Drivers {
 
     /// Whether all was done for a pod.
     async fn is_published(&self, uid: &str, wanted: &Wanted) -> Result<bool, CsiError> {
-        let folder = record::pod_folder(&self.config.data_dir, uid, &wanted.name);
-        on_disk(move || Ok(folder.join(DONE).exists() && is_mounted(&folder.join("mount"))?)).await
+        let mark = record::pod_folder(&self.config.data_dir, uid, &wanted.name).join(DONE);
+        let (target, block) = (wanted.layout(&self.config.data_dir, uid).target, wanted.block);
+        on_disk(move || Ok(mark.exists() && if block { is_device(&target) } else { is_mounted(&target)? }))
+            .await
     }
 
     /// Has the driver make the file system of a published volume as large as the volume has become.
@@ -294,7 +336,10 @@ impl Drivers {
         if !self.is_published(&bearer.uid, wanted).await? {
             return Ok(());
         }
-        let Some(growth) = self.growth(wanted).await? else { return Ok(()) };
+        let Some(growth) = self.growth(wanted).await?.filter(|growth| self.is_growth_due(wanted, growth))
+        else {
+            return Ok(());
+        };
         let driver = self.find(&wanted.driver)?;
         self.expand(&driver, bearer, wanted, *group, growth).await
     }
@@ -331,6 +376,7 @@ impl Drivers {
             let taken = self.unpublish(uid, &folder, &record).await;
             if taken.is_ok() {
                 self.grown.lock().remove(&record.spec_vol_id);
+                self.refusals.lock().forget(&record.spec_vol_id);
                 self.in_use.release(&volume_name(&record.driver_name, &record.volume_handle), uid);
             }
             outcome = outcome.and(taken);
@@ -346,27 +392,33 @@ impl Drivers {
 
     async fn unpublish(&self, uid: &str, folder: &Path, record: &Record) -> Result<(), CsiError> {
         let driver = self.find(&record.driver_name)?;
-        let target = folder.join("mount");
+        let Layout { record: recorded, staged, target } = record.layout(&self.config.data_dir, uid);
+        let block = record.is_block();
         let request = v1::NodeUnpublishVolumeRequest {
             volume_id: record.volume_handle.clone(),
             target_path: driver.path(&target),
         };
         driver.unpublish(request).await?;
-        let staging =
-            record::staging_folder(&self.config.data_dir, &record.driver_name, &record.volume_handle);
+        if block {
+            let target = target.clone();
+            on_disk(move || remove_published_device(&target)).await?;
+        }
         let (data_dir, of, known, at) =
-            (self.config.data_dir.clone(), uid.to_owned(), record.clone(), staging.clone());
-        let is_last = move || Ok(Record::read(&at)?.is_some() && !record::is_shared(&data_dir, &of, &known)?);
+            (self.config.data_dir.clone(), uid.to_owned(), record.clone(), recorded.clone());
+        let is_last = move || {
+            let is_its = Record::read(&at)?.is_some_and(|staged| staged.is_staged_with(&known));
+            Ok(is_its && !record::is_shared(&data_dir, &of, &known)?)
+        };
         if on_disk(is_last).await? {
-            let mount = staging.join("globalmount");
             if driver.stages {
                 let request = v1::NodeUnstageVolumeRequest {
                     volume_id: record.volume_handle.clone(),
-                    staging_target_path: driver.path(&mount),
+                    staging_target_path: driver.path(&staged),
                 };
                 driver.unstage(request).await?;
             }
-            on_disk(move || remove(&mount, &staging)).await?;
+            let remove = if block { remove_staged_device } else { remove };
+            on_disk(move || remove(&staged, &recorded)).await?;
         }
         let folder = folder.to_owned();
         on_disk(move || remove(&target, &folder)).await
@@ -383,14 +435,46 @@ pub(super) async fn on_disk<T: Send + 'static>(
     }
 }
 
-/// Blocks, as all below does.
-fn is_mounted(path: &Path) -> Result<bool, CsiError> {
+/// Whether the path fits where something is mounted. Blocks, as all below does.
+fn has_mount(path: &Path, fits: impl Fn(&Path, &Path) -> bool) -> Result<bool, CsiError> {
     let list = Path::new("/proc/self/mountinfo");
     let text = fs::read_to_string(list).map_err(CsiError::disk("read", list))?;
     // The kernel lists mounts by their real paths. What may be mounted is not entered: a server that is gone would keep who does.
     let above = path.parent().and_then(|above| fs::canonicalize(above).ok());
     let real = above.zip(path.file_name()).map_or_else(|| path.to_owned(), |(above, name)| above.join(name));
-    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| Path::new(point) == real))
+    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| fits(Path::new(point), &real)))
+}
+
+fn is_mounted(path: &Path) -> Result<bool, CsiError> {
+    has_mount(path, |point, path| point == path)
+}
+
+fn is_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
+}
+
+fn unless_missing(done: io::Result<()>) -> io::Result<()> {
+    done.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Removes what a driver has left where it has published a device.
+fn remove_published_device(target: &Path) -> Result<(), CsiError> {
+    if is_mounted(target)? {
+        return Err(CsiError::Refused(format!("the driver has left a mount at {}", target.display())));
+    }
+    unless_missing(fs::remove_file(target)).map_err(CsiError::disk("remove", target))?;
+    // It stays where other pods have the device.
+    target.parent().map(fs::remove_dir);
+    Ok(())
+}
+
+/// Removes what was staged of a device, and then what is recorded of it: nothing through a mount.
+fn remove_staged_device(staged: &Path, recorded: &Path) -> Result<(), CsiError> {
+    if has_mount(staged, |point, staged| point.starts_with(staged))? {
+        return Err(CsiError::Refused(format!("the driver has left a mount below {}", staged.display())));
+    }
+    unless_missing(fs::remove_dir_all(staged)).map_err(CsiError::disk("remove", staged))?;
+    Record::remove(recorded)
 }
 
 /// Removes a folder of ours, once its mount is gone: nothing is removed through a mount.
@@ -419,6 +503,7 @@ impl Wanted {
             handle: "h".into(),
             name: "v".into(),
             lifecycle: Lifecycle::Persistent,
+            block: false,
             read_only: false,
             fs_type: String::new(),
             attributes: BTreeMap::new(),

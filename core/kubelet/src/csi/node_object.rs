@@ -73,15 +73,15 @@ async fn attempt(
         nodes.patch(node, &PatchParams::default(), &Patch::Merge(json!({"metadata": meta}))).await?;
     }
     let api: Api<CSINode> = Api::all(client.clone());
+    let owner = OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: node.to_owned(),
+        uid: own.uid().unwrap_or_default(),
+        ..OwnerReference::default()
+    };
     let Some(mut found) = api.get_opt(node).await? else {
         let Some(driver) = driver else { return Ok(()) };
-        let owner = OwnerReference {
-            api_version: "v1".to_owned(),
-            kind: "Node".to_owned(),
-            name: node.to_owned(),
-            uid: own.uid().unwrap_or_default(),
-            ..OwnerReference::default()
-        };
         let meta = ObjectMeta {
             name: Some(node.to_owned()),
             owner_references: Some(vec![owner]),
@@ -91,8 +91,17 @@ async fn attempt(
         return api.create(&PostParams::default(), &made).await.map(drop);
     };
     let before = found.spec.drivers.iter().find(|it| it.name == name).cloned();
-    if before == driver.map(entry) {
+    // It goes with the Node that owns it, which may have been made anew.
+    let is_owned = found.owner_references().contains(&owner);
+    if before == driver.map(entry) && is_owned {
         return Ok(());
+    }
+    if !is_owned {
+        found.metadata.owner_references = Some(vec![owner]);
+        found = api.replace(node, &PostParams::default(), &found).await?;
+        if before == driver.map(entry) {
+            return Ok(());
+        }
     }
     found.spec.drivers.retain(|it| it.name != name);
     if before.is_some() && driver.is_some() {

@@ -30,9 +30,64 @@ pub(super) struct Record {
     /// Empty where the volume was not attached.
     #[serde(default, rename = "attachmentID")]
     pub(super) attachment_id: String,
+    /// `Block` for a block device.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) volume_mode: String,
+}
+
+/// `volume_mode` of a block device.
+pub(super) const BLOCK: &str = "Block";
+
+/// Where a volume is staged for the node and published to a pod, as upstream's kubelet has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// The folder of what is recorded of the staged volume.
+    pub(super) record: PathBuf,
+    /// The folder that the driver stages in.
+    pub(super) staged: PathBuf,
+    /// What the driver makes for the pod: a mount, or a file that is a block device.
+    pub(super) target: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn of_file_system(data_dir: &Path, uid: &str, driver: &str, handle: &str, name: &str) -> Self {
+        let record = staging_folder(data_dir, driver, handle);
+        let target = pod_folder(data_dir, uid, name).join("mount");
+        Layout { staged: record.join("globalmount"), record, target }
+    }
+
+    pub(super) fn of_device(data_dir: &Path, uid: &str, name: &str) -> Self {
+        let devices = data_dir.join("plugins/kubernetes.io/csi/volumeDevices");
+        Layout {
+            record: devices.join(name).join("data"),
+            staged: devices.join("staging").join(name),
+            target: devices.join("publish").join(name).join(uid),
+        }
+    }
 }
 
 impl Record {
+    pub(super) fn is_block(&self) -> bool {
+        self.volume_mode == BLOCK
+    }
+
+    /// Where the volume is for a pod.
+    pub(super) fn layout(&self, data_dir: &Path, uid: &str) -> Layout {
+        if self.is_block() {
+            Layout::of_device(data_dir, uid, &self.spec_vol_id)
+        } else {
+            Layout::of_file_system(data_dir, uid, &self.driver_name, &self.volume_handle, &self.spec_vol_id)
+        }
+    }
+
+    /// Whether both are staged in one place.
+    pub(super) fn is_staged_with(&self, other: &Record) -> bool {
+        self.driver_name == other.driver_name
+            && self.volume_handle == other.volume_handle
+            && self.is_block() == other.is_block()
+            && (!self.is_block() || self.spec_vol_id == other.spec_vol_id)
+    }
+
     /// Writes it into a folder, which is made.
     pub(super) fn write(&self, folder: &Path) -> Result<(), CsiError> {
         fs::create_dir_all(folder).map_err(CsiError::disk("create", folder))?;
@@ -43,6 +98,33 @@ impl Record {
             file.sync_all()
         });
         written.and_then(|()| fs::rename(&aside, &path)).map_err(CsiError::disk("write", &path))
+    }
+
+    /// Writes it into the folder of a staged block device, which is named as the PersistentVolume is, unless that is another volume's.
+    pub(super) fn write_first(&self, folder: &Path) -> Result<(), CsiError> {
+        match Record::read(folder)? {
+            Some(found) if !found.is_staged_with(self) => Err(CsiError::Refused(format!(
+                "volume {} of driver {} is still staged as {:?}",
+                found.volume_handle, found.driver_name, self.spec_vol_id
+            ))),
+            Some(_) | None => self.write(folder),
+        }
+    }
+
+    /// Removes it from a folder, which goes with the one it is in when both are empty.
+    pub(super) fn remove(folder: &Path) -> Result<(), CsiError> {
+        match fs::remove_file(folder.join(FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(CsiError::disk("remove", folder)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        for empty in [Some(folder), folder.parent()].into_iter().flatten() {
+            if fs::remove_dir(empty).is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Reads it from a folder; `None` if there is none.
@@ -99,18 +181,14 @@ pub(super) fn attached(data_dir: &Path) -> Result<Vec<(String, String)>, CsiErro
     Ok(found)
 }
 
-/// Whether another pod than `except` has the volume.
+/// Whether another pod than `except` has the volume from where it is staged.
 pub(super) fn is_shared(data_dir: &Path, except: &str, record: &Record) -> Result<bool, CsiError> {
     for pod in list(&data_dir.join("pods"))? {
         if pod.file_name().is_some_and(|uid| uid == except) {
             continue;
         }
         for folder in list(&pod.join(VOLUMES))? {
-            let other = Record::read(&folder)?;
-            let same = |it: &Record| {
-                it.driver_name == record.driver_name && it.volume_handle == record.volume_handle
-            };
-            if other.as_ref().is_some_and(same) {
+            if Record::read(&folder)?.is_some_and(|other| other.is_staged_with(record)) {
                 return Ok(true);
             }
         }
@@ -132,6 +210,7 @@ mod tests {
             spec_vol_id: "pv".into(),
             node_name: "n".into(),
             attachment_id: "csi-1".into(),
+            volume_mode: String::new(),
         };
         record.write(&pod_folder(&data, "a", "pv")).unwrap();
         assert_eq!(of_pod(&data, "a").unwrap(), [(pod_folder(&data, "a", "pv"), Some(record.clone()))]);
@@ -143,8 +222,17 @@ mod tests {
         known.sort();
         let volume = "kubernetes.io/csi/d^h/1";
         assert_eq!(known, ["a", "b"].map(|uid| (uid.to_owned(), volume.to_owned())));
-        let other = Record { volume_handle: "h/2".into(), ..record };
+        let other = Record { volume_handle: "h/2".into(), ..record.clone() };
         assert!(!is_shared(&data, "a", &other).unwrap());
+        // As a block device it is staged elsewhere.
+        let device = Record { volume_mode: BLOCK.into(), ..record };
+        assert!(!is_shared(&data, "a", &device).unwrap());
+        device.write(&pod_folder(&data, "b", "device")).unwrap();
+        assert!(is_shared(&data, "a", &device).unwrap());
+        let layout = device.layout(Path::new("/k"), "u");
+        let below = |path: &str| Path::new("/k/plugins/kubernetes.io/csi/volumeDevices").join(path);
+        assert_eq!(layout.staged, below("staging/pv"));
+        assert_eq!((layout.record, layout.target), (below("pv/data"), below("publish/pv/u")));
         assert!(!staging_folder(&data, "d", "h/1").ends_with("h/1"));
         fs::remove_dir_all(data).unwrap();
     }

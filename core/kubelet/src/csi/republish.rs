@@ -50,7 +50,9 @@ impl PublishedVolumes {
 /// Those whose drivers ask for it (pure).
 fn due(entries: Vec<Entry>, drivers: &HashMap<String, CSIDriverSpec>) -> Vec<(Entry, &CSIDriverSpec)> {
     let asks = |entry: &Entry| {
-        drivers.get(&entry.wanted.driver).filter(|spec| spec.requires_republish == Some(true))
+        // A block device has no content that a driver would renew.
+        let asks = |spec: &&CSIDriverSpec| spec.requires_republish == Some(true) && !entry.wanted.block;
+        drivers.get(&entry.wanted.driver).filter(asks)
     };
     entries.into_iter().filter_map(|entry| asks(&entry).map(|spec| (entry, spec))).collect()
 }
@@ -104,6 +106,7 @@ mod tests {
         for (uid, driver) in [("1", "asks"), ("2", "asks"), ("3", "does-not"), ("4", "unknown")] {
             known.add(pod(uid), &Wanted { driver: driver.to_owned(), ..Wanted::example() }, None);
         }
+        known.add(pod("5"), &Wanted { driver: "asks".to_owned(), block: true, ..Wanted::example() }, None);
         known.forget("2");
         let spec = |asks: bool| from_value(json!({"requiresRepublish": asks})).unwrap();
         let drivers = HashMap::from([("asks".to_owned(), spec(true)), ("does-not".to_owned(), spec(false))]);

@@ -7,6 +7,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 const NAMESPACE: &str = "kube-node-lease";
@@ -54,16 +55,20 @@ async fn renew(api: &Api<Lease>, known: Option<Lease>, node: &str, uid: &str) ->
     if exists { api.replace(node, &params, &lease).await } else { api.create(&params, &lease).await }
 }
 
-/// Renews for ever.
-pub(super) async fn keep(client: kube::Client, node: &str, uid: &str) {
+/// Renews for ever, as a lease of the Node that has the UID now.
+pub(super) async fn keep(client: kube::Client, node: &str, mut uid: watch::Receiver<String>) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
     let mut known = None;
     let mut ticks = tokio::time::interval_at(Instant::now(), INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Ok(()) = uid.changed() => {}
+        }
+        let owner = uid.borrow_and_update().clone();
         for attempt in 1..=ATTEMPTS {
-            match renew(&api, known.take(), node, uid).await {
+            match renew(&api, known.take(), node, &owner).await {
                 Ok(lease) => {
                     known = Some(lease);
                     break;

@@ -51,6 +51,8 @@ pub(super) struct Claimed {
     pub(super) backing: Backing,
     /// Whether it is a block device for containers.
     pub(super) block: bool,
+    /// Whether containers may not write to the device, whatever the pod says.
+    pub(super) read_only: bool,
     /// A folder that this node makes.
     pub(super) is_own: bool,
 }
@@ -134,21 +136,19 @@ pub(super) async fn resolve(
     Ok(claimed)
 }
 
-/// How a volume is mounted (pure).
+/// How a volume is mounted or mapped (pure).
 fn claimed(volume: &PersistentVolume) -> Result<Claimed, ClaimError> {
     let spec = volume.spec.clone().unwrap_or_default();
     let block = spec.volume_mode.as_deref() == Some("Block");
     let is_own =
         volume.annotations().get(super::local::PROVISIONED_BY).is_some_and(|it| it == super::local::NAME);
     let backing = if let Some(source) = &spec.csi {
-        if block {
-            return Err(ClaimError::NotBlock("csi"));
-        }
         Backing::Csi(Box::new(Wanted {
             driver: source.driver.clone(),
             handle: source.volume_handle.clone(),
             name: volume.name_any(),
             lifecycle: Lifecycle::Persistent,
+            block,
             read_only: source.read_only == Some(true),
             fs_type: source.fs_type.clone().unwrap_or_default(),
             attributes: source.volume_attributes.clone().unwrap_or_default(),
@@ -168,7 +168,10 @@ fn claimed(volume: &PersistentVolume) -> Result<Claimed, ClaimError> {
     if block && matches!(backing, Backing::HostPath(_)) {
         return Err(ClaimError::NotBlock("hostPath"));
     }
-    Ok(Claimed { name: volume.name_any(), backing, block, is_own })
+    let for_readers = |modes: &Vec<String>| !modes.is_empty() && modes.iter().all(|it| it == "ReadOnlyMany");
+    let read_only = spec.access_modes.as_ref().is_some_and(for_readers)
+        || matches!(&backing, Backing::Csi(wanted) if wanted.read_only);
+    Ok(Claimed { name: volume.name_any(), backing, block, read_only, is_own })
 }
 
 fn unsupported(spec: &k8s_openapi::api::core::v1::PersistentVolumeSpec) -> &'static str {
@@ -249,7 +252,15 @@ mod tests {
             (local.backing, local.block, local.is_own),
             (Backing::Local("/disk".into()), false, false)
         );
-        assert!(volume(json!({"local": {"path": "/dev/x"}, "volumeMode": "Block"})).unwrap().block);
+        let device = |source: &str, more: serde_json::Value| {
+            let mut spec = json!({"volumeMode": "Block", "accessModes": ["ReadOnlyMany"]});
+            spec[source] = more;
+            volume(spec).unwrap()
+        };
+        let local = device("local", json!({"path": "/dev/x"}));
+        assert!(local.block && local.read_only);
+        let csi = device("csi", json!({"driver": "d", "volumeHandle": "h"}));
+        assert!(matches!(csi.backing, Backing::Csi(wanted) if wanted.block && !wanted.read_only));
         assert_eq!(
             volume(json!({"nfs": {"server": "s", "path": "/"}})).unwrap_err().to_string(),
             "persistent volumes of type nfs are not supported by this node"

@@ -1,9 +1,10 @@
-//! Why a volume cannot be had. The texts end up in `FailedMount` events.
+//! Why a volume cannot be had. The texts end up in events, `FailedMount` or `FailedMapVolume`.
 
 use std::io;
 use std::path::PathBuf;
 
 use super::claim::ClaimError;
+use super::device::DeviceError;
 use super::host_path::HostPathError;
 use super::plan::Refused;
 use super::token::TokenError;
@@ -28,6 +29,24 @@ pub(crate) enum VolumeError {
         volume: String,
         /// Why.
         reason: Box<SetUpError>,
+    },
+    /// A block device cannot be had.
+    #[error("MapVolume.SetUpDevice failed for volume {volume:?} : {reason}")]
+    Map {
+        /// Its name.
+        volume: String,
+        /// Why.
+        reason: Box<SetUpError>,
+    },
+    /// Containers use a volume as what it is not.
+    #[error(
+        "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process volumes=[{volume}]: {reason}"
+    )]
+    Misused {
+        /// Its name.
+        volume: String,
+        /// In which way.
+        reason: String,
     },
     /// A container mounts what the pod does not have.
     #[error("cannot find volume {volume:?} to mount into container {container:?}")]
@@ -87,7 +106,29 @@ pub(crate) enum VolumeError {
 
 impl VolumeError {
     pub(super) fn new(volume: &str, reason: SetUpError) -> Self {
-        VolumeError::SetUp { volume: volume.to_owned(), reason: Box::new(reason) }
+        let volume = volume.to_owned();
+        match reason {
+            SetUpError::Block(reason) => VolumeError::Map { volume, reason },
+            SetUpError::Misused(reason) => VolumeError::Misused { volume, reason },
+            reason => VolumeError::SetUp { volume, reason: Box::new(reason) },
+        }
+    }
+
+    /// The reason of the event that tells it.
+    pub(crate) fn event(&self) -> &'static str {
+        match self {
+            VolumeError::Map { .. } => "FailedMapVolume",
+            VolumeError::Uid { .. }
+            | VolumeError::SetUp { .. }
+            | VolumeError::Misused { .. }
+            | VolumeError::Missing { .. }
+            | VolumeError::Device { .. }
+            | VolumeError::Mount { .. }
+            | VolumeError::SubPath { .. }
+            | VolumeError::TearDown { .. }
+            | VolumeError::Csi(_)
+            | VolumeError::Interrupted => "FailedMount",
+        }
     }
 }
 
@@ -118,6 +159,14 @@ pub(crate) enum SetUpError {
     Path { path: String },
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Of a block device.
+    #[error(transparent)]
+    Block(Box<SetUpError>),
+    /// Containers use the volume as what it is not.
+    #[error("{0}")]
+    Misused(String),
     #[error("{action} {}: {reason}", path.display())]
     Io { action: &'static str, path: PathBuf, reason: io::Error },
     #[error("interrupted")]

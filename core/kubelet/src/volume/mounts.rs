@@ -103,7 +103,9 @@ pub(super) fn of(
                 out.push(of_image(mount, id, part(mount, env).map_err(refused)?));
                 continue;
             }
-            Some(Place::Device(_)) => return Err(VolumeError::new(&volume.name, ClaimError::IsBlock.into())),
+            Some(Place::Device { .. }) => {
+                return Err(VolumeError::new(&volume.name, ClaimError::IsBlock.into()));
+            }
         };
         let part = part(mount, env).map_err(refused)?;
         let host = if part.is_empty() {
@@ -149,11 +151,10 @@ fn of_image(mount: &VolumeMount, id: &str, part: String) -> v1::Mount {
 pub(super) fn devices(
     container: &Container,
     places: &HashMap<String, Place>,
-    read_only: impl Fn(&str) -> bool,
 ) -> Result<Vec<v1::Device>, VolumeError> {
     let mut out = Vec::new();
     for wanted in container.volume_devices.iter().flatten() {
-        let Some(Place::Device(path)) = places.get(&wanted.name) else {
+        let Some(Place::Device { link, read_only }) = places.get(&wanted.name) else {
             return Err(VolumeError::Device {
                 volume: wanted.name.clone(),
                 container: container.name.clone(),
@@ -161,8 +162,8 @@ pub(super) fn devices(
         };
         out.push(v1::Device {
             container_path: wanted.device_path.clone(),
-            host_path: path.to_string_lossy().into_owned(),
-            permissions: if read_only(&wanted.name) { "r" } else { "mrw" }.to_owned(),
+            host_path: link.to_string_lossy().into_owned(),
+            permissions: if *read_only { "r" } else { "mrw" }.to_owned(),
         });
     }
     Ok(out)

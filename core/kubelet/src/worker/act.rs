@@ -21,6 +21,7 @@ use crate::probe::run::Target;
 use crate::probe::{Finding, ProbeKind};
 use crate::runtime_view::Instance;
 use crate::security::ImageUser;
+use crate::volume::VolumeError;
 use crate::{container, environment, hosts, image, resources, sandbox, security, user_namespace};
 
 /// A container always has this much between its stop signal and its end.
@@ -40,7 +41,7 @@ pub(super) struct Done {
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// The volumes have their content.
-    Volumes(Result<(), String>),
+    Volumes(Result<(), (&'static str, String)>),
     /// There is a sandbox.
     Sandbox(Result<(), (&'static str, String)>),
     /// A sandbox is stopped.
@@ -380,8 +381,13 @@ async fn handler(node: &Node, pod: &PodModel) -> Result<String, String> {
 }
 
 /// Makes volumes, and finds the images among them, which are pulled as those of containers are.
-async fn set_up_volumes(node: &Node, pod: &PodModel, stop: &CancellationToken) -> Result<(), String> {
-    node.volumes.set_up(&pod.pod).await.map_err(|error| error.to_string())?;
+async fn set_up_volumes(
+    node: &Node,
+    pod: &PodModel,
+    stop: &CancellationToken,
+) -> Result<(), (&'static str, String)> {
+    let told = |error: VolumeError| (error.event(), error.to_string());
+    node.volumes.set_up(&pod.pod).await.map_err(told)?;
     for volume in pod.spec().volumes.iter().flatten() {
         let Some(source) = &volume.image else { continue };
         let container = Container {
@@ -390,12 +396,14 @@ async fn set_up_volumes(node: &Node, pod: &PodModel, stop: &CancellationToken) -
             image_pull_policy: source.pull_policy.clone(),
             ..Container::default()
         };
-        let failed =
-            |why: Why| format!("MountVolume.SetUp failed for volume {:?} : {}", volume.name, why.message);
+        let failed = |why: Why| {
+            let text = format!("MountVolume.SetUp failed for volume {:?} : {}", volume.name, why.message);
+            ("FailedMount", text)
+        };
         let Image::Present { id, .. } = find(node, pod, &container, stop).await.map_err(failed)? else {
             return Err(failed(Why::new("ErrImagePull", "the image is not there")));
         };
-        node.volumes.found_image(&pod.pod, &volume.name, id).map_err(|error| error.to_string())?;
+        node.volumes.found_image(&pod.pod, &volume.name, id).map_err(told)?;
     }
     Ok(())
 }

@@ -53,10 +53,10 @@ impl Worker {
                     Err(_) => self.memory.volumes.failed(now),
                 };
                 // What is given up has not failed.
-                if let Err(text) = result
+                if let Err((reason, text)) = result
                     && !self.ends.is_cancelled()
                 {
-                    self.warn(None, "FailedMount", text);
+                    self.warn(None, reason, text);
                 }
             }
             Outcome::Sandbox(result) => {

@@ -10,6 +10,7 @@ use keelson_cri::v1::{ContainerConfig, Mount, MountPropagation};
 use serde_json::{Value, json};
 
 use crate::cgroup::{CONTROLLERS, Hierarchy};
+use crate::pod_process::protocol::UserMap;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MountError {
@@ -139,10 +140,11 @@ pub(crate) fn root_propagation(config: &ContainerConfig) -> &'static str {
     if config.mounts.iter().any(shared) { "shared" } else { "slave" }
 }
 
-/// `linux.devices`, and the rules for them.
+/// `linux.devices`, and the rules for them. What is the node's root's is the pod's root's where the pod has `users` of its own.
 pub(crate) fn devices(
     config: &ContainerConfig,
     privileged: bool,
+    users: Option<&UserMap>,
 ) -> Result<(Vec<Value>, Vec<Value>), MountError> {
     let mut nodes = Vec::new();
     let mut rules = vec![json!({ "allow": privileged, "access": "rwm" })];
@@ -170,7 +172,17 @@ pub(crate) fn devices(
             rules.push(rule);
         }
     }
+    if let Some(users) = users {
+        nodes.iter_mut().for_each(|node| give(node, users));
+    }
     Ok((nodes, rules))
+}
+
+/// Gives a device node to the pod's users: an owner that they do not have could not be told from others.
+fn give(node: &mut Value, users: &UserMap) {
+    let owner = |field: &str| node[field].as_u64().and_then(|id| u32::try_from(id).ok()).unwrap_or_default();
+    let (uid, gid) = users.outside(owner("uid"), owner("gid"));
+    (node["uid"], node["gid"]) = (json!(uid), json!(gid));
 }
 
 fn device(host: &Path, inside: &Path, access: &str) -> io::Result<Option<(Value, Value)>> {
