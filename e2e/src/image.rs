@@ -9,10 +9,10 @@ use ring::digest::{SHA256, digest};
 use serde_json::json;
 
 /// Programs of busybox that tests use.
-const PROGRAMS: [&str; 31] = [
+const PROGRAMS: [&str; 32] = [
     "sh", "cat", "ls", "sleep", "echo", "env", "id", "hostname", "ps", "kill", "true", "false", "wget", "nc",
     "nslookup", "httpd", "mkdir", "touch", "test", "grep", "stat", "readlink", "head", "tail", "date", "dd",
-    "ip", "tty", "stty", "wc", "tar",
+    "ip", "tty", "stty", "wc", "tar", "rm",
 ];
 
 fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {

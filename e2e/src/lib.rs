@@ -7,7 +7,7 @@
 //! - [`Containerd`]: a container runtime in a cluster's namespaces; [`Node`]: a cluster whose pods it runs, or the embedded one
 //! - [`Etcd`]: an etcd of one or several members
 //! - [`Kubectl`]: how both are driven
-//! - [`Pod`]: the manifest of a pod
+//! - [`Pod`]: the manifest of a pod; [`Objects`]: what pods have become
 //! - [`Plugin`]: a plugin of a kubelet; [`plugin_server`]: what such programs have in common
 //! - [`LoopDevice`]: a file as a block device; [`LoopDevices`]: takes them away
 //! - [`Resolver`]: a name server outside of the cluster
@@ -37,6 +37,7 @@ mod machine;
 mod machines;
 pub mod measure;
 mod namespaces;
+mod objects;
 mod plugin;
 pub mod plugin_server;
 mod pod;
@@ -51,6 +52,7 @@ pub use etcd::Etcd;
 pub use kubectl::Kubectl;
 pub use loop_device::{LoopDevice, LoopDevices};
 pub use machines::Switch;
+pub use objects::Objects;
 pub use plugin::Plugin;
 pub use pod::Pod;
 pub use resolver::Resolver;

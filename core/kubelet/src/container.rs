@@ -9,7 +9,7 @@ use keelson_cri::v1;
 use crate::environment;
 use crate::labels;
 use crate::pod::{Member, PodModel};
-use crate::{resources, security};
+use crate::{resources, security, stop_signal};
 
 /// Where a container leaves its last words, if it does not say.
 pub(crate) const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -116,6 +116,7 @@ pub(crate) fn configuration(pod: &PodModel, member: &Member, found: Findings) ->
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
+        stop_signal: stop_signal::of_container(container) as i32,
         linux: Some(v1::LinuxContainerConfig {
             resources: Some(resources::of_container(pod, container, &found.machine)),
             security_context: Some(security::of_container(

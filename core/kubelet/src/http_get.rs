@@ -16,7 +16,8 @@ use tokio::net::TcpStream;
 
 const MAX_BODY: usize = 10 << 10;
 const MAX_REDIRECTS: usize = 10;
-const USER_AGENT: &str = "kube-probe/1.36";
+/// What asks.
+pub(crate) const USER_AGENT: &str = "kube-probe/1.36";
 
 /// Where to ask, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -79,6 +79,7 @@ mod server;
 mod state_file;
 mod static_pods;
 mod status;
+mod stop_signal;
 mod sysctl;
 #[cfg(test)]
 mod testing;

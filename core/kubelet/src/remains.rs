@@ -11,6 +11,9 @@ use crate::runtime_client::{RuntimeClient, RuntimeError};
 
 /// Pods that are ended at once.
 const AT_ONCE: usize = 16;
+/// A container that is just starting cannot be removed: it is tried as often as this, with a pause.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// The runtime did not end or remove a pod.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +30,20 @@ pub async fn remove_pods(socket: &Path, cgroup_root: &str, grace: Duration) -> R
     };
     let ours: Vec<String> = all.into_iter().filter(is_ours).map(|one| one.id).collect();
     let count = ours.len();
-    let ended = futures::stream::iter(ours).map(|id| remove(&runtime, id, grace));
+    let ended = futures::stream::iter(ours).map(|id| remove_again(&runtime, id, grace));
     ended.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     Ok(count)
+}
+
+async fn remove_again(runtime: &RuntimeClient, id: String, grace: Duration) -> Result<(), RuntimeError> {
+    for _ in 1..TRIES {
+        match remove(runtime, id.clone(), grace).await {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::debug!(sandbox = id, %error, "a pod is not removed yet"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    remove(runtime, id, grace).await
 }
 
 async fn remove(runtime: &RuntimeClient, id: String, grace: Duration) -> Result<(), RuntimeError> {

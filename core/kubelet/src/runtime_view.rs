@@ -9,6 +9,7 @@ use keelson_cri::v1;
 use crate::clock;
 use crate::labels;
 use crate::runtime_client::{RuntimeClient, RuntimeError};
+use crate::stop_signal;
 
 /// A sandbox of the pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +84,8 @@ pub(crate) struct Instance {
     pub(crate) resources: Option<v1::LinuxContainerResources>,
     /// The user that it runs as.
     pub(crate) user: Option<v1::LinuxContainerUser>,
+    /// The signal by which it is asked to end, if the runtime says.
+    pub(crate) stop_signal: Option<String>,
 }
 
 impl Instance {
@@ -260,6 +263,7 @@ fn convert(sandbox: String, status: v1::ContainerStatus) -> Instance {
         },
         v1::ContainerState::ContainerUnknown => ContainerState::Unknown,
     };
+    let stop_signal = stop_signal::name(status.stop_signal());
     let metadata = status.metadata.unwrap_or_default();
     let annotation = |key: &str| status.annotations.get(key).cloned();
     let name = status.labels.get(labels::CONTAINER_NAME).cloned().unwrap_or(metadata.name);
@@ -283,6 +287,7 @@ fn convert(sandbox: String, status: v1::ContainerStatus) -> Instance {
         termination_log: words,
         resources: status.resources.and_then(|resources| resources.linux),
         user: status.user.and_then(|user| user.linux),
+        stop_signal,
     }
 }
 
@@ -308,5 +313,6 @@ pub(crate) fn fixture(id: &str, name: &str, restart_count: u32, state: Container
         termination_log: None,
         resources: None,
         user: None,
+        stop_signal: None,
     }
 }

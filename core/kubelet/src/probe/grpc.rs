@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tonic::Code;
 use tonic::client::Grpc;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 use super::Finding;
 
@@ -21,6 +21,8 @@ struct Response {
 }
 
 const SERVING: i32 = 1;
+/// Between two tries to connect.
+const CONNECT_AGAIN: Duration = Duration::from_millis(200);
 
 fn status_name(status: i32) -> &'static str {
     match status {
@@ -32,37 +34,66 @@ fn status_name(status: i32) -> &'static str {
     }
 }
 
-async fn ask(address: &str, service: &str) -> Result<i32, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
-    let channel = endpoint.connect().await;
-    let channel = channel.map_err(|error| format!("failed to connect service {address:?}: {error}"))?;
+/// Asks once; until there is a connection it is tried again, as gRPC's channels do.
+async fn connect(address: &str) -> Result<Channel, String> {
+    let failed =
+        |error: tonic::transport::Error| format!("error: failed to connect service at {address:?}: {error}");
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(failed)?;
+    let endpoint = endpoint.user_agent(crate::http_get::USER_AGENT).map_err(failed)?;
+    loop {
+        if let Ok(channel) = endpoint.connect().await {
+            return Ok(channel);
+        }
+        tokio::time::sleep(CONNECT_AGAIN).await;
+    }
+}
+
+async fn ask(channel: Channel, service: &str) -> Result<i32, String> {
     let mut client = Grpc::new(channel);
-    client.ready().await.map_err(|error| error.to_string())?;
+    let lost = |error: tonic::transport::Error| failure(&Status::unavailable(error.to_string()));
+    client.ready().await.map_err(lost)?;
     let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
     let codec = tonic_prost::ProstCodec::<Request, Response>::default();
     let request = tonic::Request::new(Request { service: service.to_owned() });
-    match client.unary(request, path, codec).await {
-        Ok(answer) => Ok(answer.into_inner().status),
-        Err(status) if status.code() == Code::Unimplemented => Err(format!(
-            "this server does not implement the grpc health protocol (grpc.health.v1.Health): {}",
-            status.message()
-        )),
-        Err(status) => Err(format!("health rpc failed: {}", status.message())),
+    let answer = client.unary(request, path, codec).await;
+    answer.map(|answer| answer.into_inner().status).map_err(|status| failure(&status))
+}
+
+/// A call that was refused, in other kubelets' words.
+fn failure(status: &Status) -> String {
+    let message = status.message();
+    match status.code() {
+        Code::Unimplemented => format!(
+            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {message}"
+        ),
+        // Its name is how it is written, but for the words of a call that was cut off.
+        Code::Cancelled => {
+            format!("error: health rpc probe failed: rpc error: code = Canceled desc = {message}")
+        }
+        code => format!("error: health rpc probe failed: rpc error: code = {code:?} desc = {message}"),
     }
 }
 
 /// Asks for the health of a service; "" is the whole server.
 pub(super) async fn check(address: &str, service: &str, limit: Duration) -> Finding {
-    match tokio::time::timeout(limit, ask(address, service)).await {
+    let end = tokio::time::Instant::now() + limit;
+    let within = limit.as_secs();
+    let channel = match tokio::time::timeout_at(end, connect(address)).await {
+        Ok(Ok(channel)) => channel,
+        Ok(Err(fault)) => return Finding::Failure(fault),
+        Err(_) => {
+            return Finding::Failure(format!(
+                "timeout: failed to connect service {address:?} within {within}s: context deadline exceeded"
+            ));
+        }
+    };
+    match tokio::time::timeout_at(end, ask(channel, service)).await {
         Ok(Ok(SERVING)) => Finding::Success,
         Ok(Ok(status)) => {
             Finding::Failure(format!("service unhealthy (responded with {:?})", status_name(status)))
         }
         Ok(Err(fault)) => Finding::Failure(fault),
-        Err(_) => Finding::Failure(format!(
-            "timeout: failed to connect service {address:?} within {}s: context deadline exceeded",
-            limit.as_secs()
-        )),
+        Err(_) => Finding::Failure(format!("timeout: health rpc did not complete within {within}s")),
     }
 }
 
@@ -106,7 +137,15 @@ mod tests {
         assert_eq!(check(&server(1).await, "", limit).await, Finding::Success);
         let unhealthy = "service unhealthy (responded with \"NOT_SERVING\")".to_owned();
         assert_eq!(check(&server(2).await, "db", limit).await, Finding::Failure(unhealthy));
-        let Finding::Failure(text) = check("127.0.0.1:1", "", limit).await else { panic!("nobody is there") };
-        assert!(text.contains("failed to connect service"), "{text}");
+        let absent = check("127.0.0.1:1", "", Duration::from_secs(1)).await;
+        let text = "timeout: failed to connect service \"127.0.0.1:1\" within 1s: context deadline exceeded";
+        assert_eq!(absent, Finding::Failure(text.to_owned()));
+    }
+
+    #[test]
+    fn a_refused_call_is_told_as_elsewhere() {
+        let text = failure(&Status::not_found("unknown service"));
+        assert_eq!(text, "error: health rpc probe failed: rpc error: code = NotFound desc = unknown service");
+        assert!(failure(&Status::unimplemented("no")).starts_with("error: this server does not implement"));
     }
 }

@@ -109,8 +109,8 @@ pub(super) fn status(view: View<'_>, plan: &Plan, member: &Member) -> ContainerS
         allocated_resources: member.container.resources.as_ref().and_then(|all| all.requests.clone()),
         allocated_resources_status: view.memory.devices.get(name).cloned(),
         user: user(newest),
+        stop_signal: newest.stop_signal.clone(),
         volume_mounts: mounts(member),
-        ..ContainerStatus::default()
     }
 }
 

@@ -10,6 +10,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use keelson_cri::v1;
 use tokio_util::sync::CancellationToken;
 
+use super::telling::killing_message;
 use super::{Node, Worker};
 use crate::dns::{self, ResolvConf};
 use crate::event::EventType;
@@ -26,9 +27,6 @@ use crate::{container, environment, hosts, image, resources, sandbox, security, 
 
 /// A container always has this much between its stop signal and its end.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
-
-/// The exit code of a process that was killed.
-const KILLED: i32 = 137;
 
 /// A task that is done.
 #[derive(Debug)]
@@ -251,23 +249,7 @@ impl Worker {
         let end = end.unwrap_or(Timestamp::MAX);
         let deadline = self.memory.kill_deadlines.entry(instance.clone()).or_insert(end);
         *deadline = end.min(*deadline);
-        let message = match killing {
-            Killing::PodEnds | Killing::Sandbox => format!("Stopping container {container}"),
-            Killing::Definition => format!("Container {container} definition changed, will be restarted"),
-            Killing::Probe(kind) => {
-                let kind = if kind == ProbeKind::Startup { "startup" } else { "liveness" };
-                let restarts = |member: &Member| self.pod.restarts(member, KILLED);
-                let again = self.pod.member(&container).is_some_and(restarts);
-                format!(
-                    "Container {container} failed {kind} probe{}",
-                    if again { ", will be restarted" } else { "" }
-                )
-            }
-            Killing::Resize => format!("Container {container} resize requires restart"),
-            Killing::Renewal => format!("Stopping container {container} to restart all containers"),
-            Killing::Hook => "FailedPostStartHook".to_owned(),
-            Killing::Lost => "Container is in unknown state, try killing it".to_owned(),
-        };
+        let message = killing_message(&self.pod, &container, killing);
         if !again {
             self.node.recorder.tell(&self.pod, Some(&container), EventType::Normal, "Killing", message);
         }

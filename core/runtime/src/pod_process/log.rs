@@ -1,4 +1,4 @@
-//! A container's output in the CRI log format: `TIME STREAM TAG LINE`, tag `P` for a partial line, `F` for its end.
+//! A container's output in the CRI log format: `TIME STREAM TAG LINE`, tag `P` for a line without its end, `F` for the end of one.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -54,7 +54,7 @@ impl Lines {
     /// Appends what is left without a line end.
     pub(super) fn finish(&mut self, output: Output, time: &str, out: &mut Vec<u8>) {
         if !self.pending.is_empty() {
-            self.emit(output, time, "F", out);
+            self.emit(output, time, "P", out);
         }
     }
 
@@ -120,13 +120,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_written_when_it_ends_and_the_rest_at_the_close() {
+    fn a_line_is_written_when_it_ends_and_the_rest_at_the_close_as_a_part_of_one() {
         let (mut lines, mut out) = (Lines::default(), Vec::new());
         lines.push(b"one\ntw", Output::Stdout, "T", &mut out);
         assert_eq!(out, b"T stdout F one\n");
         lines.push(b"o", Output::Stdout, "T", &mut out);
         lines.finish(Output::Stdout, "U", &mut out);
-        assert_eq!(out, b"T stdout F one\nU stdout F two\n");
+        assert_eq!(out, b"T stdout F one\nU stdout P two\n");
     }
 
     #[test]
