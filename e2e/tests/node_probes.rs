@@ -102,6 +102,17 @@ fn pods() -> Vec<Pod> {
                 "readinessProbe: {exec: {command: [test, -e, /tmp/started]}, periodSeconds: 1, failureThreshold: 1}",
             ],
         ),
+        // Who ends is still asked whether it is ready, and no more whether it lives.
+        slept(
+            "ends",
+            "trap 'rm /tmp/ready' TERM; touch /tmp/ready; while ! test -e /tmp/go; do sleep 0.1; done",
+            &[
+                "readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, failureThreshold: 1}",
+                "livenessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, failureThreshold: 2}",
+                "startupProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, failureThreshold: 100}",
+            ],
+        )
+        .grace(600),
         slept(
             "never-starts",
             sleep,
@@ -219,6 +230,16 @@ fn startup(node: &Node, objects: &Objects) {
     objects
         .until_told("never-starts", "Killing: Container main failed startup probe, will be restarted")
         .unwrap();
+
+    objects.until("ends", "it is ready", is_ready).unwrap();
+    node.kubectl(&["delete", "pod", "ends", "--wait=false"]).unwrap();
+    let pod = objects.until("ends", "it is not ready", |it| !is_ready(it)).unwrap();
+    assert!(pod["metadata"]["deletionTimestamp"].is_string() && pod["status"]["phase"] == "Running");
+    objects.until_told("ends", "Unhealthy: Readiness probe failed").unwrap();
+    let told = objects.events("ends").unwrap();
+    assert!(!told.iter().any(|event| event.contains("Liveness probe failed")), "{told:?}");
+    node.exec("ends", &["touch", "/tmp/go"]).unwrap();
+    objects.until_gone("ends").unwrap();
 
     for _ in 0..2 {
         objects.until("toggles", "it is ready", is_ready).unwrap();

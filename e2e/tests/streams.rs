@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
-use keelson_e2e::{BUSYBOX, Cluster, Kubectl, LONG, clients, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, Engine, Kubectl, LONG, Node, clients, eventually};
 
 /// The versions in use: those before 1.30 know SPDY alone.
 const VERSIONS: [u32; 3] = [27, 29, 36];
@@ -117,6 +117,17 @@ fn forward(kubectl: &Kubectl, cluster: &Cluster) {
     }
 }
 
+/// A port of a pod, with nothing between.
+fn forward_to_pod(kubectl: &Kubectl, cluster: &Cluster) {
+    let serve = "echo a page > /home/index.html; test -e /home/served || { touch /home/served; httpd -p 8080 -h /home; }";
+    kubectl.run(&["exec", "tools", "--", "sh", "-c", serve]).unwrap();
+    let mut forwarded = Running::start(kubectl.command(&["port-forward", "tools", ":8080"]));
+    let line = forwarded.line("Forwarding from 127.0.0.1:");
+    for _ in 0..3 {
+        assert_eq!(cluster.http("GET", &format!("http://127.0.0.1:{}/", port(&line))).unwrap(), "a page\n");
+    }
+}
+
 fn logs(kubectl: &Kubectl) {
     assert_eq!(kubectl.run(&["logs", "twice", "--previous"]).unwrap(), "first life\n");
     assert_eq!(kubectl.run(&["logs", "twice", "--tail=2"]).unwrap(), "line 9\nline 10\n");
@@ -160,9 +171,76 @@ fn proxies(kubectl: &Kubectl, cluster: &Cluster) {
     assert!(info.contains("Kubernetes control plane"), "{info}");
 }
 
-#[test]
-fn kubectls_of_both_protocols_reach_into_containers_and_through_the_server() {
-    let cluster = Cluster::up().unwrap();
+/// Logs of containers of all kinds, followed to their end and over rotations.
+fn further_logs(cluster: &Cluster) {
+    let kubectl = cluster.client();
+    let line = "0123456789012345678901234567890123456789";
+    let manifest = format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: several}}
+spec:
+  terminationGracePeriodSeconds: 0
+  restartPolicy: Never
+  initContainers:
+  - {{name: first, image: "{BUSYBOX}", command: [echo, said at first]}}
+  - {{name: side, image: "{BUSYBOX}", restartPolicy: Always, command: [sh, -c, "echo said aside; exec sleep infinity"]}}
+  containers:
+  - {{name: a, image: "{BUSYBOX}", command: [sh, -c, "echo said by a; exec sleep infinity"]}}
+  - {{name: b, image: "{BUSYBOX}", command: [sh, -c, "echo said by b; echo wrong >&2; exec sleep infinity"]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: talks}}
+spec:
+  terminationGracePeriodSeconds: 0
+  restartPolicy: Never
+  containers:
+  - name: c
+    image: "{BUSYBOX}"
+    command: [sh, -c, "read begin; i=0; while test $i -lt 4000; do i=$((i+1)); echo $i {line}; test $((i % 20)) -ne 0 || sleep 0.05; done"]
+    stdin: true
+"#
+    );
+    cluster.apply(&manifest).unwrap();
+    cluster.wait("several", "condition=Ready").unwrap();
+    cluster.wait("talks", "condition=Ready").unwrap();
+    let mut followed = Running::start(kubectl.command(&["logs", "-f", "talks"]));
+    kubectl.with(&["attach", "-i", "talks"], "begin\n").unwrap();
+    for (container, said) in [("first", "said at first\n"), ("side", "said aside\n"), ("a", "said by a\n")] {
+        assert_eq!(kubectl.run(&["logs", "several", "-c", container]).unwrap(), said);
+    }
+    let all = kubectl.run(&["logs", "several", "--all-containers", "--prefix"]).unwrap();
+    for said in ["first] said at first", "side] said aside", "a] said by a", "b] said by b", "b] wrong"] {
+        assert!(all.contains(&format!("[pod/several/{said}")), "{all}");
+    }
+    let unnamed = kubectl.run(&["logs", "several"]).unwrap();
+    assert_eq!(unnamed, "said by a\n", "the first container is meant");
+    let absent = kubectl.fails(&["logs", "several", "-c", "no"]).unwrap();
+    assert!(absent.contains("container no is not valid for pod several"), "{absent}");
+    let none = kubectl.fails(&["logs", "several", "-c", "a", "--previous"]).unwrap();
+    assert!(none.contains("previous terminated container \"a\" in pod \"several\" not found"), "{none}");
+    // It ends with its container; no line is lost where a file ends and another begins.
+    let lines: Vec<String> = followed.lines.by_ref().map(Result::unwrap).collect();
+    let numbers: Vec<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
+    let expected: Vec<String> = (1..=4000).map(|number: u32| number.to_string()).collect();
+    let first_wrong = numbers.iter().zip(&expected).find(|(found, wanted)| found != wanted);
+    assert!(numbers.len() == 4000 && first_wrong.is_none(), "{} lines, {first_wrong:?}", numbers.len());
+    assert!(followed.child.wait().unwrap().success());
+    let files = std::fs::read_dir(cluster.data_dir().join("logs/pods")).unwrap().flatten();
+    let of_it = files.filter(|entry| entry.file_name().to_string_lossy().starts_with("default_talks_"));
+    let folder = of_it.map(|entry| entry.path().join("c")).next().unwrap();
+    assert!(fs::read_dir(folder).unwrap().count() > 1, "its log was rotated");
+}
+
+/// Keeps logs so short that they are rotated.
+const SHORT_LOGS: &str =
+    "containerLogMaxSize: 20Ki\ncontainerLogMaxFiles: 3\ncontainerLogMonitorInterval: 3s\n";
+
+fn all(engine: Engine, versions: &[u32]) {
+    let cluster = Node::up(engine, SHORT_LOGS).unwrap();
+    let cluster: &Cluster = &cluster;
     cluster
         .apply(&format!(
             r#"
@@ -199,7 +277,11 @@ spec:
 "#
         ))
         .unwrap();
-    cluster.quickstart().unwrap();
+    // Its image is part of the embedded runtime.
+    let has_quickstart = engine == Engine::Embedded;
+    if has_quickstart {
+        cluster.quickstart().unwrap();
+    }
     for pod in ["tools", "echo"] {
         cluster.wait(pod, "condition=Ready").unwrap();
     }
@@ -209,7 +291,7 @@ spec:
     .unwrap();
     let found = clients::kubectls();
     let mut all = vec![("on the PATH".to_owned(), "kubectl".to_owned(), cluster.client().clone())];
-    for version in VERSIONS {
+    for &version in versions {
         let Some(program) = found.get(&version) else {
             eprintln!("kubectl 1.{version} is not here: run e2e/fetch-clients, and have Google's SDK");
             continue;
@@ -221,10 +303,24 @@ spec:
         eprintln!("driven by kubectl {version}");
         exec(kubectl);
         terminal(kubectl, program);
-        copy(kubectl, &cluster, version);
+        copy(kubectl, cluster, version);
         attach(kubectl);
-        forward(kubectl, &cluster);
+        forward_to_pod(kubectl, cluster);
         logs(kubectl);
-        proxies(kubectl, &cluster);
+        if has_quickstart {
+            forward(kubectl, cluster);
+            proxies(kubectl, cluster);
+        }
     }
+    further_logs(cluster);
+}
+
+#[test]
+fn kubectls_of_both_protocols_reach_into_containers_and_through_the_server() {
+    all(Engine::Embedded, &VERSIONS);
+}
+
+#[test]
+fn kubectls_of_both_protocols_reach_into_containers_of_containerd() {
+    all(Engine::Containerd, &VERSIONS[..1]);
 }

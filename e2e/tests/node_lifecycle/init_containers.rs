@@ -3,7 +3,7 @@
 use keelson_e2e::{BUSYBOX, Pod};
 use serde_json::{Value, json};
 
-use crate::{Subject, condition, container, end};
+use crate::{HOLD, Subject, condition, container, end};
 
 fn init(first: &str, second: &str) -> String {
     let one = |name: &str, script: &str| {
@@ -28,6 +28,7 @@ pub(crate) fn they_run_in_order_and_hold_the_others_back(subject: &Subject<'_>) 
         pod("init-always", "", say1, say2),
         pod("init-fails-never", never, "exit 3", "true"),
         pod("init-fails-always", "", "true", "exit 3"),
+        pod("init-deleted", "", "exec sleep infinity", "true").metadata(HOLD).grace(1),
         pod(
             "init-second-try",
             "restartPolicy: OnFailure",
@@ -75,6 +76,18 @@ pub(crate) fn they_run_in_order_and_hold_the_others_back(subject: &Subject<'_>) 
     assert_eq!(condition(&looping, "Initialized")["message"], "containers with incomplete status: [init2]");
     let table = subject.cluster.kubectl(&["get", "pod", "init-fails-always"]).unwrap();
     assert!(table.contains("Init:CrashLoopBackOff") || table.contains("Init:Error"), "{table}");
+
+    // A pod that is deleted before it is initialized never begins with the others.
+    let runs = |it: &Value| container(it, "init1")["state"]["running"].is_object();
+    subject.objects.until("init-deleted", "its init container runs", runs).unwrap();
+    subject.delete("init-deleted");
+    let deleted = subject.until_phase("init-deleted", "Failed");
+    assert_eq!(end(&container(&deleted, "init1")["state"]), (137, "Error"));
+    for name in ["init2", "main"] {
+        let state = &container(&deleted, name)["state"];
+        assert!(state["running"].is_null() && container(&deleted, name)["containerID"].is_null(), "{state}");
+    }
+    subject.release("init-deleted");
 
     let second = subject.until_phase("init-second-try", "Running");
     let status = container(&second, "init1");

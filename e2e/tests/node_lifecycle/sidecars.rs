@@ -101,6 +101,17 @@ pub(crate) fn they_are_started_again_and_end_with_a_job(subject: &Subject<'_>) {
         .script(waits)
         .grace(20),
         pod("sidecar-fails", never, init("side", fails, SIDECAR)).script("sleep 10; exit 6"),
+        // What a sidecar's probe says counts for the pod.
+        pod(
+            "sidecar-unready",
+            "",
+            init(
+                "side",
+                "exec sleep infinity",
+                &format!("{SIDECAR}, readinessProbe: {{exec: {{command: [test, -e, /all/ready]}}, periodSeconds: 1}}"),
+            ),
+        )
+        .container("volumeMounts: [{name: all, mountPath: /all}]"),
         // A failing startup probe of a sidecar: it is started again, and nobody after it begins.
         pod(
             "sidecar-unstarted",
@@ -112,6 +123,17 @@ pub(crate) fn they_are_started_again_and_end_with_a_job(subject: &Subject<'_>) {
             ),
         ),
     ]);
+    let unready = |it: &Value| it["status"]["phase"] == "Running" && container(it, "main")["ready"] == true;
+    let pod = subject.objects.until("sidecar-unready", "it runs", unready).unwrap();
+    let ready = condition(&pod, "Ready");
+    assert_eq!(
+        (&ready["status"], &ready["message"]),
+        (&json!("False"), &json!("containers with unready status: [side]"))
+    );
+    subject.cluster.exec("sidecar-unready", &["touch", "/all/ready"]).unwrap();
+    let ready = |it: &Value| condition(it, "Ready")["status"] == "True";
+    subject.objects.until("sidecar-unready", "its sidecar is ready", ready).unwrap();
+
     let again = |it: &Value| {
         let side = container(it, "side");
         side["restartCount"] == 1

@@ -1,0 +1,236 @@
+//! A node whose Keelson is killed, and goes on: what becomes of pods meanwhile, in both runtimes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use keelson_e2e::{BUSYBOX, Cluster, Engine, LONG, Node, Objects, Pod, eventually};
+use nix::sys::signal::{Signal, kill};
+use serde_json::Value;
+
+/// A pod that notes in a folder of the host, mounted at `/all`, each time that its container begins.
+fn noting(folder: &Path, name: &str, then: &str) -> Pod {
+    let pod = Pod::new(name).script(&format!("echo main >> /all/{name}; {then}"));
+    pod.spec(&format!("volumes: [{{name: all, hostPath: {{path: \"{}\"}}}}]", folder.display()))
+        .container("volumeMounts: [{name: all, mountPath: /all}]")
+}
+
+const FOR_EVER: &str = "trap 'exit 0' TERM; while true; do sleep 0.1; done";
+
+fn init(name: &str, pod: &str, script: &str, more: &str) -> String {
+    let script = Value::from(format!("echo {name} >> /all/{pod}; {script}"));
+    format!(
+        "{{name: {name}, image: \"{BUSYBOX}\", command: [sh, -c, {script}], volumeMounts: [{{name: all, mountPath: /all}}], {more}}}"
+    )
+}
+
+fn main_container(pod: &Value) -> &Value {
+    &pod["status"]["containerStatuses"][0]
+}
+
+fn is_ready(pod: &Value) -> bool {
+    main_container(pod)["ready"] == true
+}
+
+/// Killed and begun again, with another look at its objects.
+fn again(node: &Node, meanwhile: impl FnOnce()) -> Objects {
+    node.kill().unwrap();
+    meanwhile();
+    node.continue_with(&[]).unwrap();
+    Objects::of(node).unwrap()
+}
+
+/// The control groups, mounts, folders and interfaces that are there for pods.
+fn traces(cluster: &Cluster, uids: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mounts = fs::read_to_string(format!("/proc/{}/mounts", cluster.holder())).unwrap();
+    found.extend(mounts.lines().filter(|line| uids.iter().any(|uid| line.contains(uid))).map(str::to_owned));
+    for folder in ["pods", "logs/pods", "kubelet/pods"] {
+        let entries = fs::read_dir(cluster.data_dir().join(folder)).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path().display().to_string());
+        found.extend(paths.filter(|path| uids.iter().any(|uid| path.contains(uid))));
+    }
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    for process in processes {
+        let group = fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
+        let named = |uid: &String| group.contains(uid.as_str()) || group.contains(&uid.replace('-', "_"));
+        if uids.iter().any(named) {
+            found.push(process.path().display().to_string());
+        }
+    }
+    let groups = cluster.on_the_host("find", &["/sys/fs/cgroup", "-type", "d", "-name", "*pod*"]).unwrap();
+    found
+        .extend(groups.lines().filter(|group| uids.iter().any(|uid| group.contains(uid))).map(str::to_owned));
+    found
+}
+
+/// Kills what holds a pod's namespaces: whatever of it is in no control group of its containers.
+fn kill_sandbox(uid: &str, containers: &[String]) {
+    let mut killed = 0;
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let group = fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
+        let of_pod = group.contains(uid) || group.contains(&uid.replace('-', "_"));
+        if of_pod && !containers.iter().any(|id| group.contains(id)) {
+            let pid = process.file_name().to_string_lossy().parse().unwrap();
+            kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            killed += 1;
+        }
+    }
+    assert!(killed > 0, "nothing holds the namespaces of {uid}");
+}
+
+fn interfaces(cluster: &Cluster) -> usize {
+    let links = cluster.on_the_host("busybox", &["ip", "link"]).unwrap();
+    links.lines().filter(|line| line.contains("mtu") && line.contains("@")).count()
+}
+
+fn survives(engine: Engine) {
+    let node = Node::up(engine, "").unwrap();
+    let folder: PathBuf = node.folder().join("noted");
+    fs::create_dir(&folder).unwrap();
+    let noted = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
+    let before = interfaces(&node);
+
+    // Killed as they come up: each container begins once.
+    let coming: Vec<String> = (0..4).map(|number| format!("coming-{number}")).collect();
+    let pods: String = coming.iter().map(|name| noting(&folder, name, FOR_EVER).to_string()).collect();
+    node.apply(&pods).unwrap();
+    let objects = again(&node, || {});
+    for name in &coming {
+        objects.until(name, "it is ready", is_ready).unwrap();
+        assert_eq!(main_container(&objects.pod(name).unwrap())["restartCount"], 0, "{name}");
+        assert_eq!(noted(name), "main\n", "{name} began once");
+    }
+    drop(objects);
+
+    let probes = "readinessProbe: {exec: {command: [test, \"!\", -e, /tmp/busy]}, periodSeconds: 1, failureThreshold: 1}";
+    let live = "livenessProbe: {exec: {command: [test, \"!\", -e, /tmp/ill]}, periodSeconds: 1, failureThreshold: 1, terminationGracePeriodSeconds: 1}";
+    let side = init("side", "whole", FOR_EVER, "restartPolicy: Always");
+    let first = init("first", "whole", "true", "");
+    let waits = "while ! test -e /all/go; do sleep 0.1; done";
+    let slow = init("slow", "begins", waits, "");
+    let pods = [
+        noting(&folder, "stays", FOR_EVER).container(probes).container(live).grace(5),
+        noting(&folder, "whole", FOR_EVER).spec(&format!("initContainers: [{first}, {side}]")).grace(5),
+        noting(&folder, "begins", FOR_EVER).spec(&format!("initContainers: [{slow}]")),
+        noting(&folder, "dies", "exec sleep infinity"),
+        noting(&folder, "ends", &format!("{waits}; echo done; exit 7")).spec("restartPolicy: Never"),
+        noting(&folder, "is-deleted", "trap '' TERM; while true; do sleep 0.1; done").grace(600),
+        noting(&folder, "is-forced", "trap '' TERM; while true; do sleep 0.1; done").grace(600),
+    ];
+    node.apply(&pods.iter().map(Pod::to_string).collect::<String>()).unwrap();
+    let objects = Objects::of(&node).unwrap();
+    for name in ["stays", "whole", "dies", "ends", "is-deleted", "is-forced"] {
+        objects.until(name, "it is ready", is_ready).unwrap();
+    }
+    eventually("the slow one to begin", LONG, || Ok((noted("begins") == "slow\n").then_some(()))).unwrap();
+    let id = |name: &str, objects: &Objects| {
+        let pod = objects.pod(name).unwrap();
+        main_container(&pod)["containerID"].as_str().unwrap_or_default().to_owned()
+    };
+    let ids = ["stays", "whole"].map(|name| id(name, &objects));
+    let all = objects.get("/api/v1/namespaces/default/pods").unwrap();
+    let uid = |pod: &Value| pod["metadata"]["uid"].as_str().unwrap().to_owned();
+    let uids: Vec<String> = all["items"].as_array().unwrap().iter().map(uid).collect();
+    assert!(!traces(&node, &uids).is_empty());
+    let victim = node.main_process("dies").unwrap();
+    drop(objects);
+
+    node.kubectl(&["delete", "pod", "is-deleted", "--wait=false"]).unwrap();
+    node.kubectl(&["delete", "pod", "is-forced", "--force", "--grace-period=0"]).unwrap();
+    let objects = again(&node, || {
+        kill(victim, Signal::SIGKILL).unwrap();
+        fs::write(folder.join("go"), "").unwrap();
+    });
+
+    // What ran goes on, and its probes with it.
+    objects.until("stays", "it is ready", is_ready).unwrap();
+    node.exec("stays", &["touch", "/tmp/busy"]).unwrap();
+    objects.until("stays", "it is not ready", |it| !is_ready(it)).unwrap();
+    node.exec("stays", &["rm", "/tmp/busy"]).unwrap();
+    objects.until("stays", "it is ready again", is_ready).unwrap();
+    objects.until("begins", "its init container was seen to end", is_ready).unwrap();
+    assert_eq!((noted("begins"), noted("stays")), ("slow\nmain\n".to_owned(), "main\n".to_owned()));
+    let mut whole: Vec<String> = noted("whole").lines().map(str::to_owned).collect();
+    whole.sort();
+    assert_eq!(whole, ["first", "main", "side"], "nothing of it began twice");
+    assert_eq!(["stays", "whole"].map(|name| id(name, &objects)), ids);
+
+    // What ended meanwhile is seen to have ended.
+    let restarted = |it: &Value| main_container(it)["restartCount"] == 1 && is_ready(it);
+    let pod = objects.until("dies", "it is started again", restarted).unwrap();
+    assert_eq!(main_container(&pod)["lastState"]["terminated"]["exitCode"], 137);
+    assert_eq!(noted("dies"), "main\nmain\n");
+    let pod = objects.until_is("ends", "/status/phase", "Failed").unwrap();
+    assert_eq!(main_container(&pod)["state"]["terminated"]["exitCode"], 7);
+    assert_eq!(
+        (noted("ends").as_str(), node.kubectl(&["logs", "ends"]).unwrap().as_str()),
+        ("main\n", "done\n")
+    );
+
+    // What was to go still goes.
+    objects.until_gone("is-forced").unwrap();
+    assert_eq!(objects.pod("is-deleted").unwrap()["metadata"]["deletionGracePeriodSeconds"], 600);
+    node.kubectl(&["delete", "pod", "is-deleted", "--grace-period=1", "--wait=false"]).unwrap();
+    objects.until_gone("is-deleted").unwrap();
+
+    // Probes still end who is ill; killed once more in the middle of it, it is not started twice.
+    node.exec("stays", &["touch", "/tmp/ill"]).unwrap();
+    objects.until_told("stays", "Killing: Container main failed liveness probe").unwrap();
+    drop(objects);
+    let objects = again(&node, || {});
+    objects.until("stays", "it was started again", restarted).unwrap();
+    assert_eq!(noted("stays"), "main\nmain\n");
+
+    // A pod whose sandbox dies begins anew, with its init containers, in another one.
+    let pod = objects.pod("whole").unwrap();
+    let statuses = ["initContainerStatuses", "containerStatuses"].map(|list| pod["status"][list].as_array());
+    let ids = statuses.into_iter().flatten().flatten().filter_map(|one| one["containerID"].as_str());
+    let ids: Vec<String> = ids.filter_map(|id| id.split_once("://")).map(|(_, id)| id.to_owned()).collect();
+    kill_sandbox(&uid(&pod), &ids);
+    objects
+        .until_told("whole", "SandboxChanged: Pod sandbox changed, it will be killed and re-created.")
+        .unwrap();
+    let anew = |it: &Value| main_container(it)["restartCount"] == 1 && is_ready(it);
+    let pod = objects.until("whole", "it began anew", anew).unwrap();
+    assert_eq!(pod["status"]["initContainerStatuses"][0]["restartCount"], 1);
+    let whole: Vec<String> = noted("whole").lines().map(str::to_owned).collect();
+    assert_eq!(whole.len(), 6, "{whole:?}");
+    assert_eq!(whole[3], "first", "{whole:?}");
+
+    // Nothing is left of what is gone.
+    let uids: Vec<String> = objects.get("/api/v1/namespaces/default/pods").unwrap()["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(uid)
+        .chain(uids)
+        .collect();
+    node.kubectl(&["delete", "pods", "--all", "--timeout=120s"]).unwrap();
+    let mut left = Vec::new();
+    eventually("all traces of the pods to be gone", LONG, || {
+        left = traces(&node, &uids);
+        anyhow::ensure!(left.is_empty(), "{left:#?}");
+        anyhow::ensure!(interfaces(&node) <= before, "{} interfaces", interfaces(&node));
+        if let Some(engine) = &node.containerd {
+            let (tasks, containers) = (engine.ctr(&["tasks", "list"])?, engine.ctr(&["containers", "list"])?);
+            anyhow::ensure!(
+                tasks.lines().count() <= 1 && containers.lines().count() <= 1,
+                "{tasks}{containers}"
+            );
+        }
+        Ok(Some(()))
+    })
+    .unwrap();
+}
+
+#[test]
+fn pods_of_the_embedded_runtime_outlive_their_kubelet() {
+    survives(Engine::Embedded);
+}
+
+#[test]
+fn pods_of_containerd_outlive_their_kubelet() {
+    survives(Engine::Containerd);
+}
