@@ -498,7 +498,13 @@ fn misused(cluster: &Cluster) {
     cluster.apply(&(folder + &user_of("folder", &claim("folder")).to_string())).unwrap();
     let why = "MapVolume.SetUpDevice failed for volume \"v\" : /proc is not a block device";
     await_event(cluster, "folder", "FailedMapVolume", why);
-    cluster.kubectl(&["delete", "pod", "mounts", "maps", "folder"]).unwrap();
+    // A class of folders has no devices.
+    let own = raw_claim("own-folder")
+        .replace("storageClassName: \"\", volumeName: own-folder", "storageClassName: local");
+    cluster.apply(&(own + &user_of("local", &claim("own-folder")).to_string())).unwrap();
+    let why = "volumeMode Block is not supported";
+    await_event(cluster, "own-folder", "ProvisioningFailed", why);
+    cluster.kubectl(&["delete", "pod", "mounts", "maps", "folder", "local"]).unwrap();
 }
 
 /// A device of a claim that was made for its pod, which becomes larger.

@@ -219,3 +219,18 @@ fn host_devices(folder: &Path) -> Vec<PathBuf> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod_process::protocol::IdRange;
+
+    #[test]
+    fn what_is_the_roots_of_the_node_is_the_roots_of_a_pod_with_users_of_its_own() {
+        let range = |outside| IdRange { outside, length: 65536 };
+        let users = UserMap { uids: range(100_000), gids: range(200_000) };
+        let mut node = json!({"path": "/dev/raw", "type": "b", "uid": 0, "gid": 6});
+        give(&mut node, &users);
+        assert_eq!(node, json!({"path": "/dev/raw", "type": "b", "uid": 100_000, "gid": 200_006}));
+    }
+}
