@@ -244,6 +244,13 @@ fn images_are_imported_from_archives_and_exported_as_oci_layouts() {
     }
     let listed = cluster.keelson_prints(&["image", "list"]).unwrap();
     assert!(listed.contains("test.keelson.io/again:1") && listed.contains("keelson.io/keelson:"), "{listed}");
+    // The binary's own image does nothing when it is told nothing, and ends when it is asked to: the sandbox of another runtime.
+    let own = listed.split_whitespace().find(|word| word.starts_with("keelson.io/keelson:")).unwrap();
+    cluster.kubectl(&["run", "idle", "--image", own, "--restart", "Never"]).unwrap();
+    cluster.wait("idle", "condition=Ready").unwrap();
+    let process = cluster.main_process("idle").unwrap();
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).unwrap();
+    cluster.wait("idle", "jsonpath={.status.phase}=Succeeded").unwrap();
     let broken = cluster.folder().join("broken.tar");
     fs::write(&broken, "not an archive").unwrap();
     let refused = cluster.keelson(&["image", "import", &broken.to_string_lossy()]).unwrap();

@@ -43,10 +43,15 @@ fn main() -> ExitCode {
     if let Some(kind) = cni::plugin::wanted(arguments.next()) {
         return cni::plugin::main(kind);
     }
-    if arguments.next().is_some_and(|first| first == "pod-process") {
+    match arguments.next() {
         // A pod's own process: small, with one thread, and apart from all else.
-        log_of_a_pod();
-        keelson_runtime::pod_process::main(arguments);
+        Some(first) if first == "pod-process" => {
+            log_of_a_pod();
+            keelson_runtime::pod_process::main(arguments);
+        }
+        // What a container of the program's own image does that is told nothing.
+        Some(first) if first == "pause" => keelson_runtime::pod_process::pause(),
+        _ => {}
     }
     let command = cli::Cli::parse();
     log(if command.verbose { tracing::Level::DEBUG } else { tracing::Level::INFO });

@@ -28,6 +28,7 @@ mod pod;
 mod process;
 pub(crate) mod protocol;
 
+pub use pause::pause;
 use pod::Pod;
 use protocol::PodSetup;
 

@@ -56,7 +56,8 @@ pub(super) fn certificates(
     let mut addresses = vec![std::net::Ipv4Addr::LOCALHOST.into()];
     addresses.extend(first.map(std::net::IpAddr::V4));
     addresses.extend(config.advertise);
-    addresses.extend(Some(config.bind.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback()));
+    let bound = config.bind.ip();
+    addresses.extend(Some(bound).filter(|ip| !ip.is_unspecified() && !addresses.contains(ip)));
     for name in &config.names {
         match name.parse() {
             Ok(address) => addresses.push(address),

@@ -22,6 +22,9 @@ pub struct SelfImage {
     pub binary: PathBuf,
 }
 
+/// The argument upon which the program must call [`crate::pod_process::pause`].
+const PAUSE: &str = "pause";
+
 const PASSWD: &str = "root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n\
                       nobody:x:65534:65534:nobody:/:/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\nnonroot:x:65532:\nnobody:x:65534:\n";
@@ -84,6 +87,8 @@ fn config(chain_id: &str) -> ImageConfig {
             user: Some("65532:65532".to_owned()),
             env: Some(vec!["PATH=/:/usr/local/bin:/usr/bin:/bin".to_owned()]),
             entrypoint: Some(vec!["/keelson".to_owned()]),
+            // So that another container runtime can make its sandboxes of it.
+            cmd: Some(vec![PAUSE.to_owned()]),
             working_dir: Some("/".to_owned()),
             ..Defaults::default()
         }),

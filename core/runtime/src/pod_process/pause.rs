@@ -185,7 +185,9 @@ fn bring_loopback_up() -> io::Result<()> {
 }
 
 /// Waits for children and for a signal to end; as process 1 of a shared pid namespace it reaps what others leave.
-fn pause() -> ! {
+///
+/// It is also what a container of this program's own image does that is told nothing, such as the sandbox of another runtime.
+pub fn pause() -> ! {
     let mut wanted = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT] {
         wanted.add(signal);
