@@ -34,9 +34,10 @@ use crate::connection::{first_certificate, host_and_port, token_of};
 use crate::facts::Facts;
 use crate::machine::{self, Machine, UNCHANGED, Wish};
 use crate::memory;
+use crate::node_ready;
 use crate::pod_network::NodeNetwork;
 use crate::progress::Progress;
-use crate::up::{NODE_LEASES, is_ready, renewed_after};
+use crate::up::{NODE_LEASES, renewed_after};
 
 mod certificate;
 mod connector;
@@ -54,8 +55,6 @@ const KUBELET_PORT: u16 = 10250;
 /// How long the servers may take to say what a start asks, before it goes on with what is known.
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// When a node without a range of pod addresses is told of.
-const RANGE_IS_LATE: Duration = Duration::from_secs(15);
 
 /// Runs the command.
 pub(crate) fn run(options: &AgentOptions) -> anyhow::Result<()> {
@@ -463,22 +462,7 @@ async fn become_ready(
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     let nodes: Api<NodeObject> = Api::all(client.clone());
-    let ready = await_condition(nodes.clone(), node_name, is_ready);
-    let told = async {
-        tokio::time::sleep(RANGE_IS_LATE).await;
-        let found = nodes.get_opt(node_name).await.ok().flatten();
-        if found.and_then(|node| node.spec?.pod_cidr).is_none() {
-            progress.line(
-                "  The node has no range of pod addresses yet: the cluster's operator nodeipam gives it. \
-                 Does it run? kubectl get operators",
-            );
-        }
-        futures::future::pending::<()>().await;
-    };
-    tokio::select! {
-        ready = ready => ready.context("wait for the Node").map(drop)?,
-        () = told => {}
-    }
+    node_ready::until_ready(progress, nodes, node_name).await?;
     progress.done("Node", format_args!("{node_name} is Ready"), since);
     Ok(())
 }

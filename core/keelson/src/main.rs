@@ -25,6 +25,7 @@ mod join_token;
 mod machine;
 mod members;
 mod memory;
+mod node_ready;
 mod node_routes;
 mod pod_network;
 mod progress;

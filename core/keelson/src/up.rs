@@ -28,6 +28,7 @@ use crate::components::kubelet_options::KubeletSettings;
 use crate::components::{self, Components, Failure, Node};
 use crate::machine::{self, Machine, UNCHANGED, Wish};
 use crate::memory;
+use crate::node_ready;
 use crate::pod_network::NodeNetwork;
 use crate::progress::Progress;
 
@@ -335,9 +336,7 @@ async fn become_ready(
             .await
             .context("wait for the Node's Lease")?;
         let nodes: Api<NodeObject> = Api::all(client.clone());
-        let ready = await_condition(nodes.clone(), &cluster.node_name, is_ready)
-            .await
-            .context("wait for the Node")?;
+        let ready = node_ready::until_ready(progress, nodes.clone(), &cluster.node_name).await?;
         // A kubelet may not give its own node a role.
         let role = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
         let labelled = nodes.patch(&cluster.node_name, &PatchParams::default(), &Patch::Merge(role)).await;
@@ -360,11 +359,4 @@ async fn become_ready(
 pub(crate) fn renewed_after(lease: Option<&Lease>, time: Timestamp) -> bool {
     let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref());
     renewed.is_some_and(|renewed| renewed.0 >= time)
-}
-
-/// Whether a Node says that it is ready.
-pub(crate) fn is_ready(node: Option<&NodeObject>) -> bool {
-    let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref());
-    conditions
-        .is_some_and(|it| it.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
 }
