@@ -231,6 +231,34 @@ impl Cluster {
         self.kubectl(&["wait", "pod", pod, &format!("--for={what}"), PATIENCE]).map(drop)
     }
 
+    /// What a pod printed that has ended as it should.
+    pub fn printed(&self, pod: &str) -> anyhow::Result<String> {
+        let ended = self.wait(pod, "jsonpath={.status.containerStatuses[0].state.terminated}");
+        let logs = self.kubectl(&["logs", pod]).unwrap_or_default();
+        ended.with_context(|| format!("pod {pod} does not end; it printed:\n{logs}"))?;
+        let code = self.pod(pod, ".status.containerStatuses[0].state.terminated.exitCode")?;
+        ensure!(code == "0", "pod {pod} ended with {code}; it printed:\n{logs}");
+        Ok(logs)
+    }
+
+    /// What a pod says whose first container waits for a reason.
+    pub fn waits(&self, pod: &str, reason: &str) -> anyhow::Result<String> {
+        let waiting = ".status.containerStatuses[0].state.waiting";
+        self.wait(pod, &format!("jsonpath={{{waiting}.reason}}={reason}"))?;
+        self.pod(pod, &format!("{waiting}.message"))
+    }
+
+    /// Waits until an event of a reason is told of a pod whose message has a text.
+    pub fn told(&self, pod: &str, reason: &str, text: &str) -> anyhow::Result<()> {
+        let about = format!("involvedObject.name={pod},reason={reason}");
+        let mut seen = String::new();
+        let told = eventually(&format!("{reason} {text:?} of pod {pod}"), LONG, || {
+            seen = self.field(&["events", "--field-selector", &about], ".items[*].message")?;
+            Ok(seen.contains(text).then_some(()))
+        });
+        told.with_context(|| format!("events of reason {reason} are: {seen}"))
+    }
+
     /// The body of an HTTP response, asked for in the cluster's network namespace on a connection of its own.
     pub fn http(&self, method: &str, url: &str) -> anyhow::Result<String> {
         self.on_the_host(

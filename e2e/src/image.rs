@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use ring::digest::{SHA256, digest};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Programs of busybox that tests use.
 const PROGRAMS: [&str; 32] = [
@@ -26,7 +26,8 @@ fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
     header
 }
 
-fn layer() -> anyhow::Result<Vec<u8>> {
+/// `files` are put beside busybox, or instead of what is there, with their contents.
+fn layer(files: &[(&str, &str)]) -> anyhow::Result<Vec<u8>> {
     let mut busybox = Vec::new();
     let mut file =
         File::open("/bin/busybox").context("open /bin/busybox: install Debian's busybox-static")?;
@@ -42,12 +43,13 @@ fn layer() -> anyhow::Result<Vec<u8>> {
         let mut link = header(tar::EntryType::Symlink, 0o777, 0);
         tar.append_link(&mut link, format!("bin/{program}"), "busybox")?;
     }
-    let users = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n";
-    tar.append_data(
-        &mut header(tar::EntryType::Regular, 0o644, users.len() as u64),
-        "etc/passwd",
-        &users[..],
-    )?;
+    let users = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n";
+    let own = |path: &str| files.iter().any(|(own, _)| *own == path);
+    let base = [("etc/passwd", users)];
+    for (path, content) in base.iter().filter(|(path, _)| !own(path)).chain(files) {
+        let mut header = header(tar::EntryType::Regular, 0o644, u64::try_from(content.len())?);
+        tar.append_data(&mut header, path, content.as_bytes())?;
+    }
     Ok(tar.into_inner()?)
 }
 
@@ -58,13 +60,22 @@ pub fn busybox(archive: &Path, name: &str) -> anyhow::Result<()> {
 
 /// The same with another command.
 pub fn busybox_running(archive: &Path, name: &str, command: &[&str]) -> anyhow::Result<()> {
-    let layer = layer()?;
+    busybox_with(archive, name, &json!({ "Cmd": command }), &[])
+}
+
+/// The same with what the image says of its containers, as `{"User": "web"}`, and with files of its own.
+pub fn busybox_with(archive: &Path, name: &str, says: &Value, files: &[(&str, &str)]) -> anyhow::Result<()> {
+    let layer = layer(files)?;
+    let mut config = json!({ "Env": ["PATH=/bin"], "WorkingDir": "/" });
+    for (key, value) in says.as_object().into_iter().flatten() {
+        config[key] = value.clone();
+    }
     let hash: String = digest(&SHA256, &layer).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     let config = serde_json::to_vec(&json!({
         "architecture": architecture,
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": command, "WorkingDir": "/"},
+        "config": config,
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{hash}")]},
     }))?;
     let manifest = serde_json::to_vec(&json!([

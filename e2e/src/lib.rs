@@ -47,7 +47,7 @@ mod servers;
 
 pub use cluster::{BUSYBOX, Cluster, LONG, PATIENCE};
 pub use containerd::Containerd;
-pub use engine::{Engine, Node};
+pub use engine::{Engine, Node, Topic};
 pub use etcd::Etcd;
 pub use kubectl::Kubectl;
 pub use loop_device::{LoopDevice, LoopDevices};

@@ -59,6 +59,12 @@ impl Pod {
         self
     }
 
+    /// What a shell does once in its container, and ends: what it prints is what the test wants to know.
+    #[must_use]
+    pub fn prints(self, script: &str) -> Self {
+        self.spec("restartPolicy: Never").script(script)
+    }
+
     /// How long it may take to end, in seconds; without this it is killed at once.
     #[must_use]
     pub fn grace(mut self, seconds: u32) -> Self {

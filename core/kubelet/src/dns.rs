@@ -243,13 +243,16 @@ pub(crate) fn hostname(pod: &Pod, config: &Config) -> Result<Hostname, HostnameE
         let name = config.node_name.clone();
         return Ok(Hostname { short: name.clone(), name, domain: None });
     }
+    let cut = |name: &str| match name.get(..MAX_LABEL) {
+        Some(short) if name.len() > MAX_LABEL => short.trim_end_matches(['-', '.']).to_owned(),
+        Some(_) | None => name.to_owned(),
+    };
     if let Some(name) = text(spec.and_then(|spec| spec.hostname_override.as_ref())) {
+        let name = cut(&name);
         return Ok(Hostname { short: name.clone(), name, domain: None });
     }
-    let short = text(spec.and_then(|spec| spec.hostname.as_ref())).unwrap_or_else(|| {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        name.get(..MAX_LABEL).unwrap_or(name).trim_end_matches(['-', '.']).to_owned()
-    });
+    let short = text(spec.and_then(|spec| spec.hostname.as_ref()))
+        .unwrap_or_else(|| cut(pod.metadata.name.as_deref().unwrap_or_default()));
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let domain = text(spec.and_then(|spec| spec.subdomain.as_ref()))
         .map(|subdomain| format!("{subdomain}.{namespace}.svc.{}", config.cluster_domain));

@@ -18,7 +18,7 @@ mod expansion;
 mod file;
 mod service;
 
-pub(crate) use expansion::expand;
+pub(crate) use expansion::{expand, expand_known};
 
 /// Why a container's environment cannot be made. The texts are those of `CreateContainerConfigError`.
 #[derive(Debug, thiserror::Error)]

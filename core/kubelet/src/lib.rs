@@ -229,7 +229,6 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     }
     let (asker, engine, stop) = (Arc::clone(&health), runtime.clone(), shutdown.clone());
     let asking = Box::pin(async move { asker.keep(engine, stop).await });
-    let recursion = status.as_ref().map_or(volume::Recursion::Unknown, volume::Recursion::of);
     let (orders, ordered) = eviction::orders();
     let about_node = node::NodeRecorder::new(client.clone(), &config.node_name);
     let folder = Arc::new(image_gc::ImageFolder::new(runtime.clone()));
@@ -282,7 +281,6 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
             client.clone(),
             Arc::clone(&objects),
             Arc::clone(&drivers),
-            recursion,
         ),
         metrics,
         recorder: event::Recorder::new(client.clone(), &config.node_name),

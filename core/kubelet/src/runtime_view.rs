@@ -86,6 +86,8 @@ pub(crate) struct Instance {
     pub(crate) user: Option<v1::LinuxContainerUser>,
     /// The signal by which it is asked to end, if the runtime says.
     pub(crate) stop_signal: Option<String>,
+    /// Where in it mounts are read-only with all that is mounted below them.
+    pub(crate) recursive: Vec<String>,
 }
 
 impl Instance {
@@ -272,7 +274,10 @@ fn convert(sandbox: String, status: v1::ContainerStatus) -> Instance {
     let words = words.and_then(|path| {
         status.mounts.iter().find(|mount| mount.container_path == path).map(|mount| mount.host_path.clone())
     });
+    let recursive = status.mounts.iter().filter(|mount| mount.recursive_read_only);
+    let recursive = recursive.map(|mount| mount.container_path.clone()).collect();
     Instance {
+        recursive,
         id: status.id,
         sandbox,
         name,
@@ -295,6 +300,7 @@ fn convert(sandbox: String, status: v1::ContainerStatus) -> Instance {
 #[cfg(test)]
 pub(crate) fn fixture(id: &str, name: &str, restart_count: u32, state: ContainerState) -> Instance {
     Instance {
+        recursive: Vec::new(),
         id: id.to_owned(),
         sandbox: "s0".to_owned(),
         name: name.to_owned(),

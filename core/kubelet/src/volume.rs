@@ -69,8 +69,6 @@ struct Inner {
     held: Mutex<HashMap<(String, String), device::Held>>,
     /// Pods whose volumes are set up, in their newest state, with a lock that keeps two set-ups of one pod apart.
     pods: Mutex<HashMap<String, Known>>,
-    /// What the runtime can do.
-    recursion: Recursion,
     /// A token's end may have come nearer.
     timing: Notify,
 }
@@ -117,7 +115,6 @@ impl Volumes {
         client: kube::Client,
         objects: Arc<Objects>,
         drivers: Arc<Drivers>,
-        recursion: Recursion,
     ) -> Self {
         let tokens = token::Tokens::new(client.clone());
         let (places, held, pods) = (Mutex::default(), Mutex::default(), Mutex::default());
@@ -130,7 +127,6 @@ impl Volumes {
             places,
             held,
             pods,
-            recursion,
             timing: Notify::new(),
         });
         tokio::spawn(keep_current(Arc::downgrade(&inner), Arc::clone(&inner.objects)));
@@ -156,17 +152,19 @@ impl Volumes {
         result
     }
 
-    /// The mounts of a container of a pod whose volumes are set up. `env` is for `subPathExpr`.
+    /// The mounts of a container of a pod whose volumes are set up. `env` is for `subPathExpr`, `recursion` what the pod's
+    /// runtime can do.
     pub(crate) async fn mounts(
         &self,
         pod: &Arc<Pod>,
         container: &Container,
         env: &[(String, String)],
+        recursion: Recursion,
     ) -> Result<Vec<keelson_cri::v1::Mount>, VolumeError> {
         let uid = uid(pod)?.to_owned();
         let (pod, container, env) = (Arc::clone(pod), container.clone(), env.to_vec());
         let data_dir = self.inner.config.data_dir.clone();
-        let (places, recursion) = (self.inner.places_of(&uid), self.inner.recursion);
+        let places = self.inner.places_of(&uid);
         blocking(move || mounts::of(&data_dir, &uid, &pod, &container, &env, &places, recursion)).await
     }
 

@@ -154,6 +154,7 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Specification, SpecError> {
         tty: config.tty,
         cgroup: inputs.cgroup.clone(),
         identity,
+        secluded: mounts::secluded(config),
     };
     Ok(Specification { oci, launch })
 }

@@ -83,7 +83,6 @@ mod tests {
     use crate::csi::Drivers;
     use crate::objects::Objects;
     use crate::testing;
-    use crate::volume::Recursion;
 
     #[tokio::test]
     async fn what_a_driver_has_not_taken_back_yet_is_found_again() {
@@ -102,7 +101,7 @@ mod tests {
         let client = testing::no_api();
         let drivers = Arc::new(Drivers::new(Arc::clone(&config), client.clone()));
         let objects = Objects::new(client.clone());
-        let volumes = Volumes::new(config, client, objects, drivers, Recursion::Possible);
+        let volumes = Volumes::new(config, client, objects, drivers);
         let find = async || Leftovers::find(&volumes, &log_dir, |uid| uid == "known").await.unwrap();
         assert!(!find().await.remove(&volumes, &log_dir).await);
         let left = Leftovers { folders: vec!["of-driver".to_owned()], logs: Vec::new() };

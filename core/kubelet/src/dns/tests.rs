@@ -80,6 +80,9 @@ fn a_pods_host_name_is_its_own_or_its_pods() {
     let mut long = pod(json!({}));
     long.metadata.name = Some(format!("{}-tail", "n".repeat(62)));
     assert_eq!(hostname(&long, &config()).unwrap().name, "n".repeat(62));
+    let over = format!("{}.{}", "o".repeat(60), "abc");
+    let found = of(json!({"hostnameOverride": over, "subdomain": "sub"}));
+    assert_eq!((found.name, found.short, found.domain), (over[..63].to_owned(), over[..63].to_owned(), None));
 }
 
 #[test]

@@ -1,8 +1,24 @@
 //! `$(NAME)` in commands, arguments and values (pure). `$$` is a dollar sign, an unknown name stays as it is.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 /// Replaces references to variables of the list.
 pub(crate) fn expand(text: &str, env: &[(String, String)]) -> String {
     with(text, |name| env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str()))
+}
+
+/// Replaces references to variables of the list, and names those that have no value.
+pub(crate) fn expand_known(text: &str, env: &[(String, String)]) -> (String, BTreeSet<String>) {
+    let missing = RefCell::default();
+    let text = with(text, |name| {
+        let found = env.iter().rev().find(|(known, value)| known == name && !value.is_empty());
+        if found.is_none() {
+            BTreeSet::insert(&mut missing.borrow_mut(), name.to_owned());
+        }
+        found.map(|(_, value)| value.as_str())
+    });
+    (text, missing.into_inner())
 }
 
 /// Replaces references by what the function knows.
@@ -52,5 +68,13 @@ mod tests {
         ] {
             assert_eq!(expand(text, &env), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn what_has_no_value_is_named() {
+        let env = [("A".to_owned(), "1".to_owned()), ("B".to_owned(), String::new())];
+        assert_eq!(expand_known("$(A)/$$(C)", &env), ("1/$(C)".to_owned(), BTreeSet::new()));
+        let missing = expand_known("$(A)/$(C)/$(B)/$(C)", &env).1;
+        assert_eq!(missing.into_iter().collect::<Vec<_>>(), ["B", "C"]);
     }
 }

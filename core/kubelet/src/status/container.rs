@@ -110,7 +110,7 @@ pub(super) fn status(view: View<'_>, plan: &Plan, member: &Member) -> ContainerS
         allocated_resources_status: view.memory.devices.get(name).cloned(),
         user: user(newest),
         stop_signal: newest.stop_signal.clone(),
-        volume_mounts: mounts(member),
+        volume_mounts: mounts(member, Some(newest)),
     }
 }
 
@@ -179,7 +179,7 @@ fn never_made(view: View<'_>, plan: &Plan, member: &Member, why: &Why) -> Contai
         started: Some(false),
         state: Some(waiting(why)),
         last_state: Some(last_state.unwrap_or_default()),
-        volume_mounts: mounts(member),
+        volume_mounts: mounts(member, None),
         ..ContainerStatus::default()
     }
 }
@@ -191,12 +191,16 @@ fn user(instance: &Instance) -> Option<ContainerUser> {
     Some(ContainerUser { linux: Some(linux) })
 }
 
-fn mounts(member: &Member) -> Option<Vec<VolumeMountStatus>> {
+/// Of what was only asked for if it is possible the runtime's instance tells what became of it.
+fn mounts(member: &Member, instance: Option<&Instance>) -> Option<Vec<VolumeMountStatus>> {
     let mounts = member.container.volume_mounts.as_ref().filter(|mounts| !mounts.is_empty())?;
     let one = |mount: &k8s_openapi::api::core::v1::VolumeMount| {
         let read_only = mount.read_only.filter(|read_only| *read_only);
         let recursive = match mount.recursive_read_only.as_deref() {
-            Some("Enabled" | "IfPossible") => "Enabled",
+            Some("Enabled") => "Enabled",
+            Some("IfPossible") if instance.is_some_and(|one| one.recursive.contains(&mount.mount_path)) => {
+                "Enabled"
+            }
             Some(_) | None => "Disabled",
         };
         VolumeMountStatus {

@@ -66,25 +66,24 @@ pub(crate) enum VolumeError {
         /// The container's name.
         container: String,
     },
-    /// A mount of a container contradicts itself.
-    #[error("container {container:?}, mount {mount_path:?}: {reason}")]
-    Mount {
-        /// The container's name.
-        container: String,
-        /// Where it would be mounted.
-        mount_path: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A part of a volume cannot be used.
-    #[error("failed to prepare subPath for volumeMount {volume:?} of container {container:?}: {reason}")]
+    /// A mount of a container contradicts itself, or is more than the runtime can do.
+    #[error("{0}")]
+    Mount(String),
+    /// A part of a volume cannot be used. Why is not told: it would tell of the node's files.
+    #[error("failed to prepare subPath for volumeMount {volume:?} of container {container:?}")]
     SubPath {
         /// The volume's name.
         volume: String,
         /// The container's name.
         container: String,
-        /// Why.
-        reason: String,
+    },
+    /// A part of a volume cannot be made; as little is told.
+    #[error("failed to create subPath directory for volumeMount {volume:?} of container {container:?}")]
+    NewSubPath {
+        /// The volume's name.
+        volume: String,
+        /// The container's name.
+        container: String,
     },
     /// A pod's folder cannot be removed.
     #[error("{action} {}: {reason}", path.display())]
@@ -125,6 +124,7 @@ impl VolumeError {
             | VolumeError::Device { .. }
             | VolumeError::Mount { .. }
             | VolumeError::SubPath { .. }
+            | VolumeError::NewSubPath { .. }
             | VolumeError::TearDown { .. }
             | VolumeError::Csi(_)
             | VolumeError::Interrupted => "FailedMount",

@@ -9,7 +9,7 @@ use keelson_cri::v1;
 use super::claim::ClaimError;
 use super::error::VolumeError;
 use super::{Place, plan, sub_path};
-use crate::environment::expand;
+use crate::environment::expand_known;
 
 /// Whether the container runtime makes mounts read-only with all that is mounted below them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +21,16 @@ pub(crate) enum Recursion {
 }
 
 impl Recursion {
-    /// What a runtime says of its default handler.
-    pub(crate) fn of(status: &v1::StatusResponse) -> Self {
-        let default = status.runtime_handlers.iter().find(|handler| handler.name.is_empty());
-        let features = default.and_then(|handler| handler.features.as_ref());
+    /// Whether it matters to a container.
+    pub(crate) fn is_asked(container: &Container) -> bool {
+        let mut mounts = container.volume_mounts.iter().flatten();
+        mounts.any(|mount| mount.recursive_read_only.as_deref().is_some_and(|mode| mode != "Disabled"))
+    }
+
+    /// What a runtime says of a handler; the default one has no name.
+    pub(crate) fn of(status: &v1::StatusResponse, handler: &str) -> Self {
+        let found = status.runtime_handlers.iter().find(|one| one.name == handler);
+        let features = found.and_then(|one| one.features.as_ref());
         if features.is_some_and(|features| features.recursive_read_only_mounts) {
             Recursion::Possible
         } else {
@@ -43,33 +49,45 @@ fn propagation(mount: &VolumeMount) -> Result<v1::MountPropagation, String> {
 }
 
 /// Whether mounts below the mount are read-only too, as far as the runtime can do that.
-fn recursive(mount: &VolumeMount, readonly: bool, private: bool, runtime: Recursion) -> Result<bool, String> {
-    match mount.recursive_read_only.as_deref().unwrap_or("Disabled") {
-        "Disabled" | "" => Ok(false),
-        "IfPossible" => Ok(readonly && private && runtime == Recursion::Possible),
-        "Enabled" if !readonly => Err("recursiveReadOnly needs readOnly".to_owned()),
-        "Enabled" if !private => Err("recursiveReadOnly needs mountPropagation None".to_owned()),
-        "Enabled" if runtime == Recursion::Unknown => {
-            Err("the container runtime does not support recursiveReadOnly".to_owned())
-        }
+fn recursive(mount: &VolumeMount, runtime: Recursion) -> Result<bool, String> {
+    let mode = mount.recursive_read_only.as_deref().unwrap_or("Disabled");
+    if mode == "Disabled" {
+        return Ok(false);
+    }
+    let asks = format!("volume {:?} requested recursive read-only mode, but it is not", mount.name);
+    if mount.read_only != Some(true) {
+        return Err(format!("{asks} read-only"));
+    }
+    if let Some(propagation) = mount.mount_propagation.as_deref().filter(|mode| *mode != "None") {
+        return Err(format!("{asks} compatible with propagation {propagation:?}"));
+    }
+    match mode {
+        "IfPossible" => Ok(runtime == Recursion::Possible),
+        "Enabled" if runtime == Recursion::Unknown => Err(format!("{asks} supported by the runtime")),
         "Enabled" => Ok(true),
-        other => Err(format!("unknown recursiveReadOnly mode {other:?}")),
+        other => Err(format!("unknown recursive read-only mode {other:?}")),
     }
 }
 
 /// The part of the volume that the mount wants; empty for all of it.
 fn part(mount: &VolumeMount, env: &[(String, String)]) -> Result<String, String> {
     let expression = mount.sub_path_expr.as_deref().filter(|text| !text.is_empty());
-    let Some(expression) = expression else {
-        return Ok(mount.sub_path.clone().unwrap_or_default());
+    let path = match expression {
+        None => mount.sub_path.clone().unwrap_or_default(),
+        Some(expression) => {
+            let (path, missing) = expand_known(expression, env);
+            if !missing.is_empty() {
+                let missing: Vec<_> = missing.into_iter().collect();
+                return Err(format!("missing value for {}", missing.join(", ")));
+            }
+            path
+        }
     };
-    let path = expand(expression, env);
-    if path.is_empty() {
-        return Err(format!("subPathExpr {expression:?} expands to nothing"));
+    if path.starts_with('/') {
+        return Err(format!("error SubPath `{path}` must not be an absolute path"));
     }
-    // A reference that nothing is known of stays as it was.
-    if path.contains("$(") && !expression.contains("$$(") {
-        return Err(format!("missing value for subPathExpr {expression:?}"));
+    if path.split('/').any(|part| part == "..") {
+        return Err(format!("unable to provision SubPath `{path}`: must not contain '..'"));
     }
     Ok(path)
 }
@@ -87,11 +105,6 @@ pub(super) fn of(
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     let mut out = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let refused = |reason: String| VolumeError::Mount {
-            container: container.name.clone(),
-            mount_path: mount.mount_path.clone(),
-            reason,
-        };
         let missing =
             || VolumeError::Missing { volume: mount.name.clone(), container: container.name.clone() };
         let volume = volumes.iter().find(|volume| volume.name == mount.name).ok_or_else(missing)?;
@@ -100,35 +113,41 @@ pub(super) fn of(
             None => plan::path(data_dir, uid, &kind, &volume.name),
             Some(Place::Folder(path)) => path.clone(),
             Some(Place::Image(id)) => {
-                out.push(of_image(mount, id, part(mount, env).map_err(refused)?));
+                out.push(of_image(mount, id, part(mount, env).map_err(VolumeError::Mount)?));
                 continue;
             }
             Some(Place::Device { .. }) => {
                 return Err(VolumeError::new(&volume.name, ClaimError::IsBlock.into()));
             }
         };
-        let part = part(mount, env).map_err(refused)?;
+        let part = part(mount, env).map_err(VolumeError::Mount)?;
         let host = if part.is_empty() {
             path
         } else {
             let place = data_dir.join("pods").join(uid).join("volume-subpaths");
             let place = place.join(&volume.name).join(&container.name).join(index.to_string());
-            sub_path::prepare(&path, &part, &place).map_err(|reason| VolumeError::SubPath {
-                volume: volume.name.clone(),
-                container: container.name.clone(),
-                reason: reason.to_string(),
+            let is_new = !path.join(&part).exists();
+            sub_path::prepare(&path, &part, &place).map_err(|error| {
+                tracing::warn!(uid, volume = volume.name, %error, "a part of a volume cannot be used");
+                let (volume, container) = (volume.name.clone(), container.name.clone());
+                match is_new {
+                    true => VolumeError::NewSubPath { volume, container },
+                    false => VolumeError::SubPath { volume, container },
+                }
             })?;
             place
         };
         let readonly = mount.read_only == Some(true) || kind.is_read_only();
-        let propagation = propagation(mount).map_err(refused)?;
-        let private = propagation == v1::MountPropagation::PropagationPrivate;
+        let propagation = propagation(mount).map_err(VolumeError::Mount)?;
+        let recursive_read_only = recursive(mount, runtime).map_err(|reason| {
+            VolumeError::Mount(format!("failed to resolve recursive read-only mode: {reason}"))
+        })?;
         out.push(v1::Mount {
             // A path without a slash in front is taken from the root.
             container_path: Path::new("/").join(&mount.mount_path).to_string_lossy().into_owned(),
             host_path: host.to_string_lossy().into_owned(),
             readonly,
-            recursive_read_only: recursive(mount, readonly, private, runtime).map_err(refused)?,
+            recursive_read_only,
             propagation: propagation.into(),
             ..v1::Mount::default()
         });

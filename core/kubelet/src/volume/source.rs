@@ -139,8 +139,8 @@ impl Sources<'_> {
             uid: text(&self.pod.metadata.uid),
         };
         let token = self.tokens.token(wish).await?.text;
-        let group = FsGroup::of(self.pod);
-        let user = ownership::user(self.pod).filter(|_| group.is_none());
+        let (user, group) = (ownership::user(self.pod), FsGroup::of(self.pod));
+        // The group may read it when it is given the file.
         let mode = if user.is_some() || group.is_some() { 0o600 } else { default };
         into.put(&from.path, File { content: token.into_bytes(), mode, user })
     }

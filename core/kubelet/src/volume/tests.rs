@@ -38,8 +38,7 @@ impl Node {
         let server = Server::default();
         let client = client(&server);
         let drivers = Arc::new(Drivers::new(Arc::clone(&config), client.clone()));
-        let volumes =
-            Volumes::new(config, client.clone(), Objects::new(client), drivers, Recursion::Possible);
+        let volumes = Volumes::new(config, client.clone(), Objects::new(client), drivers);
         Node { volumes, server, data_dir }
     }
 
@@ -74,7 +73,8 @@ async fn mounts(
 ) -> Result<Vec<(String, String, bool)>, String> {
     let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let container = &pod.spec.as_ref().unwrap().containers[0];
-    let found = node.volumes.mounts(pod, container, &env).await.map_err(|error| error.to_string())?;
+    let found = node.volumes.mounts(pod, container, &env, Recursion::Possible).await;
+    let found = found.map_err(|error| error.to_string())?;
     Ok(found.into_iter().map(|one| (one.host_path, one.container_path, one.readonly)).collect())
 }
 
@@ -116,14 +116,24 @@ async fn mounts_that_contradict_themselves_are_refused() {
     };
     let error = refused(json!({"name": "x", "mountPath": "/x"})).await;
     assert_eq!(error, "cannot find volume \"x\" to mount into container \"c\"");
-    for mount in [
-        json!({"name": "e", "mountPath": "/e", "subPath": "../x"}),
-        json!({"name": "e", "mountPath": "/e", "subPathExpr": "$(MISSING)"}),
-        json!({"name": "e", "mountPath": "/e", "mountPropagation": "Sideways"}),
-        json!({"name": "e", "mountPath": "/e", "recursiveReadOnly": "Enabled"}),
+    let recursive = "failed to resolve recursive read-only mode: volume \"e\" requested recursive read-only mode, but it is not";
+    let mount = |more: Value| {
+        let mut mount = json!({"name": "e", "mountPath": "/e"});
+        mount.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        mount
+    };
+    for (more, told) in [
+        (json!({"subPath": "../x"}), "unable to provision SubPath `../x`: must not contain '..'".to_owned()),
+        (json!({"subPathExpr": "$(MISSING)"}), "missing value for MISSING".to_owned()),
+        (json!({"subPathExpr": "/$(A)"}), "error SubPath `/a` must not be an absolute path".to_owned()),
+        (json!({"mountPropagation": "Sideways"}), "invalid MountPropagation mode: \"Sideways\"".to_owned()),
+        (json!({"recursiveReadOnly": "Enabled"}), format!("{recursive} read-only")),
+        (
+            json!({"recursiveReadOnly": "IfPossible", "readOnly": true, "mountPropagation": "HostToContainer"}),
+            format!("{recursive} compatible with propagation \"HostToContainer\""),
+        ),
     ] {
-        let error = refused(mount).await;
-        assert!(error.contains("container \"c\""), "{error}");
+        assert_eq!(refused(mount(more)).await, told);
     }
 }
 

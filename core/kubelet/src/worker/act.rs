@@ -22,7 +22,7 @@ use crate::probe::run::Target;
 use crate::probe::{Finding, ProbeKind};
 use crate::runtime_view::Instance;
 use crate::security::ImageUser;
-use crate::volume::VolumeError;
+use crate::volume::{Recursion, VolumeError};
 use crate::{container, environment, hosts, image, resources, sandbox, security, user_namespace};
 
 /// A container always has this much between its stop signal and its end.
@@ -313,7 +313,11 @@ async fn make_sandbox(node: &Node, pod: &PodModel, attempt: u32) -> Result<(), S
         let status = node.runtime.status(v1::StatusRequest::default()).await.map_err(|error| error.text())?;
         // One that knows nothing of it would run the pod as root of the node.
         if !user_namespace::is_supported(&status, &runtime_handler) {
-            return Err(format!("runtime handler {runtime_handler:?} does not support user namespaces"));
+            let who = match runtime_handler.as_str() {
+                "" => "runtime".to_owned(),
+                handler => format!("RuntimeClass handler {handler:?}"),
+            };
+            return Err(format!("can't set `spec.hostUsers: false`, {who} does not support user namespaces"));
         }
         let security = sandbox.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
         user_namespace::tell(security.and_then(|it| it.namespace_options.as_mut()), Some(&users));
@@ -479,6 +483,16 @@ impl Start {
         Ok(id)
     }
 
+    /// Whether the pod's runtime makes mounts read-only with all below them; nobody is asked for whom it is no matter.
+    async fn recursion(&self, container: &Container) -> Result<Recursion, String> {
+        if !Recursion::is_asked(container) {
+            return Ok(Recursion::Unknown);
+        }
+        let handler = handler(&self.node, &self.pod).await?;
+        let status = self.node.runtime.status(v1::StatusRequest::default()).await;
+        Ok(Recursion::of(&status.map_err(|error| error.text())?, &handler))
+    }
+
     async fn configuration(&self, member: &Member) -> Result<v1::ContainerConfig, Why> {
         let (node, pod) = (&self.node, &self.pod);
         let Image::Present { id: image, uid, username } = &self.image else {
@@ -493,8 +507,9 @@ impl Start {
         };
         let env = environment::environment(&pod.pod, &ips, &node.config, &member.container, &node.objects);
         let mut env = env.await.map_err(config_error)?;
-        let mut mounts =
-            node.volumes.mounts(&pod.pod, &member.container, &env).await.map_err(config_error)?;
+        let recursion = self.recursion(&member.container).await.map_err(config_error)?;
+        let mounts = node.volumes.mounts(&pod.pod, &member.container, &env, recursion).await;
+        let mut mounts = mounts.map_err(config_error)?;
         let injection = node.furnishing.devices.prepare(pod, member).await.map_err(config_error)?;
         injection.environment(&mut env);
         injection.mounts(&mut mounts);

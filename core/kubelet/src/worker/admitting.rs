@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
+use keelson_cri::v1;
 use kube::Api;
 
 use super::{Node as Shared, Worker};
@@ -13,6 +14,7 @@ use crate::event::EventType;
 use crate::eviction::Eviction;
 use crate::memory::{End, Why};
 use crate::plan::Stage;
+use crate::runtime_client::RuntimeError;
 
 /// The Node is asked for no longer than this: without it a pod is taken by what was known.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -50,6 +52,18 @@ impl Worker {
         if let Some(why) = pressed.or(foreign) {
             self.refuse(why, now);
             return None;
+        }
+        match self.groups_are_kept().await {
+            Ok(true) => {}
+            Ok(false) => {
+                let text = "SupplementalGroupsPolicy=Strict is not supported in this node";
+                self.refuse(Why::new("SupplementalGroupsPolicyNotSupported", text), now);
+                return None;
+            }
+            Err(error) => {
+                tracing::warn!(object = self.pod.object(), %error, "the runtime does not say what it can do");
+                return now.checked_add(RETRY).ok();
+            }
         }
         let Err((misfits, others)) = self.find_place().await else {
             return self.furnish(now).await;
@@ -110,6 +124,16 @@ impl Worker {
             }
             placed => placed,
         }
+    }
+
+    /// Whether the runtime gives containers the groups that the pod names and no others, if that is asked for.
+    async fn groups_are_kept(&self) -> Result<bool, RuntimeError> {
+        let context = self.pod.spec().security_context.as_ref();
+        if context.and_then(|it| it.supplemental_groups_policy.as_deref()) != Some("Strict") {
+            return Ok(true);
+        }
+        let status = self.node.runtime.status(v1::StatusRequest::default()).await?;
+        Ok(status.features.is_some_and(|features| features.supplemental_groups_policy))
     }
 
     /// (client) The Node's labels and taints as they are now.

@@ -13,10 +13,12 @@ use std::sync::Arc;
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+use nix::errno::Errno;
+use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::unistd::{Gid, Uid};
 
-use super::protocol::Identity;
+use super::protocol::{Identity, Seclusion};
 use crate::seccomp::{self, Filter};
 
 /// Runs the process of the specification as `Identity`.
@@ -26,12 +28,20 @@ pub(super) struct IdentityExecutor {
     /// The user namespace that the program runs in. The library prepares all as root of the node, and only the last steps are taken
     /// in it: so are those of commands, for which the library would not enter it at all.
     pub(super) users: Option<Arc<File>>,
+    /// Mounts that are still as their sources are; none for commands, who find what the first process has made of them.
+    pub(super) secluded: Vec<Seclusion>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum IdentityError {
     #[error("enter the pod's user namespace")]
     Users(#[source] nix::Error),
+    #[error("seclude the mount {path:?}")]
+    Mount {
+        path: PathBuf,
+        #[source]
+        source: nix::Error,
+    },
     #[error("set the supplementary groups")]
     Groups(#[source] nix::Error),
     #[error("set the group")]
@@ -186,6 +196,7 @@ impl IdentityExecutor {
         let _ = nix::sys::signal::SigSet::all().thread_unblock();
         default_pipe_signal();
         own_standard_files(identity);
+        self.secluded.iter().try_for_each(seclude)?;
         if let Some(users) = &self.users {
             enter_users(users, &identity.capabilities).map_err(IdentityError::Users)?;
         }
@@ -230,6 +241,18 @@ fn own_standard_files(identity: &Identity) {
         if let Err(error) = std::os::unix::fs::fchown(file, Some(uid), Some(gid)) {
             tracing::debug!(%error, "a standard file keeps its owner");
         }
+    }
+}
+
+/// Has a mount learn of no others, or of its source's alone.
+fn seclude(mount: &Seclusion) -> Result<(), IdentityError> {
+    let kind = if mount.from_source { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
+    let depth = if mount.below { MsFlags::MS_REC } else { MsFlags::empty() };
+    let nothing = None::<&str>;
+    match nix::mount::mount(nothing, &mount.path, nothing, kind | depth, nothing) {
+        // Another mount hides it: nobody sees what becomes of it.
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
+        Err(source) => Err(IdentityError::Mount { path: mount.path.clone(), source }),
     }
 }
 

@@ -18,7 +18,7 @@ use nix::unistd::{ForkResult, Pid};
 use serde::{Deserialize, Serialize};
 
 use super::executor::IdentityExecutor;
-use super::protocol::{ExecRequest, Launch};
+use super::protocol::{ExecRequest, Launch, Seclusion};
 use crate::cgroup::Hierarchy;
 
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ pub(super) fn container(launch: &Launch) -> Result<Launched, LaunchError> {
     run(stdio, |stdio| {
         enter_tracking(&launch.cgroup)?;
         set_oom_score(launch.identity.oom_score_adj.unwrap_or(0));
-        let builder = builder(launch, stdio)?;
+        let builder = builder(launch, stdio, &launch.secluded)?;
         let mut container = builder
             .as_init(&launch.bundle)
             .with_systemd(false)
@@ -88,7 +88,7 @@ pub(super) fn exec(launch: &Launch, request: &ExecRequest, number: u64) -> Resul
     let result = run(stdio, |stdio| {
         enter_tracking(&launch.cgroup)?;
         set_oom_score(launch.identity.oom_score_adj.unwrap_or(0));
-        builder(launch, stdio)?
+        builder(launch, stdio, &[])?
             .as_tenant()
             .with_detach(true)
             .with_process(Some(&path))
@@ -104,13 +104,17 @@ fn nix_pid(pid: impl ToString) -> i32 {
     pid.to_string().parse().unwrap_or_default()
 }
 
-fn builder(launch: &Launch, stdio: ChildEnds) -> Result<ContainerBuilder, String> {
+fn builder(launch: &Launch, stdio: ChildEnds, secluded: &[Seclusion]) -> Result<ContainerBuilder, String> {
     let state = launch.bundle.join("state");
     fs::create_dir_all(&state).map_err(|error| error.to_string())?;
     let users = launch.identity.users.as_ref().map(|(path, _)| File::open(path)).transpose();
     let users = users.map_err(|error| format!("open the pod's user namespace: {error}"))?.map(Arc::new);
     let mut builder = ContainerBuilder::new(launch.id.clone(), SyscallType::Linux)
-        .with_executor(IdentityExecutor { identity: launch.identity.clone(), users })
+        .with_executor(IdentityExecutor {
+            identity: launch.identity.clone(),
+            users,
+            secluded: secluded.to_vec(),
+        })
         .with_root_path(&state)
         .map_err(|error| chain(&error))?
         .with_console_socket(stdio.console);

@@ -51,7 +51,7 @@ impl Lines {
         }
     }
 
-    /// Appends what is left without a line end.
+    /// Appends what is left: without a line end, which its readers are not to see either.
     pub(super) fn finish(&mut self, output: Output, time: &str, out: &mut Vec<u8>) {
         if !self.pending.is_empty() {
             self.emit(output, time, "P", out);

@@ -149,6 +149,18 @@ pub(crate) struct Identity {
     pub(crate) working_directory: PathBuf,
 }
 
+/// What a container's mount learns of mounts elsewhere. The container library leaves every bind as its source is, whatever the OCI
+/// configuration says of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seclusion {
+    /// Where it is in the container.
+    pub(crate) path: PathBuf,
+    /// It learns of its source's; otherwise of none. Its source learns of nothing.
+    pub(crate) from_source: bool,
+    /// The same holds for all that is mounted below.
+    pub(crate) below: bool,
+}
+
 /// What the pod process must know of a container besides its OCI configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Launch {
@@ -162,6 +174,9 @@ pub(crate) struct Launch {
     /// The container's cgroup, relative to each controller's root.
     pub(crate) cgroup: String,
     pub(crate) identity: Identity,
+    /// Done before the first process runs.
+    #[serde(default)]
+    pub(crate) secluded: Vec<Seclusion>,
 }
 
 /// A process to run inside of a running container.

@@ -10,7 +10,7 @@ use keelson_cri::v1::{ContainerConfig, Mount, MountPropagation};
 use serde_json::{Value, json};
 
 use crate::cgroup::{CONTROLLERS, Hierarchy};
-use crate::pod_process::protocol::UserMap;
+use crate::pod_process::protocol::{Seclusion, UserMap};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MountError {
@@ -134,6 +134,24 @@ fn volume(mount: &Mount) -> Result<Value, MountError> {
     }))
 }
 
+/// Mounts that are not for both sides. One that others of another kind lie below does not speak for what is below it.
+pub(crate) fn secluded(config: &ContainerConfig) -> Vec<Seclusion> {
+    let is_open = |mount: &Mount| mount.propagation() == MountPropagation::PropagationBidirectional;
+    let is_below = |inner: &Mount, outer: &Mount| {
+        inner.container_path != outer.container_path
+            && Path::new(&inner.container_path).starts_with(&outer.container_path)
+    };
+    let of = |mount: &Mount| {
+        let other = |one: &Mount| is_below(one, mount) && one.propagation != mount.propagation;
+        Seclusion {
+            path: PathBuf::from(&mount.container_path),
+            from_source: mount.propagation() == MountPropagation::PropagationHostToContainer,
+            below: !config.mounts.iter().any(other),
+        }
+    };
+    config.mounts.iter().filter(|mount| !is_open(mount)).map(of).collect()
+}
+
 /// `linux.rootfsPropagation`: what the container mounts is seen outside only if a mount asks for it.
 pub(crate) fn root_propagation(config: &ContainerConfig) -> &'static str {
     let shared = |mount: &Mount| mount.propagation() == MountPropagation::PropagationBidirectional;
@@ -232,5 +250,27 @@ mod tests {
         let mut node = json!({"path": "/dev/raw", "type": "b", "uid": 0, "gid": 6});
         give(&mut node, &users);
         assert_eq!(node, json!({"path": "/dev/raw", "type": "b", "uid": 100_000, "gid": 200_006}));
+    }
+
+    #[test]
+    fn a_mount_speaks_for_what_is_below_it_unless_that_is_of_another_kind() {
+        let mount = |path: &str, propagation: MountPropagation| Mount {
+            container_path: path.to_owned(),
+            propagation: propagation.into(),
+            ..Mount::default()
+        };
+        let mounts = vec![
+            mount("/a", MountPropagation::PropagationPrivate),
+            mount("/a/b", MountPropagation::PropagationBidirectional),
+            mount("/ab", MountPropagation::PropagationPrivate),
+            mount("/ab/c", MountPropagation::PropagationPrivate),
+            mount("/d", MountPropagation::PropagationHostToContainer),
+        ];
+        let found = secluded(&ContainerConfig { mounts, ..ContainerConfig::default() });
+        let found: Vec<_> =
+            found.iter().map(|one| (one.path.to_str().unwrap(), one.from_source, one.below)).collect();
+        let expected =
+            [("/a", false, false), ("/ab", false, true), ("/ab/c", false, true), ("/d", true, true)];
+        assert_eq!(found, expected);
     }
 }
