@@ -114,8 +114,11 @@ const TOPICS: &[fn(&Subject<'_>)] = &[
     faults::commands_and_references_that_are_wrong_say_why,
 ];
 
+/// Containers that end again and again wait 10 and 15 seconds.
+const SETTINGS: &str = "crashLoopBackOff: {maxContainerRestartPeriod: 15s}\n";
+
 fn all(engine: Engine) {
-    let node = Node::up(engine, "").unwrap();
+    let node = Node::up(engine, SETTINGS).unwrap();
     let objects = Objects::of(&node).unwrap();
     let subject = Subject { engine, cluster: &node, objects: &objects };
     std::thread::scope(|scope| {

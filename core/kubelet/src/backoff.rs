@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Waits double from `first` to `longest`; after twice the longest without a failure they begin anew.
+/// Waits double from `first` to `longest`; after ten minutes without a failure they begin anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Backoff {
     first: SignedDuration,
@@ -13,7 +13,9 @@ pub(crate) struct Backoff {
 
 /// Of containers that end, and of images that cannot be pulled.
 const FIRST: SignedDuration = SignedDuration::from_secs(10);
-const LONGEST: SignedDuration = SignedDuration::from_secs(300);
+pub(crate) const LONGEST: SignedDuration = SignedDuration::from_secs(300);
+/// After so long without a failure the waits begin anew.
+const QUIET: SignedDuration = SignedDuration::from_secs(600);
 
 impl Default for Backoff {
     fn default() -> Self {
@@ -22,8 +24,18 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// Waits that are no longer than this.
+    pub(crate) fn up_to(longest: SignedDuration) -> Self {
+        Self { first: FIRST.min(longest), longest, current: None }
+    }
+
+    /// Begins anew.
+    pub(crate) fn reset(&mut self) {
+        self.current = None;
+    }
+
     fn expired(&self, at: Timestamp) -> bool {
-        self.current.is_some_and(|(_, set)| at.duration_since(set) > self.longest * 2)
+        self.current.is_some_and(|(_, set)| at.duration_since(set) > QUIET)
     }
 
     /// The wait after a failure at `failed`, and its end; `None` when the next try may be at once.
@@ -70,6 +82,19 @@ mod tests {
             backoff.advance(failed, now);
         }
         assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300]);
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_the_owner_of_the_node_wants() {
+        let waits = |longest: i64| {
+            let mut backoff = Backoff::up_to(SignedDuration::from_secs(longest));
+            let wait = |_| {
+                backoff.advance(at(0), at(0));
+                backoff.waiting(at(0), at(0)).unwrap().0.as_secs()
+            };
+            [(); 4].map(wait)
+        };
+        assert_eq!((waits(30), waits(4), waits(300)), ([10, 20, 30, 30], [4; 4], [10, 20, 40, 80]));
     }
 
     #[test]

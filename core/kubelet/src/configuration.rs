@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use keelson_api::quantity::Quantity;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::backoff;
 
 pub mod access;
 pub(crate) mod enforcement;
@@ -64,6 +67,33 @@ pub struct MemoryReservation {
     pub numa_node: u32,
     /// Quantities of `memory` and `hugepages-SIZE`.
     pub limits: BTreeMap<String, String>,
+}
+
+/// How long containers that end again and again wait between their starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CrashLoopBackOff {
+    /// At the most, between a second and five minutes; the first wait is ten seconds, or this if it is less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_container_restart_period: Option<GoDuration>,
+}
+
+impl CrashLoopBackOff {
+    /// The longest wait.
+    pub(crate) fn longest(self) -> SignedDuration {
+        let own = self.max_container_restart_period.and_then(|own| SignedDuration::try_from(own.0).ok());
+        own.unwrap_or(backoff::LONGEST)
+    }
+
+    fn validate(self) -> Result<(), InvalidSetting> {
+        let longest = self.longest();
+        if (SignedDuration::from_secs(1)..=backoff::LONGEST).contains(&longest) {
+            return Ok(());
+        }
+        let value = format!("{longest:#}");
+        let field = "crashLoopBackOff.maxContainerRestartPeriod";
+        Err(InvalidSetting { field, value, reason: "must be set between 1s and 300s" })
+    }
 }
 
 /// What pods of a priority have to end in when the machine shuts down.
@@ -203,6 +233,8 @@ pub struct KubeletConfiguration {
     /// Between two looks at the logs' sizes.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub container_log_monitor_interval: Duration,
+    /// How long containers that end again and again wait.
+    pub crash_loop_back_off: CrashLoopBackOff,
     /// Who is let in to the kubelet's server.
     pub authentication: access::Authentication,
     /// What they may do there.
@@ -262,6 +294,7 @@ impl Default for KubeletConfiguration {
             container_log_max_size: Bytes(10 << 20),
             container_log_max_files: 5,
             container_log_monitor_interval: Duration::from_secs(10),
+            crash_loop_back_off: CrashLoopBackOff::default(),
             authentication: access::Authentication::default(),
             authorization: access::Authorization::default(),
             streaming_connection_idle_timeout: Duration::from_secs(4 * 60 * 60),
@@ -303,6 +336,7 @@ impl KubeletConfiguration {
             let told = format!("{:?}", self.container_log_monitor_interval);
             return invalid("containerLogMonitorInterval", &told, "must be greater than or equal to 3s");
         }
+        self.crash_loop_back_off.validate()?;
         for pattern in &self.allowed_unsafe_sysctls {
             if !crate::sysctl::is_of_a_pod(pattern) {
                 return invalid(
@@ -604,6 +638,20 @@ mod tests {
         );
         assert!(read(r#"{"runOnce": true}"#).unwrap_err().contains("unknown field `runOnce`"));
         assert!(read(r#"{"containerLogMaxSize": "-1"}"#).unwrap_err().contains("no number of bytes"));
+    }
+
+    #[test]
+    fn a_crashing_container_waits_no_longer_than_the_owner_wants() {
+        let with = |period: &str| {
+            let text = format!(r#"{{"crashLoopBackOff": {{"maxContainerRestartPeriod": "{period}"}}}}"#);
+            read(&text).unwrap()
+        };
+        let longest = |settings: &KubeletConfiguration| settings.crash_loop_back_off.longest().as_secs();
+        assert_eq!((longest(&with("1m30s")), longest(&KubeletConfiguration::default())), (90, 300));
+        assert_eq!((with("1s").validate(), with("300s").validate()), (Ok(()), Ok(())));
+        let told = with("301s").validate().unwrap_err().to_string();
+        assert!(told.starts_with("crashLoopBackOff.maxContainerRestartPeriod: Invalid value: "), "{told}");
+        assert!(with("0s").validate().is_err());
     }
 
     #[test]

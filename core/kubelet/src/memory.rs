@@ -213,6 +213,8 @@ pub(crate) struct Memory {
     pub(crate) started: Option<Timestamp>,
     /// Whether the last try at a sandbox failed.
     pub(crate) sandbox: Step,
+    /// How long its containers wait between their starts.
+    pub(crate) restarts: Backoff,
     /// By container.
     pub(crate) containers: BTreeMap<String, ContainerMemory>,
     /// What is being done.
@@ -256,7 +258,8 @@ pub(crate) struct Memory {
 impl Memory {
     /// What is remembered of a container.
     pub(crate) fn container(&mut self, name: &str) -> &mut ContainerMemory {
-        self.containers.entry(name.to_owned()).or_default()
+        let fresh = || ContainerMemory { restarts: self.restarts.clone(), ..ContainerMemory::default() };
+        self.containers.entry(name.to_owned()).or_insert_with(fresh)
     }
 
     /// Begins the pod's end, or makes one that has begun stronger or shorter: it never becomes weaker or longer.

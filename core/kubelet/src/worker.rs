@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::{self, Allocation};
+use crate::backoff::Backoff;
 use crate::clock;
 use crate::config::Config;
 use crate::event::{EventType, Recorder};
@@ -161,6 +162,7 @@ impl Worker {
     pub(crate) fn new(node: Arc<Node>, mut mail: watch::Receiver<Mail>) -> Option<Self> {
         let Mail { pod, record, gone, runtime, .. } = mail.borrow_and_update().clone();
         let allocation = allocation::known(&pod);
+        let restarts = Backoff::up_to(node.config.settings.crash_loop_back_off.longest());
         let pod = match PodModel::given(pod, &allocation) {
             Ok(pod) => Arc::new(pod),
             Err(error) => {
@@ -177,7 +179,7 @@ impl Worker {
             gone,
             observer: Observer::default(),
             observed: Arc::default(),
-            memory: Memory::default(),
+            memory: Memory { restarts, ..Memory::default() },
             tasks: JoinSet::new(),
             task_names: HashMap::new(),
             stale: true,
@@ -298,7 +300,7 @@ impl Worker {
                 memory.image = crate::memory::Image::Unknown;
                 memory.pulls = crate::backoff::Backoff::default();
                 // What failed before was something else.
-                memory.restarts = crate::backoff::Backoff::default();
+                memory.restarts.reset();
                 memory.failed = None;
             }
         }

@@ -90,10 +90,7 @@ pub(crate) fn a_container_that_ends_again_and_again_waits_longer_and_longer(subj
         assert!(rest.ends_with(')'), "{message}");
         Some(wait.to_owned())
     };
-    let waits = ["10s", "20s", "40s", "1m20s", "2m40s", "5m0s"];
-    let place = |it: &Value| waits.iter().position(|known| wait(it).as_deref() == Some(*known));
     let first = subject.objects.until("crashes", "it waits", |it| wait(it).is_some()).unwrap();
-    let before = place(&first).unwrap();
     assert_eq!(first["status"]["phase"], "Running");
     assert_eq!(end(&container(&first, "main")["lastState"]), (5, "Error"));
     let ready = condition(&first, "Ready");
@@ -103,8 +100,13 @@ pub(crate) fn a_container_that_ends_again_and_again_waits_longer_and_longer(subj
     let told = format!("BackOff: Back-off restarting failed container main in pod crashes_default({uid})");
     subject.objects.until_told("crashes", &told).unwrap();
     assert_eq!(subject.cluster.kubectl(&["logs", "crashes"]).unwrap(), "tried\n");
-    let longer = |it: &Value| place(it).is_some_and(|place| place > before);
-    let second = subject.objects.until("crashes", "it waits longer", longer).unwrap();
+    // As long as the node's settings say at the most.
+    let longest = |it: &Value| {
+        let wait = wait(it);
+        assert!(wait.as_deref().is_none_or(|wait| ["10s", "15s"].contains(&wait)), "{wait:?}");
+        wait.as_deref() == Some("15s")
+    };
+    let last = subject.objects.until("crashes", "it waits longest", longest).unwrap();
     let restarts = |it: &Value| container(it, "main")["restartCount"].as_i64();
-    assert!(restarts(&second) > restarts(&first));
+    assert!(restarts(&last) >= restarts(&first).max(Some(2)));
 }
