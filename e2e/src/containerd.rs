@@ -83,7 +83,8 @@ impl Containerd {
         fs::write(dir.join("config.toml"), configuration(&dir, &cluster.data_dir(), options))?;
         let prefix = cluster.client().prefix.clone();
         // Shims put their sockets and names of networks there, wherever the rest is.
-        let own = "for i in containerd netns; do mkdir -p /run/$i && mount -t tmpfs run /run/$i || exit 1; done";
+        let own =
+            "for i in containerd netns; do mkdir -p /run/$i && mount -t tmpfs run /run/$i || exit 1; done";
         let mounted = program(&prefix, "sh").args(["-c", own]).status()?;
         ensure!(mounted.success(), "mount /run/containerd and /run/netns");
         let engine = Containerd { process: spawn(&prefix, &dir)?, prefix, dir };
