@@ -58,6 +58,7 @@ pub(crate) fn pressed(pod: &PodModel, shortage: Shortage) -> Option<Why> {
 fn app_armor_is_enabled() -> bool {
     let told = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
     told.is_ok_and(|text| text.trim_start().starts_with('Y'))
+        && std::path::Path::new("/sys/kernel/security/apparmor").exists()
 }
 
 /// Whether a profile is asked for that would have to be loaded.

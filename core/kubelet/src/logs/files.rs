@@ -39,13 +39,15 @@ fn all(path: &Path) -> Result<Vec<PathBuf>, LogError> {
     Ok(found)
 }
 
-/// Where the file's last `wanted` lines begin, and how many it has of them. Parts of a line are one line.
-fn tail(file: &File, wanted: u64) -> io::Result<(u64, u64)> {
+/// Where the file's last `wanted` lines begin, and how many it has of them. Parts of a line are one line; the last line of the
+/// `newest` file is one although it has no end.
+fn tail(file: &File, wanted: u64, newest: bool) -> io::Result<(u64, u64)> {
     let length = file.metadata()?.len();
     if wanted == 0 {
         return Ok((length, 0));
     }
     let mut seen = 0;
+    let mut is_last = newest;
     // From here to the file's end everything has been counted.
     let mut counted = length;
     let mut start = length;
@@ -67,7 +69,8 @@ fn tail(file: &File, wanted: u64) -> io::Result<(u64, u64)> {
                 None => break,
             };
             let complete = end < bytes.len();
-            let is_end = Line::parse(&bytes[begin..end]).is_none_or(|line| !line.partial);
+            let is_end = is_last || Line::parse(&bytes[begin..end]).is_none_or(|line| !line.partial);
+            is_last &= !complete;
             if complete && is_end {
                 if seen == wanted {
                     return Ok((counted, seen));
@@ -116,7 +119,7 @@ fn last(path: &Path, lines: Option<u64>) -> Result<Vec<Part>, LogError> {
     };
     let mut found = Vec::new();
     for (path, file) in files.into_iter().rev() {
-        let (offset, seen) = tail(&file, wanted).map_err(io_error("read", &path))?;
+        let (offset, seen) = tail(&file, wanted, found.is_empty()).map_err(io_error("read", &path))?;
         wanted -= seen;
         found.push(Part { path, file, offset });
         if wanted == 0 {
@@ -158,7 +161,7 @@ mod tests {
         for (wanted, expected) in
             [(0, (total, 0)), (1, (first + second, 1)), (2, (first, 2)), (3, (0, 3)), (9, (0, 3))]
         {
-            assert_eq!(tail(&opened, wanted).unwrap(), expected, "{wanted}");
+            assert_eq!(tail(&opened, wanted, true).unwrap(), expected, "{wanted}");
         }
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
@@ -168,7 +171,13 @@ mod tests {
         let text = "T stdout F a\nT stdout P b\nT stdout P b\nT stdout F b\nT stdout P incompl";
         let path = file("parts", text);
         let opened = File::open(&path).unwrap();
-        assert_eq!(tail(&opened, 1).unwrap(), (13, 1));
+        assert_eq!(tail(&opened, 1, true).unwrap(), (13, 1));
+        // One without an end is a line where nothing follows it.
+        fs::write(&path, "T stdout F a\nT stdout F b\nT stdout P c\nT stdout P c\n").unwrap();
+        let opened = File::open(&path).unwrap();
+        assert_eq!(tail(&opened, 1, true).unwrap(), (26, 1));
+        assert_eq!(tail(&opened, 2, true).unwrap(), (13, 2));
+        assert_eq!(tail(&opened, 1, false).unwrap(), (13, 1));
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
 

@@ -3,10 +3,11 @@
 //! They are ours, and not the container library's, because the system call filter must be installed between
 //! them: before the privileges go when the container may gain new ones, at the very end otherwise.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use nix::unistd::{Gid, Uid};
 
 use super::protocol::{Identity, Seclusion};
 use crate::seccomp::{self, Filter};
+
+const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// Runs the process of the specification as `Identity`.
 #[derive(Clone)]
@@ -42,6 +45,8 @@ pub(super) enum IdentityError {
         #[source]
         source: nix::Error,
     },
+    #[error("read {MOUNTS}")]
+    Mounts(#[source] io::Error),
     #[error("set the supplementary groups")]
     Groups(#[source] nix::Error),
     #[error("set the group")]
@@ -244,16 +249,47 @@ fn own_standard_files(identity: &Identity) {
     }
 }
 
-/// Has a mount learn of no others, or of its source's alone.
+/// Has a mount, and what is below it, learn of no others, or of its source's alone.
 fn seclude(mount: &Seclusion) -> Result<(), IdentityError> {
     let kind = if mount.from_source { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
-    let depth = if mount.below { MsFlags::MS_REC } else { MsFlags::empty() };
-    let nothing = None::<&str>;
-    match nix::mount::mount(nothing, &mount.path, nothing, kind | depth, nothing) {
-        // Another mount hides it: nobody sees what becomes of it.
-        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
-        Err(source) => Err(IdentityError::Mount { path: mount.path.clone(), source }),
+    let set = |path: &Path, depth: MsFlags| {
+        let nothing = None::<&str>;
+        match nix::mount::mount(nothing, path, nothing, kind | depth, nothing) {
+            // Another mount hides it: nobody sees what becomes of it.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
+            Err(source) => Err(IdentityError::Mount { path: path.to_owned(), source }),
+        }
+    };
+    if mount.besides.is_empty() {
+        return set(&mount.path, MsFlags::MS_REC);
     }
+    let known = std::fs::read(MOUNTS).map_err(IdentityError::Mounts)?;
+    below(&known, mount).iter().try_for_each(|path| set(path, MsFlags::empty()))
+}
+
+/// (pure) The mounts that a seclusion is for, of those in `/proc/PID/mountinfo`.
+fn below(known: &[u8], mount: &Seclusion) -> Vec<PathBuf> {
+    let points =
+        known.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    let paths = points.map(|point| PathBuf::from(OsString::from_vec(unescaped(point))));
+    let is_meant = |path: &PathBuf| {
+        path.starts_with(&mount.path) && !mount.besides.iter().any(|other| path.starts_with(other))
+    };
+    paths.filter(is_meant).collect()
+}
+
+/// The kernel writes spaces, tabs, ends of lines and backslashes as three octal digits.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let digits =
+            after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        out.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &after[3..] } else { after };
+    }
+    out
 }
 
 /// From here on there are no rights but those over what belongs to the namespace.
@@ -380,5 +416,18 @@ mod tests {
         assert!(matches!(find_executable("sh", "/nonexistent:/bin", Path::new("/")), Found::Executable));
         assert!(matches!(find_executable("/etc/passwd", "", Path::new("/")), Found::NotExecutable));
         assert!(matches!(find_executable("nothing-here", "/bin", Path::new("/")), Found::Nothing));
+    }
+
+    #[test]
+    fn mounts_of_another_kind_below_a_mount_are_left_to_themselves() {
+        let known = b"21 20 0:1 / /host rw shared:1 - ext4 /dev/a rw\n\
+            22 21 0:2 / /host/a\\040b rw master:2 - tmpfs t rw\n\
+            23 21 0:3 / /host/open rw - tmpfs t rw\n\
+            24 23 0:3 / /host/open/below rw - tmpfs t rw\n\
+            25 20 0:4 / /hostile rw - tmpfs t rw\n";
+        let mount =
+            Seclusion { path: "/host".into(), from_source: false, besides: vec!["/host/open".into()] };
+        assert_eq!(below(known, &mount), ["/host", "/host/a b"].map(PathBuf::from));
+        assert_eq!(unescaped(b"a\\134\\"), b"a\\\\");
     }
 }

@@ -157,8 +157,9 @@ pub(crate) struct Seclusion {
     pub(crate) path: PathBuf,
     /// It learns of its source's; otherwise of none. Its source learns of nothing.
     pub(crate) from_source: bool,
-    /// The same holds for all that is mounted below.
-    pub(crate) below: bool,
+    /// The same holds for all that is mounted below, but for these and what is below them.
+    #[serde(default)]
+    pub(crate) besides: Vec<PathBuf>,
 }
 
 /// What the pod process must know of a container besides its OCI configuration.

@@ -134,22 +134,35 @@ fn volume(mount: &Mount) -> Result<Value, MountError> {
     }))
 }
 
-/// Mounts that are not for both sides. One that others of another kind lie below does not speak for what is below it.
+/// What every container has of the pod and of its control group, besides its volumes.
+const OWN: [&str; 5] = ["/dev/shm", "/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/sys/fs/cgroup"];
+
+/// Mounts that are not for both sides. One does not speak for what of another kind lies below it.
 pub(crate) fn secluded(config: &ContainerConfig) -> Vec<Seclusion> {
     let is_open = |mount: &Mount| mount.propagation() == MountPropagation::PropagationBidirectional;
-    let is_below = |inner: &Mount, outer: &Mount| {
-        inner.container_path != outer.container_path
-            && Path::new(&inner.container_path).starts_with(&outer.container_path)
-    };
     let of = |mount: &Mount| {
-        let other = |one: &Mount| is_below(one, mount) && one.propagation != mount.propagation;
+        let is_other = |one: &&Mount| {
+            one.container_path != mount.container_path
+                && Path::new(&one.container_path).starts_with(&mount.container_path)
+                && one.propagation != mount.propagation
+        };
         Seclusion {
             path: PathBuf::from(&mount.container_path),
             from_source: mount.propagation() == MountPropagation::PropagationHostToContainer,
-            below: !config.mounts.iter().any(other),
+            besides: config
+                .mounts
+                .iter()
+                .filter(is_other)
+                .map(|one| PathBuf::from(&one.container_path))
+                .collect(),
         }
     };
-    config.mounts.iter().filter(|mount| !is_open(mount)).map(of).collect()
+    let is_own =
+        |path: &&str| !config.mounts.iter().any(|mount| Path::new(path).starts_with(&mount.container_path));
+    let own = OWN.into_iter().filter(is_own);
+    let own =
+        own.map(|path| Seclusion { path: PathBuf::from(path), from_source: false, besides: Vec::new() });
+    own.chain(config.mounts.iter().filter(|mount| !is_open(mount)).map(of)).collect()
 }
 
 /// `linux.rootfsPropagation`: what the container mounts is seen outside only if a mount asks for it.
@@ -158,7 +171,8 @@ pub(crate) fn root_propagation(config: &ContainerConfig) -> &'static str {
     if config.mounts.iter().any(shared) { "shared" } else { "slave" }
 }
 
-/// `linux.devices`, and the rules for them. What is the node's root's is the pod's root's where the pod has `users` of its own.
+/// `linux.devices`, and the rules for them. Of devices that the pod is given, what is the node's root's is the pod's root's where the pod has
+/// `users` of its own; the node's other devices, which a privileged container sees, stay nobody's there.
 pub(crate) fn devices(
     config: &ContainerConfig,
     privileged: bool,
@@ -182,16 +196,16 @@ pub(crate) fn devices(
             });
             let found = device(&path, &target, &wanted.permissions)
                 .map_err(|source| MountError::Device { path: path.clone(), source })?;
-            let Some((node, rule)) = found else {
+            let Some((mut node, rule)) = found else {
                 let source = io::Error::new(io::ErrorKind::InvalidInput, "not a device node");
                 return Err(MountError::Device { path, source });
             };
+            if let Some(users) = users {
+                give(&mut node, users);
+            }
             nodes.push(node);
             rules.push(rule);
         }
-    }
-    if let Some(users) = users {
-        nodes.iter_mut().for_each(|node| give(node, users));
     }
     Ok((nodes, rules))
 }
@@ -265,12 +279,23 @@ mod tests {
             mount("/ab", MountPropagation::PropagationPrivate),
             mount("/ab/c", MountPropagation::PropagationPrivate),
             mount("/d", MountPropagation::PropagationHostToContainer),
+            mount("/etc/hosts", MountPropagation::PropagationHostToContainer),
         ];
         let found = secluded(&ContainerConfig { mounts, ..ContainerConfig::default() });
-        let found: Vec<_> =
-            found.iter().map(|one| (one.path.to_str().unwrap(), one.from_source, one.below)).collect();
-        let expected =
-            [("/a", false, false), ("/ab", false, true), ("/ab/c", false, true), ("/d", true, true)];
-        assert_eq!(found, expected);
+        let found: Vec<_> = found
+            .iter()
+            .map(|one| (one.path.to_str().unwrap(), one.from_source, one.besides.len()))
+            .collect();
+        let expected = [
+            ("/a", false, 1),
+            ("/ab", false, 0),
+            ("/ab/c", false, 0),
+            ("/d", true, 0),
+            ("/etc/hosts", true, 0),
+        ];
+        assert_eq!(found[4..], expected);
+        // What of the container's own no volume is in the place of.
+        let own = ["/dev/shm", "/etc/resolv.conf", "/etc/hostname", "/sys/fs/cgroup"];
+        assert_eq!(found[..4].iter().map(|one| one.0).collect::<Vec<_>>(), own);
     }
 }

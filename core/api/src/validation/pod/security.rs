@@ -161,7 +161,7 @@ fn sysctls(spec: &At<'_>, list: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A pod with users of its own shares no other namespace with its node.
+/// A pod with users of its own shares no other namespace with its node, and has no devices of it as volumes.
 fn host_users(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     if spec.field("hostUsers").value != false {
         return;
@@ -169,8 +169,11 @@ fn host_users(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     for (field, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
         if spec.field(field).is_true() {
             let path = format!("{}.{shown}", spec.path);
-            errors.push(FieldError::forbidden(path, "when `pod.Spec.HostUsers` is false"));
+            errors.push(FieldError::forbidden(path, "when `hostUsers` is false"));
         }
+    }
+    for devices in containers(spec).map(|it| it.field("volumeDevices")).filter(|it| !it.is_empty()) {
+        errors.push(devices.forbidden("when `hostUsers` is false"));
     }
 }
 

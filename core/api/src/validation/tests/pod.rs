@@ -88,7 +88,8 @@ fn each_fault_of_a_security_context_has_its_path() {
         ],
     );
     let found = faults(&good(), &[("/spec/hostUsers", json!(false)), ("/spec/hostPID", json!(true))]);
-    assert_eq!(found, ["spec.HostPID: Forbidden: when `pod.Spec.HostUsers` is false"]);
+    let forbidden = |field: &str| format!("{field}: Forbidden: when `hostUsers` is false");
+    assert_eq!(found, [forbidden("spec.HostPID"), forbidden("spec.containers[0].volumeDevices")]);
     let found = faults(&good(), &[("/spec/os", json!({"name": "windows"}))]);
     assert_eq!(
         found,
