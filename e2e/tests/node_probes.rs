@@ -10,8 +10,8 @@ use serde_json::Value;
 /// The server whose container is probed; a static program.
 const SERVER: &str = env!("CARGO_BIN_EXE_probed");
 
-const PATIENT: &str = "periodSeconds: 1, failureThreshold: 100, timeoutSeconds: 10";
-const QUICK: &str = "periodSeconds: 1, failureThreshold: 1, timeoutSeconds: 10";
+const PATIENT: &str = "periodSeconds: 1, failureThreshold: 100, timeoutSeconds: 30";
+const QUICK: &str = "periodSeconds: 1, failureThreshold: 1, timeoutSeconds: 30";
 
 /// A pod with that server.
 fn served(name: &str, probes: &str) -> Pod {
@@ -77,7 +77,7 @@ fn pods() -> Vec<Pod> {
         slept(
             "live-exec",
             "echo ok > /tmp/health; sleep 3; rm -f /tmp/health; sleep 600",
-            &["livenessProbe: {exec: {command: [cat, /tmp/health]}, periodSeconds: 1, failureThreshold: 1, initialDelaySeconds: 1}"],
+            &["livenessProbe: {exec: {command: [cat, /tmp/health]}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1, initialDelaySeconds: 1}"],
         ),
         slept("live-exec-slow", sleep, &["livenessProbe: {exec: {command: [sleep, \"100\"]}, periodSeconds: 1, failureThreshold: 1, timeoutSeconds: 1}"]),
         slept("live-tcp", sleep, &[&format!("livenessProbe: {{tcpSocket: {{port: 8080}}, {QUICK}}}")]),
@@ -85,21 +85,21 @@ fn pods() -> Vec<Pod> {
         Pod::new("live-grace")
             .grace(500)
             .script("trap '' TERM; while true; do sleep 0.1; done")
-            .container("livenessProbe: {exec: {command: [\"false\"]}, periodSeconds: 1, failureThreshold: 1, terminationGracePeriodSeconds: 2}"),
+            .container("livenessProbe: {exec: {command: [\"false\"]}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1, terminationGracePeriodSeconds: 2}"),
         // As often as it fails, it never restarts who only is not ready.
         slept(
             "toggles",
             "touch /tmp/ready; exec sleep infinity",
-            &["readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, failureThreshold: 1, successThreshold: 2}"],
+            &["readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1, successThreshold: 2}"],
         ),
         // Startup: nothing else is probed before it, and its failure is a restart.
         slept(
             "starts",
             "sleep 3; touch /tmp/started; exec sleep infinity",
             &[
-                "startupProbe: {exec: {command: [test, -e, /tmp/started]}, periodSeconds: 1, failureThreshold: 60}",
-                "livenessProbe: {exec: {command: [test, -e, /tmp/started]}, periodSeconds: 1, failureThreshold: 1}",
-                "readinessProbe: {exec: {command: [test, -e, /tmp/started]}, periodSeconds: 1, failureThreshold: 1}",
+                "startupProbe: {exec: {command: [test, -e, /tmp/started]}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 60}",
+                "livenessProbe: {exec: {command: [test, -e, /tmp/started]}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1}",
+                "readinessProbe: {exec: {command: [test, -e, /tmp/started]}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1}",
             ],
         ),
         // Who ends is still asked whether it is ready, and no more whether it lives.
@@ -107,9 +107,9 @@ fn pods() -> Vec<Pod> {
             "ends",
             "trap 'rm /tmp/ready' TERM; touch /tmp/ready; while ! test -e /tmp/go; do sleep 0.1; done",
             &[
-                "readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, failureThreshold: 1}",
-                "livenessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, failureThreshold: 2}",
-                "startupProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, failureThreshold: 100}",
+                "readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1}",
+                "livenessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 2}",
+                "startupProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 100}",
             ],
         )
         .grace(600),
@@ -117,8 +117,8 @@ fn pods() -> Vec<Pod> {
             "never-starts",
             sleep,
             &[
-                "startupProbe: {exec: {command: [\"false\"]}, periodSeconds: 1, failureThreshold: 2, terminationGracePeriodSeconds: 1}",
-                "livenessProbe: {exec: {command: [\"true\"]}, periodSeconds: 1}",
+                "startupProbe: {exec: {command: [\"false\"]}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 2, terminationGracePeriodSeconds: 1}",
+                "livenessProbe: {exec: {command: [\"true\"]}, periodSeconds: 1, timeoutSeconds: 30}",
             ],
         ),
         slept("no-such-program", sleep, &[&format!("readinessProbe: {{exec: {{command: [/no/such]}}, {PATIENT}}}")]),
@@ -148,8 +148,8 @@ fn readiness(objects: &Objects) {
         .until_told("http-redirect-away", "ProbeWarning: Readiness probe warning: Probe terminated redirects")
         .unwrap();
     let ip = |pod: &str| {
-        let pod = objects.pod(pod).unwrap();
-        pod["status"]["podIP"].as_str().unwrap_or_default().to_owned()
+        let pod = objects.until(pod, "it has an address", |it| it["status"]["podIP"].is_string()).unwrap();
+        pod["status"]["podIP"].as_str().unwrap().to_owned()
     };
     for (name, told) in [
         ("http-fails", "HTTP probe failed with statuscode: 500".to_owned()),
@@ -180,9 +180,8 @@ fn readiness(objects: &Objects) {
         ),
     ] {
         objects.until_told(name, &format!("Unhealthy: Readiness probe failed: {told}")).unwrap();
-        let pod = objects.pod(name).unwrap();
+        let pod = objects.until_is(name, "/status/phase", "Running").unwrap();
         assert!(!is_ready(&pod) && restarts(&pod) == 0, "{pod}");
-        assert_eq!(pod["status"]["phase"], "Running");
     }
     // A probe that cannot be made is told as well, and decides nothing.
     objects.until_told("no-such-program", "Unhealthy: Readiness probe ").unwrap();

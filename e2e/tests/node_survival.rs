@@ -42,16 +42,16 @@ fn again(node: &Node, meanwhile: impl FnOnce()) -> Objects {
 }
 
 /// The control groups, mounts, folders and interfaces that are there for pods.
-fn traces(cluster: &Cluster, uids: &[String]) -> Vec<String> {
+fn traces(cluster: &Cluster, uids: &[String]) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
-    let mounts = fs::read_to_string(format!("/proc/{}/mounts", cluster.holder())).unwrap();
+    let mounts = fs::read_to_string(format!("/proc/{}/mounts", cluster.holder()))?;
     found.extend(mounts.lines().filter(|line| uids.iter().any(|uid| line.contains(uid))).map(str::to_owned));
     for folder in ["pods", "logs/pods", "kubelet/pods"] {
         let entries = fs::read_dir(cluster.data_dir().join(folder)).into_iter().flatten().flatten();
         let paths = entries.map(|entry| entry.path().display().to_string());
         found.extend(paths.filter(|path| uids.iter().any(|uid| path.contains(uid))));
     }
-    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let processes = fs::read_dir("/proc")?.flatten();
     for process in processes {
         let group = fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
         let named = |uid: &String| group.contains(uid.as_str()) || group.contains(&uid.replace('-', "_"));
@@ -59,10 +59,12 @@ fn traces(cluster: &Cluster, uids: &[String]) -> Vec<String> {
             found.push(process.path().display().to_string());
         }
     }
-    let groups = cluster.on_the_host("find", &["/sys/fs/cgroup", "-type", "d", "-name", "*pod*"]).unwrap();
+    // Folders come and go meanwhile.
+    let all = ["/sys/fs/cgroup", "-ignore_readdir_race", "-type", "d", "-name", "*pod*"];
+    let groups = cluster.on_the_host("find", &all)?;
     found
         .extend(groups.lines().filter(|group| uids.iter().any(|uid| group.contains(uid))).map(str::to_owned));
-    found
+    Ok(found)
 }
 
 /// Kills what holds a pod's namespaces: whatever of it is in no control group of its containers.
@@ -73,16 +75,20 @@ fn kill_sandbox(uid: &str, containers: &[String]) {
         let of_pod = group.contains(uid) || group.contains(&uid.replace('-', "_"));
         if of_pod && !containers.iter().any(|id| group.contains(id)) {
             let pid = process.file_name().to_string_lossy().parse().unwrap();
-            kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            // Others end with the one that is killed first.
+            match kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL) {
+                Err(nix::errno::Errno::ESRCH) => {}
+                done => done.unwrap(),
+            }
             killed += 1;
         }
     }
     assert!(killed > 0, "nothing holds the namespaces of {uid}");
 }
 
-fn interfaces(cluster: &Cluster) -> usize {
-    let links = cluster.on_the_host("busybox", &["ip", "link"]).unwrap();
-    links.lines().filter(|line| line.contains("mtu") && line.contains("@")).count()
+fn interfaces(cluster: &Cluster) -> anyhow::Result<usize> {
+    let links = cluster.on_the_host("busybox", &["ip", "link"])?;
+    Ok(links.lines().filter(|line| line.contains("mtu") && line.contains("@")).count())
 }
 
 fn survives(engine: Engine) {
@@ -90,7 +96,16 @@ fn survives(engine: Engine) {
     let folder: PathBuf = node.folder().join("noted");
     fs::create_dir(&folder).unwrap();
     let noted = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
-    let before = interfaces(&node);
+    // A container that is ready has begun, and may not have noted it yet.
+    let until_noted = |name: &str, wanted: &str| {
+        eventually(&format!("{name} to note {wanted:?}"), LONG, || {
+            let found = noted(name);
+            anyhow::ensure!(found == wanted, "{found:?}");
+            Ok(Some(()))
+        })
+        .unwrap();
+    };
+    let before = interfaces(&node).unwrap();
 
     // Killed as they come up: each container begins once.
     let coming: Vec<String> = (0..4).map(|number| format!("coming-{number}")).collect();
@@ -100,12 +115,12 @@ fn survives(engine: Engine) {
     for name in &coming {
         objects.until(name, "it is ready", is_ready).unwrap();
         assert_eq!(main_container(&objects.pod(name).unwrap())["restartCount"], 0, "{name}");
-        assert_eq!(noted(name), "main\n", "{name} began once");
+        until_noted(name, "main\n");
     }
     drop(objects);
 
-    let probes = "readinessProbe: {exec: {command: [test, \"!\", -e, /tmp/busy]}, periodSeconds: 1, failureThreshold: 1}";
-    let live = "livenessProbe: {exec: {command: [test, \"!\", -e, /tmp/ill]}, periodSeconds: 1, failureThreshold: 1, terminationGracePeriodSeconds: 1}";
+    let probes = "readinessProbe: {exec: {command: [test, \"!\", -e, /tmp/busy]}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1}";
+    let live = "livenessProbe: {exec: {command: [test, \"!\", -e, /tmp/ill]}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1, terminationGracePeriodSeconds: 1}";
     let side = init("side", "whole", FOR_EVER, "restartPolicy: Always");
     let first = init("first", "whole", "true", "");
     let waits = "while ! test -e /all/go; do sleep 0.1; done";
@@ -124,7 +139,21 @@ fn survives(engine: Engine) {
     for name in ["stays", "whole", "dies", "ends", "is-deleted", "is-forced"] {
         objects.until(name, "it is ready", is_ready).unwrap();
     }
-    eventually("the slow one to begin", LONG, || Ok((noted("begins") == "slow\n").then_some(()))).unwrap();
+    until_noted("begins", "slow\n");
+    for name in ["stays", "dies", "ends", "is-deleted", "is-forced"] {
+        until_noted(name, "main\n");
+    }
+    let until_whole = || {
+        eventually("each container of the whole one to begin", LONG, || {
+            let found = noted("whole");
+            let mut names: Vec<&str> = found.lines().collect();
+            names.sort_unstable();
+            anyhow::ensure!(names == ["first", "main", "side"], "{found:?}");
+            Ok(Some(()))
+        })
+        .unwrap();
+    };
+    until_whole();
     let id = |name: &str, objects: &Objects| {
         let pod = objects.pod(name).unwrap();
         main_container(&pod)["containerID"].as_str().unwrap_or_default().to_owned()
@@ -133,7 +162,10 @@ fn survives(engine: Engine) {
     let all = objects.get("/api/v1/namespaces/default/pods").unwrap();
     let uid = |pod: &Value| pod["metadata"]["uid"].as_str().unwrap().to_owned();
     let uids: Vec<String> = all["items"].as_array().unwrap().iter().map(uid).collect();
-    assert!(!traces(&node, &uids).is_empty());
+    eventually("traces of the pods to be seen", LONG, || {
+        Ok((!traces(&node, &uids)?.is_empty()).then_some(()))
+    })
+    .unwrap();
     let victim = node.main_process("dies").unwrap();
     drop(objects);
 
@@ -151,17 +183,16 @@ fn survives(engine: Engine) {
     node.exec("stays", &["rm", "/tmp/busy"]).unwrap();
     objects.until("stays", "it is ready again", is_ready).unwrap();
     objects.until("begins", "its init container was seen to end", is_ready).unwrap();
-    assert_eq!((noted("begins"), noted("stays")), ("slow\nmain\n".to_owned(), "main\n".to_owned()));
-    let mut whole: Vec<String> = noted("whole").lines().map(str::to_owned).collect();
-    whole.sort();
-    assert_eq!(whole, ["first", "main", "side"], "nothing of it began twice");
+    until_noted("begins", "slow\nmain\n");
+    assert_eq!(noted("stays"), "main\n", "it began once");
+    until_whole();
     assert_eq!(["stays", "whole"].map(|name| id(name, &objects)), ids);
 
     // What ended meanwhile is seen to have ended.
     let restarted = |it: &Value| main_container(it)["restartCount"] == 1 && is_ready(it);
     let pod = objects.until("dies", "it is started again", restarted).unwrap();
     assert_eq!(main_container(&pod)["lastState"]["terminated"]["exitCode"], 137);
-    assert_eq!(noted("dies"), "main\nmain\n");
+    until_noted("dies", "main\nmain\n");
     let pod = objects.until_is("ends", "/status/phase", "Failed").unwrap();
     assert_eq!(main_container(&pod)["state"]["terminated"]["exitCode"], 7);
     assert_eq!(
@@ -181,7 +212,7 @@ fn survives(engine: Engine) {
     drop(objects);
     let objects = again(&node, || {});
     objects.until("stays", "it was started again", restarted).unwrap();
-    assert_eq!(noted("stays"), "main\nmain\n");
+    until_noted("stays", "main\nmain\n");
 
     // A pod whose sandbox dies begins anew, with its init containers, in another one.
     let pod = objects.pod("whole").unwrap();
@@ -195,9 +226,23 @@ fn survives(engine: Engine) {
     let anew = |it: &Value| main_container(it)["restartCount"] == 1 && is_ready(it);
     let pod = objects.until("whole", "it began anew", anew).unwrap();
     assert_eq!(pod["status"]["initContainerStatuses"][0]["restartCount"], 1);
-    let whole: Vec<String> = noted("whole").lines().map(str::to_owned).collect();
-    assert_eq!(whole.len(), 6, "{whole:?}");
-    assert_eq!(whole[3], "first", "{whole:?}");
+    let whole = eventually("the whole one to begin anew", LONG, || {
+        let whole: Vec<String> = noted("whole").lines().map(str::to_owned).collect();
+        anyhow::ensure!(whole.len() >= 6, "{whole:?}");
+        Ok(Some(whole))
+    });
+    let whole = whole.unwrap();
+    assert_eq!((whole.len(), whole[3].as_str()), (6, "first"), "{whole:?}");
+
+    // Nobody began once more in the meantime.
+    for name in &coming {
+        assert_eq!(noted(name), "main\n", "{name}");
+    }
+    for (name, wanted) in
+        [("stays", "main\nmain\n"), ("dies", "main\nmain\n"), ("begins", "slow\nmain\n"), ("ends", "main\n")]
+    {
+        assert_eq!(noted(name), wanted, "{name}");
+    }
 
     // Nothing is left of what is gone.
     let uids: Vec<String> = objects.get("/api/v1/namespaces/default/pods").unwrap()["items"]
@@ -208,11 +253,11 @@ fn survives(engine: Engine) {
         .chain(uids)
         .collect();
     node.kubectl(&["delete", "pods", "--all", "--timeout=120s"]).unwrap();
-    let mut left = Vec::new();
     eventually("all traces of the pods to be gone", LONG, || {
-        left = traces(&node, &uids);
+        let left = traces(&node, &uids)?;
         anyhow::ensure!(left.is_empty(), "{left:#?}");
-        anyhow::ensure!(interfaces(&node) <= before, "{} interfaces", interfaces(&node));
+        let links = interfaces(&node)?;
+        anyhow::ensure!(links <= before, "{links} interfaces");
         if let Some(engine) = &node.containerd {
             let (tasks, containers) = (engine.ctr(&["tasks", "list"])?, engine.ctr(&["containers", "list"])?);
             anyhow::ensure!(

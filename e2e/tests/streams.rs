@@ -128,7 +128,7 @@ fn forward_to_pod(kubectl: &Kubectl, cluster: &Cluster) {
     }
 }
 
-fn logs(kubectl: &Kubectl) {
+fn logs(kubectl: &Kubectl, version: &str) {
     assert_eq!(kubectl.run(&["logs", "twice", "--previous"]).unwrap(), "first life\n");
     assert_eq!(kubectl.run(&["logs", "twice", "--tail=2"]).unwrap(), "line 9\nline 10\n");
     assert_eq!(kubectl.run(&["logs", "twice", "--limit-bytes=6"]).unwrap(), "line 1");
@@ -142,8 +142,11 @@ fn logs(kubectl: &Kubectl) {
     assert!(kubectl.run(&["logs", "twice", &since]).unwrap().ends_with("line 10\n"));
     assert_eq!(kubectl.run(&["logs", "twice", "--since-time=2999-01-01T00:00:00Z"]).unwrap(), "");
     let mut followed = Running::start(kubectl.command(&["logs", "-f", "echo"]));
-    kubectl.run(&["exec", "echo", "--", "sh", "-c", "echo followed > /proc/1/fd/1"]).unwrap();
-    followed.line("followed");
+    // It follows: what is there already comes first.
+    followed.line("got hello");
+    let word = format!("followed by {version}");
+    kubectl.run(&["exec", "echo", "--", "sh", "-c", &format!("echo {word} > /proc/1/fd/1")]).unwrap();
+    followed.line(&word);
     let both = kubectl.run(&["logs", "-l", "app=logs", "--prefix", "--tail=1"]).unwrap();
     assert!(both.contains("[pod/twice/c] line 10"), "{both}");
 }
@@ -199,7 +202,7 @@ spec:
   containers:
   - name: c
     image: "{BUSYBOX}"
-    command: [sh, -c, "read begin; i=0; while test $i -lt 4000; do i=$((i+1)); echo $i {line}; test $((i % 20)) -ne 0 || sleep 0.05; done"]
+    command: [sh, -c, "echo waits; read begin; i=0; while test $i -lt 4000; do i=$((i+1)); echo $i {line}; test $((i % 20)) -ne 0 || sleep 0.05; done"]
     stdin: true
 "#
     );
@@ -207,6 +210,7 @@ spec:
     cluster.wait("several", "condition=Ready").unwrap();
     cluster.wait("talks", "condition=Ready").unwrap();
     let mut followed = Running::start(kubectl.command(&["logs", "-f", "talks"]));
+    followed.line("waits");
     kubectl.with(&["attach", "-i", "talks"], "begin\n").unwrap();
     for (container, said) in [("first", "said at first\n"), ("side", "said aside\n"), ("a", "said by a\n")] {
         assert_eq!(kubectl.run(&["logs", "several", "-c", container]).unwrap(), said);
@@ -306,7 +310,7 @@ spec:
         copy(kubectl, cluster, version);
         attach(kubectl);
         forward_to_pod(kubectl, cluster);
-        logs(kubectl);
+        logs(kubectl, version);
         if has_quickstart {
             forward(kubectl, cluster);
             proxies(kubectl, cluster);

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use keelson_cri::v1;
+use tokio::time::Instant;
 
 use crate::labels;
 use crate::runtime_client::{RuntimeClient, RuntimeError};
 
 /// Pods that are ended at once.
 const AT_ONCE: usize = 16;
-/// A container that is just starting cannot be removed: it is tried as often as this, with a pause.
-const TRIES: u32 = 20;
+/// A container that is just starting cannot be removed: for as long as this it is tried again, with a pause.
+const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The runtime did not end or remove a pod.
@@ -36,14 +37,25 @@ pub async fn remove_pods(socket: &Path, cgroup_root: &str, grace: Duration) -> R
 }
 
 async fn remove_again(runtime: &RuntimeClient, id: String, grace: Duration) -> Result<(), RuntimeError> {
-    for _ in 1..TRIES {
-        match remove(runtime, id.clone(), grace).await {
-            Ok(()) => return Ok(()),
-            Err(error) => tracing::debug!(sandbox = id, %error, "a pod is not removed yet"),
+    again(|| remove(runtime, id.clone(), grace)).await
+}
+
+/// Tries what failed once more, until [`PATIENCE`] is over since it failed first. A call that took all of its time is
+/// not made again: what it waited for will not come.
+async fn again<F>(mut attempt: impl FnMut() -> F) -> Result<(), RuntimeError>
+where
+    F: Future<Output = Result<(), RuntimeError>>,
+{
+    let mut until = None;
+    loop {
+        let Err(error) = attempt().await else { return Ok(()) };
+        let now = Instant::now();
+        if now >= *until.get_or_insert(now + PATIENCE) || error.is_timeout() {
+            return Err(error);
         }
+        tracing::debug!(%error, "a pod is not removed yet");
         tokio::time::sleep(PAUSE).await;
     }
-    remove(runtime, id, grace).await
 }
 
 async fn remove(runtime: &RuntimeClient, id: String, grace: Duration) -> Result<(), RuntimeError> {
@@ -53,4 +65,52 @@ async fn remove(runtime: &RuntimeClient, id: String, grace: Duration) -> Result<
     futures::future::try_join_all(running.map(|one| runtime.stop_container(&one.id, grace))).await?;
     runtime.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await?;
     runtime.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id: id }).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tonic::{Code, Status};
+
+    use super::*;
+
+    fn failed(code: Code) -> RuntimeError {
+        RuntimeError { call: "RemovePodSandbox", status: Status::new(code, "not now") }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_is_just_starting_is_removed_a_little_later() {
+        let tries = Cell::new(0);
+        let removed = again(|| async {
+            tries.set(tries.get() + 1);
+            if tries.get() < 3 { Err(failed(Code::Unknown)) } else { Ok(()) }
+        });
+        assert!(removed.await.is_ok());
+        assert_eq!(tries.get(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_does_not_go_is_given_up_in_time() {
+        let began = Instant::now();
+        assert!(again(|| async { Err(failed(Code::Unknown)) }).await.is_err());
+        assert_eq!(began.elapsed(), PATIENCE);
+        // However long a call takes, none begins later.
+        let began = Instant::now();
+        let slow = || async {
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            Err(failed(Code::Unavailable))
+        };
+        assert!(again(slow).await.is_err());
+        assert!(began.elapsed() < Duration::from_secs(201), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_took_too_long_once_is_not_tried_again() {
+        for code in [Code::DeadlineExceeded, Code::Cancelled] {
+            let began = Instant::now();
+            assert!(again(|| async { Err(failed(code)) }).await.is_err());
+            assert_eq!(began.elapsed(), Duration::ZERO);
+        }
+    }
 }

@@ -36,6 +36,11 @@ impl RuntimeError {
         self.status.code() == Code::NotFound
     }
 
+    /// The call took longer than it may; who gave it up, the client or the runtime, decides the code.
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self.status.code(), Code::DeadlineExceeded | Code::Cancelled)
+    }
+
     /// The runtime has no such call.
     pub(crate) fn is_unimplemented(&self) -> bool {
         self.status.code() == Code::Unimplemented

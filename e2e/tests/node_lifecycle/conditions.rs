@@ -18,7 +18,8 @@ fn is(status: &str, reason: &str) -> (String, String) {
 }
 
 pub(crate) fn they_tell_of_a_life(subject: &Subject<'_>) {
-    let probe = "readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1}";
+    let probe =
+        "readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, timeoutSeconds: 30}";
     let gate = "readinessGates: [{conditionType: test.keelson.io/gate}]";
     subject.apply(&[
         Pod::new("life")

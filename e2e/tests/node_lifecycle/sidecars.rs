@@ -19,14 +19,14 @@ const SIDECAR: &str = "restartPolicy: Always";
 
 fn lives(name: &str, before: &str) -> String {
     format!(
-        "echo {name} >> /all/order; trap 'echo {name} ends >> /all/order; exit 0' TERM; {before}; while true; do sleep 0.1; done"
+        "trap 'echo {name} ends >> /all/order; exit 0' TERM; echo {name} >> /all/order; {before}; while true; do sleep 0.1; done"
     )
 }
 
 pub(crate) fn they_start_before_and_end_after_the_others(subject: &Subject<'_>) {
     let folder = subject.cluster.folder().join("order");
     fs::create_dir(&folder).unwrap();
-    let probe = "startupProbe: {exec: {command: [test, -e, /all/up]}, periodSeconds: 1}";
+    let probe = "startupProbe: {exec: {command: [test, -e, /all/up]}, periodSeconds: 1, failureThreshold: 100, timeoutSeconds: 30}";
     let hook = "lifecycle: {preStop: {exec: {command: [sh, -c, \"echo hook of second >> /all/hooks\"]}}}";
     let inits = [
         init("init1", "echo init1 >> /all/order", ""),
@@ -39,7 +39,7 @@ pub(crate) fn they_start_before_and_end_after_the_others(subject: &Subject<'_>) 
         init("second", &lives("second", "true"), &format!("{SIDECAR}, {hook}")),
         init("init3", "echo init3 >> /all/order", ""),
     ];
-    let pod = Pod::new("sidecars").metadata(HOLD).grace(30).script(&lives("main", "true"));
+    let pod = Pod::new("sidecars").metadata(HOLD).grace(120).script(&lives("main", "true"));
     let pod = pod.spec(&format!("volumes: [{{name: all, hostPath: {{path: \"{}\"}}}}]", folder.display()));
     let pod = pod.container("volumeMounts: [{name: all, mountPath: /all}]");
     subject.apply(&[pod.spec(&format!("initContainers: [{}]", inits.join(", ")))]);
@@ -84,7 +84,7 @@ pub(crate) fn they_start_before_and_end_after_the_others(subject: &Subject<'_>) 
 pub(crate) fn they_are_started_again_and_end_with_a_job(subject: &Subject<'_>) {
     let volume = "volumes: [{name: all, emptyDir: {}}]";
     let once = "test -e /all/once || { touch /all/once; exit 5; }; trap 'exit 0' TERM; while true; do sleep 0.1; done";
-    let fails = "sleep 6; exit 4";
+    let fails = "test -e /all/once && touch /all/again; touch /all/once; sleep 1; exit 4";
     let pod = |name: &str, policy: &str, init: String| {
         Pod::new(name).spec(volume).spec(policy).spec(&format!("initContainers: [{init}]"))
     };
@@ -96,11 +96,11 @@ pub(crate) fn they_are_started_again_and_end_with_a_job(subject: &Subject<'_>) {
         with(pod(
             "sidecar-job",
             never,
-            init("side", &format!("{once}; touch /all/again").replace("trap", "touch /all/again; trap"), SIDECAR),
+            init("side", &once.replace("while", "touch /all/again; while"), SIDECAR),
         ))
         .script(waits)
-        .grace(20),
-        pod("sidecar-fails", never, init("side", fails, SIDECAR)).script("sleep 10; exit 6"),
+        .grace(60),
+        with(pod("sidecar-fails", never, init("side", fails, SIDECAR))).script(&format!("{waits}; exit 6")),
         // What a sidecar's probe says counts for the pod.
         pod(
             "sidecar-unready",
@@ -108,7 +108,7 @@ pub(crate) fn they_are_started_again_and_end_with_a_job(subject: &Subject<'_>) {
             init(
                 "side",
                 "exec sleep infinity",
-                &format!("{SIDECAR}, readinessProbe: {{exec: {{command: [test, -e, /all/ready]}}, periodSeconds: 1}}"),
+                &format!("{SIDECAR}, readinessProbe: {{exec: {{command: [test, -e, /all/ready]}}, periodSeconds: 1, timeoutSeconds: 30}}"),
             ),
         )
         .container("volumeMounts: [{name: all, mountPath: /all}]"),
@@ -119,7 +119,7 @@ pub(crate) fn they_are_started_again_and_end_with_a_job(subject: &Subject<'_>) {
             init(
                 "side",
                 "exec sleep infinity",
-                &format!("{SIDECAR}, startupProbe: {{exec: {{command: [\"false\"]}}, periodSeconds: 1, failureThreshold: 1, terminationGracePeriodSeconds: 1}}"),
+                &format!("{SIDECAR}, startupProbe: {{exec: {{command: [\"false\"]}}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 1, terminationGracePeriodSeconds: 1}}"),
             ),
         ),
     ]);
