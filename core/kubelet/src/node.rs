@@ -6,7 +6,8 @@
 //! - `registration`: the object itself, `identity`: when it was made anew; `lease`: its heartbeat; `range`: the addresses that its pods are given
 //!
 //! A look every ten seconds; the status is written when something changed, and every five minutes otherwise. **Invariant: the status
-//! never says that the node is ready without saying which volumes are in use.**
+//! never says that the node is ready without saying which volumes are in use**: while that cannot be read, what a Node says of them that a
+//! kubelet has written before stays as it is, and a new Node gets no status.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,8 +115,12 @@ struct Keeper {
     changes: Changes,
     devices: Arc<Devices>,
     problems: problem::Problems,
+    /// The UID of the Node that is written.
+    uid: String,
     /// What was written last, and when.
     written: Option<(NodeStatus, Instant)>,
+    /// That it is not known which volumes are in use was said.
+    is_unknown_told: bool,
 }
 
 impl Keeper {
@@ -134,7 +139,9 @@ impl Keeper {
             changes,
             devices,
             problems: problem::Problems::begin(&config.data_dir),
+            uid: String::new(),
             written: None,
+            is_unknown_told: false,
             config,
         }
     }
@@ -160,9 +167,10 @@ impl Keeper {
         let started = Instant::now();
         let mut devices = self.devices.news();
         let mut uid = self.changes.uid.subscribe();
+        self.uid.clone_from(&uid.borrow_and_update());
         loop {
             if uid.has_changed().unwrap_or(false) {
-                uid.borrow_and_update();
+                self.uid.clone_from(&uid.borrow_and_update());
                 // Of what was written into the other object this one has nothing.
                 self.written = None;
                 registration::register(&self.config, client).await;
@@ -186,10 +194,10 @@ impl Keeper {
     /// Looks, and writes the status if that is due.
     async fn report(&mut self) {
         let known = self.written.as_ref().map(|(status, _)| status.clone());
-        let before = match known {
-            Some(known) => Some(known),
+        let (before, uid) = match known {
+            Some(known) => (Some(known), Some(self.uid.clone())),
             None => match self.nodes.get(&self.config.node_name).await {
-                Ok(node) => node.status,
+                Ok(node) => (node.status, node.metadata.uid),
                 Err(error) => {
                     tracing::warn!(node = self.config.node_name, %error, "the node cannot be read");
                     return;
@@ -204,15 +212,26 @@ impl Keeper {
         {
             return;
         }
-        let in_use = match self.changes.drivers.in_use().await {
-            Ok(in_use) => in_use,
-            Err(error) => {
-                tracing::error!(%error, "it is not known which volumes are in use: the node's status is not written");
-                return;
-            }
-        };
+        let in_use = self.changes.drivers.in_use().await;
         let mut patch = json!({ "status": status });
-        patch["status"]["volumesInUse"] = in_use.names();
+        match &in_use {
+            Ok(in_use) => {
+                self.is_unknown_told = false;
+                patch["status"]["volumesInUse"] = in_use.names();
+            }
+            Err(error) => {
+                let is_known = before.as_ref().is_some_and(status::is_of_kubelet);
+                if !std::mem::replace(&mut self.is_unknown_told, true) {
+                    let is_written = is_known;
+                    tracing::error!(%error, is_written, "it is not known which volumes are in use: the node's status does not say it anew");
+                }
+                if !is_known {
+                    return;
+                }
+                // What this Node says of them stays, and no other one gets a status without it.
+                patch["metadata"]["uid"] = json!(uid);
+            }
+        }
         let params = PatchParams::default();
         let patched =
             self.nodes.patch_status(&self.config.node_name, &params, &Patch::Strategic(patch)).await;

@@ -42,6 +42,7 @@ mod source;
 mod sub_path;
 pub(crate) mod token;
 
+pub(crate) use device::{DeviceError, RECORD as DEVICE_RECORD, is_of_earlier_boot};
 pub(crate) use error::{SetUpError, VolumeError};
 pub(crate) use mounts::Recursion;
 use plan::Kind;
@@ -66,7 +67,7 @@ struct Inner {
     /// Where the volumes behind claims are, by the pod's UID and the volume's name.
     places: Mutex<HashMap<(String, String), Place>>,
     /// The block devices of pods, by the same.
-    held: Mutex<HashMap<(String, String), device::Held>>,
+    held: Mutex<HashMap<(String, String), device::Holding>>,
     /// Pods whose volumes are set up, in their newest state, with a lock that keeps two set-ups of one pod apart.
     pods: Mutex<HashMap<String, Known>>,
     /// A token's end may have come nearer.
@@ -363,7 +364,7 @@ impl Inner {
         let link = device::link(&self.config.data_dir, &key.0, plugin, name);
         let made = link.clone();
         let held = blocking(move || device::map(&path, &made, &record).map_err(SetUpError::from)).await?;
-        self.held.lock().insert(key.clone(), held);
+        self.held.lock().entry(key.clone()).or_default().add(held);
         self.places.lock().insert(key, Place::Device { link, read_only });
         Ok(())
     }
@@ -451,11 +452,22 @@ impl Inner {
         for volume in volumes {
             plan::kind(volume).map_err(|reason| VolumeError::new(&volume.name, reason.into()))?;
         }
+        let mut outcome = Ok(());
         for volume in volumes {
+            // What containers may be writing to is looked at whatever has become of the others.
+            let is_device = || pod.spec.as_ref().is_some_and(|spec| mode::is_device(spec, &volume.name));
+            if outcome.is_err() && !is_device() {
+                continue;
+            }
             let made = self.make(pod, volume).await;
-            made.map_err(|reason| VolumeError::new(&volume.name, reason))?;
+            if let Err(reason) = made {
+                let error = VolumeError::new(&volume.name, reason);
+                if outcome.is_ok() || error.is_loss() {
+                    outcome = Err(error);
+                }
+            }
         }
-        Ok(())
+        outcome
     }
 
     /// Makes the content of those volumes current that have content.

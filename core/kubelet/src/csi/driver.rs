@@ -12,6 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::plugins::{USUAL, channel, translated};
+use crate::volume::DeviceError;
 use crate::volume::token::TokenError;
 
 /// How long a driver may take over a call.
@@ -28,6 +29,8 @@ pub(crate) enum CsiError {
     Api { action: &'static str, name: String, reason: String },
     #[error("{action} {}: {reason}", path.display())]
     Disk { action: &'static str, path: PathBuf, reason: std::io::Error },
+    #[error(transparent)]
+    Device(DeviceError),
     #[error("{0}")]
     Attachment(String),
     #[error("failed to get service account token attributes: {0}")]

@@ -18,6 +18,7 @@ use super::Drivers;
 use super::bearer::Bearer;
 use super::driver::{CsiError, Driver};
 use super::mount::{Lifecycle, Wanted, capability};
+use super::node_object::is_conflict;
 use super::record::Layout;
 use crate::event::EventType;
 use crate::resources::amount;
@@ -27,6 +28,8 @@ mod refusal;
 use refusal::Failure;
 pub(super) use refusal::Refusals;
 
+/// How often a claim is written that others write, too.
+const TRIES: usize = 3;
 const STORAGE: &str = "storage";
 const PENDING: &str = "NodeResizePending";
 const IN_PROGRESS: &str = "NodeResizeInProgress";
@@ -106,6 +109,11 @@ fn asks_otherwise(claim: &PersistentVolumeClaim, size: &Quantity) -> bool {
     storage(requests).map(|(_, bytes)| bytes) != bytes(size)
 }
 
+/// Whether what was found out for a claim goes for it as it is now (pure): nobody else has taken up its growth meanwhile.
+fn is_same_growth(known: &PersistentVolumeClaim, now: &PersistentVolumeClaim) -> bool {
+    known.metadata.uid == now.metadata.uid && status_of(known) == status_of(now)
+}
+
 /// The claim's conditions without those of resizing, and with one of ours (pure).
 fn conditions(claim: &PersistentVolumeClaim, keep: &[&str], ours: Option<Condition>) -> Vec<Condition> {
     let all = claim.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
@@ -178,18 +186,32 @@ impl Drivers {
         }
     }
 
-    /// Writes the status of a claim that is as it was read. Answers it as it is after that.
+    /// Writes the status of a claim, which is made from the claim as it is. Answers it as it is after that.
     async fn tell_claim(
         &self,
         claim: &PersistentVolumeClaim,
-        status: Value,
+        status: impl Fn(&PersistentVolumeClaim) -> Value + Send,
     ) -> Result<PersistentVolumeClaim, CsiError> {
         let (name, namespace) = (claim.name_any(), claim.namespace().unwrap_or_default());
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
-        let version = claim.resource_version();
-        let patch = Patch::Merge(json!({"metadata": {"resourceVersion": version}, "status": status}));
-        let told = api.patch_status(&name, &PatchParams::default(), &patch).await;
-        told.map_err(CsiError::api("write the status of PVC", &name))
+        let failed = || CsiError::api("write the status of PVC", &name);
+        let mut known = claim.clone();
+        let mut tries = 1;
+        loop {
+            let version = known.resource_version();
+            let told = json!({"metadata": {"resourceVersion": version}, "status": status(&known)});
+            match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(told)).await {
+                Err(error) if is_conflict(&error) && tries < TRIES => {}
+                told => return told.map_err(failed()),
+            }
+            tries += 1;
+            let now = api.get(&name).await.map_err(failed())?;
+            if !is_same_growth(&known, &now) {
+                let text = format!("write the status of PVC {name:?}: somebody else has taken up its growth");
+                return Err(CsiError::Refused(text));
+            }
+            known = now;
+        }
     }
 
     /// Has the driver make a file system larger, and says so. Who calls works on the volume alone.
@@ -202,20 +224,20 @@ impl Drivers {
         Growth { mut claim, size }: Growth,
     ) -> Result<(), CsiError> {
         if let Some(pending) = claim.as_ref().filter(|claim| status_of(claim) == Some(PENDING)) {
-            let status = json!({"allocatedResourceStatuses": {STORAGE: IN_PROGRESS}});
-            let told = self.tell_claim(pending, status).await?;
+            let in_progress = |_: &_| json!({"allocatedResourceStatuses": {STORAGE: IN_PROGRESS}});
+            let told = self.tell_claim(pending, in_progress).await?;
             claim = Some(told);
         }
         // A driver that does nothing for it on the node has done so.
         if driver.expands
             && let Err(error) = self.call_expand(driver, bearer, wanted, group, &size).await
         {
-            self.refused(bearer, wanted, claim.as_ref(), &size, &error).await?;
+            self.refused(bearer, wanted, claim.as_ref(), &size, &error).await;
             return Err(error);
         }
         self.refusals.lock().forget(&wanted.name);
         if let Some(claim) = &claim {
-            self.tell_claim(claim, finished(claim, &size)).await?;
+            self.tell_claim(claim, |claim| finished(claim, &size)).await?;
         }
         self.grown.lock().insert(wanted.name.clone(), size);
         if claim.is_none() && !driver.expands {
@@ -229,7 +251,7 @@ impl Drivers {
         Ok(())
     }
 
-    /// Notes that a driver has not made a volume larger, and says so.
+    /// Notes that a driver has not made a volume larger, and says so. That it cannot be said changes nothing of why.
     async fn refused(
         &self,
         bearer: &Bearer,
@@ -237,27 +259,30 @@ impl Drivers {
         claim: Option<&PersistentVolumeClaim>,
         size: &Quantity,
         error: &CsiError,
-    ) -> Result<(), CsiError> {
+    ) {
         let failure = Failure::of(error);
-        let was_final = {
-            let mut refusals = self.refusals.lock();
-            let was_final = refusals.is_final(&wanted.name);
-            refusals.note(&wanted.name, size, failure, Instant::now());
-            was_final
-        };
+        let was_final = self.refusals.lock().is_final(&wanted.name);
+        let mut is_told = true;
         if let Some(claim) = claim.filter(|_| failure != Failure::Unknown) {
-            // Who asks for another size after a failure that was final gets a chance to have that.
-            let infeasible = failure == Failure::Infeasible || was_final && asks_otherwise(claim, size);
             let now = Time(jiff::Timestamp::now());
-            self.tell_claim(claim, failed(claim, error, infeasible, now)).await?;
+            let status = |claim: &PersistentVolumeClaim| {
+                // Who asks for another size after a failure that was final gets a chance to have that.
+                let infeasible = failure == Failure::Infeasible || was_final && asks_otherwise(claim, size);
+                failed(claim, error, infeasible, now.clone())
+            };
+            if let Err(untold) = self.tell_claim(claim, status).await {
+                tracing::warn!(volume = wanted.name, %error, %untold, "a claim is not told that it has not grown");
+                is_told = false;
+            }
         }
+        let noted = failure.noted(is_told);
+        self.refusals.lock().note(&wanted.name, size, noted, Instant::now());
         // That it has to wait for the end of its pods the claim says, and nothing else, as with upstream's kubelet.
         if failure != Failure::InUse {
             let text =
                 format!("NodeExpandVolume.NodeExpandVolume failed for volume {:?} : {error}", wanted.name);
             self.tell_pod(bearer, EventType::Warning, "VolumeResizeFailed", text);
         }
-        Ok(())
     }
 
     async fn call_expand(
@@ -330,6 +355,20 @@ mod tests {
         assert!(!outgrown(Some("2048Mi")));
         // It was just mounted, as large as it is.
         assert!(!outgrown(None));
+    }
+
+    #[test]
+    fn what_was_found_out_goes_for_a_claim_whose_growth_nobody_else_has_taken_up() {
+        let of = |uid: &str, status: &str| -> PersistentVolumeClaim {
+            let statuses = json!({"allocatedResourceStatuses": {"storage": status}});
+            from_value(json!({"metadata": {"name": "c", "uid": uid}, "status": statuses})).unwrap()
+        };
+        let known = of("1", IN_PROGRESS);
+        let mut labelled = known.clone();
+        labelled.metadata.labels = Some(BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+        assert!(is_same_growth(&known, &labelled));
+        assert!(!is_same_growth(&known, &of("2", IN_PROGRESS)), "another claim of the name");
+        assert!(!is_same_growth(&known, &of("1", "ControllerResizeInProgress")));
     }
 
     #[test]

@@ -31,6 +31,7 @@ use super::driver::{CsiError, Driver};
 use super::expansion::is_mountable;
 use super::record::{self, Layout, Record};
 use super::republish::Entry;
+use crate::volume::{DEVICE_RECORD, is_of_earlier_boot};
 
 /// The file that says that all was done for a pod.
 const DONE: &str = "published";
@@ -150,6 +151,10 @@ fn ownership(wanted: &Wanted, spec: Option<&CSIDriverSpec>, driver: &Driver) -> 
 /// What this node cannot do for a driver.
 fn refusal(wanted: &Wanted, spec: Option<&CSIDriverSpec>) -> Option<String> {
     let driver = &wanted.driver;
+    if wanted.block && record::RESERVED.contains(&wanted.name.as_str()) {
+        let name = &wanted.name;
+        return Some(format!("a PersistentVolume with volumeMode Block must not have the name {name:?}"));
+    }
     let modes = spec.and_then(|spec| spec.volume_lifecycle_modes.as_ref());
     let has = |mode: &str| modes.is_some_and(|modes| modes.iter().any(|it| it == mode));
     let is_persistent = modes.is_none_or(Vec::is_empty) || has("Persistent");
@@ -319,10 +324,20 @@ impl Drivers {
 
     /// Whether all was done for a pod.
     async fn is_published(&self, uid: &str, wanted: &Wanted) -> Result<bool, CsiError> {
-        let mark = record::pod_folder(&self.config.data_dir, uid, &wanted.name).join(DONE);
+        let folder = record::pod_folder(&self.config.data_dir, uid, &wanted.name);
         let (target, block) = (wanted.layout(&self.config.data_dir, uid).target, wanted.block);
-        on_disk(move || Ok(mark.exists() && if block { is_device(&target) } else { is_mounted(&target)? }))
-            .await
+        let is_there = move || {
+            if !folder.join(DONE).exists() {
+                return Ok(false);
+            }
+            if !block {
+                return is_mounted(&target);
+            }
+            // What a driver has made that is no mount outlives the machine's start, which leads to nothing, or to another device.
+            let given = folder.join(DEVICE_RECORD);
+            Ok(is_device(&target) && !is_of_earlier_boot(&given).map_err(CsiError::Device)?)
+        };
+        on_disk(is_there).await
     }
 
     /// Has the driver make the file system of a published volume as large as the volume has become.
@@ -376,7 +391,6 @@ impl Drivers {
             let taken = self.unpublish(uid, &folder, &record).await;
             if taken.is_ok() {
                 self.grown.lock().remove(&record.spec_vol_id);
-                self.refusals.lock().forget(&record.spec_vol_id);
                 self.in_use.release(&volume_name(&record.driver_name, &record.volume_handle), uid);
             }
             outcome = outcome.and(taken);
@@ -407,9 +421,11 @@ impl Drivers {
             (self.config.data_dir.clone(), uid.to_owned(), record.clone(), recorded.clone());
         let is_last = move || {
             let is_its = Record::read(&at)?.is_some_and(|staged| staged.is_staged_with(&known));
-            Ok(is_its && !record::is_shared(&data_dir, &of, &known)?)
+            let is_last = !record::is_shared(&data_dir, &of, &known)?;
+            Ok((is_last, is_its))
         };
-        if on_disk(is_last).await? {
+        let (is_last, is_its) = on_disk(is_last).await?;
+        if is_last && is_its {
             if driver.stages {
                 let request = v1::NodeUnstageVolumeRequest {
                     volume_id: record.volume_handle.clone(),
@@ -421,7 +437,12 @@ impl Drivers {
             on_disk(move || remove(&staged, &recorded)).await?;
         }
         let folder = folder.to_owned();
-        on_disk(move || remove(&target, &folder)).await
+        on_disk(move || remove(&target, &folder)).await?;
+        // Nobody uses it any more, which may have been in the way of its growth.
+        if is_last {
+            self.refusals.lock().forget(&record.spec_vol_id);
+        }
+        Ok(())
     }
 }
 
@@ -462,7 +483,12 @@ fn remove_published_device(target: &Path) -> Result<(), CsiError> {
     if is_mounted(target)? {
         return Err(CsiError::Refused(format!("the driver has left a mount at {}", target.display())));
     }
-    unless_missing(fs::remove_file(target)).map_err(CsiError::disk("remove", target))?;
+    // Drivers make what they like there, and may have left the folder of a mount.
+    let removed = fs::remove_file(target).or_else(|error| match error.kind() {
+        io::ErrorKind::IsADirectory => fs::remove_dir(target),
+        _ => Err(error),
+    });
+    unless_missing(removed).map_err(CsiError::disk("remove", target))?;
     // It stays where other pods have the device.
     target.parent().map(fs::remove_dir);
     Ok(())
@@ -540,6 +566,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_driver_has_left_of_a_device_is_removed_unless_something_is_in_it() {
+        let folder = std::env::temp_dir().join(format!("keelson-published-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        let target = folder.join("pv/uid");
+        let make_above = || fs::create_dir_all(folder.join("pv")).unwrap();
+        remove_published_device(&target).unwrap();
+        make_above();
+        fs::write(&target, "").unwrap();
+        remove_published_device(&target).unwrap();
+        assert!(!folder.join("pv").exists());
+        fs::create_dir_all(&target).unwrap();
+        remove_published_device(&target).unwrap();
+        assert!(!folder.join("pv").exists());
+        fs::create_dir_all(target.join("kept")).unwrap();
+        assert!(remove_published_device(&target).is_err() && target.join("kept").exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
     fn access_modes_become_what_the_driver_can_tell_apart() {
         let of = |modes: &[&str], several| {
             mode(&modes.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>(), several)
@@ -555,6 +600,14 @@ mod tests {
     fn what_a_driver_is_not_made_for_is_refused() {
         let spec = |value: serde_json::Value| serde_json::from_value::<CSIDriverSpec>(value).unwrap();
         assert_eq!(refusal(&wanted(Lifecycle::Persistent), None), None);
+        let named = |name: &str, block| Wanted { name: name.into(), block, ..Wanted::example() };
+        assert_eq!(
+            refusal(&named("staging", true), None).unwrap(),
+            "a PersistentVolume with volumeMode Block must not have the name \"staging\""
+        );
+        assert!(refusal(&named("publish", true), None).is_some());
+        assert_eq!(refusal(&named("staging", false), None), None);
+        assert_eq!(refusal(&named("data", true), None), None);
         assert_eq!(
             refusal(&wanted(Lifecycle::Ephemeral), None).unwrap(),
             "volume mode Ephemeral not supported by driver d"

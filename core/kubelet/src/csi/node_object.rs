@@ -26,7 +26,7 @@ fn entry(driver: &Driver) -> CSINodeDriver {
     }
 }
 
-fn is_conflict(error: &kube::Error) -> bool {
+pub(super) fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 

@@ -38,6 +38,9 @@ pub(super) struct Record {
 /// `volume_mode` of a block device.
 pub(super) const BLOCK: &str = "Block";
 
+/// Names of PersistentVolumes that cannot be block devices: what is recorded of them would be where a volume `data` is staged or published.
+pub(super) const RESERVED: [&str; 2] = ["staging", "publish"];
+
 /// Where a volume is staged for the node and published to a pod, as upstream's kubelet has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
@@ -233,6 +236,10 @@ mod tests {
         let below = |path: &str| Path::new("/k/plugins/kubernetes.io/csi/volumeDevices").join(path);
         assert_eq!(layout.staged, below("staging/pv"));
         assert_eq!((layout.record, layout.target), (below("pv/data"), below("publish/pv/u")));
+        let of = |name: &str| Layout::of_device(Path::new("/k"), "u", name);
+        let data_layout = of("data");
+        assert_eq!(of(RESERVED[0]).record, data_layout.staged);
+        assert_eq!(Some(of(RESERVED[1]).record.as_path()), data_layout.target.parent());
         assert!(!staging_folder(&data, "d", "h/1").ends_with("h/1"));
         fs::remove_dir_all(data).unwrap();
     }

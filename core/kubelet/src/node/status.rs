@@ -53,6 +53,11 @@ pub(super) fn is_ready(status: &NodeStatus) -> bool {
     condition_of(status, "Ready").is_some_and(|condition| condition.status == "True")
 }
 
+/// Whether a kubelet has written it, which then says which volumes are in use.
+pub(super) fn is_of_kubelet(status: &NodeStatus) -> bool {
+    status.node_info.as_ref().is_some_and(|info| !info.kubelet_version.is_empty())
+}
+
 /// The boot of the machine, if it is another one than before.
 pub(super) fn rebooted(before: &NodeStatus, now: &NodeStatus) -> Option<String> {
     let boot = |status: &NodeStatus| status.node_info.as_ref().map(|info| info.boot_id.clone());

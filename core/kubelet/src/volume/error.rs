@@ -113,6 +113,12 @@ impl VolumeError {
         }
     }
 
+    /// Whether a device of the pod has become another one, which its containers would write to.
+    pub(crate) fn is_loss(&self) -> bool {
+        matches!(self, VolumeError::Map { reason, .. }
+            if matches!(**reason, SetUpError::Device(DeviceError::Replaced { .. })))
+    }
+
     /// The reason of the event that tells it.
     pub(crate) fn event(&self) -> &'static str {
         match self {
@@ -195,4 +201,24 @@ pub(super) fn io_error<E: Into<io::Error>>(
 ) -> impl FnOnce(E) -> SetUpError {
     let path = path.into();
     move |reason| SetUpError::Io { action, path, reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_lost_when_it_was_replaced_and_not_when_it_cannot_be_had() {
+        let of = |reason: DeviceError| {
+            VolumeError::new("v", SetUpError::Block(Box::new(SetUpError::Device(reason))))
+        };
+        let path = PathBuf::from("/dev/x");
+        let lost = of(DeviceError::Replaced { path: path.clone(), major: 7, minor: 0 });
+        assert!(lost.is_loss());
+        assert_eq!(
+            lost.to_string(),
+            "MapVolume.SetUpDevice failed for volume \"v\" : the device 7:0 that the pod was given at /dev/x is another one now: it has been replaced"
+        );
+        assert!(!of(DeviceError::Kind { path }).is_loss());
+    }
 }

@@ -2,6 +2,13 @@
 
 use k8s_openapi::api::core::v1::PodSpec;
 
+/// Whether a container has the volume as a block device.
+pub(super) fn is_device(spec: &PodSpec, volume: &str) -> bool {
+    let all = spec.init_containers.iter().flatten().chain(&spec.containers).map(|it| &it.volume_devices);
+    let all = all.chain(spec.ephemeral_containers.iter().flatten().map(|it| &it.volume_devices));
+    all.flatten().flatten().any(|it| it.name == volume)
+}
+
 /// What is wrong with how containers use the volume behind a claim.
 pub(super) fn misuse(spec: &PodSpec, volume: &str, block: bool) -> Option<String> {
     let all = spec.init_containers.iter().flatten().chain(&spec.containers);
@@ -33,11 +40,14 @@ mod tests {
         let text = "volume v has volumeMode Block, but is specified in volumeMounts";
         assert_eq!(of(json!({"containers": [mounts]}), true).as_deref(), Some(text));
         assert_eq!(of(json!({"containers": [mounts]}), false), None);
+        assert!(!is_device(&from_value(json!({"containers": [mounts]})).unwrap(), "v"));
         for list in ["initContainers", "ephemeralContainers"] {
             let spec = json!({"containers": [], list: [devices]});
             let text = "volume v has volumeMode Filesystem, but is specified in volumeDevices";
             assert_eq!(of(spec.clone(), false).as_deref(), Some(text));
-            assert_eq!(of(spec, true), None);
+            assert_eq!(of(spec.clone(), true), None);
+            let spec = from_value(spec).unwrap();
+            assert!(is_device(&spec, "v") && !is_device(&spec, "other"));
         }
     }
 }

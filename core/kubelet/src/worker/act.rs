@@ -35,11 +35,21 @@ pub(super) struct Done {
     pub(super) outcome: Outcome,
 }
 
+/// Why a pod has not all its volumes.
+#[derive(Debug)]
+pub(super) struct VolumeFault {
+    /// Of the event.
+    pub(super) reason: &'static str,
+    pub(super) text: String,
+    /// A device that its containers have is another one by now.
+    pub(super) is_loss: bool,
+}
+
 /// What came out.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// The volumes have their content.
-    Volumes(Result<(), (&'static str, String)>),
+    Volumes(Result<(), VolumeFault>),
     /// There is a sandbox.
     Sandbox(Result<(), (&'static str, String)>),
     /// A sandbox is stopped.
@@ -367,12 +377,11 @@ async fn handler(node: &Node, pod: &PodModel) -> Result<String, String> {
 }
 
 /// Makes volumes, and finds the images among them, which are pulled as those of containers are.
-async fn set_up_volumes(
-    node: &Node,
-    pod: &PodModel,
-    stop: &CancellationToken,
-) -> Result<(), (&'static str, String)> {
-    let told = |error: VolumeError| (error.event(), error.to_string());
+async fn set_up_volumes(node: &Node, pod: &PodModel, stop: &CancellationToken) -> Result<(), VolumeFault> {
+    let told = |error: VolumeError| {
+        let (reason, is_loss) = (error.event(), error.is_loss());
+        VolumeFault { reason, text: error.to_string(), is_loss }
+    };
     node.volumes.set_up(&pod.pod).await.map_err(told)?;
     for volume in pod.spec().volumes.iter().flatten() {
         let Some(source) = &volume.image else { continue };
@@ -384,7 +393,7 @@ async fn set_up_volumes(
         };
         let failed = |why: Why| {
             let text = format!("MountVolume.SetUp failed for volume {:?} : {}", volume.name, why.message);
-            ("FailedMount", text)
+            VolumeFault { reason: "FailedMount", text, is_loss: false }
         };
         let Image::Present { id, .. } = find(node, pod, &container, stop).await.map_err(failed)? else {
             return Err(failed(Why::new("ErrImagePull", "the image is not there")));

@@ -1,19 +1,24 @@
 //! What the worker learns from tasks that are done.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::{Id, JoinError};
 
 use super::Worker;
-use super::act::{Done, Outcome};
+use super::act::{Done, Outcome, VolumeFault};
 use crate::clock;
 use crate::event::EventType;
-use crate::memory::{FailedKills, Hook, Image, POST_START_HOOK_ERROR, Step, Why};
+use crate::memory::{End, FailedKills, Hook, Image, POST_START_HOOK_ERROR, Step, Why};
 use crate::probe::{Finding, ProbeKind, Recorded, specification};
 
 /// A stop, removal or clean-up that failed is tried again after this.
 const RETRY: SignedDuration = SignedDuration::from_secs(5);
 /// So is a call of the API.
 pub(super) const API_RETRY: SignedDuration = SignedDuration::from_secs(2);
+
+/// Why a pod has ended one of whose devices had become another one.
+const DEVICE_REPLACED: &str = "DeviceReplaced";
 
 pub(super) fn later(now: Timestamp, by: SignedDuration) -> Timestamp {
     now.checked_add(by).unwrap_or(Timestamp::MAX)
@@ -53,10 +58,13 @@ impl Worker {
                     Err(_) => self.memory.volumes.failed(now),
                 };
                 // What is given up has not failed.
-                if let Err((reason, text)) = result
-                    && !self.ends.is_cancelled()
-                {
-                    self.warn(None, reason, text);
+                if let Err(VolumeFault { reason, text, is_loss }) = result {
+                    if !self.ends.is_cancelled() {
+                        self.warn(None, reason, text.clone());
+                    }
+                    if is_loss {
+                        self.lose_device(text, now);
+                    }
                 }
             }
             Outcome::Sandbox(result) => {
@@ -157,6 +165,11 @@ impl Worker {
             Outcome::Written { patch, result } => self.learn_written(patch, result, now),
             Outcome::Deleted(result) => self.learn_deleted(result, now),
         }
+    }
+
+    /// Its containers would write to a device that is not theirs. Who wants the pod makes another one, which is given the right one.
+    fn lose_device(&mut self, text: String, now: Timestamp) {
+        self.end(End::Evicted(Why::new(DEVICE_REPLACED, text)), Duration::ZERO, now);
     }
 
     fn fails(&mut self, what: &'static str, text: &str, now: Timestamp) {

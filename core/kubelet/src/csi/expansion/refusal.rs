@@ -47,6 +47,13 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// What is to be kept of it (pure): who is not asked again must have been told why.
+    pub(in crate::csi) fn noted(self, is_told: bool) -> Self {
+        if self == Failure::InUse && !is_told { Failure::Unknown } else { self }
+    }
+}
+
 /// How it went last.
 #[derive(Debug, Clone)]
 struct Refusal {
@@ -111,6 +118,13 @@ mod tests {
         assert!(refusals.is_due("v", &three, now), "another size is another question");
         refusals.forget("v");
         assert!(refusals.is_due("v", &two, now) && !refusals.is_final("v"));
+    }
+
+    #[test]
+    fn a_volume_is_in_the_way_of_its_growth_once_its_claim_says_so() {
+        assert_eq!(Failure::InUse.noted(true), Failure::InUse);
+        assert_eq!(Failure::InUse.noted(false), Failure::Unknown);
+        assert_eq!(Failure::Infeasible.noted(false), Failure::Infeasible);
     }
 
     #[test]

@@ -97,3 +97,29 @@ fn another_boot_than_before_is_a_restart_of_the_machine() {
     assert_eq!(rebooted(&of("a"), &of("a")), None);
     assert_eq!(rebooted(&of(""), &of("a")), None);
 }
+
+#[test]
+fn a_node_says_which_volumes_are_in_use_once_a_kubelet_has_written_its_status() {
+    let of = |status: serde_json::Value| is_of_kubelet(&serde_json::from_value(status).unwrap());
+    let info = |version: &str| {
+        let mut info = serde_json::Map::new();
+        for field in [
+            "architecture",
+            "bootID",
+            "containerRuntimeVersion",
+            "kernelVersion",
+            "kubeProxyVersion",
+            "machineID",
+            "operatingSystem",
+            "osImage",
+            "systemUUID",
+        ] {
+            info.insert(field.to_owned(), "".into());
+        }
+        info.insert("kubeletVersion".to_owned(), version.into());
+        serde_json::json!({"nodeInfo": info})
+    };
+    assert!(of(info("v1.36.0")) && !of(info("")));
+    // Others tell of nodes that have never told anything.
+    assert!(!of(serde_json::json!({"conditions": [{"type": "Ready", "status": "Unknown"}]})));
+}
