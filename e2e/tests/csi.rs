@@ -438,7 +438,7 @@ fn a_block_device_goes_to_the_containers_that_name_it_and_is_given_back_also_aft
         "initContainers: [{{name: first, image: \"{}\", command: [sh, -c, 'printf \"made by init\" | dd of=/dev/raw'], {DEVICE}}}]",
         keelson_e2e::BUSYBOX
     );
-    let one = user_of("one", &claim("raw")).spec(&first).spec("securityContext: {fsGroup: 2000}");
+    let one = user_of("one", &claim("raw")).spec(&first).spec("securityContext: {fsGroup: 2000}").grace(1);
     cluster.apply(&(objects() + &raw_disk("raw") + &one.to_string())).unwrap();
     driver.await_call("publish raw").unwrap();
     cluster.kill().unwrap();
@@ -468,7 +468,7 @@ fn a_block_device_goes_to_the_containers_that_name_it_and_is_given_back_also_aft
     // What runs goes on, and the claims of others are known.
     cluster.kill().unwrap();
     cluster.continue_with(&[]).unwrap();
-    // It is gone when all was given back that it had.
+    // Deleted in order, it is gone when all was given back that it had.
     cluster.kubectl(&["delete", "pod", "one"]).unwrap();
     assert!(driver.count("unpublish raw") > 0, "{:?}", driver.calls());
     assert_eq!(read(cluster, "two", 12), "kept by main");
