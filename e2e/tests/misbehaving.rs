@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use keelson_e2e::{Cluster, LONG, PATIENCE, Pod, eventually};
+use keelson_e2e::{Cluster, Engine, LONG, Node, PATIENCE, Pod, eventually};
 
 /// Name, further fields of the pod and of its container, and what it does.
 const ALL: [(&str, &str, &str, &str); 6] = [
@@ -26,14 +26,20 @@ const ALL: [(&str, &str, &str, &str); 6] = [
     ),
 ];
 
+const SETTINGS: &str =
+    "podPidsLimit: 128\ncontainerLogMaxSize: 1Mi\ncontainerLogMaxFiles: 2\ncontainerLogMonitorInterval: 3s\n";
+
 #[test]
 fn pods_that_do_their_worst_harm_neither_the_node_nor_their_neighbours() {
-    let cluster = Cluster::namespaces().unwrap();
-    let settings = cluster.folder().join("kubelet.yaml");
-    let text = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\npodPidsLimit: 128\n\
-        containerLogMaxSize: 1Mi\ncontainerLogMaxFiles: 2\ncontainerLogMonitorInterval: 3s\n";
-    fs::write(&settings, text).unwrap();
-    cluster.continue_with(&["--kubelet-config", &settings.to_string_lossy()]).unwrap();
+    do_their_worst(&Node::up(Engine::Embedded, SETTINGS).unwrap());
+}
+
+#[test]
+fn in_containerd_they_do_no_harm_either() {
+    do_their_worst(&Node::up(Engine::Containerd, SETTINGS).unwrap());
+}
+
+fn do_their_worst(cluster: &Cluster) {
     let probe = "livenessProbe: {exec: {command: [\"true\"]}, periodSeconds: 1, timeoutSeconds: 30}";
     let asks = "resources: {requests: {cpu: 100m, memory: 16Mi}}";
     let calm = Pod::new("calm").grace(1).script("exec sleep infinity");
