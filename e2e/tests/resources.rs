@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, Engine, LONG, Node, eventually};
 
 /// Huge pages are the machine's: while one test has set some aside, another does not measure how much memory there is.
 static HUGE_PAGES: Mutex<()> = Mutex::new(());
@@ -72,13 +72,7 @@ fn a_pod_that_writes_more_than_it_may_is_evicted_and_its_neighbour_is_not() {
     assert_eq!(cluster.pod("neighbour", ".status.phase").unwrap(), "Running");
 }
 
-/// A cluster whose kubelet has these settings.
-fn with_settings(settings: &str) -> Cluster {
-    let cluster = Cluster::namespaces().unwrap();
-    continue_with_settings(&cluster, settings);
-    cluster
-}
-
+/// Goes on, with a kubelet that has these settings.
 fn continue_with_settings(cluster: &Cluster, settings: &str) {
     let file = cluster.folder().join("kubelet.yaml");
     let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
@@ -357,8 +351,16 @@ fn limits_within(cluster: &Cluster, pod: &str) -> anyhow::Result<(u64, u64)> {
 
 #[test]
 fn a_pod_that_runs_is_given_more_or_less_when_there_is_room() {
-    let cluster = Cluster::up().unwrap();
-    let node = node_name(&cluster);
+    given_more_or_less(&Node::up(Engine::Embedded, "").unwrap());
+}
+
+#[test]
+fn a_pod_in_containerd_is_given_more_or_less_when_there_is_room() {
+    given_more_or_less(&Node::up(Engine::Containerd, "").unwrap());
+}
+
+fn given_more_or_less(cluster: &Cluster) {
+    let node = node_name(cluster);
     let resources = |requests: &str, limits: &str| {
         format!("resources: {{requests: {{{requests}}}, limits: {{{limits}}}}},")
     };
@@ -371,14 +373,14 @@ fn a_pod_that_runs_is_given_more_or_less_when_there_is_room() {
     for name in ["elastic", "anew"] {
         cluster.wait(name, "condition=Ready").unwrap();
     }
-    assert_eq!(limits_within(&cluster, "elastic").unwrap(), (200, 64));
+    assert_eq!(limits_within(cluster, "elastic").unwrap(), (200, 64));
     let resize = |name: &str, resources: &str| {
         let patch = format!(r#"{{"spec":{{"containers":[{{"name":"main","resources":{resources}}}]}}}}"#);
         cluster.kubectl(&["patch", "pod", name, "--subresource", "resize", "-p", &patch]).unwrap();
     };
     let see = |name: &str, expected: (u64, u64)| {
         eventually(&format!("{name} to have {expected:?}"), LONG, || {
-            Ok((limits_within(&cluster, name)? == expected).then_some(()))
+            Ok((limits_within(cluster, name)? == expected).then_some(()))
         })
         .unwrap();
     };
@@ -438,7 +440,7 @@ fn a_pod_that_runs_is_given_more_or_less_when_there_is_room() {
         message.starts_with("Node didn't have enough capacity: cpu, requested: 640000, capacity: "),
         "{message}"
     );
-    assert_eq!((allocated().as_str(), limits_within(&cluster, "elastic").unwrap()), ("300m", (500, 96)));
+    assert_eq!((allocated().as_str(), limits_within(cluster, "elastic").unwrap()), ("300m", (500, 96)));
     // Not now; and a kubelet that is started again knows what it has given.
     let all = cluster.field(&["node", &node], ".status.allocatable.cpu").unwrap();
     let most = format!("resources: {{requests: {{cpu: {}m}}}},", all.parse::<u32>().unwrap() * 1000 - 400);
@@ -452,7 +454,7 @@ fn a_pod_that_runs_is_given_more_or_less_when_there_is_room() {
     cluster.kill().unwrap();
     cluster.continue_with(&[]).unwrap();
     cluster.wait("elastic", deferred).unwrap();
-    assert_eq!((allocated().as_str(), limits_within(&cluster, "elastic").unwrap()), ("300m", (500, 96)));
+    assert_eq!((allocated().as_str(), limits_within(cluster, "elastic").unwrap()), ("300m", (500, 96)));
     cluster.kubectl(&["delete", "pod", "filler", "--timeout=120s"]).unwrap();
     see("elastic", (1000, 96));
     eventually("nothing to be pending", LONG, || {
@@ -460,7 +462,7 @@ fn a_pod_that_runs_is_given_more_or_less_when_there_is_room() {
     })
     .unwrap();
     assert_eq!(cluster.pod("elastic", ".status.containerStatuses[0].restartCount").unwrap(), "0");
-    a_pod_is_limited_as_a_whole(&cluster);
+    a_pod_is_limited_as_a_whole(cluster);
 }
 
 /// Reserves so many huge pages of 2 MiB, and answers how many there are.
@@ -523,6 +525,15 @@ fn huge_pages_are_shared_out_and_mounted_and_not_given_twice() {
 
 #[test]
 fn a_guaranteed_pod_has_whole_processors_for_itself() {
+    whole_processors(Engine::Embedded);
+}
+
+#[test]
+fn a_guaranteed_pod_in_containerd_has_whole_processors_for_itself() {
+    whole_processors(Engine::Containerd);
+}
+
+fn whole_processors(engine: Engine) {
     let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
     let last: u32 = online.trim().rsplit(['-', ',']).next().unwrap().parse().unwrap();
     if last == 0 || !std::path::Path::new("/sys/fs/cgroup/cpuset").exists() {
@@ -533,8 +544,8 @@ fn a_guaranteed_pod_has_whole_processors_for_itself() {
     let settings = "cpuManagerPolicy: static\nreservedSystemCPUs: \"0\"\ntopologyManagerPolicy: restricted\n\
         cpuManagerPolicyOptions: {prefer-align-cpus-by-uncorecache: \"true\"}\n\
         memoryManagerPolicy: Static\nreservedMemory: [{numaNode: 0, limits: {memory: 100Mi}}]\n";
-    let cluster = with_settings(settings);
-    let allocatable = cluster.field(&["node", &node_name(&cluster)], ".status.allocatable.cpu").unwrap();
+    let cluster: &Cluster = &Node::up(engine, settings).unwrap();
+    let allocatable = cluster.field(&["node", &node_name(cluster)], ".status.allocatable.cpu").unwrap();
     assert_eq!(allocatable, last.to_string());
     let cpus = |name: &str| -> anyhow::Result<String> {
         Ok(cluster.exec(name, &["cat", "/sys/fs/cgroup/cpuset/cpuset.cpus"])?.trim().to_owned())
@@ -562,7 +573,7 @@ fn a_guaranteed_pod_has_whole_processors_for_itself() {
     moved(&|now| now != online.trim() && !now.split([',', '-']).any(|cpu| cpu == own));
     // It keeps them when the kubelet is started again.
     cluster.kill().unwrap();
-    continue_with_settings(&cluster, settings);
+    cluster.continue_with(&[]).unwrap();
     assert_eq!(cpus("alone").unwrap(), own);
     let patch = r#"{"spec":{"containers":[{"name":"main","resources":{"requests":{"memory":"48Mi"},"limits":{"memory":"48Mi"}}}]}}"#;
     cluster.kubectl(&["patch", "pod", "alone", "--subresource", "resize", "-p", patch]).unwrap();
