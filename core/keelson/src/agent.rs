@@ -462,7 +462,7 @@ async fn become_ready(
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     let nodes: Api<NodeObject> = Api::all(client.clone());
-    node_ready::until_ready(progress, nodes, node_name).await?;
+    node_ready::until_ready(progress, nodes, node_name, false).await?;
     progress.done("Node", format_args!("{node_name} is Ready"), since);
     Ok(())
 }

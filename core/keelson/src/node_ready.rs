@@ -12,17 +12,19 @@ use crate::progress::Progress;
 /// Between two looks at why it takes so long, and before the first.
 const LATE: Duration = Duration::from_secs(8);
 
-/// Waits until a Node is ready; when that takes long, says what stands against it, each reason once.
+/// Waits until a Node is ready; when that takes long, says what stands against it, each reason once. `has_range`: its pods' addresses
+/// are known here, and nobody has to give it some.
 pub(crate) async fn until_ready(
     progress: &Progress,
     nodes: Api<Node>,
     name: &str,
+    has_range: bool,
 ) -> anyhow::Result<Option<Node>> {
     let tell = async {
         let mut told = None;
         loop {
             tokio::time::sleep(LATE).await;
-            let why = nodes.get_opt(name).await.ok().flatten().and_then(|node| obstacle(&node));
+            let why = nodes.get_opt(name).await.ok().flatten().and_then(|node| obstacle(&node, has_range));
             if let Some(why) = why.filter(|why| told.as_ref() != Some(why)) {
                 progress.line(format_args!("  … {name} is not Ready yet: {why}"));
                 told = Some(why);
@@ -45,8 +47,8 @@ fn is_ready(node: Option<&Node>) -> bool {
 }
 
 /// Why a Node is not ready, and what is to be done about it where that is known.
-fn obstacle(node: &Node) -> Option<String> {
-    if node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_ref()).is_none() {
+fn obstacle(node: &Node, has_range: bool) -> Option<String> {
+    if !has_range && node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_ref()).is_none() {
         return Some(
             "it has no range of pod addresses, which the cluster's operator nodeipam gives it. \
              Does it run? kubectl get operators"
@@ -92,13 +94,16 @@ mod tests {
         const RANGE: Option<&str> = Some("10.42.0.0/24");
         const NETWORK: &str =
             "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:x";
-        let told = |runtime: &str, message: &str, range| obstacle(&node(runtime, "False", message, range));
+        let told =
+            |runtime: &str, message: &str, range| obstacle(&node(runtime, "False", message, range), false);
         assert_eq!(told("containerd://1", "the runtime is down", RANGE).unwrap(), "the runtime is down");
         assert!(told("containerd://1", NETWORK, RANGE).unwrap().contains("restart it"));
         assert_eq!(told("keelson://1", NETWORK, RANGE).unwrap(), NETWORK);
         assert!(told("keelson://1", NETWORK, None).unwrap().contains("nodeipam"));
         let good = node("keelson://1", "True", "kubelet is posting ready status", RANGE);
-        assert_eq!(obstacle(&good), None);
+        assert_eq!(obstacle(&good, false), None);
+        let own = node("keelson://1", "False", "the runtime is down", None);
+        assert_eq!(obstacle(&own, true).unwrap(), "the runtime is down", "nobody has to give it a range");
         assert!(is_ready(Some(&good)) && !is_ready(None));
     }
 }

@@ -336,7 +336,7 @@ async fn become_ready(
             .await
             .context("wait for the Node's Lease")?;
         let nodes: Api<NodeObject> = Api::all(client.clone());
-        let ready = node_ready::until_ready(progress, nodes.clone(), &cluster.node_name).await?;
+        let ready = node_ready::until_ready(progress, nodes.clone(), &cluster.node_name, true).await?;
         // A kubelet may not give its own node a role.
         let role = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
         let labelled = nodes.patch(&cluster.node_name, &PatchParams::default(), &Patch::Merge(role)).await;
