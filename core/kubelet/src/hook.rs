@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::LifecycleHandler;
 
-use crate::http_get;
+use crate::http_get::{self, GetError};
 use crate::pod::PodModel;
 use crate::probe::run::Target;
 
@@ -90,18 +90,43 @@ fn words(command: &[String]) -> String {
     format!("[{}]", command.join(" "))
 }
 
+/// What is to be said of a hook that did its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Nothing.
+    Well,
+    /// HTTPS was asked for and HTTP was spoken, so that it was asked by that: the host and the port.
+    Fallback(String),
+}
+
+/// Asks by HTTPS or HTTP; by HTTP, without credentials, if that is what the other side speaks.
+async fn http(request: &http_get::Request, limit: Duration) -> Result<Told, GetError> {
+    let end = tokio::time::Instant::now() + limit;
+    // Whatever it answers, it was told.
+    let error = match http_get::get(request, limit).await {
+        Ok(_) => return Ok(Told::Well),
+        Err(error @ GetError::Plain { .. }) => error,
+        Err(error) => return Err(error),
+    };
+    let mut plain = http_get::Request { secure: false, ..request.clone() };
+    plain.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+    let rest = end.saturating_duration_since(tokio::time::Instant::now());
+    let told = Told::Fallback(http_get::authority(&request.host, request.port));
+    http_get::get(&plain, rest).await.map(|_| told).map_err(|_| error)
+}
+
 /// Runs a hook to its end, or for `limit`; without one an HTTP request has a minute.
 pub(crate) async fn run(
     target: &Target,
     place: Place,
     handler: &LifecycleHandler,
     limit: Option<Duration>,
-) -> Result<(), HookError> {
+) -> Result<Told, HookError> {
     if let Some(exec) = &handler.exec {
         let command = exec.command.clone().unwrap_or_default();
         let asked = target.runtime.exec_sync(&target.instance, command.clone(), limit.unwrap_or_default());
         return match asked.await {
-            Ok(answer) if answer.exit_code == 0 => Ok(()),
+            Ok(answer) if answer.exit_code == 0 => Ok(Told::Well),
             Ok(answer) => {
                 let output = beginning(&[answer.stdout, answer.stderr.clone()].concat());
                 let (code, stderr) = (answer.exit_code, beginning(&answer.stderr));
@@ -115,13 +140,12 @@ pub(crate) async fn run(
         let failed = |reason: String| HookError::Http { path: path.clone(), place: place.clone(), reason };
         let request = target.request(get).map_err(|error| failed(error.to_string()))?;
         let limit = limit.unwrap_or(Duration::from_secs(60));
-        // Whatever it answers, it was told.
-        return http_get::get(&request, limit).await.map(drop).map_err(|error| failed(error.to_string()));
+        return http(&request, limit).await.map_err(|error| failed(error.to_string()));
     }
     if let Some(sleep) = &handler.sleep {
         let wanted = Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0));
         tokio::time::sleep(limit.map_or(wanted, |limit| wanted.min(limit))).await;
-        return Ok(());
+        return Ok(Told::Well);
     }
     Err(HookError::Handler("tcpSocket hooks are not run, as the API says"))
 }
@@ -134,6 +158,34 @@ mod tests {
     fn a_command_that_says_much_fills_no_status() {
         assert_eq!(beginning(b"no"), "no");
         assert_eq!(beginning(&[b'x'; SAID + 1]).len(), SAID);
+    }
+
+    #[tokio::test]
+    async fn who_speaks_http_is_asked_by_that_and_not_shown_credentials() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let served = tokio::spawn(async move {
+            let mut heard = Vec::new();
+            for answer in ["400 Bad Request", "200 OK"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut buffer = vec![0; 4096];
+                let count = stream.read(&mut buffer).await.unwrap();
+                heard.push(String::from_utf8_lossy(&buffer[..count]).into_owned());
+                let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            heard
+        });
+        let headers = [("Authorization", "secret"), ("X-Own", "y")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let (host, path) = ("127.0.0.1".to_owned(), "/hook".to_owned());
+        let request = http_get::Request { secure: true, host, port, path, headers };
+        let told = http(&request, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(told, Told::Fallback(format!("127.0.0.1:{port}")));
+        let heard = served.await.unwrap();
+        assert!(heard[1].starts_with("GET /hook HTTP/1.1") && heard[1].contains("y"), "{heard:?}");
+        assert!(!heard[1].contains("secret"), "{heard:?}");
     }
 
     #[test]

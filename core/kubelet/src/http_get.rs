@@ -1,7 +1,9 @@
 //! (client) One GET request, as probes and hooks make it: any certificate is taken, redirects stay with the host.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +13,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 const MAX_BODY: usize = 10 << 10;
@@ -69,6 +71,12 @@ pub(crate) enum GetError {
         url: String,
         /// What happened.
         reason: String,
+    },
+    /// TLS was asked for, and HTTP came back.
+    #[error("Get {url:?}: http: server gave HTTP response to HTTPS client")]
+    Plain {
+        /// What was asked.
+        url: String,
     },
     /// It took too long.
     #[error("Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)")]
@@ -216,6 +224,49 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     }
 }
 
+/// A stream that remembers how what came over it begins: what is not TLS may be HTTP.
+struct Opening {
+    inner: TcpStream,
+    read: Vec<u8>,
+}
+
+/// As many bytes of the beginning tell that it is HTTP.
+const OPENING: usize = b"HTTP/".len();
+
+impl AsyncRead for Opening {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let own = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut own.inner).poll_read(context, buffer);
+        let missing = OPENING.saturating_sub(own.read.len());
+        let new = buffer.filled().get(before..).unwrap_or_default();
+        own.read.extend_from_slice(new.get(..missing.min(new.len())).unwrap_or_default());
+        polled
+    }
+}
+
+impl AsyncWrite for Opening {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
 async fn once(request: &Request) -> Result<(Answer, Option<String>), GetError> {
     let url = request.url();
     let address = authority(&request.host, request.port);
@@ -228,8 +279,12 @@ async fn once(request: &Request) -> Result<(Answer, Option<String>), GetError> {
     let refused = |reason: String| GetError::Connect { url: url.clone(), reason };
     let name = ServerName::try_from(request.host.clone()).map_err(|error| refused(error.to_string()))?;
     let connector = connector().map_err(|error| refused(error.to_string()))?;
-    let stream = connector.connect(name, stream).await.map_err(|error| refused(error.to_string()))?;
-    exchange(stream, request).await
+    let stream = connector.connect(name, Opening { inner: stream, read: Vec::new() });
+    match stream.into_fallible().await {
+        Ok(stream) => exchange(stream, request).await,
+        Err((_, stream)) if stream.read.starts_with(b"HTTP/") => Err(GetError::Plain { url }),
+        Err((error, _)) => Err(refused(error.to_string())),
+    }
 }
 
 /// The answer, after redirects that stay with the host.

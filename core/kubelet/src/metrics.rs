@@ -241,6 +241,7 @@ pub(crate) struct Metrics {
     /// Sandboxes that were to be made, and those that were not.
     pub(crate) started_pods: IntCounter,
     pub(crate) started_pods_errors: IntCounter,
+    pub(crate) hook_fallbacks: IntCounter,
     started_containers: IntCounterVec,
     started_containers_errors: IntCounterVec,
     /// From when the kubelet first saw a pod until it ran.
@@ -288,6 +289,10 @@ impl Metrics {
             started_pods_errors: counter(
                 "kubelet_started_pods_errors_total",
                 "Cumulative number of errors when starting pods",
+            )?,
+            hook_fallbacks: counter(
+                "kubelet_lifecycle_handler_http_fallbacks_total",
+                "The number of times lifecycle handlers successfully fell back to http from https.",
             )?,
             started_containers: registry.counters(
                 "kubelet_started_containers_total",

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::Finding;
+use crate::plan::go_duration;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Request {
@@ -48,21 +50,26 @@ async fn connect(address: &str) -> Result<Channel, String> {
     }
 }
 
-async fn ask(channel: Channel, service: &str) -> Result<i32, String> {
+async fn ask(channel: Channel, service: &str) -> Result<i32, Status> {
     let mut client = Grpc::new(channel);
-    let lost = |error: tonic::transport::Error| failure(&Status::unavailable(error.to_string()));
+    let lost = |error: tonic::transport::Error| Status::unavailable(error.to_string());
     client.ready().await.map_err(lost)?;
     let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
     let codec = tonic_prost::ProstCodec::<Request, Response>::default();
     let request = tonic::Request::new(Request { service: service.to_owned() });
     let answer = client.unary(request, path, codec).await;
-    answer.map(|answer| answer.into_inner().status).map_err(|status| failure(&status))
+    answer.map(|answer| answer.into_inner().status)
+}
+
+fn late(within: &str) -> String {
+    format!("timeout: health rpc did not complete within {within}")
 }
 
 /// A call that was refused, in other kubelets' words.
-fn failure(status: &Status) -> String {
+fn failure(status: &Status, within: &str) -> String {
     let message = status.message();
     match status.code() {
+        Code::DeadlineExceeded => late(within),
         Code::Unimplemented => format!(
             "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {message}"
         ),
@@ -77,13 +84,13 @@ fn failure(status: &Status) -> String {
 /// Asks for the health of a service; "" is the whole server.
 pub(super) async fn check(address: &str, service: &str, limit: Duration) -> Finding {
     let end = tokio::time::Instant::now() + limit;
-    let within = limit.as_secs();
+    let within = go_duration(SignedDuration::try_from(limit).unwrap_or(SignedDuration::MAX));
     let channel = match tokio::time::timeout_at(end, connect(address)).await {
         Ok(Ok(channel)) => channel,
         Ok(Err(fault)) => return Finding::Failure(fault),
         Err(_) => {
             return Finding::Failure(format!(
-                "timeout: failed to connect service {address:?} within {within}s: context deadline exceeded"
+                "timeout: failed to connect service {address:?} within {within}: context deadline exceeded"
             ));
         }
     };
@@ -92,8 +99,8 @@ pub(super) async fn check(address: &str, service: &str, limit: Duration) -> Find
         Ok(Ok(status)) => {
             Finding::Failure(format!("service unhealthy (responded with {:?})", status_name(status)))
         }
-        Ok(Err(fault)) => Finding::Failure(fault),
-        Err(_) => Finding::Failure(format!("timeout: health rpc did not complete within {within}s")),
+        Ok(Err(status)) => Finding::Failure(failure(&status, &within)),
+        Err(_) => Finding::Failure(late(&within)),
     }
 }
 
@@ -144,8 +151,11 @@ mod tests {
 
     #[test]
     fn a_refused_call_is_told_as_elsewhere() {
-        let text = failure(&Status::not_found("unknown service"));
+        let text = failure(&Status::not_found("unknown service"), "1s");
         assert_eq!(text, "error: health rpc probe failed: rpc error: code = NotFound desc = unknown service");
-        assert!(failure(&Status::unimplemented("no")).starts_with("error: this server does not implement"));
+        let absent = failure(&Status::unimplemented("no"), "1s");
+        assert!(absent.starts_with("error: this server does not implement"), "{absent}");
+        let late = failure(&Status::deadline_exceeded("server's own"), "1m30s");
+        assert_eq!(late, "timeout: health rpc did not complete within 1m30s");
     }
 }

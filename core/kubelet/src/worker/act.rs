@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use keelson_cri::v1;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use super::telling::killing_message;
 use super::{Node, Worker};
 use crate::dns::{self, ResolvConf};
 use crate::event::EventType;
-use crate::hook;
+use crate::hook::{self, HookError, Told};
 use crate::memory::{Image, Task, Why};
 use crate::plan::{Action, Killing};
 use crate::pod::{Member, PodModel};
@@ -219,11 +219,12 @@ impl Worker {
         let lifecycle = member.and_then(|member| member.container.lifecycle.as_ref());
         let Some(handler) = lifecycle.and_then(|all| all.post_start.clone()) else { return false };
         let Some(target) = self.target(container, instance) else { return false };
-        let place = hook::Place::new(&self.pod, container);
+        let (node, pod) = (Arc::clone(&self.node), Arc::clone(&self.pod));
         let (container, instance) = (container.to_owned(), instance.to_owned());
         let task = Task::Hook(container.clone());
         self.spawn(task.clone(), async move {
-            let result = hook::run(&target, place, &handler, None).await.map_err(|error| error.to_string());
+            let result = run_hook(&node, &pod, &target, &handler, None).await;
+            let result = result.map_err(|error| error.to_string());
             Done { task, outcome: Outcome::Hooked { container, instance, result } }
         });
         true
@@ -279,13 +280,31 @@ impl Worker {
     }
 }
 
+/// Runs a hook, and tells of an endpoint that was asked otherwise than the pod says.
+async fn run_hook(
+    node: &Node,
+    pod: &PodModel,
+    target: &Target,
+    handler: &LifecycleHandler,
+    limit: Option<Duration>,
+) -> Result<(), HookError> {
+    let container = target.container.name.as_str();
+    let told = hook::run(target, hook::Place::new(pod, container), handler, limit).await?;
+    if let Told::Fallback(host) = told {
+        node.metrics.hook_fallbacks.inc();
+        let message =
+            format!("request to HTTPS lifecycle hook {host} got HTTP response, retry with HTTP succeeded");
+        node.recorder.tell(pod, None, EventType::Warning, "LifecycleHTTPFallback", message);
+    }
+    Ok(())
+}
+
 /// Runs the hook before the stop signal, for as long as the grace allows.
 async fn pre_stop(node: &Node, pod: &PodModel, target: &Target, grace: Duration) {
     let handler = target.container.lifecycle.as_ref().and_then(|all| all.pre_stop.as_ref());
     let Some(handler) = handler else { return };
     // A command that is cut off is killed with the connection.
-    let place = hook::Place::new(pod, &target.container.name);
-    let outcome = tokio::time::timeout(grace, hook::run(target, place, handler, Some(grace))).await;
+    let outcome = tokio::time::timeout(grace, run_hook(node, pod, target, handler, Some(grace))).await;
     if let Ok(Err(error)) = outcome {
         let container = target.container.name.as_str();
         // The words of a hook may hold secrets: they are not for everybody who reads events.
