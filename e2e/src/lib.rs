@@ -10,6 +10,7 @@
 //! - [`Pod`]: the manifest of a pod; [`Objects`]: what pods have become
 //! - [`Plugin`]: a plugin of a kubelet; [`plugin_server`]: what such programs have in common
 //! - [`LoopDevice`]: a file as a block device; [`LoopDevices`]: takes them away
+//! - [`WallClock`]: sets the time of one process
 //! - [`Resolver`]: a name server outside of the cluster
 //! - [`clients`]: kubectls of other versions, helm
 //! - [`image`]: images for tests, made from Debian's busybox
@@ -44,6 +45,7 @@ mod pod;
 mod resolver;
 mod server;
 mod servers;
+mod wall_clock;
 
 pub use cluster::{BUSYBOX, Cluster, LONG, PATIENCE};
 pub use containerd::Containerd;
@@ -58,6 +60,7 @@ pub use pod::Pod;
 pub use resolver::Resolver;
 pub use server::Server;
 pub use servers::Servers;
+pub use wall_clock::WallClock;
 
 /// The binary under test: what `KEELSON_BIN` names, or one that is built on first use with the profile of the tests.
 pub fn binary() -> anyhow::Result<&'static Path> {

@@ -332,6 +332,27 @@ fn a_volume_is_attached_to_one_node_before_it_is_mounted_and_detached_when_that_
     let taint = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
     cluster.kubectl(&["taint", "node", "ghost", taint]).unwrap();
     driver.await_call("detach disk ghost").unwrap();
+    attached_device(&cluster, &driver, &node);
+}
+
+/// A device has to be attached before it is staged, too, and is given back before it is detached.
+fn attached_device(cluster: &Cluster, driver: &Plugin, node: &str) {
+    let _loops = LoopDevices::below(driver.folder().join("devices"));
+    let source =
+        format!("csi: {{driver: {DISKS}, volumeHandle: raw, volumeAttributes: {{attached: demanded}}}}");
+    let objects = raw("raw", "raw", &source) + &raw_claim("raw");
+    cluster.apply(&(objects + &user_of("five", &claim("raw")).to_string())).unwrap();
+    cluster.wait("five", "condition=Ready").unwrap();
+    write(cluster, "five", "kept").unwrap();
+    assert!(fs::read(driver.folder().join("devices/raw")).unwrap().starts_with(b"kept"));
+    cluster.kubectl(&["delete", "pod", "five"]).unwrap();
+    driver.await_call(&format!("detach raw {node}")).unwrap();
+    let calls = driver.calls();
+    let at = |call: &str| calls.iter().position(|it| it.starts_with(call)).unwrap();
+    let order = [&format!("attach raw {node}"), "stage raw", "publish raw", "unpublish raw", "unstage raw"];
+    assert!(order.map(at).is_sorted(), "{calls:?}");
+    assert!(at("unstage raw") < at(&format!("detach raw {node}")), "{calls:?}");
+    await_no_devices(cluster, driver);
 }
 
 /// A block device behind a claim of the same name.

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use keelson_e2e::{BUSYBOX, Cluster, Engine, LONG, Node, Objects, Pod, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, Engine, LONG, Node, Objects, Pod, WallClock, eventually};
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
@@ -268,6 +268,63 @@ fn survives(engine: Engine) {
         Ok(Some(()))
     })
     .unwrap();
+    drop(objects);
+    the_clock_jumps(&node);
+}
+
+const DAY: i64 = 24 * 60 * 60;
+
+/// The machine's clock is set a day ahead and back again: who runs goes on, and what is waited for is not waited for longer.
+fn the_clock_jumps(node: &Node) {
+    let clock = WallClock::of(node.process().unwrap()).unwrap();
+    let objects = Objects::of(node).unwrap();
+    let probe = "Probe: {exec: {command: [\"true\"]}, periodSeconds: 1, timeoutSeconds: 30}";
+    let token = "volumes: [{name: t, projected: {sources: [{serviceAccountToken: {path: token, expirationSeconds: 3600}}]}}]";
+    let steady = |name: &str| {
+        let pod = Pod::new(name).script(FOR_EVER).grace(1).spec("activeDeadlineSeconds: 3600").spec(token);
+        let pod = pod.container("volumeMounts: [{name: t, mountPath: /t}]");
+        pod.container(&format!("liveness{probe}")).container(&format!("readiness{probe}"))
+    };
+    let crashing = Pod::new("crashing").script("exit 1").to_string();
+    node.apply(&(steady("before").to_string() + &crashing)).unwrap();
+    objects.until("before", "it is ready", is_ready).unwrap();
+    let restarts = || main_container(&objects.pod("crashing").unwrap())["restartCount"].as_i64().unwrap();
+    let name = objects.pod("before").unwrap()["spec"]["nodeName"].as_str().unwrap().to_owned();
+    let lease = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}");
+    let day = || {
+        let lease = objects.get(&lease)?;
+        anyhow::Ok(lease["spec"]["renewTime"].as_str().unwrap().split('T').next().unwrap().to_owned())
+    };
+    let today = day().unwrap();
+    let token = || node.exec("before", &["cat", "/t/token"]).unwrap();
+    let first = token();
+
+    for (offset, new, is_day) in [(DAY, "ahead", false), (0, "back", true)] {
+        let before = restarts();
+        clock.set_off(offset).unwrap();
+        eventually("the node to say so at the new time", LONG, || {
+            Ok(((day()? == today) == is_day).then_some(()))
+        })
+        .unwrap();
+        // New pods come up, and old ones are begun again when their time has come.
+        node.apply(&steady(new).to_string()).unwrap();
+        objects.until(new, "it is ready", is_ready).unwrap();
+        eventually("the one that ends to be begun again", LONG, || Ok((restarts() > before).then_some(())))
+            .unwrap();
+        // Pods ask for their tokens anew when these have ended by the clock.
+        eventually("the token to be good", LONG, || Ok((is_day || token() != first).then_some(()))).unwrap();
+    }
+    for name in ["before", "ahead", "back"] {
+        let pod = objects.pod(name).unwrap();
+        assert!(is_ready(&pod) && pod["status"]["phase"] == "Running", "{name}: {}", pod["status"]);
+        assert_eq!(main_container(&pod)["restartCount"], 0, "{name}");
+        let told = objects.events(name).unwrap();
+        let bad = ["Killing", "Unhealthy", "DeadlineExceeded", "NodeNotReady", "Evicted"];
+        assert!(!told.iter().any(|it| bad.iter().any(|reason| it.starts_with(reason))), "{name}: {told:#?}");
+    }
+    let told = node.kubectl(&["get", "events", "-A", "-o", "jsonpath={.items[*].reason}"]).unwrap();
+    assert!(!told.contains("NodeNotReady") && !told.contains("TaintManagerEviction"), "{told}");
+    node.kubectl(&["delete", "pods", "--all", "--timeout=120s"]).unwrap();
 }
 
 #[test]
