@@ -27,6 +27,7 @@ mod workload;
 mod tests;
 
 pub use field_error::{ErrorKind, FieldError};
+pub(crate) use pod::REFUSED as REFUSED_VOLUMES;
 
 use crate::custom_resource;
 use crate::kinds::GroupVersionKind;

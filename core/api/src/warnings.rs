@@ -8,6 +8,7 @@ use crate::custom_resource;
 use crate::kinds::{GroupVersionKind, ResourceInfo};
 use crate::object::Object;
 use crate::quantity::Quantity;
+use crate::validation;
 
 const SELECTORS: [(&str, &str, &str); 5] = [
     ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
@@ -113,6 +114,13 @@ fn spec(spec: &Value, path: &str, found: &mut Vec<String>) {
         for (source, why) in VOLUMES {
             if !volume[source].is_null() {
                 found.push(format!("{path}.volumes[{place}].{source}: {why}"));
+            }
+        }
+        for (source, instead) in validation::REFUSED_VOLUMES {
+            if path != "spec" && !volume[source].is_null() {
+                found.push(format!(
+                    "{path}.volumes[{place}].{source}: its pods will be refused, volumes of type {source} are not supported; use {instead}"
+                ));
             }
         }
     }

@@ -83,6 +83,15 @@ fn shown_by(own: &Pod, mirror: Option<&Pod>) -> Pod {
     pod
 }
 
+/// A pod of the API is one, whatever it says of itself: only the node's own pods are those without which the node cannot do.
+fn from_api(mut pod: Pod) -> Pod {
+    let source = pod.metadata.annotations.as_mut().and_then(|all| all.get_mut(labels::CONFIG_SOURCE));
+    if let Some(source) = source {
+        "api".clone_into(source);
+    }
+    pod
+}
+
 /// The pods of a node, as the API has them.
 fn source(
     client: kube::Client,
@@ -305,7 +314,7 @@ impl Dispatcher {
     fn deliver(&mut self, mut pod: Pod, gone: bool) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
         pod.managed_fields_mut().clear();
-        let pod = Arc::new(pod);
+        let pod = Arc::new(from_api(pod));
         if let Some(worker) = self.workers.get(&uid) {
             worker.send_modify(|mail| {
                 mail.pod = pod;
@@ -470,5 +479,21 @@ impl Dispatcher {
         };
         let mail = Mail { pod: Arc::new(pod), record: Record::Pod, gone: true, runtime: 0, eviction: None };
         self.employ(uid, mail, Duration::ZERO);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_of_the_api_is_no_pod_of_the_node_whatever_it_says() {
+        let pod = json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u",
+            "annotations": { "kubernetes.io/config.source": "file" } }, "spec": { "containers": [] } });
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let critical = |pod: Pod| PodModel::new(Arc::new(pod)).unwrap().is_critical();
+        assert!(critical(pod.clone()) && !critical(from_api(pod)));
     }
 }

@@ -70,6 +70,11 @@ impl Runtime {
                 return Err(CallError::Refused(text.to_owned()));
             }
         }
+        let mappings = &sandbox.config.port_mappings;
+        if let Some(port) = mappings.iter().find(|port| !port.host_ip.is_empty() && address(port).is_none()) {
+            let text = format!("host port {}: {:?} is no IP address", port.host_port, port.host_ip);
+            return Err(CallError::Refused(text));
+        }
         let _change = sandbox.changing.lock().await;
         self.reserve(&sandbox, &metadata)?;
         if let Err(error) = self.bring_up(&sandbox).await {
@@ -388,6 +393,11 @@ pub(crate) fn identity(sandbox: &Sandbox) -> PodIdentity {
     }
 }
 
+/// The node's address at which a port is open; all where there is none.
+fn address(port: &v1::PortMapping) -> Option<IpAddr> {
+    port.host_ip.parse().ok()
+}
+
 pub(crate) fn ports(sandbox: &Sandbox) -> Vec<PortMapping> {
     let port = |number: i32| u16::try_from(number).ok().filter(|number| *number > 0);
     let mapping = |one: &v1::PortMapping| {
@@ -400,7 +410,7 @@ pub(crate) fn ports(sandbox: &Sandbox) -> Vec<PortMapping> {
             container_port: port(one.container_port)?,
             // Without a port on the node nothing is mapped.
             host_port: port(one.host_port)?,
-            host_ip: one.host_ip.parse::<IpAddr>().ok().filter(|address| !address.is_unspecified()),
+            host_ip: address(one).filter(|address| !address.is_unspecified()),
         })
     };
     sandbox.config.port_mappings.iter().filter_map(mapping).collect()

@@ -8,6 +8,7 @@ use super::selector::labels;
 use crate::names;
 use crate::object::Object;
 
+pub(super) mod annotation;
 pub(super) mod container;
 mod env;
 pub(super) mod ephemeral;
@@ -21,6 +22,7 @@ pub(super) mod status;
 pub(super) mod update;
 mod volume;
 
+pub(crate) use volume::REFUSED;
 pub(super) use volume::driver_name;
 
 /// What the rules of a container need to know of its pod.
@@ -30,6 +32,8 @@ struct Pod<'a> {
     restart_policy: &'a str,
     host_users: bool,
     grace: Option<i64>,
+    /// The operating system for which it is, where it says one.
+    os: Option<&'a str>,
 }
 
 const SECONDS: &str = "must be between 1 and 2147483647, inclusive";
@@ -70,7 +74,12 @@ pub(super) fn new(object: &Object, errors: &mut Vec<FieldError>) {
     if !node.is_empty() && !at.field("schedulingGates").is_empty() {
         errors.push(node.forbidden("cannot be set until all schedulingGates have been cleared"));
     }
-    security::annotations(&At::of(object, "metadata"), &at, errors);
+    let metadata = At::of(object, "metadata");
+    security::annotations(&metadata, &at, errors);
+    annotation::all(&metadata.field("annotations"), &at, errors);
+    volume::refuse(&at.field("volumes"), errors);
+    volume::refuse_gated(&at.field("volumes"), errors);
+    resources::refuse(&at, errors);
 }
 
 /// A template, with the restart policies that its owner allows.
@@ -88,6 +97,10 @@ pub(super) fn template(at: &At<'_>, policies: &[&str], errors: &mut Vec<FieldErr
         host_ports(&inside, Missing::Allowed, errors);
     }
     security::annotations(&metadata, &inside, errors);
+    let annotations = metadata.field("annotations");
+    let annotations = At { path: format!("{}.annotations", at.path), ..annotations };
+    annotation::all(&annotations, &inside, errors);
+    volume::refuse_gated(&inside.field("volumes"), errors);
     let policy = inside.field("restartPolicy");
     if ["Always", "Never", "OnFailure"].contains(&policy.text()) && !policies.contains(&policy.text()) {
         errors.push(FieldError::not_supported(policy.path.as_str(), policy.text(), policies));
@@ -127,6 +140,7 @@ fn spec(at: &At<'_>, name: Option<&str>, errors: &mut Vec<FieldError>) {
         restart_policy: at.field("restartPolicy").text(),
         host_users: at.field("hostUsers").value != false,
         grace: grace.number(),
+        os: at.field("os").is_set().then(|| at.field("os").field("name").text()),
     };
     container::all(at, &pod, errors);
     ephemeral::all(at, &pod, errors);
@@ -137,9 +151,6 @@ fn spec(at: &At<'_>, name: Option<&str>, errors: &mut Vec<FieldError>) {
     security::pod(at, errors);
     scheduling::affinity(&at.field("affinity"), errors);
     scheduling::gates(at, errors);
-    for gate in at.field("readinessGates").items().map(|gate| gate.field("conditionType")) {
-        gate.or_empty_for(names::qualified_name(gate.text()), errors);
-    }
     scheduling::spread(at, errors);
     let subdomains = ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"];
     for name in subdomains.map(|field| at.field(field)) {

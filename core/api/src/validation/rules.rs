@@ -29,6 +29,8 @@ pub(super) struct Rules {
     change: Option<Change>,
     /// What writes through subresources follow.
     through: &'static [(&'static str, Change)],
+    /// What a change of its metadata follows, by whatever path it is written.
+    marks: Option<Change>,
     /// Fields that are fixed once an object exists, by whatever path it is written.
     fixed: &'static [&'static [&'static str]],
 }
@@ -43,6 +45,7 @@ impl Rules {
             create: None,
             change: None,
             through: &[],
+            marks: None,
             fixed: &[],
         }
     }
@@ -65,6 +68,10 @@ impl Rules {
 
     const fn through(self, through: &'static [(&'static str, Change)]) -> Self {
         Rules { through, ..self }
+    }
+
+    const fn marks(self, marks: Change) -> Self {
+        Rules { marks: Some(marks), ..self }
     }
 
     const fn fixed(self, fixed: &'static [&'static [&'static str]]) -> Self {
@@ -99,11 +106,16 @@ const RULES: &[Rules] = &[
         .state(storage::claim)
         .change(storage::claim_change)
         .through(&[("status", status::claim)]),
-    Rules::of("", "Pod").state(pod::pod).create(pod::new).change(pod::update::pod).through(&[
-        ("ephemeralcontainers", pod::ephemeral::update),
-        ("resize", pod::resize::change),
-        ("status", pod::status::change),
-    ]),
+    Rules::of("", "Pod")
+        .state(pod::pod)
+        .create(pod::new)
+        .change(pod::update::pod)
+        .marks(pod::annotation::change)
+        .through(&[
+            ("ephemeralcontainers", pod::ephemeral::update),
+            ("resize", pod::resize::change),
+            ("status", pod::status::change),
+        ]),
     Rules::of("", "PodTemplate").state(workload::pod_template),
     Rules::of("", "ReplicationController")
         .state(workload::replication_controller)
@@ -235,8 +247,11 @@ pub(super) fn create(gvk: &GroupVersionKind, object: &Object, errors: &mut Vec<F
     }
 }
 
-/// The fields that must stay.
+/// The fields that must stay, and what metadata may become.
 pub(super) fn fixed(gvk: &GroupVersionKind, new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
+    if let Some(check) = find(gvk).marks {
+        check(new, old, errors);
+    }
     for path in find(gvk).fixed {
         if new.get(path) != old.get(path) {
             let value = new.get(path).cloned().unwrap_or_default();

@@ -138,3 +138,37 @@ async fn a_pod_is_resized_by_its_own_path_and_counted() {
     let message = server.merge(&format!("{path}/resize"), more).await.fails(422);
     assert!(message.contains("only cpu and memory resources are mutable"), "{message}");
 }
+
+#[tokio::test]
+async fn what_no_node_acts_on_is_refused_and_what_stands_for_a_field_becomes_it() {
+    let server = Server::start().await;
+    let with = |annotations: Value, extra: Value| {
+        let mut spec = json!({"containers": [{"name": "c", "image": "x"}]});
+        spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        json!({"metadata": {"name": "a", "annotations": annotations}, "spec": spec})
+    };
+    let nfs = json!({"volumes": [{"name": "v", "nfs": {"server": "s", "path": "/"}}]});
+    let message = server.post(PODS, with(json!({}), nfs.clone())).await.fails(422);
+    let expected = "spec.volumes[0].nfs: Forbidden: volumes of type nfs are not supported; use a volume of a CSI driver such as nfs.csi.k8s.io";
+    assert!(message.contains(expected), "{message}");
+
+    let armour = "container.apparmor.security.beta.kubernetes.io/c";
+    let group = json!({"schedulingGroup": {"podGroupName": "g"}});
+    let made = server.post(PODS, with(json!({armour: "localhost/own"}), group)).await.ok();
+    assert_eq!(made["spec"].get("schedulingGroup"), None);
+    let profile = json!({"type": "Localhost", "localhostProfile": "own"});
+    assert_eq!(made["spec"]["containers"][0]["securityContext"]["appArmorProfile"], profile);
+
+    let path = format!("{PODS}/a");
+    let annotate = |key: &str, value: Value| json!({"metadata": {"annotations": {key: value}}});
+    for (patch, expected) in [
+        (annotate(armour, Value::Null), "may not remove or update AppArmor annotations"),
+        (annotate("kubernetes.io/config.mirror", "x".into()), "may not add mirror pod annotation"),
+        (annotate("controller.kubernetes.io/pod-deletion-cost", "much".into()), "must be a 32bit integer"),
+    ] {
+        let message = server.merge(&path, patch.clone()).await.fails(422);
+        assert!(message.contains(expected), "{message}");
+        let status = format!("{path}/status");
+        assert!(server.merge(&status, patch).await.fails(422).contains(expected));
+    }
+}

@@ -22,7 +22,7 @@ pub(super) fn all(spec: &At<'_>, pod: &Pod<'_>, errors: &mut Vec<FieldError>) {
     let mut seen = HashSet::new();
     for it in containers.items() {
         one(&it, pod, &mut seen, errors);
-        lifecycle(&it.field("lifecycle"), pod.grace, errors);
+        lifecycle(&it.field("lifecycle"), pod, errors);
         for (name, kind) in PROBES {
             probe(&it.field(name), kind, errors);
         }
@@ -42,7 +42,7 @@ pub(super) fn all(spec: &At<'_>, pod: &Pod<'_>, errors: &mut Vec<FieldError>) {
                     );
                 }
                 Some(kind) => probe(&field, kind, errors),
-                None => lifecycle(&field, pod.grace, errors),
+                None => lifecycle(&field, pod, errors),
             }
         }
     }
@@ -128,6 +128,11 @@ fn ports(list: &At<'_>, errors: &mut Vec<FieldError>) {
         }
         if outside.number().unwrap_or(0) != 0 {
             outside.port_number(errors);
+        }
+        // One that is no address would open the port on all of them.
+        let address = port.field("hostIP");
+        if !address.is_empty() {
+            address.address(errors);
         }
         port.field("protocol").one_of(&["SCTP", "TCP", "UDP"], errors);
     }

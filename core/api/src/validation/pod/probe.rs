@@ -2,6 +2,7 @@
 
 use super::super::FieldError;
 use super::super::at::At;
+use super::Pod;
 
 const HANDLERS: [&str; 5] = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"];
 
@@ -89,11 +90,77 @@ pub(super) fn probe(at: &At<'_>, kind: Kind, errors: &mut Vec<FieldError>) {
     }
 }
 
-pub(super) fn lifecycle(at: &At<'_>, grace: Option<i64>, errors: &mut Vec<FieldError>) {
+pub(super) fn lifecycle(at: &At<'_>, pod: &Pod<'_>, errors: &mut Vec<FieldError>) {
+    stop_signal(&at.field("stopSignal"), pod.os, errors);
     for hook in ["postStart", "preStop"] {
         let hook = at.field(hook);
         if hook.is_set() {
-            handler(&hook, &["exec", "httpGet", "tcpSocket", "sleep"], grace, errors);
+            handler(&hook, &["exec", "httpGet", "tcpSocket", "sleep"], pod.grace, errors);
+        }
+    }
+}
+
+/// Signals of Linux that others than the kernel send, but for those of real time.
+const SIGNALS: [&str; 34] = [
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+];
+
+/// A signal by which a container is asked to end, of those that the pod's operating system has.
+fn stop_signal(at: &At<'_>, os: Option<&str>, errors: &mut Vec<FieldError>) {
+    if !at.is_set() {
+        return;
+    }
+    match os {
+        None => errors.push(at.forbidden("may not be set for containers with empty `spec.os.name`")),
+        Some("windows") => {
+            if !["SIGKILL", "SIGTERM"].contains(&at.text()) {
+                errors.push(FieldError::not_supported(at.path.as_str(), at.text(), &["SIGKILL", "SIGTERM"]));
+            }
+        }
+        Some(_) => {
+            let real_time = (1..=15).map(|place| format!("SIGRTMIN+{place}"));
+            let real_time = real_time.chain((1..=14).map(|place| format!("SIGRTMAX-{place}")));
+            let real_time: Vec<String> =
+                real_time.chain(["SIGRTMIN", "SIGRTMAX"].map(str::to_owned)).collect();
+            let mut known: Vec<&str> =
+                SIGNALS.into_iter().chain(real_time.iter().map(String::as_str)).collect();
+            known.sort_unstable();
+            if !known.contains(&at.text()) {
+                errors.push(FieldError::not_supported(at.path.as_str(), at.text(), &known));
+            }
         }
     }
 }

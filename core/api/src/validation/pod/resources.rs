@@ -283,3 +283,17 @@ pub(super) fn resize_policy(list: &At<'_>, pod: &Pod<'_>, errors: &mut Vec<Field
         }
     }
 }
+
+/// Devices of a class, asked for as if they were a resource that nodes count.
+const BY_CLASS: &str = "deviceclass.resource.kubernetes.io/";
+
+/// What is asked for in a way that nobody answers.
+pub(super) fn refuse(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+    for it in super::security::containers(spec).map(|it| it.field("resources")) {
+        for list in ["limits", "requests"].map(|kind| it.field(kind)) {
+            for (_, at) in list.entries().filter(|(name, _)| name.starts_with(BY_CLASS)) {
+                errors.push(at.forbidden("devices of a class are asked for by `spec.resourceClaims`"));
+            }
+        }
+    }
+}

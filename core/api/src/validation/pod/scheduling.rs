@@ -14,7 +14,7 @@ const TWICE: &str = "exists in both matchLabelKeys and labelSelector";
 pub(super) fn gates(at: &At<'_>, errors: &mut Vec<FieldError>) {
     for gate in at.field("readinessGates").items() {
         let kind = gate.field("conditionType");
-        kind.invalid_for(names::qualified_name(kind.text()), errors);
+        kind.or_empty_for(names::qualified_name(kind.text()), errors);
     }
     let mut seen = HashSet::new();
     for gate in at.field("schedulingGates").items() {

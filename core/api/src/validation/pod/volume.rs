@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::at::At;
+use super::super::selector::labels;
 use super::super::{FieldError, storage};
 use super::container::local_path;
 use super::env::{field_ref, resource_ref};
@@ -42,7 +43,16 @@ pub(super) fn all<'a>(
     errors: &mut Vec<FieldError>,
 ) -> HashMap<&'a str, At<'a>> {
     let mut seen = HashMap::new();
+    let of_pod = |volume: &At<'_>| {
+        let (pod, name) = (pod.filter(|pod| !pod.is_empty())?, volume.field("name").text());
+        volume.field("ephemeral").is_set().then(|| format!("{pod}-{name}"))
+    };
+    let made: HashSet<String> = list.items().filter_map(|volume| of_pod(&volume)).collect();
     for volume in list.items() {
+        let claim = volume.field("persistentVolumeClaim").field("claimName");
+        if made.contains(claim.text()) {
+            errors.push(claim.invalid("must not reference a PVC that gets created for an ephemeral volume"));
+        }
         let name = volume.field("name");
         if name.is_empty() {
             errors.push(name.required(""));
@@ -91,8 +101,9 @@ fn one(name: &str, at: &At<'_>, pod: Option<&str>, errors: &mut Vec<FieldError>)
     match name {
         "emptyDir" => {
             let size = at.field("sizeLimit");
-            if size.is_set() {
-                quantity(&size, errors);
+            let mut faults = Vec::new();
+            if size.is_set() && quantity(&size, &mut faults).is_none() {
+                errors.push(size.forbidden("SizeLimit field must be a valid resource quantity"));
             }
         }
         "hostPath" => {
@@ -181,12 +192,30 @@ fn ephemeral(volume: &At<'_>, at: &At<'_>, pod: Option<&str>, errors: &mut Vec<F
         errors.push(template.required(""));
         return;
     }
+    template_metadata(&template.field("metadata"), errors);
     storage::claim_spec(&template.field("spec"), errors);
     if let Some(pod) = pod.filter(|pod| !pod.is_empty()) {
         let name = format!("{pod}-{}", volume.field("name").text());
         for fault in names::dns1123_subdomain(&name) {
             let detail = format!("PVC name {name:?}: {fault}");
             errors.push(FieldError::invalid(volume.field("name").path, volume.field("name").text(), detail));
+        }
+    }
+}
+
+/// Of a claim that is made its labels and annotations are the pod's to say.
+fn template_metadata(at: &At<'_>, errors: &mut Vec<FieldError>) {
+    labels(&at.field("labels"), errors);
+    let annotations = at.field("annotations");
+    for (key, _) in annotations.entries() {
+        let faults = names::qualified_name(&key.to_lowercase()).into_iter();
+        errors.extend(faults.map(|fault| FieldError::invalid(annotations.path.as_str(), key, fault)));
+    }
+    for field in at.value.as_object().into_iter().flatten().map(|(field, _)| at.field(field)) {
+        let is_known =
+            ["labels", "annotations"].iter().any(|known| field.path.ends_with(&format!(".{known}")));
+        if !is_known && !field.is_empty() {
+            errors.push(field.forbidden("cannot be set for an ephemeral volume"));
         }
     }
 }
@@ -323,4 +352,58 @@ fn trust_bundle(one: &At<'_>, errors: &mut Vec<FieldError>) {
     }
     needs(one, "path", errors);
     file_path(&one.field("path"), errors);
+}
+
+/// What to use in place of sources of volumes of which the nodes know nothing.
+pub(crate) const REFUSED: [(&str, &str); 20] = [
+    ("awsElasticBlockStore", "a claim of the CSI driver ebs.csi.aws.com"),
+    ("azureDisk", "a claim of the CSI driver disk.csi.azure.com"),
+    ("azureFile", "a volume of the CSI driver file.csi.azure.com"),
+    ("cephfs", "a claim of the CSI driver cephfs.csi.ceph.com"),
+    ("cinder", "a claim of the CSI driver cinder.csi.openstack.org"),
+    ("fc", "a claim of a CSI driver"),
+    ("flexVolume", "a volume of a CSI driver"),
+    ("flocker", "a claim of a CSI driver"),
+    ("gcePersistentDisk", "a claim of the CSI driver pd.csi.storage.gke.io"),
+    ("gitRepo", "an init container that clones into an emptyDir"),
+    ("glusterfs", "a claim of a CSI driver"),
+    ("iscsi", "a claim of a CSI driver such as iscsi.csi.k8s.io"),
+    ("nfs", "a volume of a CSI driver such as nfs.csi.k8s.io"),
+    ("photonPersistentDisk", "a claim of a CSI driver"),
+    ("portworxVolume", "a claim of the CSI driver pxd.portworx.com"),
+    ("quobyte", "a claim of a CSI driver"),
+    ("rbd", "a claim of the CSI driver rbd.csi.ceph.com"),
+    ("scaleIO", "a claim of a CSI driver"),
+    ("storageos", "a claim of a CSI driver"),
+    ("vsphereVolume", "a claim of the CSI driver csi.vsphere.vmware.com"),
+];
+
+/// Volumes that no node can mount.
+pub(super) fn refuse(list: &At<'_>, errors: &mut Vec<FieldError>) {
+    for volume in list.items() {
+        for (source, instead) in REFUSED {
+            let at = volume.field(source);
+            if at.is_set() {
+                errors
+                    .push(at.forbidden(format!("volumes of type {source} are not supported; use {instead}")));
+            }
+        }
+    }
+}
+
+/// Sources of projected volumes that upstream drops while it does not take them: without them a volume would not be what it says.
+const GATED: [(&str, &str); 2] =
+    [("clusterTrustBundle", "ClusterTrustBundleProjection"), ("podCertificate", "PodCertificateRequest")];
+
+pub(super) fn refuse_gated(list: &At<'_>, errors: &mut Vec<FieldError>) {
+    for part in list.items().flat_map(|volume| volume.field("projected").field("sources").items()) {
+        for (source, gate) in GATED {
+            let at = part.field(source);
+            if at.is_set() {
+                errors.push(
+                    at.forbidden(format!("may not be set: this cluster is without the feature {gate}")),
+                );
+            }
+        }
+    }
 }

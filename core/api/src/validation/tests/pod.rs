@@ -356,3 +356,209 @@ fn a_container_that_has_ended_for_good_stays_ended() {
     pod["spec"]["restartPolicy"] = "OnFailure".into();
     assert!(update_faults(&pod, "status", &revived).is_empty());
 }
+
+/// What is wrong with a good pod whose volumes, but the first two, are these.
+fn of_volume(source: &Value) -> Vec<String> {
+    let mut volume = source.clone();
+    volume["name"] = "w".into();
+    faults(&good(), &[("/spec/volumes/2", volume)])
+}
+
+#[test]
+fn a_volume_that_no_node_knows_is_refused_with_what_to_use() {
+    for (source, needed) in [
+        ("nfs", json!({"server": "s", "path": "/"})),
+        ("iscsi", json!({"targetPortal": "p", "iqn": "iqn.2000-01.a:b", "lun": 0})),
+        ("fc", json!({"wwids": ["w"]})),
+        ("flexVolume", json!({"driver": "a/b"})),
+        ("gitRepo", json!({"repository": "r"})),
+        ("awsElasticBlockStore", json!({"volumeID": "v"})),
+        ("glusterfs", json!({"endpoints": "e", "path": "p"})),
+    ] {
+        let found = of_volume(&json!({ source: needed }));
+        let expected =
+            format!("spec.volumes[2].{source}: Forbidden: volumes of type {source} are not supported; use ");
+        assert!(found.len() == 1 && found[0].starts_with(&expected), "{found:?}");
+    }
+    let bundle = json!({"projected": {"sources": [{"clusterTrustBundle": {"name": "a", "path": "b"}}]}});
+    let expected = "spec.volumes[2].projected.sources[0].clusterTrustBundle: Forbidden: may not be set: this cluster is without the feature ClusterTrustBundleProjection";
+    assert_eq!(of_volume(&bundle), [expected]);
+    let meta = json!({"ephemeral": {"volumeClaimTemplate": {"metadata": {"name": "a", "labels": {"a": "b"}}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}}});
+    let expected = "spec.volumes[2].ephemeral.volumeClaimTemplate.metadata.name: Forbidden: cannot be set for an ephemeral volume";
+    assert_eq!(of_volume(&meta), [expected]);
+}
+
+#[test]
+fn each_fault_of_a_variable_has_its_path() {
+    let from = |source: &str, value: Value| json!([{"name": "E", "valueFrom": {source: value}}]);
+    let env = "/spec/containers/0/env";
+    let at = "spec.containers[0].env[0].valueFrom";
+    let cases = [
+        (
+            from("fieldRef", json!({"fieldPath": "status.reason"})),
+            format!(
+                "{at}.fieldRef.fieldPath: Invalid value: \"status.reason\": error converting fieldPath: field label not supported: status.reason"
+            ),
+        ),
+        (
+            from("fieldRef", json!({"apiVersion": "v2", "fieldPath": "metadata.name"})),
+            format!(
+                "{at}.fieldRef.fieldPath: Invalid value: \"metadata.name\": error converting fieldPath: unsupported pod version: v2"
+            ),
+        ),
+        (
+            from("fieldRef", json!({"fieldPath": "status.phase"})),
+            format!("{at}.fieldRef.fieldPath: Unsupported value: \"status.phase\""),
+        ),
+        (
+            from("fieldRef", json!({"fieldPath": "metadata.name['a']"})),
+            format!(
+                "{at}.fieldRef.fieldPath: Invalid value: \"metadata.name['a']\": error converting fieldPath: field label does not support subscript: metadata.name['a']"
+            ),
+        ),
+        (
+            from("resourceFieldRef", json!({"resource": "limits.cpu", "divisor": "5m"})),
+            format!(
+                "{at}.resourceFieldRef.divisor: Invalid value: \"limits.cpu\": only divisor's values 1m and 1 are supported with the cpu resource"
+            ),
+        ),
+        (
+            from("resourceFieldRef", json!({"resource": "limits.memory", "divisor": "3Mi"})),
+            format!(
+                "{at}.resourceFieldRef.divisor: Invalid value: \"limits.memory\": only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the memory resource"
+            ),
+        ),
+        (
+            from("resourceFieldRef", json!({"resource": "limits.some.hugepages-2Mi"})),
+            format!("{at}.resourceFieldRef.resource: Unsupported value"),
+        ),
+        (
+            from("secretKeyRef", json!({"name": "A_b", "key": "k"})),
+            format!("{at}.secretKeyRef.name: Invalid value: \"A_b\": a lowercase RFC 1123 subdomain"),
+        ),
+    ];
+    for (value, expected) in cases {
+        let found = faults(&good(), &[(env, value.clone())]);
+        assert!(found.iter().any(|fault| fault.starts_with(&expected)), "{value}: {found:?}");
+    }
+    for good_one in ["1024k", "1Ki", "0"] {
+        let value = from("resourceFieldRef", json!({"resource": "limits.memory", "divisor": good_one}));
+        assert_eq!(faults(&good(), &[(env, value)]).is_empty(), good_one != "1024k");
+    }
+    let envs = json!([{"configMapRef": {"name": "no name"}}]);
+    let found = faults(&good(), &[("/spec/containers/0/envFrom", envs)]);
+    assert!(
+        found[0].starts_with("spec.containers[0].envFrom[0].configMapRef.name: Invalid value"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_container_is_asked_to_end_by_a_signal_of_its_system() {
+    let signal = "/spec/containers/0/lifecycle/stopSignal";
+    let forbidden = "spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`";
+    assert_eq!(faults(&good(), &[(signal, json!("SIGUSR1"))]), [forbidden]);
+    let linux =
+        |name: &str| faults(&good(), &[("/spec/os", json!({"name": "linux"})), (signal, json!(name))]);
+    for name in ["SIGUSR1", "SIGRTMIN", "SIGRTMIN+15", "SIGRTMAX-14", "SIGXFSZ"] {
+        assert!(linux(name).is_empty(), "{name}");
+    }
+    let found = linux("USR1");
+    assert!(found[0].starts_with(
+        "spec.containers[0].lifecycle.stopSignal: Unsupported value: \"USR1\": supported values: \"SIGABRT\""
+    ));
+}
+
+#[test]
+fn a_port_of_the_node_is_not_opened_at_what_is_no_address() {
+    let port = json!({"containerPort": 80, "hostPort": 80, "hostIP": "127.0.0.256"});
+    let found = faults(&good(), &[("/spec/containers/0/ports/0", port)]);
+    assert_eq!(
+        found,
+        [
+            "spec.containers[0].ports[0].hostIP: Invalid value: \"127.0.0.256\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+        ]
+    );
+}
+
+#[test]
+fn devices_of_a_class_are_no_resource() {
+    let limits = json!({"deviceclass.resource.kubernetes.io/gpu": "1"});
+    let resources = json!({"limits": limits, "requests": limits});
+    let found = faults(&good(), &[("/spec/containers/0/resources", resources)]);
+    assert!(
+        found
+            .iter()
+            .all(|fault| fault
+                .ends_with("Forbidden: devices of a class are asked for by `spec.resourceClaims`"))
+            && found.len() == 2,
+        "{found:?}"
+    );
+}
+
+#[test]
+fn annotations_that_mean_something_are_good_and_stay() {
+    let annotated =
+        |key: &str, value: &str| faults(&good(), &[("/metadata/annotations", json!({key: value}))]);
+    let armour = "container.apparmor.security.beta.kubernetes.io";
+    assert_eq!(
+        annotated("kubernetes.io/config.mirror", "x"),
+        [
+            "metadata.annotations[kubernetes.io/config.mirror]: Invalid value: \"x\": must set spec.nodeName if mirror pod annotation is set"
+        ]
+    );
+    for (value, is_good) in
+        [("-5", true), ("0", true), ("+1", false), ("01", false), ("x", false), ("2147483648", false)]
+    {
+        assert_eq!(
+            annotated("controller.kubernetes.io/pod-deletion-cost", value).is_empty(),
+            is_good,
+            "{value}"
+        );
+    }
+    assert_eq!(
+        annotated(&format!("{armour}/none"), "runtime/default"),
+        [format!("metadata.annotations[{armour}/none]: Invalid value: \"none\": container not found")]
+    );
+    assert_eq!(
+        annotated(&format!("{armour}/m"), "own"),
+        [format!(
+            "metadata.annotations[{armour}/m]: Invalid value: \"own\": invalid AppArmor profile name: \"own\""
+        )]
+    );
+    assert!(
+        annotated("seccomp.security.alpha.kubernetes.io/pod", "any")[0]
+            .ends_with("must be a valid seccomp profile")
+    );
+    assert!(!annotated("scheduler.alpha.kubernetes.io/tolerations", "[{\"effect\": \"None\"}]").is_empty());
+
+    let change = |before: Value, after: Value| {
+        let pod = |annotations: Value| {
+            let mut pod = good();
+            pod["metadata"]["annotations"] = annotations;
+            super::object(pod)
+        };
+        let ((gvk, old), (_, new)) = (pod(before), pod(after));
+        let faults = crate::validation::validate_update(&gvk, &new, &old);
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let mirror = json!({"kubernetes.io/config.mirror": "x"});
+    let path = "metadata.annotations[kubernetes.io/config.mirror]";
+    assert_eq!(
+        change(mirror.clone(), json!({})),
+        [format!("{path}: Forbidden: may not remove or update mirror pod annotation")]
+    );
+    assert_eq!(
+        change(json!({}), mirror.clone())[0],
+        format!("{path}: Forbidden: may not add mirror pod annotation")
+    );
+    assert!(change(mirror.clone(), mirror).is_empty());
+    assert_eq!(
+        change(
+            json!({"controller.kubernetes.io/pod-deletion-cost": "x"}),
+            json!({"controller.kubernetes.io/pod-deletion-cost": "x", "a": "b"})
+        ),
+        Vec::<String>::new()
+    );
+}

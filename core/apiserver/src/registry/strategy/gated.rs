@@ -18,11 +18,7 @@ const PODS: [(&str, &str, &[&str]); 8] = [
 ];
 
 /// Below the spec of a pod. `[]` is each item of a list, `*` each value of a map.
-const OF_PODS: [&[&str]; 3] = [
-    &["schedulingGroup"],
-    &["volumes", "[]", "projected", "sources", "[]", "clusterTrustBundle"],
-    &["volumes", "[]", "projected", "sources", "[]", "podCertificate"],
-];
+const OF_PODS: [&[&str]; 1] = [&["schedulingGroup"]];
 
 const OTHERS: [(&str, &str, &[&str]); 7] = [
     ("", "pods", &["status", "nodeAllocatableResourceClaimStatuses"]),
@@ -107,10 +103,8 @@ mod tests {
 
     #[test]
     fn a_field_that_is_not_taken_yet_is_dropped_unless_it_is_in_use() {
-        let spec = json!({"schedulingGroup": {"podGroupName": "g"}, "volumes": [{"name": "v", "projected": {"sources": [
-            {"clusterTrustBundle": {"path": "a"}}, {"configMap": {"name": "m"}}]}}]});
-        let kept =
-            json!({"volumes": [{"name": "v", "projected": {"sources": [{}, {"configMap": {"name": "m"}}]}}]});
+        let spec = json!({"schedulingGroup": {"podGroupName": "g"}, "nodeName": "n"});
+        let kept = json!({"nodeName": "n"});
         let pod = json!({"spec": spec});
         assert_eq!(dropped("", "pods", pod.clone(), None), json!({"spec": kept}));
         assert_eq!(dropped("", "pods", pod.clone(), Some(pod.clone())), pod);

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 /// A new pod with what follows from the rest of it, once that is final: selectors with its own labels, its status.
 pub(super) fn finish(pod: &mut Object, now: jiff::Timestamp) {
     merge_label_keys(pod);
+    take_app_armor(pod);
     let class = quality_of_service(pod);
     pod.set(&["status", "qosClass"], class.into());
     let gated = pod.get(&["spec", "schedulingGates"]).and_then(Value::as_array);
@@ -59,6 +60,71 @@ pub(super) fn keep(pod: &mut Object, live: &Object) {
     if let Some(class) = live.get(&["status", "qosClass"]) {
         pod.set(&["status", "qosClass"], class.clone());
     }
+    keep_generations(pod, live);
+}
+
+const OBSERVED: &str = "observedGeneration";
+
+/// Clients of before do not know which generation a status and its conditions are about.
+fn keep_generations(pod: &mut Object, live: &Object) {
+    let is_unset = |value: Option<&Value>| value.and_then(Value::as_i64).unwrap_or(0) == 0;
+    if is_unset(pod.get(&["status", OBSERVED]))
+        && let Some(known) = live.get(&["status", OBSERVED])
+    {
+        pod.set(&["status", OBSERVED], known.clone());
+    }
+    let conditions = |pod: &Object| pod.get(&["status", "conditions"]).and_then(Value::as_array).cloned();
+    let mut known = conditions(live).unwrap_or_default();
+    let Some(mut said) = conditions(pod) else { return };
+    for one in said.iter_mut().filter_map(Value::as_object_mut) {
+        let Some(place) = known.iter().position(|before| before.get("type") == one.get("type")) else {
+            continue;
+        };
+        // A type may be there more than once.
+        let before = known.remove(place);
+        if let (true, Some(generation)) = (is_unset(one.get(OBSERVED)), before.get(OBSERVED)) {
+            one.insert(OBSERVED.to_owned(), generation.clone());
+        }
+    }
+    pod.set(&["status", "conditions"], said.into());
+}
+
+/// A container's profile that is named as it was before there was a field for it.
+fn take_app_armor(pod: &mut Object) {
+    const KEY: &str = "container.apparmor.security.beta.kubernetes.io/";
+    if pod.get_str(&["spec", "os", "name"]) == Some("windows") {
+        return;
+    }
+    let annotations = pod.annotations().cloned().unwrap_or_default();
+    let profile = |container: &str| match annotations.get(&format!("{KEY}{container}"))?.as_str()? {
+        "unconfined" => Some(json!({"type": "Unconfined"})),
+        "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
+        text => {
+            let file =
+                text.strip_prefix("localhost/").filter(|file| !file.is_empty() && file.trim() == *file)?;
+            Some(json!({"type": "Localhost", "localhostProfile": file}))
+        }
+    };
+    let of_pod = pod.get(&["spec", "securityContext", "appArmorProfile"]).cloned();
+    let Some(spec) = pod.0.get_mut("spec") else { return };
+    for list in ["initContainers", "containers"] {
+        let containers = spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+        for container in containers.filter_map(Value::as_object_mut) {
+            let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
+            let Some(profile) = profile(name).filter(|profile| Some(profile) != of_pod.as_ref()) else {
+                continue;
+            };
+            let context = container.entry("securityContext").or_insert_with(|| json!({}));
+            if context.is_null() {
+                *context = json!({});
+            }
+            if let Some(context) = context.as_object_mut()
+                && context.get("appArmorProfile").is_none_or(Value::is_null)
+            {
+                context.insert("appArmorProfile".to_owned(), profile);
+            }
+        }
+    }
 }
 
 /// Of a write through `resize` takes what containers ask for, and how they take its change.
@@ -108,5 +174,35 @@ mod tests {
         let constraints = &spec["topologySpreadConstraints"];
         assert_eq!(constraints[0]["labelSelector"]["matchExpressions"], json!([is("a", "In", "1")]));
         assert!(constraints[1]["labelSelector"].is_null());
+    }
+
+    #[test]
+    fn an_annotation_of_before_becomes_the_field_that_is_acted_on() {
+        let key = |name: &str| format!("container.apparmor.security.beta.kubernetes.io/{name}");
+        let pod = json!({"metadata": {"annotations": {
+                key("a"): "localhost/own", key("b"): "runtime/default", key("c"): "unconfined", key("d"): "nothing"}},
+            "spec": {"securityContext": {"appArmorProfile": {"type": "Unconfined"}}, "containers": [{"name": "a"},
+                {"name": "b", "securityContext": {"appArmorProfile": {"type": "Unconfined"}}}, {"name": "c"}, {"name": "d"}]}});
+        let mut pod = Object::from_value(pod).unwrap();
+        take_app_armor(&mut pod);
+        let of = |place: usize| &pod.get(&["spec", "containers"]).unwrap()[place]["securityContext"]["appArmorProfile"];
+        assert_eq!(*of(0), json!({"type": "Localhost", "localhostProfile": "own"}));
+        assert_eq!(*of(1), json!({"type": "Unconfined"}));
+        assert!(of(2).is_null() && of(3).is_null());
+    }
+
+    #[test]
+    fn a_status_of_a_client_that_knows_no_generations_keeps_them() {
+        let live = json!({"status": {"observedGeneration": 3, "conditions": [
+            {"type": "Ready", "observedGeneration": 2}, {"type": "Own", "observedGeneration": 3}]}});
+        let said = json!({"status": {"conditions": [{"type": "Own", "status": "True"}, {"type": "New"},
+            {"type": "Ready", "observedGeneration": 3}]}});
+        let mut pod = Object::from_value(said).unwrap();
+        keep(&mut pod, &Object::from_value(live).unwrap());
+        assert_eq!(
+            pod.get(&["status"]).unwrap(),
+            &json!({"observedGeneration": 3, "conditions": [
+            {"type": "Own", "status": "True", "observedGeneration": 3}, {"type": "New"}, {"type": "Ready", "observedGeneration": 3}]})
+        );
     }
 }
