@@ -21,7 +21,7 @@ use crate::{binary, eventually, image, manifests};
 /// The image that the tests' pods run, with busybox and its programs.
 pub const BUSYBOX: &str = "test.keelson.io/busybox:1";
 /// Settings of a kubelet whose machine may have little room left on its disk, which is no matter for tests.
-const ROOM: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nevictionHard: {memory.available: 100Mi}\n";
+pub(crate) const ROOM: &str = "evictionHard: {memory.available: 100Mi}\n";
 /// How long kubectl waits for what takes a moment. It only ends tests that fail.
 pub const PATIENCE: &str = "--timeout=120s";
 /// How long [`eventually`] looks for what takes a moment. It only ends tests that fail.
@@ -111,12 +111,17 @@ impl Cluster {
         Ok(text(&output))
     }
 
+    /// Writes what its kubelet is told when it starts the next time: lines of a `KubeletConfiguration`.
+    pub fn configure(&self, settings: &str) -> anyhow::Result<()> {
+        fs::create_dir_all(self.data_dir())?;
+        let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+        Ok(fs::write(self.data_dir().join("kubelet.yaml"), format!("{head}{settings}"))?)
+    }
+
     /// `keelson up -d`, for the first time or again; imports [`BUSYBOX`]. Answers what it printed.
     pub fn continue_with(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let settings = self.data_dir().join("kubelet.yaml");
-        if !settings.exists() {
-            fs::create_dir_all(self.data_dir())?;
-            fs::write(&settings, ROOM)?;
+        if !self.data_dir().join("kubelet.yaml").exists() {
+            self.configure(ROOM)?;
         }
         let printed = self.keelson_prints(&[&["up", "-d"], arguments].concat())?;
         self.import_busybox()?;

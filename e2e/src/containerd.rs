@@ -67,12 +67,13 @@ impl Containerd {
 
     /// Has a cluster's kubelet run its pods in it.
     fn tell(self, cluster: &Cluster, settings: &str) -> anyhow::Result<Self> {
-        let settings = format!(
-            "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\ncontainerRuntimeEndpoint: unix://{}\n{settings}",
-            self.socket().display()
-        );
-        fs::write(cluster.data_dir().join("kubelet.yaml"), settings)?;
+        cluster.configure(&format!("{}{settings}", self.setting()))?;
         Ok(self)
+    }
+
+    /// The line of a `KubeletConfiguration` that leads to it.
+    pub fn setting(&self) -> String {
+        format!("containerRuntimeEndpoint: unix://{}\n", self.socket().display())
     }
 
     /// Starts it on a machine, with the images that tests use; `options` are of its handler `runc`.

@@ -1,16 +1,12 @@
 //! A cluster of one machine, whose pods are in one container runtime or the other.
 
-use std::fs;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::Value;
 
-use crate::cluster::PATIENCE;
+use crate::cluster::{PATIENCE, ROOM};
 use crate::{Cluster, Containerd, image};
-
-/// Machines that tests run on may have little room left: that is no matter for what they show.
-const ROOM: &str = "evictionHard: {memory.available: 100Mi}\n";
 
 /// Who runs a node's containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +32,25 @@ pub struct Node {
 impl Node {
     /// Starts it; `settings` are lines of a `KubeletConfiguration`.
     pub fn up(engine: Engine, settings: &str) -> anyhow::Result<Self> {
-        let cluster = Cluster::namespaces()?;
-        let settings = format!("{ROOM}{settings}");
+        let node = Self::on(Cluster::namespaces()?, engine)?;
+        node.configure(settings)?;
+        node.continue_with(&[])?;
+        Ok(node)
+    }
+
+    /// What runs its pods alone, on a machine whose cluster is still to be started.
+    pub fn on(cluster: Cluster, engine: Engine) -> anyhow::Result<Self> {
         let containerd = match engine {
-            Engine::Containerd => Some(Containerd::start(&cluster, &settings)?),
-            Engine::Embedded => {
-                fs::create_dir_all(cluster.data_dir())?;
-                let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-                fs::write(cluster.data_dir().join("kubelet.yaml"), format!("{head}{settings}"))?;
-                None
-            }
+            Engine::Containerd => Some(Containerd::run(&cluster, "")?),
+            Engine::Embedded => None,
         };
-        cluster.continue_with(&[])?;
         Ok(Node { cluster, containerd })
+    }
+
+    /// Says what its kubelet is told when it starts the next time: lines of a `KubeletConfiguration`, beside those of the runtime.
+    pub fn configure(&self, settings: &str) -> anyhow::Result<()> {
+        let endpoint = self.containerd.as_ref().map(Containerd::setting).unwrap_or_default();
+        self.cluster.configure(&format!("{ROOM}{endpoint}{settings}"))
     }
 
     /// Gives its runtime an image with busybox that says something else of its containers and has files of its own, as

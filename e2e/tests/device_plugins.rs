@@ -7,7 +7,7 @@ use std::path::Path;
 
 use keelson_devices::pod_resources as api;
 use keelson_devices::pod_resources::pod_resources_lister_client::PodResourcesListerClient;
-use keelson_e2e::{BUSYBOX, Cluster, LONG, Plugin, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, Engine, LONG, Node, Plugin, eventually};
 use nix::sys::signal::{Signal, kill};
 
 const NAME: &str = "test.keelson.io/null";
@@ -121,7 +121,16 @@ fn devices_of(cluster: &Cluster, pod: &str) -> String {
 
 #[test]
 fn a_device_is_given_to_one_pod_at_a_time_also_after_a_restart_and_never_when_it_is_not_healthy() {
-    let cluster = Cluster::up().unwrap();
+    is_given(Engine::Embedded);
+}
+
+#[test]
+fn a_device_is_given_to_one_pod_in_containerd_at_a_time_also_after_a_restart() {
+    is_given(Engine::Containerd);
+}
+
+fn is_given(engine: Engine) {
+    let cluster = Node::up(engine, "").unwrap();
     offers(&cluster, NAME, "a Healthy\nb Healthy\n");
     let plugin = start(&cluster, NAME, None);
     counts(&cluster, NAME, "2", "2");
@@ -145,10 +154,8 @@ fn a_device_is_given_to_one_pod_at_a_time_also_after_a_restart_and_never_when_it
     cluster.kubectl(&["delete", "pod", "two"]).unwrap();
 
     cluster.kill().unwrap();
-    let settings = cluster.folder().join("placed.yaml");
-    let policy = "{evictionHard: {memory.available: 100Mi}, topologyManagerPolicy: single-numa-node, topologyManagerScope: pod}";
-    fs::write(&settings, policy).unwrap();
-    cluster.continue_with(&["--kubelet-config", &settings.to_string_lossy()]).unwrap();
+    cluster.configure("topologyManagerPolicy: single-numa-node\ntopologyManagerScope: pod\n").unwrap();
+    cluster.continue_with(&[]).unwrap();
     // The socket was taken away, which tells the plugin to come back.
     counts(&cluster, NAME, "2", "2");
     assert_eq!((devices_of(&cluster, "one"), plugin.count("allocate b")), ("b".to_owned(), 2));
@@ -231,8 +238,37 @@ fn found_by_its_socket(cluster: &Cluster) {
     offers(cluster, OTHER, "x Healthy\n");
     let plugin = start(cluster, OTHER, Some(&registration));
     counts(cluster, OTHER, "1", "1");
+    // It says by a name too what its devices are; the folder of such names is the cluster's own from here on.
+    let own = "mkdir -p /etc/cdi && mount -t tmpfs none /etc/cdi";
+    cluster.on_the_host("sh", &["-c", own]).unwrap();
+    let means = |edits: &str| {
+        let text = format!(
+            "cdiVersion: 0.7.0\nkind: test.keelson.io/named\ndevices: [{{name: x, containerEdits: {edits}}}]"
+        );
+        cluster.on_the_host("sh", &["-c", "echo \"$0\" > /etc/cdi/named.yaml", &text]).unwrap();
+    };
+    fs::write(plugin.folder().join("names"), "test.keelson.io/named=x").unwrap();
+    let folder = plugin.folder().display();
+    means(&format!(
+        "{{env: [NAMED=x, TEST_DEVICES=x], deviceNodes: [{{path: /dev/named, hostPath: /dev/zero}}], \
+         mounts: [{{hostPath: {folder}, containerPath: /named, options: [ro, rbind]}}], additionalGids: [4242]}}"
+    ));
     cluster.apply(&pod("other", "", 1).replace(NAME, OTHER)).unwrap();
     assert_eq!(devices_of(cluster, "other"), "x");
+    let looks = "echo $NAMED; head -c 1 /dev/named | wc -c; cat /named/names; echo; id -G | grep -o 4242; \
+                 touch /named/y 2> /dev/null || echo refused";
+    assert_eq!(
+        cluster.exec("other", &["sh", "-c", looks]).unwrap(),
+        "x\n1\ntest.keelson.io/named=x\n4242\nrefused\n"
+    );
+    cluster.kubectl(&["delete", "pod", "other"]).unwrap();
+    // What nobody can do for a container is said, and it does not come up without.
+    means("{env: [NAMED=x], hooks: [{hookName: createRuntime, path: /bin/true}]}");
+    cluster.apply(&pod("hooked", "", 1).replace(NAME, OTHER)).unwrap();
+    let why = "CDI device injection failed: hooks of CDI device test.keelson.io/named=x: not supported by";
+    cluster.told("hooked", "Failed", why).unwrap();
+    assert_eq!(cluster.pod("hooked", ".status.phase").unwrap(), "Pending");
+    cluster.kubectl(&["delete", "pod", "hooked"]).unwrap();
     fs::remove_file(&registration).unwrap();
     counts(cluster, OTHER, "1", "0");
     drop(plugin);

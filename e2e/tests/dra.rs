@@ -6,7 +6,7 @@ use std::fs;
 
 use keelson_devices::pod_resources as api;
 use keelson_devices::pod_resources::pod_resources_lister_client::PodResourcesListerClient;
-use keelson_e2e::{BUSYBOX, Cluster, LONG, Plugin, Pod, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, Engine, LONG, Node, Plugin, Pod, eventually};
 
 const NAME: &str = "gpu.test.keelson.io";
 
@@ -113,7 +113,16 @@ fn row(cluster: &Cluster, resource: &str, name: &str) -> Vec<String> {
 
 #[test]
 fn pods_get_devices_share_them_and_wait_for_them_also_over_a_restart() {
-    let cluster = Cluster::up().unwrap();
+    get(Engine::Embedded);
+}
+
+#[test]
+fn pods_in_containerd_which_knows_no_names_of_devices_get_them_share_them_and_wait_for_them() {
+    get(Engine::Containerd);
+}
+
+fn get(engine: Engine) {
+    let cluster = Node::up(engine, "").unwrap();
     cluster.apply(OBJECTS).unwrap();
     cluster.apply(&pod("one", "resourceClaimTemplateName: fast")).unwrap();
     // Without the driver nothing is there to be had.
@@ -249,7 +258,7 @@ fn ends(cluster: &Cluster, driver: &Plugin) {
 
 /// Nothing is made ready for a pod that gets no network, and nothing of one that had it is started again, which is told by other
 /// kubelets' words. Pods of the node's network are not concerned.
-fn waits_for_the_network(cluster: &Cluster, driver: &Plugin) {
+fn waits_for_the_network(cluster: &Node, driver: &Plugin) {
     let node = cluster.field(&["nodes"], ".items[0].metadata.name").unwrap();
     let tolerant = |name: &str| Pod::new(name).spec("tolerations: [{operator: Exists}]");
     cluster.start(&tolerant("steady")).unwrap();
@@ -258,10 +267,16 @@ fn waits_for_the_network(cluster: &Cluster, driver: &Plugin) {
         let field = format!("jsonpath={{.status.containerStatuses[0].restartCount}}={count}");
         cluster.wait(pod, &field).unwrap();
     };
-    // The folder is the cluster's own from here on.
-    let broken =
-        "mkdir -p /etc/cni/net.d && mount -t tmpfs none /etc/cni/net.d && echo { > /etc/cni/net.d/0.conflist";
-    cluster.on_the_host("sh", &["-c", broken]).unwrap();
+    let broken = match cluster.engine() {
+        // The folder is the cluster's own from here on.
+        Engine::Embedded => {
+            let own = "mkdir -p /etc/cni/net.d && mount -t tmpfs none /etc/cni/net.d";
+            cluster.on_the_host("sh", &["-c", own]).unwrap();
+            "/etc/cni/net.d/0.conflist".to_owned()
+        }
+        Engine::Containerd => cluster.data_dir().join("cni/net.d/0.conflist").display().to_string(),
+    };
+    cluster.on_the_host("sh", &["-c", "echo { > $0", &broken]).unwrap();
     cluster.kubectl(&["wait", "--for=condition=Ready=false", "--timeout=60s", "node", &node]).unwrap();
     for name in ["steady", "of-node"] {
         nix::sys::signal::kill(cluster.main_process(name).unwrap(), nix::sys::signal::Signal::SIGKILL)
@@ -285,7 +300,7 @@ fn waits_for_the_network(cluster: &Cluster, driver: &Plugin) {
     let claim = cluster.pod("early", ".status.resourceClaimStatuses[0].resourceClaimName").unwrap();
     assert!(driver.count(&format!("prepare {claim}")) == 0, "{:?}", driver.calls());
     restarts("steady", "0");
-    cluster.on_the_host("rm", &["/etc/cni/net.d/0.conflist"]).unwrap();
+    cluster.on_the_host("rm", &[&broken]).unwrap();
     cluster.wait("early", "condition=Ready").unwrap();
     driver.await_call(&format!("prepare {claim}")).unwrap();
     restarts("steady", "1");

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
-use keelson_e2e::{Cluster, LONG, Pod, eventually};
+use keelson_e2e::{Cluster, Engine, LONG, Node, Pod, eventually};
 
 /// The system's bus and its login manager, which end with the value.
 struct Machine {
@@ -87,13 +87,20 @@ fn ready(cluster: &Cluster) -> (String, String) {
 
 #[test]
 fn pods_end_before_their_machine_and_the_critical_ones_last() {
+    ends(Engine::Embedded);
+}
+
+#[test]
+fn pods_in_containerd_end_before_their_machine_and_the_critical_ones_last() {
+    ends(Engine::Containerd);
+}
+
+fn ends(engine: Engine) {
     let cluster = Cluster::namespaces().unwrap();
     let mut machine = Machine::new(&cluster);
-    let settings = cluster.folder().join("kubelet.yaml");
-    let text = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
-                evictionHard: {memory.available: 100Mi}\nshutdownGracePeriod: 60s\nshutdownGracePeriodCriticalPods: 20s\n";
-    fs::write(&settings, text).unwrap();
-    cluster.continue_with(&["--kubelet-config", &settings.to_string_lossy()]).unwrap();
+    let cluster = Node::on(cluster, engine).unwrap();
+    cluster.configure("shutdownGracePeriod: 60s\nshutdownGracePeriodCriticalPods: 20s\n").unwrap();
+    cluster.continue_with(&[]).unwrap();
     // A login manager that waits for 5 seconds is told to wait for longer.
     machine.says("lock taken by kubelet");
     let told = cluster.on_the_host("cat", &["/etc/systemd/logind.conf.d/99-kubelet.conf"]).unwrap();

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
+use std::path::Path;
 
-use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, Engine, LONG, Node, eventually};
 
 fn manifest(word: &str) -> String {
     format!(
@@ -24,22 +25,27 @@ spec:
 
 #[test]
 fn a_manifest_in_a_folder_is_a_pod_that_the_api_only_shows() {
-    let cluster = Cluster::namespaces().unwrap();
+    shows(Engine::Embedded);
+}
+
+#[test]
+fn a_manifest_in_a_folder_is_a_pod_in_containerd_that_the_api_only_shows() {
+    shows(Engine::Containerd);
+}
+
+fn shows(engine: Engine) {
+    let cluster = Node::on(Cluster::namespaces().unwrap(), engine).unwrap();
     let folder = cluster.folder().join("manifests");
     fs::create_dir_all(&folder).unwrap();
-    let settings = cluster.folder().join("kubelet.yaml");
-    let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-    let settings_path = settings.to_string_lossy().into_owned();
-    let up = ["--node-name", "Node-1", "--kubelet-config", &settings_path];
 
     // What this kubelet cannot follow is named, and nothing begins.
-    fs::write(&settings, format!("{head}runOnce: true\n")).unwrap();
-    let refused = cluster.keelson(&[&["up"][..], &up].concat()).unwrap();
+    cluster.configure("runOnce: true\n").unwrap();
+    let refused = cluster.keelson(&["up", "--node-name", "Node-1"]).unwrap();
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("unknown field `runOnce`"), "{refused:?}");
 
-    fs::write(&settings, format!("{head}staticPodPath: {}\n", folder.display())).unwrap();
-    cluster.continue_with(&["--node-name", "node-1", "--kubelet-config", &settings_path]).unwrap();
+    cluster.configure(&format!("staticPodPath: {}\n", folder.display())).unwrap();
+    cluster.continue_with(&["--node-name", "node-1"]).unwrap();
     fs::write(folder.join("web.yaml"), manifest("first")).unwrap();
     fs::write(folder.join("broken.yaml"), "apiVersion: v1\nkind: Pod\n").unwrap();
     let is_there = || Ok(cluster.pods("app=web")?.contains(&"web-node-1".to_owned()).then_some(()));
@@ -67,17 +73,25 @@ fn a_manifest_in_a_folder_is_a_pod_that_the_api_only_shows() {
 
     // Nor does the end of the node's agent.
     cluster.kill().unwrap();
-    cluster.continue_with(&["--kubelet-config", &settings_path]).unwrap();
+    cluster.continue_with(&[]).unwrap();
     cluster.wait("web-node-1", "condition=Ready").unwrap();
     assert_eq!(container().unwrap(), first);
     assert_eq!(cluster.pod("web-node-1", ".status.containerStatuses[0].restartCount").unwrap(), "0");
 
-    // Another content is another pod; without the file there is none.
+    // Another content is another pod; without the file there is none, also when it went while no kubelet looked.
     fs::write(folder.join("web.yaml"), manifest("second")).unwrap();
     eventually("the other pod", LONG, || {
         Ok((cluster.kubectl(&["logs", "web-node-1"]).unwrap_or_default().trim() == "second").then_some(()))
     })
     .unwrap();
+    cluster.wait("web-node-1", "condition=Ready").unwrap();
+    let process = cluster.main_process("web-node-1").unwrap();
+    cluster.kill().unwrap();
     fs::remove_file(folder.join("web.yaml")).unwrap();
+    cluster.continue_with(&[]).unwrap();
     eventually("the mirror to go", LONG, || Ok(cluster.pods("app=web")?.is_empty().then_some(()))).unwrap();
+    eventually("the pod to end", LONG, || {
+        Ok((!Path::new(&format!("/proc/{process}")).exists()).then_some(()))
+    })
+    .unwrap();
 }

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use keelson_e2e::{Cluster, LONG, Pod, eventually};
+use keelson_e2e::{Cluster, Engine, LONG, Node, Pod, eventually};
 
 fn claim(name: &str, more: &str) -> String {
     format!(
@@ -66,7 +66,16 @@ fn told(cluster: &Cluster, object: &str, reason: &str) {
 
 #[test]
 fn what_a_pod_writes_outlives_it_and_the_end_of_keelson_and_goes_with_its_claim() {
-    let cluster = Cluster::up().unwrap();
+    outlives(Engine::Embedded);
+}
+
+#[test]
+fn what_a_pod_in_containerd_writes_outlives_it_and_the_end_of_keelson_and_goes_with_its_claim() {
+    outlives(Engine::Containerd);
+}
+
+fn outlives(engine: Engine) {
+    let cluster = Node::up(engine, "").unwrap();
     let classes = cluster.kubectl(&["get", "storageclass"]).unwrap();
     assert!(classes.contains("local (default)") && classes.contains("WaitForFirstConsumer"), "{classes}");
     cluster.apply(&claim("data", "")).unwrap();
@@ -106,6 +115,7 @@ fn what_a_pod_writes_outlives_it_and_the_end_of_keelson_and_goes_with_its_claim(
 
     retained(&cluster);
     ephemeral(&cluster);
+    made_by_people(&cluster);
 }
 
 /// A volume with the policy Retain leaves its folder.
@@ -157,9 +167,8 @@ fn file(path: &Path, content: &str) {
     fs::write(path, content).unwrap();
 }
 
-#[test]
-fn volumes_that_people_make_are_bound_by_what_claims_ask_for() {
-    let cluster = Cluster::up().unwrap();
+/// Volumes that people make are bound by what claims ask for.
+fn made_by_people(cluster: &Cluster) {
     let node = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).unwrap();
     let (host, disk) = (cluster.folder().join("host"), cluster.folder().join("disk"));
     file(&host.join("file"), "of the host\n");
@@ -186,8 +195,8 @@ volumeBindingMode: WaitForFirstConsumer
         claim("too-much", ", storageClassName: \"\", volumeName: by-host"),
     ];
     cluster.apply(&manifests.concat()).unwrap();
-    says(&cluster, &["pvc", "hosts"], ".spec.volumeName", "by-host");
-    told(&cluster, "too-much", "FailedBinding");
+    says(cluster, &["pvc", "hosts"], ".spec.volumeName", "by-host");
+    told(cluster, "too-much", "FailedBinding");
     cluster
         .apply(
             &(pod("on-host", "", &of_claim("hosts")) + &pod("on-disk", "fsGroup: 3000", &of_claim("disks"))),
@@ -201,6 +210,6 @@ volumeBindingMode: WaitForFirstConsumer
     assert_eq!(cluster.field(&["pvc", "disks"], ".spec.volumeName").unwrap(), "by-disk");
     assert_eq!(cluster.field(&["pv", "elsewhere"], ".status.phase").unwrap(), "Available");
     cluster.kubectl(&["delete", "pod/on-disk", "pvc/disks"]).unwrap();
-    says(&cluster, &["pv", "by-disk"], ".status.phase", "Released");
+    says(cluster, &["pv", "by-disk"], ".status.phase", "Released");
     assert!(disk.join("file").exists());
 }

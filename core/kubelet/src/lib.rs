@@ -14,7 +14,8 @@
 //! - `runtime_client`: the CRI; `relist`: looking at all it holds; `runtime_view`: what it holds of a pod; `pods`: all pods, for those who look
 //! - `objects`, `environment`, `field`, `volume`, `dns`, `hosts`, `last_words`: what containers see and leave
 //! - `state_file`: what has to be known after a restart; `user_namespace`: ids of pods that have their own
-//! - `plugins`: drivers that make themselves known; `csi`: those of storage; `dra`: those of devices of claims
+//! - `plugins`: drivers that make themselves known; `csi`: those of storage; `dra`: those of devices of claims;
+//!   `cdi`: devices by name, for runtimes that know no such names
 //! - `furnishing`: what pods alone have of `exclusive_cpus`, `numa_memory` and `devices` of plugins, by `topology`
 //! - `disk_usage`: what pods use of the disk; `eviction`: ends pods that use too much; `image_gc`: removes images;
 //!   `node_shutdown`: ends pods before the machine shuts down
@@ -27,6 +28,7 @@ mod admission;
 mod allocation;
 mod backoff;
 mod beneath;
+mod cdi;
 mod cgroup;
 mod clock;
 mod config;

@@ -15,7 +15,7 @@ use keelson_cri::v1::{
 use serde_json::{Value, json};
 
 use crate::app_armor::{self, AppArmorError};
-use crate::cdi::{self, CdiError};
+use crate::cdi;
 use crate::cgroup::Hierarchy;
 use crate::image::config::Defaults;
 use crate::pod_process::protocol::{Identity, Launch, UserMap};
@@ -57,7 +57,7 @@ pub(crate) enum SpecError {
     #[error("SELinux labels are not supported by this runtime")]
     SeLinux,
     #[error(transparent)]
-    Cdi(#[from] CdiError),
+    Cdi(#[from] keelson_cdi::CdiError),
 }
 
 /// All that a container is made from.

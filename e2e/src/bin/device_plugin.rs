@@ -1,7 +1,7 @@
 //! A device plugin for tests: offers devices that are all `/dev/null`.
 //!
 //! `device_plugin FOLDER SOCKET RESOURCE [REGISTRATION]`: FOLDER holds the file `devices` with a line `ID HEALTH [NODE]` for each, which is
-//! followed, and the list `calls`; while there is
+//! followed, and the list `calls`; a file `names` is of CDI devices that whoever is given one gets too, and while there is
 //! a file `hold`, nothing is given. SOCKET lies beside the kubelet's `kubelet.sock`, at which the plugin makes itself known, again
 //! whenever the kubelet has made the folder anew; with REGISTRATION it serves that socket instead, by which a kubelet finds it.
 
@@ -48,6 +48,11 @@ impl Plugin {
             Some(api::Device { id, health, topology })
         };
         text.lines().filter_map(device).collect()
+    }
+
+    fn names(&self) -> Vec<api::CdiDevice> {
+        let text = fs::read_to_string(self.folder.join("names")).unwrap_or_default();
+        text.lines().map(|name| api::CdiDevice { name: name.to_owned() }).collect()
     }
 }
 
@@ -120,7 +125,7 @@ impl DevicePlugin for Plugin {
                 }],
                 devices: request.devices_ids.iter().map(device).collect(),
                 annotations: [("test.keelson.io/devices".to_owned(), "given".to_owned())].into(),
-                cdi_devices: Vec::new(),
+                cdi_devices: self.names(),
             });
         }
         Ok(Response::new(api::AllocateResponse { container_responses }))

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::telling::killing_message;
 use super::{Node, Worker};
+use crate::cdi;
 use crate::dns::{self, ResolvConf};
 use crate::event::EventType;
 use crate::hook::{self, HookError, Told};
@@ -577,6 +578,7 @@ impl Start {
         };
         let mut config = container::configuration(pod, member, found);
         injection.complete(&mut config);
+        cdi::provide(&node.runtime, &mut config).await.map_err(config_error)?;
         if let Some(limits) = config.linux.as_mut().and_then(|linux| linux.resources.as_mut()) {
             limits.cpuset_cpus = node.furnishing.cpus.place(pod, member);
             limits.cpuset_mems = node.furnishing.memory.nodes(&pod.uid, member.name());

@@ -1,27 +1,11 @@
 //! What becomes of a container's configuration.
 
-use std::fs;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use keelson_cdi::{CdiError, DeviceNode, Edits, HostNode, Mount};
 use serde_json::{Value, json};
 
-use super::CdiError;
-use super::file::{DeviceNode, Edits, Mount};
 use crate::pod_process::protocol::Identity;
-
-/// Refuses what is not done here.
-pub(super) fn check(device: &str, edits: &Edits) -> Result<(), CdiError> {
-    let used = [
-        (!edits.hooks.is_empty(), "hooks"),
-        (!edits.net_devices.is_empty(), "netDevices"),
-        (edits.intel_rdt.is_some(), "intelRdt"),
-    ];
-    match used.iter().find(|(is_used, _)| *is_used) {
-        Some((_, what)) => Err(CdiError::Unsupported { device: device.to_owned(), what }),
-        None => Ok(()),
-    }
-}
 
 fn list<'a>(oci: &'a mut Value, pointer: &str) -> Option<&'a mut Vec<Value>> {
     oci.pointer_mut(pointer).and_then(Value::as_array_mut)
@@ -78,22 +62,18 @@ fn mount_entry(mount: &Mount) -> Value {
 
 /// A node, and the rule that lets it be used; there is none for pipes. What the file does not say is looked up.
 fn device(node: &DeviceNode, identity: &Identity) -> Result<(Value, Option<Value>), CdiError> {
-    let path = PathBuf::from(if node.host_path.is_empty() { &node.path } else { &node.host_path });
-    let (mut kind, mut major, mut minor) = (node.kind.clone(), node.major, node.minor);
+    let (mut kind, mut major, mut minor) = (node.kind.as_str(), node.major, node.minor);
     let mut mode = node.file_mode;
     if kind.is_empty() || (kind != "p" && major == 0) {
-        let (found, numbers, found_mode) = look(&path)?;
-        let wanted = if kind == "u" { "c" } else { kind.as_str() };
-        if !wanted.is_empty() && wanted != found {
-            return Err(CdiError::Kind { path, wanted: kind, found: found.to_owned() });
-        }
+        let found = HostNode::look(node.on_host())?;
+        node.check_kind(&found)?;
         if kind.is_empty() {
-            kind = found.to_owned();
+            kind = found.kind;
         }
-        if found != "p" && major == 0 {
-            (major, minor) = numbers;
+        if found.kind != "p" && major == 0 {
+            (major, minor) = (found.major, found.minor);
         }
-        mode = mode.or(Some(found_mode));
+        mode = mode.or(Some(found.mode));
     }
     let of = |said: Option<u32>, own: u32| said.or((own > 0).then_some(own)).unwrap_or(0);
     let mut device = json!({
@@ -107,26 +87,10 @@ fn device(node: &DeviceNode, identity: &Identity) -> Result<(Value, Option<Value
         return Ok((device, None));
     }
     (device["major"], device["minor"]) = (major.into(), minor.into());
-    let access = if node.permissions.is_empty() { "rwm" } else { &node.permissions };
-    let kind = if kind == "u" { "c" } else { kind.as_str() };
-    let rule = json!({ "allow": true, "type": kind, "major": major, "minor": minor, "access": access });
+    let kind = if kind == "u" { "c" } else { kind };
+    let rule =
+        json!({ "allow": true, "type": kind, "major": major, "minor": minor, "access": node.access() });
     Ok((device, Some(rule)))
-}
-
-fn look(path: &Path) -> Result<(&'static str, (i64, i64), u32), CdiError> {
-    let failed = |source| CdiError::Node { path: path.to_owned(), source };
-    let metadata = fs::metadata(path).map_err(failed)?;
-    let kind = match metadata.file_type() {
-        kind if kind.is_char_device() => "c",
-        kind if kind.is_block_device() => "b",
-        kind if kind.is_fifo() => "p",
-        _ => {
-            let error = std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a device node");
-            return Err(failed(error));
-        }
-    };
-    let numbers = (i64::from(libc::major(metadata.rdev())), i64::from(libc::minor(metadata.rdev())));
-    Ok((kind, numbers, metadata.mode()))
 }
 
 /// Brings mounts into the order of their depth, in which they are made; those of the same depth stay as they are.

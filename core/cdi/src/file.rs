@@ -37,67 +37,74 @@ pub(super) struct Device {
 }
 
 /// What a container gets.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Edits {
+pub struct Edits {
     /// Variables, as `NAME=VALUE`.
     #[serde(default)]
-    pub(super) env: Vec<String>,
+    pub env: Vec<String>,
     /// Device nodes.
     #[serde(default)]
-    pub(super) device_nodes: Vec<DeviceNode>,
+    pub device_nodes: Vec<DeviceNode>,
     /// Interfaces of the network.
     #[serde(default)]
-    pub(super) net_devices: Vec<serde_json::Value>,
+    pub net_devices: Vec<serde_json::Value>,
     /// Programs around its life.
     #[serde(default)]
-    pub(super) hooks: Vec<serde_json::Value>,
+    pub hooks: Vec<serde_json::Value>,
     /// Mounts.
     #[serde(default)]
-    pub(super) mounts: Vec<Mount>,
+    pub mounts: Vec<Mount>,
     /// Shares of the processor's cache.
-    pub(super) intel_rdt: Option<serde_json::Value>,
+    pub intel_rdt: Option<serde_json::Value>,
     /// Groups of its program.
     #[serde(default, rename = "additionalGids")]
-    pub(super) additional_gids: Vec<u32>,
+    pub additional_gids: Vec<u32>,
 }
 
 /// A device node.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct DeviceNode {
+pub struct DeviceNode {
     /// Where the container has it.
-    pub(super) path: String,
+    pub path: String,
     /// Where the node has it, if elsewhere.
     #[serde(default)]
-    pub(super) host_path: String,
+    pub host_path: String,
     /// `c`, `b`, `u` or `p`; empty where it is looked at.
     #[serde(default, rename = "type")]
-    pub(super) kind: String,
+    pub kind: String,
+    /// Its number; 0 where it is looked at.
     #[serde(default)]
-    pub(super) major: i64,
+    pub major: i64,
+    /// The other one.
     #[serde(default)]
-    pub(super) minor: i64,
-    pub(super) file_mode: Option<u32>,
+    pub minor: i64,
+    /// Who may do what with it.
+    pub file_mode: Option<u32>,
     /// What the container may do with it: of `rwm`.
     #[serde(default)]
-    pub(super) permissions: String,
-    pub(super) uid: Option<u32>,
-    pub(super) gid: Option<u32>,
+    pub permissions: String,
+    /// Its owner.
+    pub uid: Option<u32>,
+    /// Its group.
+    pub gid: Option<u32>,
 }
 
 /// A mount.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Mount {
+pub struct Mount {
     /// What is mounted.
-    pub(super) host_path: String,
+    pub host_path: String,
     /// Where the container has it.
-    pub(super) container_path: String,
+    pub container_path: String,
+    /// How, as mount options.
     #[serde(default)]
-    pub(super) options: Vec<String>,
+    pub options: Vec<String>,
+    /// The type of the file system; empty where it is what is there already.
     #[serde(default, rename = "type")]
-    pub(super) kind: String,
+    pub kind: String,
 }
 
 fn is_name(text: &str, others: &str) -> bool {

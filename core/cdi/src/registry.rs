@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::CdiError;
-use super::file::{Edits, File};
+use crate::file::{Edits, File};
+use crate::{CdiError, Resolved};
 
 /// A file that was found.
 #[derive(Debug)]
@@ -44,7 +44,9 @@ impl Registry {
     }
 
     /// What a container gets that has these devices, in order: what a file says for all of its devices comes once, before its first.
-    pub(super) fn resolve<'a>(&'a self, names: &'a [String]) -> Result<Vec<(&'a str, &'a Edits)>, CdiError> {
+    pub(super) fn resolve(&self, names: &[String]) -> Result<Vec<Resolved>, CdiError> {
+        let said_of =
+            |device: &String, edits: &Edits| Resolved { device: device.clone(), edits: edits.clone() };
         let (mut edits, mut unknown, mut files) = (Vec::new(), Vec::new(), BTreeSet::new());
         for name in names {
             let Some((file, device)) = self.devices.get(name) else {
@@ -53,9 +55,9 @@ impl Registry {
             };
             let said = &self.found[*file].file;
             if files.insert(file) {
-                edits.push((name.as_str(), &said.container_edits));
+                edits.push(said_of(name, &said.container_edits));
             }
-            edits.push((name.as_str(), &said.devices[*device].container_edits));
+            edits.push(said_of(name, &said.devices[*device].container_edits));
         }
         if unknown.is_empty() { Ok(edits) } else { Err(CdiError::Unresolvable(unknown)) }
     }
