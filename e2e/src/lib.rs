@@ -45,6 +45,7 @@ mod pod;
 mod resolver;
 mod server;
 mod servers;
+mod traces;
 mod wall_clock;
 
 pub use cluster::{BUSYBOX, Cluster, LONG, PATIENCE};

@@ -3,7 +3,7 @@
 
 use std::process::{Child, Output, Stdio};
 
-use keelson_e2e::{BUSYBOX, Cluster, Containerd, LONG, PATIENCE, Switch, binary, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, Containerd, LONG, PATIENCE, Pod, Switch, binary, eventually, image};
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -167,10 +167,14 @@ fn an_agent_that_is_killed_leaves_its_pods_running_and_goes_on_without_its_token
     let ids = site.first.keelson_prints(&["token", "list"]).unwrap();
     let id = ids.lines().nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
     site.first.keelson_prints(&["token", "delete", &id]).unwrap();
-    second.kill().unwrap();
-    assert!(std::path::Path::new(&format!("/proc/{process}")).exists());
-    let printed = second.keelson_prints(&["agent", "--detach"]).unwrap();
-    assert!(printed.contains("second is Ready"), "{printed}");
+    let archive = second.folder().join("other.tar");
+    image::busybox(&archive, OTHER).unwrap();
+    second.keelson_prints(&["image", "import", &archive.to_string_lossy()]).unwrap();
+    away(&site.first, &second, || {
+        assert!(std::path::Path::new(&format!("/proc/{process}")).exists());
+        let printed = second.keelson_prints(&["agent", "--detach"]).unwrap();
+        assert!(printed.contains("second is Ready"), "{printed}");
+    });
     assert_eq!(site.first.main_process("on-second").unwrap(), process);
     assert_eq!(site.first.exec("on-second", &["echo", "there"]).unwrap().trim(), "there");
     // The control plane may go and come.
@@ -188,6 +192,58 @@ fn an_agent_that_is_killed_leaves_its_pods_running_and_goes_on_without_its_token
     assert!(printed.contains("kubectl delete node second"), "{printed}");
     let links = second.on_the_host("ip", &["link"]).unwrap();
     assert!(!links.contains("keel"), "{links}");
+}
+
+/// Another name of the image of all pods.
+const OTHER: &str = "test.keelson.io/other:1";
+
+/// What happens to pods of the node `second` while its agent is away is made good when `begins` has started it again; it knows [`OTHER`].
+fn away(first: &Cluster, agent: &Cluster, begins: impl FnOnce()) {
+    let links = agent.interfaces().unwrap();
+    let with = |name: &str| {
+        let pod =
+            Pod::new(name).spec("nodeName: second").spec("volumes: [{name: v, emptyDir: {medium: Memory}}]");
+        let pod = pod.script("trap 'exit 0' TERM; while true; do sleep 0.1; done").grace(5);
+        pod.container("volumeMounts: [{name: v, mountPath: /v}]")
+    };
+    let names = ["forced", "deleted", "replaced", "changed", "short"];
+    first.apply(&names.map(|name| with(name).to_string()).concat()).unwrap();
+    let uid = |name: &str| first.pod(name, ".metadata.uid").unwrap();
+    for name in names {
+        first.wait(name, "condition=Ready").unwrap();
+    }
+    let uids = ["forced", "deleted", "replaced"].map(uid);
+    let kept = uid("changed");
+    for uid in &uids {
+        assert!(!agent.traces(std::slice::from_ref(uid)).unwrap().is_empty(), "{uid} is to be seen");
+    }
+
+    agent.kill().unwrap();
+    first.kubectl(&["delete", "pod", "forced", "replaced", "--force", "--grace-period=0"]).unwrap();
+    first.apply(&with("replaced").to_string()).unwrap();
+    first.kubectl(&["delete", "pod", "deleted", "--wait=false"]).unwrap();
+    first.kubectl(&["set", "image", "pod/changed", &format!("main={OTHER}")]).unwrap();
+    first.kubectl(&["patch", "pod", "short", "-p", "{\"spec\": {\"activeDeadlineSeconds\": 1}}"]).unwrap();
+    assert_eq!(first.pod("deleted", ".status.phase").unwrap(), "Running", "nobody has ended it");
+    begins();
+
+    first.kubectl(&["wait", "pod", "deleted", "--for=delete", PATIENCE]).unwrap();
+    first.wait("short", "jsonpath={.status.reason}=DeadlineExceeded").unwrap();
+    assert_eq!(first.pod("short", ".status.phase").unwrap(), "Failed");
+    first.wait("changed", "jsonpath={.status.containerStatuses[0].restartCount}=1").unwrap();
+    first.wait("changed", "condition=Ready").unwrap();
+    let of = |path: &str| first.pod("changed", path).unwrap();
+    assert_eq!((of(".metadata.uid"), of(".status.containerStatuses[0].image")), (kept, OTHER.to_owned()));
+    first.wait("replaced", "condition=Ready").unwrap();
+    assert!(!uids.contains(&uid("replaced")));
+    eventually("nothing to be left of what was deleted", LONG, || {
+        let (left, links_now) = (agent.traces(&uids)?, agent.interfaces()?);
+        anyhow::ensure!(left.is_empty() && links_now <= links + 2, "{links_now} interfaces, {left:#?}");
+        Ok(Some(()))
+    })
+    .unwrap();
+    assert_eq!(first.exec("replaced", &["echo", "there"]).unwrap().trim(), "there");
+    first.kubectl(&["delete", "pod", "replaced", "changed", "short"]).unwrap();
 }
 
 /// A machine whose pods containerd runs. The agent goes first: it ends its pods there.
@@ -232,11 +288,13 @@ fn an_agent_runs_its_pods_in_containerd_and_they_reach_those_of_other_machines()
 
     // The agent goes and comes, and its pods stay.
     let process = site.first.main_process("on-second").unwrap();
-    machine.kill().unwrap();
-    let refused = machine.keelson(&["agent", "--detach"]).unwrap();
-    let told = text(&refused);
-    assert!(!refused.status.success() && told.contains("would run on beside the new ones"), "{told}");
-    machine.keelson_prints(&[&["agent", "--detach"], &elsewhere[..]].concat()).unwrap();
+    engine.ctr(&["images", "tag", BUSYBOX, OTHER]).unwrap();
+    away(&site.first, machine, || {
+        let refused = machine.keelson(&["agent", "--detach"]).unwrap();
+        let told = text(&refused);
+        assert!(!refused.status.success() && told.contains("would run on beside the new ones"), "{told}");
+        machine.keelson_prints(&[&["agent", "--detach"], &elsewhere[..]].concat()).unwrap();
+    });
     let again = || Ok(site.first.exec("on-second", &["echo", "there"]).ok());
     assert_eq!(eventually("the node to be reached again", LONG, again).unwrap().trim(), "there");
     assert_eq!(site.first.main_process("on-second").unwrap(), process);

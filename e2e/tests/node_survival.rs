@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use keelson_e2e::{BUSYBOX, Cluster, Engine, LONG, Node, Objects, Pod, WallClock, eventually};
+use keelson_e2e::{BUSYBOX, Engine, LONG, Node, Objects, Pod, WallClock, eventually};
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
@@ -41,32 +41,6 @@ fn again(node: &Node, meanwhile: impl FnOnce()) -> Objects {
     Objects::of(node).unwrap()
 }
 
-/// The control groups, mounts, folders and interfaces that are there for pods.
-fn traces(cluster: &Cluster, uids: &[String]) -> anyhow::Result<Vec<String>> {
-    let mut found = Vec::new();
-    let mounts = fs::read_to_string(format!("/proc/{}/mounts", cluster.holder()))?;
-    found.extend(mounts.lines().filter(|line| uids.iter().any(|uid| line.contains(uid))).map(str::to_owned));
-    for folder in ["pods", "logs/pods", "kubelet/pods"] {
-        let entries = fs::read_dir(cluster.data_dir().join(folder)).into_iter().flatten().flatten();
-        let paths = entries.map(|entry| entry.path().display().to_string());
-        found.extend(paths.filter(|path| uids.iter().any(|uid| path.contains(uid))));
-    }
-    let processes = fs::read_dir("/proc")?.flatten();
-    for process in processes {
-        let group = fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
-        let named = |uid: &String| group.contains(uid.as_str()) || group.contains(&uid.replace('-', "_"));
-        if uids.iter().any(named) {
-            found.push(process.path().display().to_string());
-        }
-    }
-    // Folders come and go meanwhile.
-    let all = ["/sys/fs/cgroup", "-ignore_readdir_race", "-type", "d", "-name", "*pod*"];
-    let groups = cluster.on_the_host("find", &all)?;
-    found
-        .extend(groups.lines().filter(|group| uids.iter().any(|uid| group.contains(uid))).map(str::to_owned));
-    Ok(found)
-}
-
 /// Kills what holds a pod's namespaces: whatever of it is in no control group of its containers.
 fn kill_sandbox(uid: &str, containers: &[String]) {
     let mut killed = 0;
@@ -86,11 +60,6 @@ fn kill_sandbox(uid: &str, containers: &[String]) {
     assert!(killed > 0, "nothing holds the namespaces of {uid}");
 }
 
-fn interfaces(cluster: &Cluster) -> anyhow::Result<usize> {
-    let links = cluster.on_the_host("busybox", &["ip", "link"])?;
-    Ok(links.lines().filter(|line| line.contains("mtu") && line.contains("@")).count())
-}
-
 fn survives(engine: Engine) {
     let node = Node::up(engine, "").unwrap();
     let folder: PathBuf = node.folder().join("noted");
@@ -105,7 +74,7 @@ fn survives(engine: Engine) {
         })
         .unwrap();
     };
-    let before = interfaces(&node).unwrap();
+    let before = node.interfaces().unwrap();
 
     // Killed as they come up: each container begins once.
     let coming: Vec<String> = (0..4).map(|number| format!("coming-{number}")).collect();
@@ -162,10 +131,8 @@ fn survives(engine: Engine) {
     let all = objects.get("/api/v1/namespaces/default/pods").unwrap();
     let uid = |pod: &Value| pod["metadata"]["uid"].as_str().unwrap().to_owned();
     let uids: Vec<String> = all["items"].as_array().unwrap().iter().map(uid).collect();
-    eventually("traces of the pods to be seen", LONG, || {
-        Ok((!traces(&node, &uids)?.is_empty()).then_some(()))
-    })
-    .unwrap();
+    eventually("traces of the pods to be seen", LONG, || Ok((!node.traces(&uids)?.is_empty()).then_some(())))
+        .unwrap();
     let victim = node.main_process("dies").unwrap();
     drop(objects);
 
@@ -254,9 +221,9 @@ fn survives(engine: Engine) {
         .collect();
     node.kubectl(&["delete", "pods", "--all", "--timeout=120s"]).unwrap();
     eventually("all traces of the pods to be gone", LONG, || {
-        let left = traces(&node, &uids)?;
+        let left = node.traces(&uids)?;
         anyhow::ensure!(left.is_empty(), "{left:#?}");
-        let links = interfaces(&node)?;
+        let links = node.interfaces()?;
         anyhow::ensure!(links <= before, "{links} interfaces");
         if let Some(engine) = &node.containerd {
             let (tasks, containers) = (engine.ctr(&["tasks", "list"])?, engine.ctr(&["containers", "list"])?);
