@@ -291,6 +291,33 @@ fn pods_of_containerd_are_in_slices_and_their_containers_in_its_scopes() {
     no_unit(cluster, "kubepods");
 }
 
+/// The example of settings in the README, but for those that need a login manager.
+fn example() -> String {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let begin = readme.find("apiVersion: kubelet.config.k8s.io/v1beta1\n").unwrap();
+    let text = readme[begin..].split("```").next().unwrap();
+    text.lines().filter(|line| !line.starts_with("shutdown")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_settings_that_the_readme_shows_go_together() {
+    let cluster = Cluster::namespaces_with_systemd().unwrap();
+    let settings = cluster.folder().join("example.yaml");
+    fs::write(&settings, example()).unwrap();
+    let settings = settings.to_string_lossy().into_owned();
+    cluster.continue_with(&["--kubelet-config", &settings]).unwrap();
+    cluster.apply(&pod("sure", "limits: {memory: 48Mi, cpu: 1}", "exec sleep infinity")).unwrap();
+    cluster.wait("sure", "condition=Ready").unwrap();
+    // Whole processors of its own, but not the one that is left to the machine.
+    let own = file(&cluster, "sure", "cpuset", "", ["cpuset.cpus", "cpuset.cpus.effective"]);
+    assert_eq!(own.split(',').flat_map(|part| part.split('-')).filter(|one| *one == "0").count(), 0, "{own}");
+    let allocatable =
+        |field: &str| cluster.field(&["nodes"], &format!(".items[0].status.{field}")).unwrap().parse::<u64>();
+    assert_eq!(allocatable("allocatable.pods"), Ok(250));
+    cluster.reset().unwrap();
+    assert_eq!(left(&cluster, "kubepods"), "");
+}
+
 #[test]
 fn without_systemd_the_driver_is_refused() {
     let cluster = Cluster::namespaces().unwrap();
