@@ -15,6 +15,7 @@ use crate::pod::PodModel;
 use crate::runtime_client::RuntimeClient;
 
 mod credentials;
+pub(crate) mod failure;
 pub(crate) mod name;
 mod progress;
 pub(crate) mod records;
@@ -127,14 +128,10 @@ impl Finder<'_> {
                 self.tell(EventType::Normal, "Pulled", message);
                 Ok(present(found))
             }
-            (Policy::Never, found) => {
-                let image = self.image();
-                let message = match found {
-                    Some(_) => format!(
-                        "Container image {image:?} is present with pull policy of Never but does not have the proper auth (image secret) that was used to pull the image"
-                    ),
-                    None => format!("Container image {image:?} is not present with pull policy of Never"),
-                };
+            (Policy::Never, _) => {
+                // Whether an image is there is nobody's business who may not use it.
+                let message =
+                    format!("Container image {:?} is not present with pull policy of Never", self.image());
                 self.tell(EventType::Warning, "ErrImageNeverPull", message.clone());
                 Err(Why::new("ErrImageNeverPull", message))
             }
@@ -175,7 +172,7 @@ impl Finder<'_> {
         keys.extend(credentials::of_node(self.credentials, name).await);
         // The image is not asked for yet: there is nothing to be given up.
         let Some(provided) = self.stop.run_until_cancelled(self.plugins.find(&named.repository)).await else {
-            return Err(Why::new("ErrImagePull", "the pod ends"));
+            return Err(Why::new(failure::ERR_IMAGE_PULL, "the pod ends"));
         };
         keys.extend(provided.into_iter().map(credentials::Key::of_node));
         let since = Instant::now();
@@ -186,9 +183,9 @@ impl Finder<'_> {
                 "Failed",
                 format!("Failed to pull image {:?}: {text}", self.image()),
             );
-            return Err(Why::new("ErrImagePull", text));
+            return Err(Why::new(failure::ERR_IMAGE_PULL, text));
         }
-        let mut failure = None;
+        let mut failures = Vec::new();
         let tries: Vec<Option<credentials::Key>> =
             if keys.is_empty() { vec![None] } else { keys.into_iter().map(Some).collect() };
         for key in tries {
@@ -203,7 +200,7 @@ impl Finder<'_> {
             let pull = self.telling(&named.image, self.runtime.pull_image(request));
             match self.stop.run_until_cancelled(pull).await {
                 Some(Ok(_)) => return self.pulled(named, secret, since).await,
-                Some(Err(error)) => failure = Some(error),
+                Some(Err(error)) => failures.push(error),
                 None => return Err(self.give_up(named, before).await),
             }
         }
@@ -211,9 +208,9 @@ impl Finder<'_> {
             tracing::warn!(%error, image = named.image, "the end of a pull is not recorded");
         }
         self.metrics.lifecycle.pulled(&self.pod.uid, since, None);
-        let text = failure.map(|error| error.text()).unwrap_or_default();
+        let text = failure::of_all(&failures);
         self.tell(EventType::Warning, "Failed", format!("Failed to pull image {:?}: {text}", self.image()));
-        Err(Why::new("ErrImagePull", text))
+        Err(failure::why(self.image(), &text))
     }
 
     /// Waits for a pull, and tells from time to time how far it has come.
@@ -258,14 +255,14 @@ impl Finder<'_> {
             // The intent stays, and what may have come is open to nobody.
             Err(error) => tracing::warn!(%error, image = named.image, "the end of a pull is not recorded"),
         }
-        Why::new("ErrImagePull", "the pod ends")
+        Why::new(failure::ERR_IMAGE_PULL, "the pod ends")
     }
 
     async fn pulled(&self, named: &Named, secret: Option<PullSecret>, since: Instant) -> Result<Image, Why> {
         let took = go_seconds(since.elapsed());
         let Some(image) = self.look(&named.image).await? else {
             let text = format!("image {:?} is gone right after it was pulled", named.image);
-            return Err(Why::new("ErrImagePull", text));
+            return Err(Why::new(failure::ERR_IMAGE_PULL, text));
         };
         self.metrics.lifecycle.pulled(&self.pod.uid, since, Some(image.size));
         if let Err(error) = self.records.pulled(&image.id, named, secret).await {
@@ -371,7 +368,7 @@ mod tests {
             recorder: &Recorder::new(client, "node-1"),
             stop: &stop,
         };
-        assert_eq!(finder.find().await, Err(Why::new("ErrImagePull", "the pod ends")));
+        assert_eq!(finder.find().await, Err(Why::new(failure::ERR_IMAGE_PULL, "the pod ends")));
         assert_eq!(finder.records.interrupted().await, ["r.example/app:1"]);
         std::fs::remove_dir_all(folder).unwrap();
     }

@@ -28,14 +28,7 @@ pub(super) struct Key {
 
 impl Key {
     fn new(secret: &Secret, auth: AuthConfig) -> Self {
-        let words = [
-            &auth.username,
-            &auth.password,
-            &auth.auth,
-            &auth.server_address,
-            &auth.identity_token,
-            &auth.registry_token,
-        ];
+        let words = [&auth.username, &auth.password, &auth.auth, &auth.identity_token, &auth.registry_token];
         let text = serde_json::json!(words).to_string();
         let text_of = |field: &Option<String>| field.clone().unwrap_or_default();
         let secret = PullSecret {
@@ -128,7 +121,8 @@ fn entries(servers: &Value) -> Option<Vec<(String, AuthConfig)>> {
         let auth = AuthConfig {
             username,
             password,
-            server_address: server.clone(),
+            // None: runtimes know which registry an image is from, and some take credentials for an address literally.
+            server_address: String::new(),
             identity_token: text("identitytoken"),
             registry_token: text("registrytoken"),
             ..AuthConfig::default()

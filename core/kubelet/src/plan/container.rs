@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Action, Killing, Plan, View, go_duration, retry_reached};
 use crate::allocation;
+use crate::image::failure;
 use crate::memory::{Hook, Image, POST_START_HOOK_ERROR, Task, Why};
 use crate::pod::{Kind, Member};
 use crate::probe;
@@ -221,7 +222,7 @@ fn image_wait(
     end: Timestamp,
 ) -> Next {
     let turn = at.checked_add((wait / 2).min(RETRY)).unwrap_or(end);
-    if why.reason != "ErrImagePull" {
+    if !failure::is_of_pull(&why.reason) {
         return Next::Wait { why: why.clone(), until: end };
     }
     if view.now < turn {
@@ -232,7 +233,7 @@ fn image_wait(
 
 fn pull_back_off(member: &Member, why: &Why) -> Why {
     let image = member.container.image.as_deref().unwrap_or("");
-    let message = format!("Back-off pulling image {image:?}: ErrImagePull: {}", why.message);
+    let message = format!("Back-off pulling image {image:?}: {}: {}", why.reason, why.message);
     Why::new("ImagePullBackOff", message)
 }
 
@@ -246,7 +247,7 @@ fn still_failing(view: View<'_>, plan: &mut Plan, member: &Member) {
     };
     let why = match (&memory.failed, &memory.image) {
         (Some((why, _)), _) => why.clone(),
-        (None, Image::Failed { why, .. }) if why.reason == "ErrImagePull" => pull_back_off(member, why),
+        (None, Image::Failed { why, .. }) if failure::is_of_pull(&why.reason) => pull_back_off(member, why),
         (None, Image::Failed { why, .. }) => why.clone(),
         (None, Image::Unknown | Image::Present { .. }) => match hooked {
             Some(text) => Why::new(POST_START_HOOK_ERROR, text.as_str()),
