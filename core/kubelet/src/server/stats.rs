@@ -98,6 +98,8 @@ struct Disks {
     /// Of pods' folders and of logs.
     node: FileSystem,
     logs: FileSystem,
+    /// Of writable layers.
+    layers: FileSystem,
     /// By UID.
     pods: HashMap<String, Arc<PodUsage>>,
     claims: HashMap<String, Vec<ClaimFigures>>,
@@ -111,7 +113,7 @@ fn container(at: Timestamp, one: &Container, disks: Option<&Disks>, of_pod: Opti
         ("startTime", Some(time(one.started_at))),
         ("cpu", Some(cpu(at, one.group.cpu.total, one.rate))),
         ("memory", Some(memory(at, &one.group))),
-        ("rootfs", disk.and_then(|(disks, (at, usage))| Some(file_system(at, &disks.node, usage.layer?)))),
+        ("rootfs", disk.and_then(|(disks, (at, usage))| Some(file_system(at, &disks.layers, usage.layer?)))),
         ("logs", disk.map(|(disks, (at, usage))| file_system(at, &disks.logs, usage.logs))),
         ("swap", swap(at, &one.group)),
     ])
@@ -229,21 +231,43 @@ fn node(
     Ok(out)
 }
 
-/// (client) The file system of images, as the runtime says.
-async fn images(of: &Node) -> Option<(FileSystem, Usage)> {
-    let answer = of.runtime.image_fs_info(v1::ImageFsInfoRequest {}).await;
-    let found = match answer {
-        Ok(answer) => answer.image_filesystems.into_iter().next()?,
+/// What the runtime says of its disks.
+#[derive(Default)]
+struct RuntimeDisks {
+    /// The file system of images, and what they take of it.
+    images: Option<(FileSystem, Usage)>,
+    /// The one of writable layers.
+    layers: Option<FileSystem>,
+}
+
+async fn disk_at(place: Option<v1::FilesystemIdentifier>) -> Option<FileSystem> {
+    let path = place?.mountpoint;
+    blocking(move || machine::file_system(Path::new(&path))).await.ok()?.ok()
+}
+
+/// (client) The disks of images and of writable layers.
+async fn runtime_disks(of: &Node) -> RuntimeDisks {
+    let answer = match of.runtime.image_fs_info(v1::ImageFsInfoRequest {}).await {
+        Ok(answer) => answer,
         Err(error) => {
             tracing::warn!(%error, "the container runtime does not say how much images take");
-            return None;
+            return RuntimeDisks::default();
         }
     };
     let number = |value: Option<v1::UInt64Value>| value.map_or(0, |value| value.value);
-    let usage = Usage { bytes: number(found.used_bytes), inodes: number(found.inodes_used) };
-    let path = found.fs_id?.mountpoint;
-    let found = blocking(move || machine::file_system(Path::new(&path))).await;
-    Some((found.ok()?.ok()?, usage))
+    let images = match answer.image_filesystems.into_iter().next() {
+        Some(found) => {
+            let usage = Usage { bytes: number(found.used_bytes), inodes: number(found.inodes_used) };
+            disk_at(found.fs_id).await.map(|disk| (disk, usage))
+        }
+        None => None,
+    };
+    // Most keep them with the images, and say nothing else.
+    let layers = match answer.container_filesystems.into_iter().next() {
+        Some(found) => disk_at(found.fs_id).await,
+        None => images.map(|(disk, _)| disk),
+    };
+    RuntimeDisks { images, layers }
 }
 
 /// With `?only_cpu_and_memory=true` nothing else is looked at.
@@ -262,15 +286,17 @@ pub(super) async fn summary(
     let claims = of.meter.claims.of_pods(&of.runtime, &snapshot.pods).await;
     let uids = snapshot.pods.iter().map(|one| one.model.uid.clone());
     let claims = uids.zip(claims).collect();
-    let images = images(&of).await;
+    let RuntimeDisks { images, layers } = runtime_disks(&of).await;
     let work = move || {
         let counted = snapshot.pods.iter().filter_map(|one| {
             let uid = &one.model.uid;
             Some((uid.clone(), of.pods.disk.of(uid)?))
         });
+        let found = machine::file_system(&of.config.data_dir)?;
         let disks = Disks {
-            node: machine::file_system(&of.config.data_dir)?,
+            node: found,
             logs: machine::file_system(&of.config.log_dir)?,
+            layers: layers.unwrap_or(found),
             pods: counted.collect(),
             claims,
         };

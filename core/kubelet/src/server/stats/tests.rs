@@ -42,6 +42,7 @@ fn disks() -> Disks {
     Disks {
         node: found,
         logs: found,
+        layers: FileSystem { capacity: 2000, ..found },
         pods: [("u".to_owned(), Arc::new(of_pod))].into(),
         claims: [("u".to_owned(), vec![claim])].into(),
     }
@@ -60,6 +61,12 @@ fn a_pod_tells_of_its_containers_volumes_and_network() {
     let container = &found["containers"][0];
     assert_eq!((&container["name"], &container["startTime"]), (&json!("c"), &json!("1970-01-01T00:01:00Z")));
     assert_eq!((&container["logs"]["usedBytes"], &container["rootfs"]["usedBytes"]), (&json!(5), &json!(6)));
+    let capacity = |part: &str| container[part]["capacityBytes"].clone();
+    assert_eq!(
+        (capacity("logs"), capacity("rootfs")),
+        (json!(1000), json!(2000)),
+        "layers may be on another disk"
+    );
     assert!(container["cpu"].get("usageNanoCores").is_none());
     assert_eq!(found["network"]["interfaces"][0]["name"], "eth0");
     assert_eq!(found["ephemeral-storage"]["usedBytes"], 11);
