@@ -21,7 +21,7 @@ use crate::{binary, eventually, image, manifests};
 /// The image that the tests' pods run, with busybox and its programs.
 pub const BUSYBOX: &str = "test.keelson.io/busybox:1";
 /// Settings of a kubelet whose machine may have little room left on its disk, which is no matter for tests.
-pub(crate) const ROOM: &str = "evictionHard: {memory.available: 100Mi}\n";
+pub const ROOM: &str = "evictionHard: {memory.available: 100Mi}\nimageGCHighThresholdPercent: 100\n";
 /// How long kubectl waits for what takes a moment. It only ends tests that fail.
 pub const PATIENCE: &str = "--timeout=120s";
 /// How long [`eventually`] looks for what takes a moment. It only ends tests that fail.

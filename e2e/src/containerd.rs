@@ -39,6 +39,8 @@ sandbox_image = "{PAUSE}"
 restrict_oom_score_adj = true
 disable_apparmor = true
 stream_server_address = "127.0.0.1"
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "{dir}/certs.d"
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "{data}/cni/bin"
 conf_dir = "{data}/cni/net.d"
@@ -53,13 +55,8 @@ runtime_type = "io.containerd.runc.v2"
 }
 
 impl Containerd {
-    /// Starts it where a cluster is to be made, with the images that tests use, and tells the cluster's kubelet of it beside
-    /// its other settings.
-    pub fn start(cluster: &Cluster, settings: &str) -> anyhow::Result<Self> {
-        Self::run(cluster, "")?.tell(cluster, settings)
-    }
-
-    /// The same, with control groups by systemd: the machine's, in whose namespaces it ends.
+    /// Starts it where a cluster is to be made, with the images that tests use and control groups by systemd: the machine's, in
+    /// whose namespaces it ends. Tells the cluster's kubelet of it beside its other settings.
     pub fn start_with_systemd(cluster: &Cluster, settings: &str) -> anyhow::Result<Self> {
         let settings = format!("{settings}cgroupDriver: systemd\n");
         Self::run(cluster, "SystemdCgroup = true")?.tell(cluster, &settings)
@@ -112,6 +109,14 @@ impl Containerd {
             .output()?;
         ensure!(output.status.success(), "ctr {arguments:?} failed:\n{}", text(&output));
         Ok(text(&output))
+    }
+
+    /// Has it trust a registry whose certificate an authority has signed.
+    pub fn trust(&self, registry: &str, authority: &Path) -> anyhow::Result<()> {
+        let folder = self.dir.join("certs.d").join(registry);
+        fs::create_dir_all(&folder)?;
+        let text = format!("[host.\"https://{registry}\"]\nca = \"{}\"\n", authority.display());
+        Ok(fs::write(folder.join("hosts.toml"), text)?)
     }
 
     fn wait(&self) -> anyhow::Result<()> {

@@ -30,7 +30,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts it; `settings` are lines of a `KubeletConfiguration`.
+    /// Starts it; `settings` are lines of a `KubeletConfiguration`, beside [`ROOM`].
     pub fn up(engine: Engine, settings: &str) -> anyhow::Result<Self> {
         let node = Self::on(Cluster::namespaces()?, engine)?;
         node.configure(settings)?;
@@ -47,10 +47,22 @@ impl Node {
         Ok(Node { cluster, containerd })
     }
 
-    /// Says what its kubelet is told when it starts the next time: lines of a `KubeletConfiguration`, beside those of the runtime.
+    /// Says what its kubelet is told when it starts the next time: lines of a `KubeletConfiguration`, beside those of the runtime
+    /// and [`ROOM`].
     pub fn configure(&self, settings: &str) -> anyhow::Result<()> {
+        self.configure_alone(&format!("{ROOM}{settings}"))
+    }
+
+    fn configure_alone(&self, settings: &str) -> anyhow::Result<()> {
         let endpoint = self.containerd.as_ref().map(Containerd::setting).unwrap_or_default();
-        self.cluster.configure(&format!("{ROOM}{endpoint}{settings}"))
+        self.cluster.configure(&format!("{endpoint}{settings}"))
+    }
+
+    /// Kills it, and goes on with a kubelet that is told something else, without [`ROOM`].
+    pub fn again(&self, settings: &str) -> anyhow::Result<()> {
+        self.kill()?;
+        self.configure_alone(settings)?;
+        self.continue_with(&[]).map(drop)
     }
 
     /// Gives its runtime an image with busybox that says something else of its containers and has files of its own, as
@@ -62,6 +74,14 @@ impl Node {
         match &self.containerd {
             Some(containerd) => containerd.ctr(&["images", "import", &archive]).map(drop),
             None => self.cluster.keelson_prints(&["image", "import", &archive]).map(drop),
+        }
+    }
+
+    /// The images that its runtime has, as the runtime lists them.
+    pub fn images(&self) -> anyhow::Result<String> {
+        match &self.containerd {
+            Some(containerd) => containerd.ctr(&["images", "list"]),
+            None => self.cluster.keelson_prints(&["image", "list"]),
         }
     }
 

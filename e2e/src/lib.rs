@@ -48,7 +48,7 @@ mod servers;
 mod traces;
 mod wall_clock;
 
-pub use cluster::{BUSYBOX, Cluster, LONG, PATIENCE};
+pub use cluster::{BUSYBOX, Cluster, LONG, PATIENCE, ROOM};
 pub use containerd::Containerd;
 pub use engine::{Engine, Node, Topic};
 pub use etcd::Etcd;

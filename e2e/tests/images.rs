@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use keelson_e2e::{BUSYBOX, Cluster, LONG, eventually, image};
+use keelson_e2e::{BUSYBOX, Cluster, Engine, LONG, Node, PATIENCE, eventually, image};
 use rcgen::{CertificateParams, KeyPair};
+use serde_json::json;
 
 /// Not on loopback, where registries may do without TLS.
 const ADDRESS: &str = "10.200.0.1";
@@ -258,27 +259,41 @@ fn images_are_imported_from_archives_and_exported_as_oci_layouts() {
 }
 
 #[test]
-fn images_are_pulled_from_registries_with_and_without_tls_and_credentials() {
-    let cluster = Cluster::namespaces().unwrap();
+fn images_are_had_from_registries_by_those_who_may_and_others_are_told_why_not() {
+    images_of_pods(Engine::Embedded);
+}
+
+#[test]
+fn images_in_containerd_are_had_from_registries_by_those_who_may_and_others_are_told_why_not() {
+    images_of_pods(Engine::Containerd);
+}
+
+fn images_of_pods(engine: Engine) {
+    let node = Node::on(Cluster::namespaces().unwrap(), engine).unwrap();
+    node.configure("").unwrap();
     // The authority must be known before the cluster starts.
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec![ADDRESS.to_owned()]).unwrap().self_signed(&key).unwrap();
     let (certificate_file, key_file) =
-        (cluster.folder().join("registry.crt"), cluster.folder().join("registry.key"));
+        (node.folder().join("registry.crt"), node.folder().join("registry.key"));
     fs::write(&certificate_file, certificate.pem()).unwrap();
     fs::write(&key_file, key.serialize_pem()).unwrap();
-    let passwords = cluster.folder().join("passwords");
+    let passwords = node.folder().join("passwords");
     fs::write(&passwords, PASSWORDS).unwrap();
-    cluster.on_the_host("busybox", &["ip", "addr", "add", &format!("{ADDRESS}/32"), "dev", "lo"]).unwrap();
-    fs::create_dir(cluster.data_dir()).unwrap();
-    let registries = format!("certificateAuthorities: [{}]\n", certificate_file.display());
-    fs::write(cluster.data_dir().join("registries.yaml"), registries).unwrap();
-    cluster.continue_with(&[]).unwrap();
+    node.on_the_host("busybox", &["ip", "addr", "add", &format!("{ADDRESS}/32"), "dev", "lo"]).unwrap();
+    match &node.containerd {
+        Some(containerd) => containerd.trust(&format!("{ADDRESS}:5443"), &certificate_file).unwrap(),
+        None => {
+            let registries = format!("certificateAuthorities: [{}]\n", certificate_file.display());
+            fs::write(node.data_dir().join("registries.yaml"), registries).unwrap();
+        }
+    }
+    node.continue_with(&[]).unwrap();
 
-    let layout = cluster.folder().join("layout.tar");
-    cluster.keelson_prints(&["image", "export", BUSYBOX, &layout.to_string_lossy()]).unwrap();
-    let open = Registry::start(&cluster, "open", "", "http://127.0.0.1:5000", &[]);
-    open.push(&cluster, &layout, "test/busybox", "1");
+    let layout = node.folder().join("layout.tar");
+    node.keelson_prints(&["image", "export", BUSYBOX, &layout.to_string_lossy()]).unwrap();
+    let open = Registry::start(&node, "open", "", "http://127.0.0.1:5000", &[]);
+    open.push(&node, &layout, "test/busybox", "1");
     let further = format!(
         "  tls: {{certificate: {}, key: {}}}\nauth: {{htpasswd: {{realm: test, path: {}}}}}\n",
         certificate_file.display(),
@@ -287,20 +302,102 @@ fn images_are_pulled_from_registries_with_and_without_tls_and_credentials() {
     );
     let credentials = ["--insecure", "--user", "user:moby dick"];
     let guarded =
-        Registry::start(&cluster, "guarded", &further, &format!("https://{ADDRESS}:5443"), &credentials);
-    guarded.push(&cluster, &layout, "test/busybox", "2");
-
-    cluster.apply(&pod("plain", "127.0.0.1:5000/test/busybox:1", "")).unwrap();
-    cluster.wait("plain", "condition=Ready").unwrap();
-    await_event(&cluster, "plain", "Successfully pulled image \"127.0.0.1:5000/test/busybox:1\"");
-
+        Registry::start(&node, "guarded", &further, &format!("https://{ADDRESS}:5443"), &credentials);
+    guarded.push(&node, &layout, "test/busybox", "2");
     let image = format!("{ADDRESS}:5443/test/busybox:2");
-    cluster.apply(&pod("stranger", &image, "")).unwrap();
-    let waiting = "{.status.containerStatuses[0].state.waiting.reason}";
-    cluster.wait("stranger", &format!("jsonpath={waiting}=ImagePullBackOff")).unwrap();
-    for text in ["Error: ErrImagePull", "Error: ImagePullBackOff", "pull access denied"] {
-        await_event(&cluster, "stranger", text);
+    without(&node);
+    by_secret(&node, &image);
+    if engine == Engine::Embedded {
+        by_command(&node, &image);
     }
+    node.kubectl(&["delete", "pods", "--all", PATIENCE]).unwrap();
+    fs::remove_file(node.data_dir().join("kubelet/config.json")).unwrap();
+    // The same image where nobody has shown credentials yet.
+    guarded.push(&node, &layout, "test/vault", "3");
+    by_plugin(&node, &format!("{ADDRESS}:5443/test/vault:3"));
+}
+
+/// What a pod says that waits for its next pull: which begins in a moment, and says something else.
+fn backs_off(node: &Node, pod: &str) -> String {
+    eventually(&format!("pod {pod} to wait for its next pull"), LONG, || {
+        let waiting = node.pod(pod, ".status.containerStatuses[0].state.waiting")?;
+        let waiting: serde_json::Value = serde_json::from_str(&waiting).unwrap_or_default();
+        Ok(waiting["message"].as_str().filter(|_| waiting["reason"] == "ImagePullBackOff").map(str::to_owned))
+    })
+    .unwrap()
+}
+
+/// Images that need no credentials: what policies say, and what pods are told whose images cannot be had.
+fn without(node: &Node) {
+    let known = "127.0.0.1:5000/test/busybox:1";
+    let absent = "127.0.0.1:5000/test/absent:1";
+    let policy = |policy: &str, name: &str, image: &str| {
+        pod(name, image, "").replace("command:", &format!("imagePullPolicy: {policy}, command:"))
+    };
+    let late = "test.keelson.io/late:1";
+    for manifest in [
+        pod("plain", known, ""),
+        pod("late", late, ""),
+        pod("absent", absent, ""),
+        pod("wrong", "test.keelson.io/Wrong:1", ""),
+        policy("Never", "never", "test.keelson.io/absent:1"),
+    ] {
+        node.apply(&manifest).unwrap();
+    }
+    node.wait("plain", "condition=Ready").unwrap();
+    node.told("plain", "Pulling", &format!("Pulling image {known:?}")).unwrap();
+    node.told("plain", "Pulled", &format!("Successfully pulled image {known:?} in ")).unwrap();
+    node.apply(&policy("Always", "always", known)).unwrap();
+    node.apply(&pod("again", known, "")).unwrap();
+    node.wait("always", "condition=Ready").unwrap();
+    node.wait("again", "condition=Ready").unwrap();
+    node.told("always", "Pulled", &format!("Successfully pulled image {known:?} in ")).unwrap();
+    let present =
+        format!("Container image {known:?} already present on machine and can be accessed by the pod");
+    node.told("again", "Pulled", &present).unwrap();
+
+    let message = node.waits("never", "ErrImageNeverPull").unwrap();
+    let never = "Container image \"test.keelson.io/absent:1\" is not present with pull policy of Never";
+    assert_eq!(message, never);
+    node.told("never", "ErrImageNeverPull", never).unwrap();
+    let message = node.waits("wrong", "InvalidImageName").unwrap();
+    let invalid = "Failed to apply default image tag \"test.keelson.io/Wrong:1\": couldn't parse image name \"test.keelson.io/Wrong:1\": invalid reference format: repository name (Wrong) must be lowercase";
+    assert_eq!(message, invalid);
+    node.told("wrong", "InspectFailed", invalid).unwrap();
+    let message = backs_off(node, "absent");
+    let not_found =
+        format!("Back-off pulling image {absent:?}: ErrImagePull: rpc error: code = NotFound desc = ");
+    assert!(message.starts_with(&not_found) && message.contains("not found"), "{message}");
+    node.waits("late", "ImagePullBackOff").unwrap();
+    node.told("late", "Failed", "Error: ErrImagePull").unwrap();
+    node.told("late", "Failed", &format!("Failed to pull image {late:?}: ")).unwrap();
+    node.told("late", "Failed", "Error: ImagePullBackOff").unwrap();
+    node.told("late", "BackOff", &format!("Back-off pulling image {late:?}")).unwrap();
+    let table = node.kubectl(&["get", "pods"]).unwrap();
+    assert!(
+        table.contains("0/1     ErrImageNeverPull") && table.contains("0/1     InvalidImageName"),
+        "{table}"
+    );
+    // It heals when it can.
+    node.import(late, &json!({}), &[]).unwrap();
+    node.wait("late", "condition=Ready").unwrap();
+    node.kubectl(&["delete", "pods", "--all", PATIENCE]).unwrap();
+}
+
+/// Credentials are in Secrets of pods, or in a file of the node's.
+fn by_secret(node: &Node, image: &str) {
+    node.apply(&pod("stranger", image, "  imagePullSecrets: [{name: absent}]\n")).unwrap();
+    let message = backs_off(node, "stranger");
+    assert!(message.starts_with(&format!("Back-off pulling image {image:?}: ErrImagePull: ")), "{message}");
+    let denied = match node.engine() {
+        Engine::Embedded => "pull access denied",
+        Engine::Containerd => "401 Unauthorized",
+    };
+    assert!(message.contains(denied), "{message}");
+    node.told("stranger", "Failed", denied).unwrap();
+    let missing =
+        "Unable to retrieve some image pull secrets (absent); attempting to pull the image may not succeed.";
+    node.told("stranger", "FailedToRetrieveImagePullSecret", missing).unwrap();
 
     let secret = [
         "create",
@@ -310,29 +407,31 @@ fn images_are_pulled_from_registries_with_and_without_tls_and_credentials() {
         "--docker-username=user",
         "--docker-password=moby dick",
     ];
-    cluster.kubectl(&[&secret[..], &[&format!("--docker-server={ADDRESS}:5443")]].concat()).unwrap();
-    cluster.apply(&pod("known", &image, "  imagePullSecrets: [{name: registry}]\n")).unwrap();
-    cluster.wait("known", "condition=Ready").unwrap();
-    let id = cluster.pod("known", ".status.containerStatuses[0].imageID").unwrap();
+    node.kubectl(&[&secret[..], &[&format!("--docker-server={ADDRESS}:5443")]].concat()).unwrap();
+    node.apply(&pod("known", image, "  imagePullSecrets: [{name: registry}]\n")).unwrap();
+    node.wait("known", "condition=Ready").unwrap();
+    let id = node.pod("known", ".status.containerStatuses[0].imageID").unwrap();
     assert!(id.contains("sha256:"), "{id}");
     // That one pod could pull it opens the image to those who know the credentials, and to no other.
-    cluster.apply(&pod("guest", &image, "")).unwrap();
-    cluster.wait("guest", &format!("jsonpath={waiting}=ImagePullBackOff")).unwrap();
-    cluster.apply(&pod("friend", &image, "  imagePullSecrets: [{name: registry}]\n")).unwrap();
-    cluster.wait("friend", "condition=Ready").unwrap();
-    await_event(&cluster, "friend", "already present on machine");
+    node.apply(&pod("guest", image, "")).unwrap();
+    let never = pod("never", image, "").replace("command:", "imagePullPolicy: Never, command:");
+    node.apply(&never).unwrap();
+    node.apply(&pod("friend", image, "  imagePullSecrets: [{name: registry}]\n")).unwrap();
+    node.waits("guest", "ImagePullBackOff").unwrap();
+    let message = node.waits("never", "ErrImageNeverPull").unwrap();
+    assert_eq!(message, format!("Container image {image:?} is not present with pull policy of Never"));
+    node.wait("friend", "condition=Ready").unwrap();
+    node.told("friend", "Pulled", "already present on machine").unwrap();
     // What the node itself may have is for all.
     let own = format!(r#"{{"auths": {{"{ADDRESS}:5443": {{"auth": "dXNlcjptb2J5IGRpY2s="}}}}}}"#);
-    fs::write(cluster.data_dir().join("kubelet/config.json"), own).unwrap();
-    cluster.wait("guest", "condition=Ready").unwrap();
-    by_command(&cluster, &image);
-    fs::remove_file(cluster.data_dir().join("kubelet/config.json")).unwrap();
-    by_plugin(&cluster, &image);
+    fs::write(node.data_dir().join("kubelet/config.json"), own).unwrap();
+    node.wait("guest", "condition=Ready").unwrap();
+    node.kubectl(&["delete", "pods", "--all", PATIENCE]).unwrap();
 }
 
 /// Credentials come from a plugin, which nobody has to trust with a log; and of images that are there a pod shows that it may have
 /// them, where the node says so.
-fn by_plugin(cluster: &Cluster, image: &str) {
+fn by_plugin(cluster: &Node, image: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = cluster.folder().join("plugins");
     fs::create_dir(&folder).unwrap();
@@ -391,7 +490,7 @@ END
     let questions = fs::read_to_string(&asked).unwrap();
     let is_known = |line: &str| {
         let question: serde_json::Value = serde_json::from_str(line).unwrap();
-        question["kind"] == "CredentialProviderRequest" && question["image"] == "10.200.0.1:5443/test/busybox"
+        question["kind"] == "CredentialProviderRequest" && question["image"] == "10.200.0.1:5443/test/vault"
     };
     assert!(questions.lines().all(is_known), "{questions}");
     let node = cluster.field(&["nodes"], ".items[0].metadata.name").unwrap();
@@ -407,10 +506,9 @@ END
     assert!(log.contains("the vault is closed") && !log.contains("moby dick"));
 }
 
-/// Images are pulled and removed by command.
+/// Images of the embedded runtime are pulled and removed by command.
 fn by_command(cluster: &Cluster, guarded: &str) {
     let list = || cluster.keelson_prints(&["image", "list"]).unwrap();
-    cluster.kubectl(&["delete", "pods", "--all"]).unwrap();
     for name in ["127.0.0.1:5000/test/busybox:1", guarded] {
         assert!(list().contains(name));
         cluster.keelson_prints(&["image", "remove", name]).unwrap();
@@ -432,30 +530,6 @@ fn by_command(cluster: &Cluster, guarded: &str) {
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("denied"));
     let refused = cluster.keelson(&["image", "remove", "test.keelson.io/absent:1"]).unwrap();
     assert!(String::from_utf8_lossy(&refused.stderr).contains("there is no image"));
-}
-
-#[test]
-fn an_image_that_cannot_be_had_says_why_and_heals_when_it_can() {
-    let cluster = Cluster::up().unwrap();
-    cluster.apply(&pod("late", "test.keelson.io/late:1", "")).unwrap();
-    cluster
-        .apply(
-            &pod("never", "test.keelson.io/absent:1", "")
-                .replace("command:", "imagePullPolicy: Never, command:"),
-        )
-        .unwrap();
-    let waiting = "{.status.containerStatuses[0].state.waiting.reason}";
-    cluster.wait("never", &format!("jsonpath={waiting}=ErrImageNeverPull")).unwrap();
-    cluster.wait("late", &format!("jsonpath={waiting}=ImagePullBackOff")).unwrap();
-    let table = cluster.kubectl(&["get", "pods"]).unwrap();
-    assert!(table.contains("0/1     ErrImageNeverPull"), "{table}");
-    let told = events(&cluster, "late");
-    assert!(told.contains("Failed to pull image \"test.keelson.io/late:1\""), "{told}");
-    assert!(told.contains("Back-off pulling image \"test.keelson.io/late:1\""), "{told}");
-    let archive = cluster.folder().join("late.tar");
-    image::busybox(&archive, "test.keelson.io/late:1").unwrap();
-    cluster.keelson_prints(&["image", "import", &archive.to_string_lossy()]).unwrap();
-    cluster.wait("late", "condition=Ready").unwrap();
 }
 
 #[test]

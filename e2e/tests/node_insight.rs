@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use keelson_e2e::{Cluster, LONG, PATIENCE, Pod, eventually};
+use keelson_e2e::{Cluster, Engine, LONG, Node, PATIENCE, Pod, Topic, eventually};
 use serde_json::Value;
 
 /// The kubelet's server, asked as somebody with a token.
@@ -52,13 +52,31 @@ fn speaker() -> Pod {
     Pod::new("speaker").script("echo hello; sleep infinity")
 }
 
+/// The last one takes away what it looks at.
+const TOPICS: [(&str, Topic); 5] = [
+    ("its machine", its_machine),
+    ("who may ask", who_may_ask),
+    ("what pods use", what_pods_use),
+    ("logs for collectors", logs_for_collectors),
+    ("kubectl top", kubectl_top),
+];
+
 #[test]
-fn a_node_answers_those_whom_the_api_server_lets() {
-    let cluster = Cluster::up().unwrap();
-    let kubelet = Kubelet::of(&cluster);
+fn a_node_tells_those_who_may_ask_of_its_machine_and_its_pods() {
+    Node::up(Engine::Embedded, "").unwrap().shows(&TOPICS);
+}
+
+#[test]
+fn a_node_with_containerd_tells_those_who_may_ask_of_its_machine_and_its_pods() {
+    Node::up(Engine::Containerd, "").unwrap().shows(&TOPICS);
+}
+
+/// It answers those whom the API server lets.
+fn who_may_ask(cluster: &Node) {
+    let kubelet = Kubelet::of(cluster);
     assert_eq!(kubelet.get(None, "/healthz"), ("401".to_owned(), "Unauthorized".to_owned()));
     assert_eq!(kubelet.get(Some("nobodys"), "/healthz").0, "401");
-    let token = scraper(&cluster, "scraper", "nodes/stats,nodes/healthz");
+    let token = scraper(cluster, "scraper", "nodes/stats,nodes/healthz");
     let as_scraper = |path: &str| kubelet.get(Some(&token), path);
     assert_eq!(as_scraper("/healthz"), ("200".to_owned(), "ok".to_owned()));
     let (status, summary) = as_scraper("/stats/summary");
@@ -83,19 +101,17 @@ fn value(metrics: &str, parts: &[&str]) -> Option<f64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-#[test]
-fn a_node_tells_what_its_pods_use() {
-    let cluster = Cluster::up().unwrap();
+fn what_pods_use(cluster: &Node) {
     let pod = Pod::new("busy")
         .spec("volumes: [{name: kept, emptyDir: {}}]")
-        .script("dd if=/dev/zero of=/kept/file bs=1M count=8; while true; do :; done")
+        .script("dd if=/dev/zero of=/kept/file bs=1M count=8; dd if=/dev/zero of=/own bs=1M count=4; while true; do :; done")
         .container("resources: {limits: {cpu: 200m, memory: 64Mi}}")
         .container("livenessProbe: {exec: {command: [\"true\"]}, periodSeconds: 1, timeoutSeconds: 30}")
         .container("volumeMounts: [{name: kept, mountPath: /kept}]");
     cluster.start(&pod).unwrap();
-    let kubelet = Kubelet::of(&cluster);
+    let kubelet = Kubelet::of(cluster);
     let token =
-        scraper(&cluster, "prometheus", "nodes/stats,nodes/metrics,nodes/pods,nodes/configz,nodes/log");
+        scraper(cluster, "prometheus", "nodes/stats,nodes/metrics,nodes/pods,nodes/configz,nodes/log");
     let get = |path: &str| {
         let (status, body) = kubelet.get(Some(&token), path);
         assert_eq!(status, "200", "{path}: {body}");
@@ -154,15 +170,16 @@ fn a_node_tells_what_its_pods_use() {
         let counted = pod["volume"].as_array().and_then(|all| all.iter().find(|it| it["name"] == "kept"));
         let full = counted.is_some_and(|it| it["usedBytes"].as_u64().unwrap() >= 8 << 20);
         let busy = pod["cpu"]["usageNanoCores"].as_u64().is_some_and(|used| used > 50_000_000);
-        Ok((full && busy).then_some((summary, pod)))
+        let written = pod["containers"][0]["rootfs"]["usedBytes"].as_u64().is_some_and(|it| it >= 4 << 20);
+        let images = summary["node"]["runtime"]["imageFs"]["usedBytes"].as_u64().is_some_and(|it| it > 0);
+        Ok((full && busy && written && images).then_some((summary, pod)))
     });
     let (summary, pod) = summary.unwrap();
     assert!(pod["network"]["interfaces"][0]["rxBytes"].is_u64(), "{pod}");
-    assert!(pod["ephemeral-storage"]["usedBytes"].as_u64().unwrap() >= 8 << 20, "{pod}");
+    assert!(pod["ephemeral-storage"]["usedBytes"].as_u64().unwrap() >= 12 << 20, "{pod}");
     assert!(pod["containers"][0]["logs"]["usedBytes"].is_u64() && pod["startTime"].is_string(), "{pod}");
     let node = &summary["node"];
     assert!(node["cpu"]["usageNanoCores"].as_u64().unwrap() > 0, "{node}");
-    assert!(node["runtime"]["imageFs"]["usedBytes"].as_u64().unwrap() > 0, "{node}");
     assert_eq!(node["systemContainers"][0]["name"], "pods");
 
     assert!(get("/configz").contains(r#""maxPods":110"#));
@@ -173,9 +190,8 @@ fn a_node_tells_what_its_pods_use() {
     assert_eq!(kubelet.get(Some(&token), "/logs/no-such-file").0, "404");
 }
 
-#[test]
-fn kubectl_top_shows_nodes_and_pods() {
-    let cluster = Cluster::up().unwrap();
+/// It shows nodes and pods.
+fn kubectl_top(cluster: &Node) {
     cluster.start(&Pod::new("calm")).unwrap();
     let busy = Pod::new("busy").metadata("labels: {app: busy}").script("while true; do :; done");
     cluster.start(&busy).unwrap();
@@ -237,9 +253,8 @@ fn kubectl_top_shows_nodes_and_pods() {
     assert!(!roles.contains("system:aggregated-metrics-reader"), "{roles}");
 }
 
-#[test]
-fn a_node_tells_what_is_wrong_with_its_machine() {
-    let cluster = Cluster::up().unwrap();
+/// It tells what is wrong with it.
+fn its_machine(cluster: &Node) {
     let path = "{range .items[0].status.conditions[*]}{.type}={.status}:{.reason} {end}";
     for known in [
         " Ready=True",
@@ -277,9 +292,8 @@ fn a_node_tells_what_is_wrong_with_its_machine() {
     }
 }
 
-#[test]
-fn collectors_find_the_logs_of_containers() {
-    let cluster = Cluster::up().unwrap();
+/// Collectors find them by the names of containers.
+fn logs_for_collectors(cluster: &Node) {
     cluster.start(&speaker()).unwrap();
     let id = cluster.pod("speaker", ".status.containerStatuses[0].containerID").unwrap();
     let (_, id) = id.rsplit_once('/').unwrap();

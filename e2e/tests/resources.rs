@@ -4,7 +4,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use keelson_e2e::{BUSYBOX, Cluster, Engine, LONG, Node, eventually};
+use keelson_e2e::{BUSYBOX, Cluster, Engine, LONG, Node, PATIENCE, Topic, eventually};
+use serde_json::json;
 
 /// Huge pages are the machine's: while one test has set some aside, another does not measure how much memory there is.
 static HUGE_PAGES: Mutex<()> = Mutex::new(());
@@ -45,9 +46,34 @@ fn evicted(cluster: &Cluster, name: &str) -> String {
     message
 }
 
+/// One after another on the same node: the last one fills its disk.
+const TOPICS: [(&str, Topic); 3] =
+    [("local storage", local_storage), ("admission", admission), ("full disk", full_disk)];
+
 #[test]
-fn a_pod_that_writes_more_than_it_may_is_evicted_and_its_neighbour_is_not() {
-    let cluster = Cluster::up().unwrap();
+fn pods_that_take_more_than_they_may_or_do_not_fit_end_and_others_stay() {
+    shared_out(Engine::Embedded);
+}
+
+#[test]
+fn pods_in_containerd_that_take_more_than_they_may_or_do_not_fit_end_and_others_stay() {
+    shared_out(Engine::Containerd);
+}
+
+fn shared_out(engine: Engine) {
+    let alone = huge_pages_alone();
+    // Unless the kernel has not as many to give.
+    let has_pages = huge_pages(4) == 4;
+    let node = Node::up(engine, "").unwrap();
+    let huge: &[(&str, Topic)] = &[("huge pages", huge_pages_of_pods)];
+    node.shows(if has_pages { huge } else { &[] });
+    huge_pages(0);
+    drop(alone);
+    node.shows(&TOPICS);
+}
+
+/// A pod that writes more than it may is evicted, and its neighbour is not.
+fn local_storage(cluster: &Node) {
     let limit = |size: &str| format!("resources: {{limits: {{ephemeral-storage: {size}}}}},");
     let write = |path: &str| format!("dd if=/dev/zero of={path} bs=1M count=20; sleep infinity");
     let (small, large, sleep) = (limit("10Mi"), limit("100Mi"), "sleep infinity");
@@ -57,37 +83,21 @@ fn a_pod_that_writes_more_than_it_may_is_evicted_and_its_neighbour_is_not() {
     cluster.apply(&pod("volume", cache, &[("a", mount, &write("/cache/file"))])).unwrap();
     cluster.apply(&pod("whole", "", &[("a", &small, &write("/file"))])).unwrap();
     cluster.apply(&pod("part", "", &[("a", &small, &write("/file")), ("b", &large, sleep)])).unwrap();
+    assert_eq!(evicted(cluster, "volume"), "Usage of EmptyDir volume \"cache\" exceeds the limit \"10Mi\". ");
     assert_eq!(
-        evicted(&cluster, "volume"),
-        "Usage of EmptyDir volume \"cache\" exceeds the limit \"10Mi\". "
-    );
-    assert_eq!(
-        evicted(&cluster, "whole"),
+        evicted(cluster, "whole"),
         "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi. "
     );
-    assert_eq!(
-        evicted(&cluster, "part"),
-        "Container a exceeded its local ephemeral storage limit \"10Mi\". "
-    );
+    assert_eq!(evicted(cluster, "part"), "Container a exceeded its local ephemeral storage limit \"10Mi\". ");
     assert_eq!(cluster.pod("neighbour", ".status.phase").unwrap(), "Running");
 }
 
-/// Goes on, with a kubelet that has these settings.
-fn continue_with_settings(cluster: &Cluster, settings: &str) {
-    let file = cluster.folder().join("kubelet.yaml");
-    let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-    std::fs::write(&file, format!("{head}{settings}")).unwrap();
-    cluster.continue_with(&["--kubelet-config", &file.to_string_lossy()]).unwrap();
-}
-
 /// What is said of settings with which a node does not start.
-fn refused_settings(cluster: &Cluster, settings: &str) -> String {
-    let file = cluster.folder().join("kubelet.yaml");
-    let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-    std::fs::write(&file, format!("{head}{settings}")).unwrap();
-    let refused = cluster.keelson(&["up", "-d", "--kubelet-config", &file.to_string_lossy()]).unwrap();
+fn refused_settings(node: &Node, settings: &str) -> String {
+    node.configure(settings).unwrap();
+    let refused = node.keelson(&["up", "-d"]).unwrap();
     assert!(!refused.status.success(), "{refused:?}");
-    std::fs::read_to_string(cluster.data_dir().join("log/keelson.log")).unwrap()
+    std::fs::read_to_string(node.data_dir().join("log/keelson.log")).unwrap()
 }
 
 fn node_name(cluster: &Cluster) -> String {
@@ -97,6 +107,17 @@ fn node_name(cluster: &Cluster) -> String {
 fn node_condition(cluster: &Cluster, kind: &str, status: &str) {
     let what = format!("--for=condition={kind}={status}");
     cluster.kubectl(&["wait", "node", &node_name(cluster), &what, "--timeout=120s"]).unwrap();
+}
+
+/// Waits until an event of a reason is told of the node whose message has a text.
+fn node_event(cluster: &Cluster, reason: &str, text: &str) {
+    eventually(&format!("{reason} {text:?}"), LONG, || {
+        let about = format!("involvedObject.kind=Node,reason={reason}");
+        let messages = "jsonpath={.items[*].message}";
+        let told = cluster.kubectl(&["get", "events", "-A", "--field-selector", &about, "-o", messages])?;
+        Ok(told.contains(text).then_some(()))
+    })
+    .unwrap();
 }
 
 fn memory_mebibytes() -> u64 {
@@ -184,9 +205,18 @@ fn the_kubelet_says_what_it_does(cluster: &Cluster) {
 
 #[test]
 fn when_pods_use_up_their_memory_the_one_furthest_above_its_request_is_evicted() {
+    used_up_memory(Engine::Embedded);
+}
+
+#[test]
+fn when_pods_in_containerd_use_up_their_memory_the_one_furthest_above_its_request_is_evicted() {
+    used_up_memory(Engine::Containerd);
+}
+
+fn used_up_memory(engine: Engine) {
     let _alone = huge_pages_alone();
     let kept = memory_mebibytes() - 600;
-    let cluster = Cluster::namespaces().unwrap();
+    let cluster = Node::on(Cluster::namespaces().unwrap(), engine).unwrap();
     let groups = (Group::named(&cluster, ""), Group::named(&cluster, "-pods"));
     // What was declared last goes first, and the groups go after the cluster.
     let cluster = cluster;
@@ -203,7 +233,7 @@ fn when_pods_use_up_their_memory_the_one_furthest_above_its_request_is_evicted()
     let missing = format!("Failed to enforce System Reserved Cgroup Limits on \"/{0}\": ", group.0);
     assert!(told.contains(&missing) && told.contains(&format!("cgroup [\"{}\"]", group.0)), "{told}");
     group.make();
-    continue_with_settings(&cluster, &settings);
+    cluster.continue_with(&[]).unwrap();
     assert_eq!(group.holds("", ["memory.limit_in_bytes", "memory.max"]), (kept << 20).to_string());
     assert_eq!(group.holds("", ["pids.max", "pids.max"]), "5000");
     assert!(["102", "4"].contains(&group.holds("", ["cpu.shares", "cpu.weight"]).as_str()));
@@ -225,6 +255,9 @@ fn when_pods_use_up_their_memory_the_one_furthest_above_its_request_is_evicted()
     let uid = cluster.pod("calm", ".metadata.uid").unwrap();
     let below = format!("kubepods/burstable/pod{uid}");
     assert!(!root.holds(&below, ["cpu.shares", "cpu.weight"]).is_empty());
+    // What is over has no control group any more, and hides nobody who has one.
+    cluster.apply(&pod("over", "", &[("main", "", "true")])).unwrap();
+    cluster.wait("over", "jsonpath={.status.phase}=Succeeded").unwrap();
     let memory = "volumes: [{name: memory, emptyDir: {medium: Memory}}]";
     let mount = "volumeMounts: [{name: memory, mountPath: /memory}],";
     let fill = "dd if=/dev/zero of=/memory/file bs=1M count=520; sleep infinity";
@@ -250,14 +283,15 @@ fn when_pods_use_up_their_memory_the_one_furthest_above_its_request_is_evicted()
     assert!(left.is_none() && root.folders().iter().any(|folder| folder.exists()), "{left:?}");
 }
 
-#[test]
-fn a_full_disk_costs_unused_images_first_and_then_a_pod() {
-    let cluster = Cluster::up().unwrap();
-    let node = node_name(&cluster);
-    let archive = cluster.folder().join("unused.tar");
-    keelson_e2e::image::busybox_running(&archive, "test.keelson.io/unused:1", &["true"]).unwrap();
-    cluster.keelson_prints(&["image", "import", &archive.to_string_lossy()]).unwrap();
-    assert!(cluster.keelson_prints(&["image", "list"]).unwrap().contains("test.keelson.io/unused"));
+/// A full disk costs unused images first, and then a pod.
+fn full_disk(cluster: &Node) {
+    let node = node_name(cluster);
+    let unused = |tag: u32| format!("test.keelson.io/unused:{tag}");
+    let import = |tag: u32| {
+        cluster.import(&unused(tag), &json!({"Labels": {"tag": tag.to_string()}}), &[]).unwrap();
+        assert!(cluster.images().unwrap().contains(&unused(tag)));
+    };
+    import(1);
     let plain = |name: &str| pod(name, &format!("nodeName: {node}"), &[("main", "", "sleep infinity")]);
     // Its priority is that of what no node can do without.
     let critical =
@@ -265,30 +299,40 @@ fn a_full_disk_costs_unused_images_first_and_then_a_pod() {
     cluster.apply(&critical.replace("critical}", "critical, namespace: kube-system}")).unwrap();
     cluster.apply(&plain("plain")).unwrap();
     cluster.wait("plain", "condition=Ready").unwrap();
+    let only_unused_went = |tag: u32| {
+        let listed = cluster.images().unwrap();
+        let sandboxes = cluster.engine() == Engine::Embedded || listed.contains("test.keelson.io/pause:1");
+        assert!(!listed.contains(&unused(tag)) && listed.contains(BUSYBOX) && sandboxes, "{listed}");
+    };
+    // More than may be is taken of the disk.
+    let collecting = "imageGCHighThresholdPercent: 1\nimageGCLowThresholdPercent: 0\nimageMinimumGCAge: 0s\n";
+    cluster.again(&format!("evictionHard: {{memory.available: 100Mi}}\n{collecting}")).unwrap();
+    node_event(
+        cluster,
+        "FreeDiskSpaceFailed",
+        "Failed to garbage collect required amount of images. Attempted to free ",
+    );
+    only_unused_went(1);
+    import(2);
     // From now on the disk is too full; what runs has been taken before.
-    cluster.kill().unwrap();
-    let settings = "evictionHard: {imagefs.available: \"99.9%\"}\nimageMinimumGCAge: 0s\n";
-    continue_with_settings(&cluster, settings);
-    let message = evicted(&cluster, "plain");
+    cluster.again("evictionHard: {imagefs.available: \"99.9%\"}\nimageMinimumGCAge: 0s\n").unwrap();
+    let message = evicted(cluster, "plain");
     let low = "The node was low on resource: ephemeral-storage. Threshold quantity: ";
     assert!(message.starts_with(low), "{message}");
-    node_condition(&cluster, "DiskPressure", "True");
-    let listed = cluster.keelson_prints(&["image", "list"]).unwrap();
-    assert!(!listed.contains("test.keelson.io/unused") && listed.contains(BUSYBOX), "{listed}");
+    node_condition(cluster, "DiskPressure", "True");
+    only_unused_went(2);
     let phase = cluster.field(&["pod", "critical", "--namespace=kube-system"], ".status.phase").unwrap();
     assert_eq!(phase, "Running");
-    let told = cluster.kubectl(&["get", "events", "-A", "--field-selector", "reason=EvictionThresholdMet"]);
-    assert!(told.unwrap().contains("Attempting to reclaim ephemeral-storage"));
+    node_event(cluster, "EvictionThresholdMet", "Attempting to reclaim ephemeral-storage");
     cluster.apply(&plain("late")).unwrap();
     cluster.wait("late", "jsonpath={.status.phase}=Failed").unwrap();
     let message = cluster.pod("late", ".status.message").unwrap();
     assert_eq!(message, "Pod was rejected: The node had condition: [DiskPressure]. ");
 }
 
-#[test]
-fn a_pod_that_does_not_fit_on_its_node_is_refused_and_a_critical_one_makes_room() {
-    let cluster = Cluster::up().unwrap();
-    let node = node_name(&cluster);
+/// A pod that does not fit on its node is refused, and a critical one makes room.
+fn admission(cluster: &Node) {
+    let node = node_name(cluster);
     let here = |name: &str, further: &str, container: &str| {
         let further = format!("nodeName: {node}{further}");
         pod(name, &further, &[("main", container, "sleep infinity")])
@@ -332,6 +376,7 @@ fn a_pod_that_does_not_fit_on_its_node_is_refused_and_a_critical_one_makes_room(
     cluster.apply(&here("late", "", &cpu(&most))).unwrap();
     refused("late", "OutOfcpu");
     assert_eq!(cluster.pod("first", ".status.phase").unwrap(), "Running");
+    cluster.kubectl(&["delete", "pod", "critical", "-n", "kube-system", PATIENCE]).unwrap();
 }
 
 /// What a container sees of its own limits: the quota of its processors, in thousandths, and its memory, in MiB.
@@ -472,17 +517,9 @@ fn huge_pages(count: u64) -> u64 {
     std::fs::read_to_string(file).ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
-#[test]
-fn huge_pages_are_shared_out_and_mounted_and_not_given_twice() {
-    let _alone = huge_pages_alone();
-    let before = huge_pages(4);
-    if before < 4 {
-        // The kernel has not as many to give.
-        huge_pages(0);
-        return;
-    }
-    let cluster = Cluster::up().unwrap();
-    let node = node_name(&cluster);
+/// They are shared out and mounted, and not given twice.
+fn huge_pages_of_pods(cluster: &Node) {
+    let node = node_name(cluster);
     assert_eq!(cluster.field(&["node", &node], ".status.allocatable.hugepages-2Mi").unwrap(), "8Mi");
     let volume = |medium: &str| format!("volumes: [{{name: v, emptyDir: {{medium: {medium}}}}}]");
     let asks = |size: &str| {
@@ -519,8 +556,6 @@ fn huge_pages_are_shared_out_and_mounted_and_not_given_twice() {
             .then_some(()))
     })
     .unwrap();
-    drop(cluster);
-    huge_pages(0);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use keelson_e2e::{Cluster, Containerd, LONG, Pod, eventually};
+use keelson_e2e::{Cluster, Containerd, LONG, Pod, ROOM, eventually};
 
 const SETTINGS: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
                         evictionHard: {memory.available: 100Mi}\ncgroupDriver: ";
@@ -234,8 +234,7 @@ struct Elsewhere {
 #[test]
 fn pods_of_containerd_are_in_slices_and_their_containers_in_its_scopes() {
     let cluster = Cluster::namespaces_with_systemd().unwrap();
-    let engine =
-        Containerd::start_with_systemd(&cluster, "evictionHard: {memory.available: 100Mi}\n").unwrap();
+    let engine = Containerd::start_with_systemd(&cluster, ROOM).unwrap();
     let Elsewhere { cluster, .. } = &Elsewhere { cluster, _engine: engine };
     cluster.continue_with(&[]).unwrap();
     cluster.apply(&pod("sure", "limits: {memory: 48Mi, cpu: 500m}", "exec sleep infinity")).unwrap();

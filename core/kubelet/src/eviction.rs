@@ -24,6 +24,8 @@ use crate::node::NodeRecorder;
 use crate::pod::PodModel;
 use crate::pods::Pods;
 use crate::runtime_client::RuntimeClient;
+use crate::usage::Meter;
+use crate::usage::group::Detail;
 
 mod limit;
 mod observe;
@@ -75,6 +77,8 @@ pub(crate) struct Tools {
     pub(crate) pods: Arc<Pods>,
     /// The runtime.
     pub(crate) runtime: RuntimeClient,
+    /// What pods use.
+    pub(crate) meter: Arc<Meter>,
     /// Who removes its images.
     pub(crate) images: Arc<Mutex<ImageGc>>,
     /// Where they are.
@@ -240,10 +244,11 @@ impl Evictor {
         observed: &Observations,
         own_imagefs: bool,
     ) {
-        let mut measures = match observe::measure(&self.tools.runtime).await {
-            Ok(measures) => measures,
+        let mut measures = match self.tools.meter.look(Detail::Full).await {
+            Ok(snapshot) => observe::measures(&snapshot),
             Err(error) => {
-                tracing::warn!(%error, "the runtime does not say what pods use");
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "what pods use is not known");
                 return;
             }
         };

@@ -1,6 +1,6 @@
 //! Takes unused images away when their disk is full, or when they have been unused for long: those first that were used longest ago.
 //!
-//! Images that containers were made from, be they dead, that pods name, or that are pinned stay.
+//! Images that containers were made from, be they dead, that pods name, that are pinned, or that the runtime makes sandboxes of stay.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -62,6 +62,12 @@ fn names(pod: &Pod, into: &mut HashSet<String>) {
         into.extend(Name::parse(&name).ok().map(|name| name.whole()));
         into.insert(name);
     }
+}
+
+/// (pure) The image that the runtime makes sandboxes of, if it has one and says so, as containerd does: not all pin it.
+fn of_sandboxes(info: &HashMap<String, String>) -> Option<String> {
+    let config: serde_json::Value = serde_json::from_str(info.get("config")?).ok()?;
+    config.get("sandboxImage")?.as_str().map(str::to_owned)
 }
 
 /// (pure) Whether containers or pods name an image.
@@ -126,6 +132,7 @@ pub(crate) struct ImageGc {
     metrics: Arc<Metrics>,
     seen: HashMap<String, Seen>,
     begun: Instant,
+    /// From the second look on: until then nothing is known of pods that have no container yet.
     due: Instant,
     looked: bool,
     failed: bool,
@@ -152,7 +159,7 @@ impl ImageGc {
             metrics,
             seen: HashMap::new(),
             begun,
-            due: begun + INTERVAL,
+            due: begun,
             looked: false,
             failed: false,
             folder,
@@ -163,7 +170,12 @@ impl ImageGc {
     async fn look(&mut self, now: Instant) -> Result<Vec<v1::Image>, RuntimeError> {
         let images = self.runtime.list_images(v1::ListImagesRequest { filter: None }).await?.images;
         let containers = self.runtime.list_containers(v1::ListContainersRequest { filter: None }).await?;
+        let status = self.runtime.status(v1::StatusRequest { verbose: true }).await?;
         let mut named = HashSet::new();
+        if let Some(name) = of_sandboxes(&status.info) {
+            named.extend(Name::parse(&name).ok().map(|name| name.whole()));
+            named.insert(name);
+        }
         for one in containers.containers {
             named.extend(one.image.map(|image| image.image));
             named.extend([one.image_ref, one.image_id]);
@@ -218,6 +230,7 @@ impl ImageGc {
             if let Err(error) = self.look(now).await {
                 tracing::debug!(%error, "images are not known yet");
             }
+            return;
         }
         if now < self.due {
             return;
@@ -312,6 +325,15 @@ mod tests {
         assert!(is_used(&tagged("docker.io/library/busybox:latest"), &named));
         assert!(is_used(&tagged("registry.example/models:latest"), &named));
         assert!(!is_used(&tagged("registry.example/models:2"), &named));
+    }
+
+    #[test]
+    fn the_image_of_sandboxes_is_known_where_the_runtime_says_it() {
+        let info = |config: &str| HashMap::from([("config".to_owned(), config.to_owned())]);
+        let of_containerd = info(r#"{"containerd": {}, "sandboxImage": "registry.k8s.io/pause:3.6"}"#);
+        assert_eq!(of_sandboxes(&of_containerd).as_deref(), Some("registry.k8s.io/pause:3.6"));
+        assert_eq!(of_sandboxes(&info("{}")), None);
+        assert_eq!(of_sandboxes(&HashMap::new()), None);
     }
 
     #[test]

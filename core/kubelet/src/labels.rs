@@ -25,6 +25,8 @@ pub(crate) const POD_TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGra
 pub(crate) const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 /// Annotation: the root of the cluster's control groups; says whose pod it is in a runtime that several use.
 pub(crate) const CGROUP_ROOT: &str = "keelson.io/cgroup-root";
+/// Annotation: the group of all pods' groups where it is not below that root but the machine's, by the kubelet's `cgroupRoot`.
+pub(crate) const PODS_CGROUP: &str = "keelson.io/pods-cgroup";
 
 /// What of a container cannot change without a new instance: its name and its image.
 pub(crate) fn hash(container: &Container) -> String {

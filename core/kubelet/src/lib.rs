@@ -192,12 +192,14 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let _guard = shutdown.clone().drop_guard();
     let devices = devices::Devices::open(&config, Arc::clone(&metrics), shutdown.clone());
     let devices = Arc::new(devices.map_err(|error| Error::Devices(Box::new(error)))?);
+    let meter = Arc::new(usage::Meter::new(Arc::clone(&config), Arc::clone(&pods)));
     let server = server::run(
         Arc::clone(&config),
         Arc::clone(&pods),
         runtime.clone(),
         client.clone(),
         Arc::clone(&metrics),
+        Arc::clone(&meter),
         shutdown.clone(),
     );
     let rotation =
@@ -258,6 +260,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
         config: Arc::clone(&config),
         pods: Arc::clone(&pods),
         runtime: runtime.clone(),
+        meter,
         images: Arc::new(tokio::sync::Mutex::new(collector)),
         folder,
         metrics: Arc::clone(&metrics),

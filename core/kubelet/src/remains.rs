@@ -1,12 +1,15 @@
 //! What a cluster that is at rest has in a container runtime that is not ours: all of it is ended and removed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
+use keelson_cgroup::{CgroupName, Driver, Names};
 use keelson_cri::v1;
 use tokio::time::Instant;
 
+use crate::cgroup::groups::Groups;
 use crate::labels;
 use crate::runtime_client::{RuntimeClient, RuntimeError};
 
@@ -29,11 +32,41 @@ pub async fn remove_pods(socket: &Path, cgroup_root: &str, grace: Duration) -> R
     let is_ours = |one: &v1::PodSandbox| {
         one.annotations.get(labels::CGROUP_ROOT).is_some_and(|root| root.as_str() == cgroup_root)
     };
-    let ours: Vec<String> = all.into_iter().filter(is_ours).map(|one| one.id).collect();
-    let count = ours.len();
-    let ended = futures::stream::iter(ours).map(|id| remove_again(&runtime, id, grace));
+    let ours: Vec<v1::PodSandbox> = all.into_iter().filter(is_ours).collect();
+    let (count, elsewhere) = (ours.len(), groups_elsewhere(&ours));
+    let ended = futures::stream::iter(ours).map(|one| remove_again(&runtime, one.id, grace));
     ended.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    for (group, uids) in elsewhere {
+        remove_groups(&group, &uids).await;
+    }
     Ok(count)
+}
+
+/// (pure) UIDs of pods by the group that their own are in, where that is not below the cluster's root, which goes as a whole.
+fn groups_elsewhere(sandboxes: &[v1::PodSandbox]) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for one in sandboxes {
+        if let Some((group, metadata)) = one.annotations.get(labels::PODS_CGROUP).zip(one.metadata.as_ref()) {
+            found.entry(group.clone()).or_default().push(metadata.uid.clone());
+        }
+    }
+    found
+}
+
+/// Takes away what is left of groups of pods that have ended. What is above them is the machine's, and what cannot go is told.
+async fn remove_groups(group: &str, uids: &[String]) {
+    let names = if group.ends_with(".slice") {
+        Names { driver: Driver::Systemd, root: CgroupName::of_slice(group) }
+    } else {
+        Names { driver: Driver::Cgroupfs, root: CgroupName::of_path(group) }
+    };
+    let groups = Groups::new(names);
+    for uid in uids {
+        if let Err(error) = groups.remove_pod(uid).await {
+            tracing::warn!(%error, group, uid, "the control group of a pod stays");
+        }
+    }
+    groups.remove_classes().await;
 }
 
 async fn remove_again(runtime: &RuntimeClient, id: String, grace: Duration) -> Result<(), RuntimeError> {
@@ -77,6 +110,25 @@ mod tests {
 
     fn failed(code: Code) -> RuntimeError {
         RuntimeError { call: "RemovePodSandbox", status: Status::new(code, "not now") }
+    }
+
+    #[test]
+    fn groups_of_pods_are_known_where_they_do_not_go_with_the_clusters_own() {
+        let sandbox = |uid: &str, group: Option<&str>| v1::PodSandbox {
+            metadata: Some(v1::PodSandboxMetadata { uid: uid.to_owned(), ..Default::default() }),
+            annotations: group
+                .map(|group| (labels::PODS_CGROUP.to_owned(), group.to_owned()))
+                .into_iter()
+                .collect(),
+            ..Default::default()
+        };
+        let all =
+            [sandbox("a", Some("/pods/kubepods")), sandbox("b", None), sandbox("c", Some("/pods/kubepods"))];
+        let found = groups_elsewhere(&all);
+        assert_eq!(
+            found.into_iter().collect::<Vec<_>>(),
+            [("/pods/kubepods".to_owned(), vec!["a".to_owned(), "c".to_owned()])]
+        );
     }
 
     #[tokio::test(start_paused = true)]

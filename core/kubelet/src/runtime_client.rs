@@ -118,7 +118,6 @@ fn operation(call: &'static str) -> &'static str {
         "remove_pod_sandbox" => "remove_podsandbox",
         "pod_sandbox_status" => "podsandbox_status",
         "list_pod_sandbox" => "list_podsandbox",
-        "list_pod_sandbox_stats" => "list_podsandbox_stats",
         other => other,
     }
 }
@@ -193,8 +192,6 @@ calls! {
     update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse, runtime, "UpdateContainerResources", SHORT;
     /// Usage of all containers.
     list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse, runtime, "ListContainerStats", SHORT;
-    /// Usage of all sandboxes.
-    list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse, runtime, "ListPodSandboxStats", SHORT;
     /// All images.
     list_images(ListImagesRequest) -> ListImagesResponse, images, "ListImages", SHORT;
     /// Removes an image with all its names; may be repeated.

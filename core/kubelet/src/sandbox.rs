@@ -44,6 +44,10 @@ fn annotations(pod: &PodModel, config: &Config) -> HashMap<String, String> {
     let mut out: HashMap<String, String> = own.into_iter().collect();
     out.insert(labels::CONFIG_SOURCE.to_owned(), "api".to_owned());
     out.insert(labels::CGROUP_ROOT.to_owned(), config.cgroup_root.clone());
+    if !config.settings.cgroup_root.is_empty() {
+        let groups = config.cgroups();
+        out.insert(labels::PODS_CGROUP.to_owned(), groups.path(&groups.root));
+    }
     out
 }
 
@@ -103,6 +107,9 @@ mod tests {
         config.settings = serde_json::from_value(json!({ "cgroupDriver": "systemd" })).unwrap();
         let told = configuration(&pod, 0, &config, &ResolvConf::default()).unwrap().linux.unwrap();
         assert_eq!(told.cgroup_parent, "keelson_0badcafe-kubepods-burstable-poda_b.slice");
+        assert!(!annotations(&pod, &config).contains_key(labels::PODS_CGROUP));
+        config.settings = serde_json::from_value(json!({ "cgroupRoot": "/pods" })).unwrap();
+        assert_eq!(annotations(&pod, &config)[labels::PODS_CGROUP], "/pods/kubepods");
         assert!(
             serde_json::from_value::<crate::KubeletConfiguration>(json!({ "cgroupDriver": "runc" })).is_err()
         );

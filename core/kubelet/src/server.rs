@@ -84,7 +84,7 @@ struct Node {
     config: Arc<Config>,
     pods: Arc<Pods>,
     runtime: RuntimeClient,
-    meter: Meter,
+    meter: Arc<Meter>,
     metrics: Arc<Metrics>,
     /// When it began.
     since: jiff::Timestamp,
@@ -154,13 +154,13 @@ pub(crate) async fn run(
     runtime: RuntimeClient,
     client: kube::Client,
     metrics: Arc<Metrics>,
+    meter: Arc<Meter>,
     shutdown: CancellationToken,
 ) -> Result<(), ServerError> {
     let acceptor = TlsAcceptor::from(Arc::new(tls(&config)?));
     let bind = config.bind;
     let listener = TcpListener::bind(bind).await.map_err(|source| ServerError::Listen { bind, source })?;
     let access = Arc::new(Access::new(client, &config.node_name, &config.settings));
-    let meter = Meter::new(Arc::clone(&config), Arc::clone(&pods));
     let counted = Arc::clone(&metrics);
     let routes =
         routes(Arc::new(Node { config, pods, runtime, meter, metrics, since: jiff::Timestamp::now() }));

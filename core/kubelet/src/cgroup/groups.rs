@@ -186,6 +186,29 @@ impl Groups {
         Ok(())
     }
 
+    /// Removes the groups of classes that have no pod's any more.
+    pub(crate) async fn remove_classes(&self) {
+        let [root, burstable, best_effort] = self.classes();
+        for class in [burstable, best_effort, root] {
+            let path = self.names.path(&class);
+            let below = path.clone();
+            let found = tokio::task::spawn_blocking(move || super::below(Path::new(super::MOUNT), &below));
+            // What cannot be seen is not empty.
+            if !found.await.is_ok_and(|found| found.is_empty()) {
+                continue;
+            }
+            if self.are_by_systemd()
+                && let Err(error) = self.systemd.stop(&class.slice()).await
+            {
+                tracing::warn!(%error, path, "the slice of a class of pods stays");
+            }
+            let removed = tokio::task::spawn_blocking(move || super::remove(&path)).await;
+            if let Ok(Err(error)) = removed {
+                tracing::warn!(%error, "the control group of a class of pods stays");
+            }
+        }
+    }
+
     /// UIDs of pods that nobody knows and whose slices are there: of those that ended while their sandbox was still to come.
     pub(crate) async fn strangers(&self, uids: &[String]) -> Vec<String> {
         if !self.are_by_systemd() {

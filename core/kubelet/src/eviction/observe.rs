@@ -4,15 +4,12 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use keelson_cri::v1;
-
 use super::rank::Measure;
 use super::threshold::{Observation, Observations, Signal};
 use crate::cgroup;
 use crate::config::Config;
-use crate::labels;
 use crate::node::machine::{self, FileSystem, MachineError};
-use crate::runtime_client::{RuntimeClient, RuntimeError};
+use crate::usage::{PodFigures, Snapshot};
 
 /// Whether two folders are on different disks; what cannot be seen is not.
 pub(super) fn differ(one: &Path, other: &Path) -> bool {
@@ -57,29 +54,17 @@ pub(super) fn observe(
     Ok(found)
 }
 
-/// What pods use of memory and processes, by UID.
-pub(super) async fn measure(runtime: &RuntimeClient) -> Result<HashMap<String, Measure>, RuntimeError> {
-    let request = v1::ListPodSandboxStatsRequest { filter: None };
-    let stats = runtime.list_pod_sandbox_stats(request).await?.stats;
-    Ok(stats.into_iter().filter_map(of_pod).collect())
+/// (pure) What pods use of memory and processes, by UID.
+pub(super) fn measures(snapshot: &Snapshot) -> HashMap<String, Measure> {
+    snapshot.pods.iter().map(|pod| (pod.model.uid.clone(), of_pod(pod))).collect()
 }
 
-/// (pure) What one pod uses.
-fn of_pod(stats: v1::PodSandboxStats) -> Option<(String, Measure)> {
-    let uid = stats.attributes?.metadata?.uid;
-    let linux = stats.linux?;
-    let set = |memory: Option<&v1::MemoryUsage>| {
-        memory.and_then(|memory| memory.working_set_bytes.as_ref()).map_or(0, |bytes| bytes.value)
-    };
-    let container = |one: &v1::ContainerStats| {
-        let name = one.attributes.as_ref()?.labels.get(labels::CONTAINER_NAME)?.clone();
-        Some((name, set(one.memory.as_ref())))
-    };
-    let measure = Measure {
-        memory: set(linux.memory.as_ref()),
-        processes: linux.process.and_then(|all| all.process_count).map_or(0, |count| count.value),
-        containers: linux.containers.iter().filter_map(container).collect(),
+fn of_pod(pod: &PodFigures) -> Measure {
+    let containers = pod.containers.iter().map(|one| (one.name.clone(), one.group.memory.working_set));
+    Measure {
+        memory: pod.group.memory.working_set,
+        processes: pod.group.threads.unwrap_or(0),
+        containers: containers.collect(),
         ..Measure::default()
-    };
-    Some((uid, measure))
+    }
 }

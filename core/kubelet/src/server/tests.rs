@@ -112,7 +112,8 @@ async fn only_known_clients_are_answered() {
     let api = kube::Client::new(api, "default");
     let pods = Arc::default();
     let metrics = Metrics::new("node-1", "v1.36.0", &pods).unwrap();
-    let server = tokio::spawn(run(config, pods, runtime, api, metrics, shutdown.clone()));
+    let meter = Arc::new(Meter::new(Arc::clone(&config), Arc::clone(&pods)));
+    let server = tokio::spawn(run(config, pods, runtime, api, metrics, meter, shutdown.clone()));
     let master = || authority.client("someone", "system:masters");
     let mut healthy = None;
     while healthy.is_none() {
