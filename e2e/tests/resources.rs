@@ -640,8 +640,19 @@ fn a_pod_is_limited_as_a_whole(cluster: &Cluster) {
         cluster.kubectl(&read).unwrap().trim().parse::<u64>().unwrap() >> 20
     };
     assert_eq!((limit("main"), limit("side")), (64, 32), "who has no limit has the pod's");
-    let patch = r#"{"spec":{"resources":{"limits":{"cpu":"1"}}}}"#;
+    assert_eq!(of(".status.resources.limits.memory"), "64Mi");
+    // As it runs it gets more, and who has no limit of its own with it.
+    let resize = |patch| ["patch", "pod", "whole", "--subresource", "resize", "-p", patch];
+    let more =
+        r#"{"spec":{"resources":{"requests":{"cpu":"200m"},"limits":{"cpu":"400m","memory":"96Mi"}}}}"#;
+    cluster.kubectl(&resize(more)).unwrap();
+    eventually("the pod to have what it asks for as a whole", LONG, || {
+        Ok((of(".status.resources.limits.memory") == "96Mi" && limit("main") == 96).then_some(()))
+    })
+    .unwrap();
+    assert_eq!((of(".status.allocatedResources.cpu"), limit("side")), ("200m".into(), 32));
+    assert_eq!(of(".status.containerStatuses[*].restartCount"), "0 0");
     let told =
-        cluster.kubectl_fails(&["patch", "pod", "whole", "--subresource", "resize", "-p", patch]).unwrap();
-    assert!(told.contains("pods with pod-level resources cannot be resized"), "{told}");
+        cluster.kubectl_fails(&resize(r#"{"spec":{"resources":{"limits":{"memory":null}}}}"#)).unwrap();
+    assert!(told.contains("spec.resources.limits: Forbidden: resource limits cannot be removed"), "{told}");
 }

@@ -16,8 +16,11 @@ use crate::resources;
 /// What can be changed while a container runs.
 const COMPUTE: [&str; 2] = ["cpu", "memory"];
 
-/// By container.
+/// By container; the pod's as a whole is that of [`WHOLE`].
 pub(crate) type Allocation = BTreeMap<String, ResourceRequirements>;
+
+/// What no container is named.
+const WHOLE: &str = "";
 
 type Amounts = BTreeMap<String, Quantity>;
 
@@ -31,9 +34,23 @@ fn lasting(pod: &Pod) -> impl Iterator<Item = &Container> {
     })
 }
 
-/// What the containers of a pod ask for.
+/// What the containers of a pod ask for, and the pod as a whole if it does.
 pub(crate) fn wanted(pod: &Pod) -> Allocation {
-    lasting(pod).map(|one| (one.name.clone(), one.resources.clone().unwrap_or_default())).collect()
+    let whole = pod.spec.as_ref().and_then(|spec| spec.resources.clone());
+    let whole = whole.map(|resources| (WHOLE.to_owned(), resources));
+    lasting(pod)
+        .map(|one| (one.name.clone(), one.resources.clone().unwrap_or_default()))
+        .chain(whole)
+        .collect()
+}
+
+/// What a pod as a whole has been given, if it asks for something.
+pub(crate) fn of_whole(pod: &Pod, allocation: &Allocation) -> Option<ResourceRequirements> {
+    let mut own = pod.spec.as_ref()?.resources.clone()?;
+    if let Some(given) = allocation.get(WHOLE) {
+        settle(&mut own, given);
+    }
+    Some(own)
 }
 
 /// What they have got: what the status says, or what they ask for where none has run yet.
@@ -48,6 +65,10 @@ pub(crate) fn known(pod: &Pod) -> Allocation {
         if let (Some(entry), Some(resources)) = (found.get_mut(&one.name), &one.resources) {
             entry.clone_from(resources);
         }
+    }
+    let whole = pod.status.as_ref().and_then(|status| status.resources.as_ref());
+    if let (Some(entry), Some(resources)) = (found.get_mut(WHOLE), whole) {
+        entry.clone_from(resources);
     }
     found
 }
@@ -72,7 +93,10 @@ pub(crate) fn apply(container: &mut Container, allocation: &Allocation) {
     if container.resources.is_none() && *given == ResourceRequirements::default() {
         return;
     }
-    let own = container.resources.get_or_insert_default();
+    settle(container.resources.get_or_insert_default(), given);
+}
+
+fn settle(own: &mut ResourceRequirements, given: &ResourceRequirements) {
     for (own, given) in [(&mut own.requests, &given.requests), (&mut own.limits, &given.limits)] {
         let mut map = own.take().unwrap_or_default();
         for name in COMPUTE {
@@ -157,6 +181,20 @@ mod tests {
         let mut container = resized.spec.as_ref().unwrap().containers[0].clone();
         apply(&mut container, &known(&resized));
         assert_eq!(container.resources.unwrap(), serde_json::from_value(small).unwrap());
+    }
+
+    #[test]
+    fn a_pod_as_a_whole_keeps_what_it_has_got_too() {
+        let limits = |cpu: &str| json!({ "limits": { "cpu": cpu, "hugepages-2Mi": "2Mi" } });
+        let pod = json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" },
+            "spec": { "resources": limits("2"), "containers": [{ "name": "a" }] }, "status": { "resources": limits("1") } });
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        assert!(!is_same(&wanted(&pod), &known(&pod)));
+        let model = PodModel::new(Arc::new(pod.clone())).unwrap();
+        assert_eq!(model.resources(), Some(&serde_json::from_value(limits("1")).unwrap()));
+        let given = PodModel::given(Arc::new(pod.clone()), &wanted(&pod)).unwrap();
+        assert_eq!(resources::of_pod(&given).cpu_quota, 200_000);
+        assert_eq!(resources::of_pod(&model).cpu_quota, 100_000);
     }
 
     #[test]

@@ -150,7 +150,7 @@ fn whole(member: &Member) -> Option<usize> {
 /// The same, if its pod is such that it has them.
 fn exclusive(pod: &PodModel, member: &Member) -> Option<usize> {
     // Who is limited as a whole shares, as upstream.
-    let is_whole = pod.spec().resources.is_some();
+    let is_whole = pod.resources().is_some();
     let may = member.kind != Kind::Ephemeral && !is_whole && pod.qos_class() == QosClass::Guaranteed;
     may.then(|| whole(member)).flatten()
 }

@@ -168,7 +168,7 @@ impl NumaMemory {
 
     /// What is kept, if a pod is one that memory is set aside for. For who is limited as a whole none is, as upstream.
     fn of(&self, pod: &PodModel) -> Option<&Given> {
-        let is_whole = pod.spec().resources.is_some();
+        let is_whole = pod.resources().is_some();
         self.0.as_ref().filter(|_| !is_whole && pod.qos_class() == QosClass::Guaranteed)
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerRestartRule, ContainerStatus, EphemeralContainer, Pod, PodSpec, PodStatus,
+    ResourceRequirements,
 };
 use keelson_cgroup::CgroupName;
 
@@ -97,6 +98,8 @@ pub(crate) struct PodModel {
     pub(crate) namespace: String,
     /// Init containers and sidecars in order, the regular ones, the ephemeral ones.
     pub(crate) members: Vec<Member>,
+    /// What it has been given as a whole, if it asks for something.
+    whole: Option<ResourceRequirements>,
 }
 
 /// A pod from the API that cannot be worked on.
@@ -117,7 +120,7 @@ impl PodModel {
         let namespace = pod.metadata.namespace.clone().ok_or(Incomplete("namespace"))?;
         let spec = pod.spec.as_ref().ok_or(Incomplete("spec"))?;
         let members = members(spec);
-        Ok(Self { uid, name, namespace, members, pod })
+        Ok(Self { uid, name, namespace, members, whole: None, pod })
     }
 
     /// The same pod, whose containers have been given something else than they ask for.
@@ -126,7 +129,13 @@ impl PodModel {
         for member in &mut model.members {
             allocation::apply(&mut member.container, allocation);
         }
+        model.whole = allocation::of_whole(&model.pod, allocation);
         Ok(model)
+    }
+
+    /// What the pod has been given as a whole, beside what its containers have.
+    pub(crate) fn resources(&self) -> Option<&ResourceRequirements> {
+        self.whole.as_ref()
     }
 
     /// `namespace/name`

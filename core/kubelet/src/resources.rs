@@ -58,7 +58,7 @@ pub(crate) fn compute(pod: &PodModel, container: &Container) -> LinuxContainerRe
         Some(resources) => (resources.requests.as_ref(), resources.limits.as_ref()),
         None => (None, None),
     };
-    let of_pod = pod.spec().resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let of_pod = pod.resources().and_then(|resources| resources.limits.as_ref());
     let limit = |name: &str| {
         let own = find(limits, name).filter(|milli| *milli > 0);
         own.or_else(|| find(of_pod, name).filter(|milli| *milli > 0))
@@ -110,7 +110,7 @@ type Amounts = std::collections::BTreeMap<String, Quantity>;
 
 /// A limit for each size of pages that there is: what is asked for by the container or its pod, or none.
 fn huge_pages(pod: &PodModel, limits: Option<&Amounts>, machine: &Machine) -> Vec<HugepageLimit> {
-    let of_pod = pod.spec().resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let of_pod = pod.resources().and_then(|resources| resources.limits.as_ref());
     let limit = |name: &String| {
         let bytes = find(limits, name).or_else(|| find(of_pod, name)).unwrap_or(0) / 1000;
         // The kernel's name of the size, as 2MB.
@@ -135,7 +135,7 @@ fn total(pod: &PodModel, name: &str, of: impl Fn(&ResourceRequirements) -> Optio
         most = most.max(here);
     }
     let together = pod.of(Kind::Regular).fold(sidecars, |sum, member| add(sum, amount(member)));
-    let own = pod.spec().resources.as_ref().and_then(&of);
+    let own = pod.resources().and_then(&of);
     let sum = own.or(together.max(most))?;
     Some(sum + find(pod.spec().overhead.as_ref(), name).unwrap_or(0))
 }
@@ -168,7 +168,7 @@ fn limit(pod: &PodModel, name: &str) -> Option<i128> {
         |resources: &ResourceRequirements| find(resources.limits.as_ref(), name).filter(|amount| *amount > 0);
     let limited = |member: &Member| member.container.resources.as_ref().and_then(of).is_some();
     let all = pod.members.iter().filter(|member| member.kind != Kind::Ephemeral).all(limited);
-    let own = pod.spec().resources.as_ref().and_then(of).is_some();
+    let own = pod.resources().and_then(of).is_some();
     if all || own { total(pod, name, of) } else { None }
 }
 
@@ -193,7 +193,7 @@ fn memory_of(container: &Container) -> i128 {
 
 /// What the pod asks for beyond its containers, shared equally among them.
 fn memory_beside(pod: &PodModel) -> i128 {
-    let requests = pod.spec().resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let requests = pod.resources().and_then(|resources| resources.requests.as_ref());
     let Some(own) = find(requests, "memory").map(|milli| milli / 1000) else { return 0 };
     let members: Vec<_> = pod.members.iter().filter(|member| member.kind != Kind::Ephemeral).collect();
     let lasting = members.iter().filter(|member| member.kind != Kind::Init);

@@ -190,6 +190,10 @@ pub(crate) fn status(view: View<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         ..PodStatus::default()
     };
+    // What a pod has got as a whole is told as what its containers have: when it is in force.
+    let whole = known.resources.clone().filter(|_| view.memory.resize_due);
+    out.resources = view.pod.resources().cloned().map(|given| whole.unwrap_or(given));
+    out.allocated_resources = view.pod.resources().and_then(|given| given.requests.clone());
     let ips = addresses(view, node_ip, gone_for_good);
     out.pod_ip = ips.first().cloned();
     let list: Vec<PodIP> = ips.into_iter().map(|ip| PodIP { ip }).collect();

@@ -130,7 +130,7 @@ pub(super) fn message(
         )
     };
     let pod = candidate.pod;
-    if let Some(request) = asked(pod.spec().resources.as_ref()).filter(|_| resource == Resource::Memory) {
+    if let Some(request) = asked(pod.resources()).filter(|_| resource == Resource::Memory) {
         message += &larger("Pod", &pod.name, measure.memory, request);
         annotations.insert("offending_pod".to_owned(), pod.name.clone());
         annotations.insert("offending_pod_usage".to_owned(), bytes_text(measure.memory));

@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use super::condition::RESIZE;
 
 /// Fields of the status that the kubelet writes.
-const OWN: [&str; 14] = [
+const OWN: [&str; 16] = [
+    "allocatedResources",
     "conditions",
     "containerStatuses",
     "ephemeralContainerStatuses",
@@ -20,6 +21,7 @@ const OWN: [&str; 14] = [
     "podIPs",
     "qosClass",
     "reason",
+    "resources",
     "startTime",
 ];
 

@@ -52,6 +52,8 @@ impl Requests {
 /// What the node has granted so far, by container: while a container is being resized the larger counts.
 struct Sizes<'a> {
     granted: BTreeMap<&'a str, &'a core::ContainerStatus>,
+    /// What the pod has as a whole.
+    whole: Option<&'a Quantities>,
     infeasible: bool,
 }
 
@@ -71,7 +73,8 @@ impl<'a> Sizes<'a> {
         let infeasible = conditions.into_iter().any(|condition| {
             condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible")
         });
-        Sizes { granted, infeasible }
+        let whole = status.and_then(|status| status.allocated_resources.as_ref());
+        Sizes { granted, whole, infeasible }
     }
 
     fn container(&self, container: &core::Container) -> Resources {
@@ -116,7 +119,10 @@ impl<'a> Sizes<'a> {
         }
         total.raise(&starting);
         if let Some(whole) = whole {
-            let set = Resources::read(Some(whole));
+            let mut set = Resources::read(self.whole);
+            if self.whole.is_none() || !self.infeasible {
+                set.raise(&Resources::read(Some(whole)));
+            }
             if whole.contains_key("cpu") {
                 total.milli_cpu = set.milli_cpu;
             }
@@ -176,6 +182,16 @@ mod tests {
             "initContainers": [container("1200m"), sidecar("500m")],
         }));
         assert_eq!(pod.actual.milli_cpu, 1500);
+    }
+
+    #[test]
+    fn a_pod_that_is_resized_as_a_whole_counts_with_the_larger_amount() {
+        let of = |reason: &str| {
+            let pod = json!({"metadata": {}, "spec": {"containers": [container("1")], "resources": {"requests": {"cpu": "3"}}},
+                "status": {"allocatedResources": {"cpu": "2"}, "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}]}});
+            Requests::of(&from_value(pod).unwrap()).actual.milli_cpu
+        };
+        assert_eq!((of("Deferred"), of("Infeasible")), (3000, 2000));
     }
 
     #[test]

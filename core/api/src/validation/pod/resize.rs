@@ -6,24 +6,16 @@ use super::super::FieldError;
 use super::super::at::At;
 use crate::object::Object;
 
-/// The rules of a write through `resize`: CPU and memory of containers, and nothing is taken away.
+/// The rules of a write through `resize`: CPU and memory of containers and of the pod as a whole, and nothing is taken away.
 pub(in super::super) fn change(new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
     let (spec, before) = (At::of(new, "spec"), At::of(old, "spec"));
     let whole = |detail: &str| vec![FieldError::forbidden("", detail)];
-    let pod_level = |spec: &At<'_>| {
-        let own = spec.field("resources");
-        !own.field("requests").is_empty() || !own.field("limits").is_empty()
-    };
     if old.annotation("kubernetes.io/config.mirror").is_some() {
         *errors = whole("static pods cannot be resized");
         return;
     }
     if before.field("os").field("name").text() == "windows" {
         *errors = whole("windows pods cannot be resized");
-        return;
-    }
-    if pod_level(&spec) || pod_level(&before) {
-        *errors = whole("pods with pod-level resources cannot be resized");
         return;
     }
     super::pod(new, errors);
@@ -34,6 +26,10 @@ pub(in super::super) fn change(new: &Object, old: &Object, errors: &mut Vec<Fiel
     }
     if !is_supported(old) {
         errors.push(spec.forbidden("Pod running on node without support for resize"));
+    }
+    removed(&spec.field("resources"), &before.field("resources"), errors);
+    if without_compute(spec.value, before.value).get("resources") != before.value.get("resources") {
+        errors.push(spec.forbidden("only cpu and memory resources are mutable"));
     }
     for list in ["initContainers", "containers"] {
         for (it, was) in spec.field(list).items().zip(before.field(list).items()) {

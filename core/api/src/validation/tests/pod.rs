@@ -317,6 +317,18 @@ fn a_resize_changes_cpu_and_memory_within_the_class_and_nothing_else() {
         &to(json!({"cpu": "1"}), json!({"cpu": "1", "ephemeral-storage": "1Gi"})),
     );
     assert_eq!(found, ["spec: Forbidden: only cpu and memory resources are mutable"]);
+    pod["spec"]["resources"] = json!({"limits": {"cpu": "2", "hugepages-2Mi": "2Mi"}});
+    let whole =
+        |limits: Value| update_faults(&pod, "resize", &[("/spec/resources", json!({"limits": limits}))]);
+    assert_eq!(whole(json!({"cpu": "3", "hugepages-2Mi": "2Mi"})), Vec::<String>::new());
+    assert_eq!(
+        whole(json!({"cpu": "3", "hugepages-2Mi": "4Mi"})),
+        ["spec: Forbidden: only cpu and memory resources are mutable"]
+    );
+    assert!(
+        whole(json!({"cpu": "3"}))
+            .contains(&"spec.resources.limits: Forbidden: resource limits cannot be removed".to_owned())
+    );
     pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "a"});
     assert_eq!(
         update_faults(&pod, "resize", &to(json!({"cpu": "2"}), json!({"cpu": "2"}))),

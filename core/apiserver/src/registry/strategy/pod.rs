@@ -130,6 +130,11 @@ fn take_app_armor(pod: &mut Object) {
 /// Of a write through `resize` takes what containers ask for, and how they take its change.
 pub(super) fn resize(pod: &mut Object, live: &Object) {
     let mut resized = live.clone();
+    // What a pod asks for as a whole changes if it has asked for something.
+    let has_own = live.get(&["spec", "resources"]).is_some_and(Value::is_object);
+    if let Some(own) = pod.get(&["spec", "resources"]).filter(|own| has_own && own.is_object()) {
+        resized.set(&["spec", "resources"], own.clone());
+    }
     for list in ["containers", "initContainers"] {
         let asked = pod.get(&["spec", list]).and_then(Value::as_array).cloned().unwrap_or_default();
         let Some(Value::Array(containers)) = resized.0.get_mut("spec").and_then(|spec| spec.get_mut(list))
