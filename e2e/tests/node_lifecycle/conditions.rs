@@ -44,6 +44,13 @@ pub(crate) fn they_tell_of_a_life(subject: &Subject<'_>) {
     assert_eq!((&main["started"], &main["ready"]), (&json!(true), &json!(false)));
     assert!(runs["status"]["startTime"].is_string() && runs["status"]["hostIP"].is_string());
     assert_eq!(runs["status"]["qosClass"], "BestEffort");
+    for (list, first) in [("hostIPs", "hostIP"), ("podIPs", "podIP")] {
+        assert_eq!(runs["status"][list][0]["ip"], runs["status"][first], "{list}");
+    }
+    let mount = &container(&runs, "main")["volumeMounts"][0];
+    let token = json!({"name": runs["spec"]["volumes"][0]["name"], "readOnly": true, "recursiveReadOnly": "Disabled",
+        "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"});
+    assert_eq!(*mount, token);
 
     subject.cluster.exec("life", &["touch", "/tmp/ready"]).unwrap();
     let gated = |it: &Value| says(it, "ContainersReady") == is("True", "");
