@@ -60,14 +60,24 @@ fn pods_in_containerd_that_take_more_than_they_may_or_do_not_fit_end_and_others_
     shared_out(Engine::Containerd);
 }
 
+/// Whatever comes, the machine has its memory back.
+struct HugePages {
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        huge_pages(0);
+    }
+}
+
 fn shared_out(engine: Engine) {
-    let alone = huge_pages_alone();
+    let alone = HugePages { _alone: huge_pages_alone() };
     // Unless the kernel has not as many to give.
     let has_pages = huge_pages(4) == 4;
     let node = Node::up(engine, "").unwrap();
     let huge: &[(&str, Topic)] = &[("huge pages", huge_pages_of_pods)];
     node.shows(if has_pages { huge } else { &[] });
-    huge_pages(0);
     drop(alone);
     node.shows(&TOPICS);
 }

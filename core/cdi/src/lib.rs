@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 mod error;
@@ -53,7 +54,12 @@ impl Resolved {
 
 fn read(path: &Path) -> Result<file::File, String> {
     let mut text = String::new();
-    let opened = fs::File::open(path).map_err(|error| error.to_string())?;
+    // A pipe of such a name would be waited for.
+    let opened = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let opened = opened.map_err(|error| error.to_string())?;
+    if !opened.metadata().map_err(|error| error.to_string())?.is_file() {
+        return Err("not a file".to_owned());
+    }
     opened.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
     if text.len() as u64 > MAX_FILE {
         return Err(format!("longer than {MAX_FILE} bytes"));

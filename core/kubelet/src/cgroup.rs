@@ -71,6 +71,16 @@ pub(crate) fn remove(group: &str) -> Result<(), CgroupError> {
     remove_below(Path::new(MOUNT), group)
 }
 
+/// Removes a group from all hierarchies in which nothing is in it. Blocks.
+pub(crate) fn remove_empty(group: &str) {
+    for hierarchy in hierarchies(Path::new(MOUNT)) {
+        let path = hierarchy.join(group.trim_matches('/'));
+        if let Err(error) = fs::remove_dir(&path) {
+            tracing::debug!(path = %path.display(), %error, "a control group stays");
+        }
+    }
+}
+
 fn remove_below(mount: &Path, group: &str) -> Result<(), CgroupError> {
     for hierarchy in hierarchies(mount) {
         remove_tree(&hierarchy.join(group.trim_matches('/')))?;

@@ -46,7 +46,9 @@ pub async fn remove_pods(socket: &Path, cgroup_root: &str, grace: Duration) -> R
 fn groups_elsewhere(sandboxes: &[v1::PodSandbox]) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for one in sandboxes {
-        if let Some((group, metadata)) = one.annotations.get(labels::PODS_CGROUP).zip(one.metadata.as_ref()) {
+        let group = one.annotations.get(labels::PODS_CGROUP);
+        let group = group.filter(|group| group.split('/').all(|part| part != ".."));
+        if let Some((group, metadata)) = group.zip(one.metadata.as_ref()) {
             found.entry(group.clone()).or_default().push(metadata.uid.clone());
         }
     }
@@ -122,8 +124,13 @@ mod tests {
                 .collect(),
             ..Default::default()
         };
-        let all =
-            [sandbox("a", Some("/pods/kubepods")), sandbox("b", None), sandbox("c", Some("/pods/kubepods"))];
+        let group = Some("/pods/kubepods");
+        let all = [
+            sandbox("a", group),
+            sandbox("b", None),
+            sandbox("c", group),
+            sandbox("d", Some("/pods/../../elsewhere")),
+        ];
         let found = groups_elsewhere(&all);
         assert_eq!(
             found.into_iter().collect::<Vec<_>>(),

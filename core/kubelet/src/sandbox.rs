@@ -44,6 +44,8 @@ fn annotations(pod: &PodModel, config: &Config) -> HashMap<String, String> {
     let mut out: HashMap<String, String> = own.into_iter().collect();
     out.insert(labels::CONFIG_SOURCE.to_owned(), "api".to_owned());
     out.insert(labels::CGROUP_ROOT.to_owned(), config.cgroup_root.clone());
+    // What a pod says of it is not believed.
+    out.remove(labels::PODS_CGROUP);
     if !config.settings.cgroup_root.is_empty() {
         let groups = config.cgroups();
         out.insert(labels::PODS_CGROUP.to_owned(), groups.path(&groups.root));

@@ -50,6 +50,8 @@ pub(crate) use plan::{Local, local as local_volumes};
 
 /// No token is asked for more often, whatever the clocks say.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The wall clock is looked at so often while a token is waited for: it may have been set.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(10);
 /// How long after a failed refresh the next is tried.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -272,9 +274,10 @@ async fn keep_current(inner: Weak<Inner>, objects: Arc<Objects>) {
     loop {
         let Some(alive) = inner.upgrade() else { return };
         let now = jiff::Timestamp::now();
-        let next = alive.tokens.next_refresh().map(|at| {
+        let refresh = alive.tokens.next_refresh(now);
+        let next = refresh.map(|at| {
             let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
-            Instant::now() + wait.max(PAUSE)
+            Instant::now() + wait.clamp(PAUSE, LOOK_AT_CLOCK)
         });
         let retry = failures.retry;
         let due = retry.into_iter().chain(next).min();
@@ -290,6 +293,11 @@ async fn keep_current(inner: Weak<Inner>, objects: Arc<Objects>) {
             () = timer => None,
             () = alive.timing.notified() => continue,
         };
+        // Nothing is due yet, unless somebody has set the clock.
+        let is_early = alive.tokens.next_refresh(jiff::Timestamp::now()) > Some(jiff::Timestamp::now());
+        if changed.is_none() && retry.is_none() && is_early {
+            continue;
+        }
         let pods: Vec<(String, Known)> = {
             let known = alive.pods.lock();
             let wanted = |uid: &str| changed.as_ref().is_none_or(|changed| changed.contains(uid));

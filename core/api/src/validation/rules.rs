@@ -276,8 +276,20 @@ pub(super) fn change(gvk: &GroupVersionKind, new: &Object, old: &Object, errors:
         check(new, old, errors);
     }
     if let Some(check) = rules.state {
-        check(new, errors);
+        newly(check, new, old, errors);
     }
+}
+
+/// The faults that an object has and had not before: one that was taken once, when there were fewer rules, can still be changed.
+pub(super) fn newly(check: State, new: &Object, old: &Object, errors: &mut Vec<FieldError>) {
+    let mut found = Vec::new();
+    check(new, &mut found);
+    if !found.is_empty() {
+        let mut before = Vec::new();
+        check(old, &mut before);
+        found.retain(|fault| !before.contains(fault));
+    }
+    errors.append(&mut found);
 }
 
 /// The rules of a change through a subresource.

@@ -202,9 +202,9 @@ impl Groups {
             {
                 tracing::warn!(%error, path, "the slice of a class of pods stays");
             }
-            let removed = tokio::task::spawn_blocking(move || super::remove(&path)).await;
-            if let Ok(Err(error)) = removed {
-                tracing::warn!(%error, "the control group of a class of pods stays");
+            // Others may have put theirs there meanwhile, if the group is the machine's.
+            if tokio::task::spawn_blocking(move || super::remove_empty(&path)).await.is_err() {
+                tracing::warn!("the control group of a class of pods stays");
             }
         }
     }

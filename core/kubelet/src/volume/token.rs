@@ -38,7 +38,18 @@ pub(crate) struct Wish {
 pub(crate) struct Token {
     pub(crate) text: String,
     pub(crate) ends: Timestamp,
+    begins: Timestamp,
     refresh: Timestamp,
+}
+
+/// Clocks differ by so much without anybody having set one back.
+const DRIFT: SignedDuration = SignedDuration::from_secs(30);
+
+impl Token {
+    /// From when on it has to be asked for anew: at once if the clock was set back so far that it is not good yet (pure).
+    fn due(&self, now: Timestamp) -> Timestamp {
+        if self.begins.duration_since(now) > DRIFT { now } else { self.refresh }
+    }
 }
 
 /// The tokens of this node's pods. They are nowhere but in memory and in the pods' volumes.
@@ -64,7 +75,7 @@ impl Tokens {
     pub(crate) async fn token(&self, wish: Wish) -> Result<Token, TokenError> {
         let now = Timestamp::now();
         let known = self.kept.lock().get(&wish).cloned();
-        if let Some(known) = known.as_ref().filter(|known| now < known.refresh) {
+        if let Some(known) = known.as_ref().filter(|known| now < known.due(now)) {
             return Ok(known.clone());
         }
         match self.request(&wish).await {
@@ -115,12 +126,12 @@ impl Tokens {
         let ends = ends.0;
         // The server may have given another time than was asked for.
         let seconds = ends.duration_since(Timestamp::now()).as_secs().clamp(1, wish.seconds.max(1));
-        Ok(Token { text, ends, refresh: refresh_at(ends, seconds) })
+        Ok(Token { text, ends, begins: Timestamp::now(), refresh: refresh_at(ends, seconds) })
     }
 
     /// When the next token has to be asked for anew.
-    pub(super) fn next_refresh(&self) -> Option<Timestamp> {
-        self.kept.lock().values().map(|token| token.refresh).min()
+    pub(super) fn next_refresh(&self, now: Timestamp) -> Option<Timestamp> {
+        self.kept.lock().values().map(|token| token.due(now)).min()
     }
 
     /// Forgets a pod's tokens.
@@ -140,5 +151,14 @@ mod tests {
         let week = 7 * 24 * 3600;
         assert_eq!(refresh_at(ends, week).as_second(), 1_000_000 - week + 24 * 3600);
         assert!(refresh_at(ends, 0) < ends);
+    }
+
+    #[test]
+    fn a_token_that_is_not_good_yet_is_asked_for_anew_at_once() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let token = Token { text: String::new(), ends: at(4600), begins: at(1000), refresh: at(3880) };
+        for (now, due) in [(1000, 3880), (990, 3880), (2000, 3880), (900, 900)] {
+            assert_eq!(token.due(at(now)), at(due), "at {now}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::telling::killing_message;
 use super::{Node, Worker};
+use crate::allocation::Allocation;
 use crate::cdi;
 use crate::dns::{self, ResolvConf};
 use crate::event::EventType;
@@ -70,7 +71,8 @@ pub(super) enum Outcome {
     /// A probe was made.
     Probed { container: String, instance: String, kind: ProbeKind, finding: Finding },
     /// Limits were changed.
-    Resized(Result<(), String>),
+    /// With what the pod has got by it.
+    Resized { allocation: Allocation, result: Result<(), String> },
     /// Devices of claims were given back.
     Unprepared(Result<(), String>),
     /// Nothing is left outside the runtime.
@@ -161,9 +163,10 @@ impl Worker {
             Action::Resize { instances } => {
                 let chosen = |one: &&Arc<Instance>| instances.contains(&one.id);
                 let instances: Vec<_> = self.observed.containers.iter().filter(chosen).cloned().collect();
+                let allocation = self.allocation.clone();
                 self.spawn(task.clone(), async move {
                     let result = super::resizing::resize(&node, &pod, &instances).await;
-                    Done { task, outcome: Outcome::Resized(result) }
+                    Done { task, outcome: Outcome::Resized { allocation, result } }
                 });
             }
             Action::Unprepare => self.spawn(task.clone(), async move {

@@ -7,6 +7,7 @@ use tokio::task::{Id, JoinError};
 
 use super::Worker;
 use super::act::{Done, Outcome, VolumeFault};
+use crate::allocation;
 use crate::clock;
 use crate::event::EventType;
 use crate::memory::{End, FailedKills, Hook, Image, POST_START_HOOK_ERROR, Step, Why};
@@ -137,9 +138,11 @@ impl Worker {
             Outcome::Probed { container, instance, kind, finding } => {
                 self.learn_finding(&container, &instance, kind, &finding);
             }
-            Outcome::Resized(result) => {
+            Outcome::Resized { allocation, result } => {
                 self.stale = true;
-                self.memory.resize_due = result.is_err();
+                // It may have been given something else meanwhile.
+                let is_last = allocation::is_same(&allocation, &self.allocation);
+                self.memory.resize_due = result.is_err() || !is_last;
                 self.memory.resize_failed = result.err().map(|text| {
                     tracing::warn!(object = self.pod.object(), error = text, "limits are not changed");
                     (text, later(now, RETRY))

@@ -5,6 +5,7 @@ use keelson_cri::v1;
 
 use super::{Node, Worker};
 use crate::allocation;
+use crate::cgroup;
 use crate::cgroup::groups::GroupError;
 use crate::event::EventType;
 use crate::pod::PodModel;
@@ -83,6 +84,18 @@ async fn update(node: &Node, pod: &PodModel, instance: &Instance) -> Result<(), 
     runtime.update_container_resources(request).await.map(drop).map_err(|error| error.text())
 }
 
+/// Refuses to take memory from a pod that needs it: with version 2 of control groups the kernel would end its processes.
+async fn spare(group: &str, wanted: i64) -> Result<(), String> {
+    let group = group.to_owned();
+    let used = tokio::task::spawn_blocking(move || cgroup::working_set(&group)).await;
+    match used.map_err(|error| error.to_string())? {
+        Some(used) if wanted > 0 && i128::from(used) > i128::from(wanted) => {
+            Err(format!("attempting to set pod memory limit ({wanted}) below current usage ({used})"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Changes limits of the pod and of instances: first the pod's upwards, then the instances', then the pod's downwards.
 pub(super) async fn resize(
     node: &Node,
@@ -91,6 +104,7 @@ pub(super) async fn resize(
 ) -> Result<(), String> {
     let (group, limits) = (pod.cgroup(&node.groups.names().root), resources::of_pod(pod));
     let told = |error: GroupError| error.to_string();
+    spare(&node.groups.names().path(&group), limits.memory_limit_in_bytes).await?;
     node.groups.raise(&group, &limits).await.map_err(told)?;
     for instance in instances {
         update(node, pod, instance).await?;

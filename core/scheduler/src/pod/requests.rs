@@ -52,8 +52,10 @@ impl Requests {
 /// What the node has granted so far, by container: while a container is being resized the larger counts.
 struct Sizes<'a> {
     granted: BTreeMap<&'a str, &'a core::ContainerStatus>,
-    /// What the pod has as a whole.
+    /// What the pod has been given as a whole.
     whole: Option<&'a Quantities>,
+    /// What of it is in force.
+    in_force: Option<&'a Quantities>,
     infeasible: bool,
 }
 
@@ -74,7 +76,9 @@ impl<'a> Sizes<'a> {
             condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible")
         });
         let whole = status.and_then(|status| status.allocated_resources.as_ref());
-        Sizes { granted, whole, infeasible }
+        let in_force = status.and_then(|status| status.resources.as_ref());
+        let in_force = in_force.and_then(|resources| resources.requests.as_ref());
+        Sizes { granted, whole, in_force, infeasible }
     }
 
     fn container(&self, container: &core::Container) -> Resources {
@@ -119,14 +123,16 @@ impl<'a> Sizes<'a> {
         }
         total.raise(&starting);
         if let Some(whole) = whole {
+            let wanted = (self.whole.is_none() || !self.infeasible).then_some(whole);
             let mut set = Resources::read(self.whole);
-            if self.whole.is_none() || !self.infeasible {
-                set.raise(&Resources::read(Some(whole)));
-            }
-            if whole.contains_key("cpu") {
+            set.raise(&Resources::read(self.in_force));
+            set.raise(&Resources::read(wanted));
+            let is_set =
+                |name: &str| [self.whole, wanted].into_iter().flatten().any(|all| all.contains_key(name));
+            if is_set("cpu") {
                 total.milli_cpu = set.milli_cpu;
             }
-            if whole.contains_key("memory") {
+            if is_set("memory") {
                 total.memory = set.memory;
             }
             for (name, amount) in set.others {
@@ -186,12 +192,17 @@ mod tests {
 
     #[test]
     fn a_pod_that_is_resized_as_a_whole_counts_with_the_larger_amount() {
-        let of = |reason: &str| {
+        let of = |reason: &str, given: Value, in_force: Value| {
             let pod = json!({"metadata": {}, "spec": {"containers": [container("1")], "resources": {"requests": {"cpu": "3"}}},
-                "status": {"allocatedResources": {"cpu": "2"}, "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}]}});
+                "status": {"allocatedResources": given, "resources": {"requests": in_force},
+                    "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}]}});
             Requests::of(&from_value(pod).unwrap()).actual.milli_cpu
         };
-        assert_eq!((of("Deferred"), of("Infeasible")), (3000, 2000));
+        let two = || json!({"cpu": "2"});
+        assert_eq!((of("Deferred", two(), two()), of("Infeasible", two(), two())), (3000, 2000));
+        assert_eq!(of("Deferred", two(), json!({"cpu": "4"})), 4000, "what is not given back yet");
+        let memory = || json!({"memory": "1Gi"});
+        assert_eq!(of("Infeasible", memory(), memory()), 1000, "the sum of its containers");
     }
 
     #[test]

@@ -42,6 +42,7 @@ fn one(key: &str, at: &At<'_>, all: &At<'_>, spec: &At<'_>, errors: &mut Vec<Fie
 
 fn tolerations(at: &At<'_>, all: &At<'_>, errors: &mut Vec<FieldError>) {
     match serde_json::from_str::<Value>(at.text()) {
+        Ok(Value::Null) => {}
         Ok(list @ Value::Array(_)) => {
             scheduling::tolerations(
                 &At { path: format!("{}.{TOLERATIONS}", all.path), value: &list },

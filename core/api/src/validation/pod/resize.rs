@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::super::FieldError;
 use super::super::at::At;
+use super::super::rules;
 use crate::object::Object;
 
 /// The rules of a write through `resize`: CPU and memory of containers and of the pod as a whole, and nothing is taken away.
@@ -18,7 +19,7 @@ pub(in super::super) fn change(new: &Object, old: &Object, errors: &mut Vec<Fiel
         *errors = whole("windows pods cannot be resized");
         return;
     }
-    super::pod(new, errors);
+    rules::newly(super::pod, new, old, errors);
     let class = old.get_str(&["status", "qosClass"]).unwrap_or_default();
     if class != crate::quality_of_service::quality_of_service(new) {
         let detail = "Pod QOS Class may not change as a result of resizing";
