@@ -41,7 +41,7 @@ stringData: {password: hunter2, colour: secret}
 apiVersion: v1
 kind: Service
 metadata: {name: red-fox}
-spec: {clusterIP: 10.96.77.7, ports: [{name: http, port: 8080}, {name: dns, port: 53, protocol: UDP}]}
+spec: {ports: [{name: http, port: 8080}, {name: dns, port: 53, protocol: UDP}]}
 ---
 apiVersion: v1
 kind: Service
@@ -53,6 +53,12 @@ kind: Service
 metadata: {name: crew}
 spec: {clusterIP: None, selector: {app: crew}, ports: [{port: 80}]}
 "#;
+
+/// What the addresses of the node's pods begin with.
+fn pods_of(node: &Node) -> String {
+    let range = node.field(&["nodes"], ".items[0].spec.podCIDR").unwrap();
+    range.strip_suffix("0/24").unwrap().to_owned()
+}
 
 /// Variables by value, by reference and by whole objects, and what is missing.
 fn variables(node: &Node) {
@@ -131,6 +137,7 @@ fn variables(node: &Node) {
     let of = |path: &str| node.pod("all", path).unwrap();
     let (uid, machine) = (of(".metadata.uid"), of(".spec.nodeName"));
     let (host, address) = (of(".status.hostIP"), of(".status.podIP"));
+    let fox = node.field(&["service", "red-fox"], ".spec.clusterIP").unwrap();
     has(
         &printed,
         &[
@@ -165,12 +172,12 @@ fn variables(node: &Node) {
             "RED_FOX_SERVICE_PORT=8080",
             "RED_FOX_SERVICE_PORT_HTTP=8080",
             "RED_FOX_SERVICE_PORT_DNS=53",
-            "RED_FOX_PORT=tcp://10.96.77.7:8080",
-            "RED_FOX_PORT_8080_TCP=tcp://10.96.77.7:8080",
+            &format!("RED_FOX_PORT=tcp://{fox}:8080"),
+            &format!("RED_FOX_PORT_8080_TCP=tcp://{fox}:8080"),
             "RED_FOX_PORT_8080_TCP_PROTO=tcp",
             "RED_FOX_PORT_8080_TCP_PORT=8080",
-            "RED_FOX_PORT_8080_TCP_ADDR=10.96.77.7",
-            "RED_FOX_PORT_53_UDP=udp://10.96.77.7:53",
+            &format!("RED_FOX_PORT_8080_TCP_ADDR={fox}"),
+            &format!("RED_FOX_PORT_53_UDP=udp://{fox}:53"),
             "KUBERNETES_SERVICE_PORT=443",
             "KUBERNETES_SERVICE_PORT_HTTPS=443",
             "HOSTNAME=all",
@@ -181,7 +188,7 @@ fn variables(node: &Node) {
     lacks(&printed, &["NO_MAP", "NO_KEY", "HEADLESS_", "E_bytes", "bytes"]);
     // An ended pod has no address any more; while it ran it had one.
     let told = printed.lines().find_map(|line| line.strip_prefix("POD_IP=")).unwrap();
-    assert!(told.starts_with("10.42.") && (address.is_empty() || address == told), "{told} {address}");
+    assert!(told.starts_with(&pods_of(node)) && (address.is_empty() || address == told), "{told} {address}");
     has(&printed, &[&format!("POD_IPS={told}")]);
 
     let allocatable =
@@ -378,10 +385,11 @@ fn names(node: &Node) {
     const HEAD: &str = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n";
     const ALIASES: &str =
         "\n# Entries added by HostAliases.\n192.0.2.7\tone\ttwo.example\n192.0.2.8\tthree\n";
+    let pods = pods_of(node);
     let own = |pod: &str, name: &str, line: &str, tail: &str| {
         let printed = node.printed(pod).unwrap();
         let rest =
-            printed.strip_prefix(&format!("{name}\n\n{HEAD}10.42.")).unwrap_or_else(|| panic!("{printed}"));
+            printed.strip_prefix(&format!("{name}\n\n{HEAD}{pods}")).unwrap_or_else(|| panic!("{printed}"));
         let (address, rest) = rest.split_once('\t').unwrap();
         assert!(!address.contains('\n'), "{printed}");
         assert_eq!(rest, format!("{line}\n{tail}"), "{pod}");
