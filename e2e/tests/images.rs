@@ -315,6 +315,8 @@ fn images_of_pods(engine: Engine) {
     // The same image where nobody has shown credentials yet.
     guarded.push(&node, &layout, "test/vault", "3");
     by_plugin(&node, &format!("{ADDRESS}:5443/test/vault:3"));
+    guarded.push(&node, &layout, "test/robot", "4");
+    by_account(&node, &format!("{ADDRESS}:5443/test/robot:4"));
 }
 
 /// What a pod says that waits for its next pull: which begins in a moment, and says something else.
@@ -429,6 +431,16 @@ fn by_secret(node: &Node, image: &str) {
     node.kubectl(&["delete", "pods", "--all", PATIENCE]).unwrap();
 }
 
+/// Where plugins are.
+fn plugin_flags(configuration: &Path, programs: &Path) -> [String; 4] {
+    [
+        "--image-credential-provider-config".to_owned(),
+        configuration.display().to_string(),
+        "--image-credential-provider-bin-dir".to_owned(),
+        programs.display().to_string(),
+    ]
+}
+
 /// Credentials come from a plugin, which nobody has to trust with a log; and of images that are there a pod shows that it may have
 /// them, where the node says so.
 fn by_plugin(cluster: &Node, image: &str) {
@@ -455,12 +467,7 @@ END
                 apiVersion: credentialprovider.kubelet.k8s.io/v1\n  matchImages: ['10.*.0.1:5443/test']\n  \
                 args: [dick]\n  env: [{name: COMPLAINT, value: the vault is closed}]\n";
     fs::write(&configuration, text).unwrap();
-    let flags = [
-        "--image-credential-provider-config".to_owned(),
-        configuration.display().to_string(),
-        "--image-credential-provider-bin-dir".to_owned(),
-        folder.display().to_string(),
-    ];
+    let flags = plugin_flags(&configuration, &folder);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     cluster.kill().unwrap();
     let settings = cluster.data_dir().join("kubelet.yaml");
@@ -504,6 +511,77 @@ END
     }
     let log = fs::read_to_string(cluster.data_dir().join("log/keelson.log")).unwrap();
     assert!(log.contains("the vault is closed") && !log.contains("moby dick"));
+}
+
+/// A plugin is asked in the name of the pod's service account, where the node may; its image is open to pods of that account alone.
+fn by_account(cluster: &Node, image: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = cluster.folder().join("by-account");
+    fs::create_dir(&folder).unwrap();
+    let (configuration, asked, program) =
+        (folder.join("config.yaml"), folder.join("asked"), folder.join("broker"));
+    let script = format!(
+        r#"#!/bin/sh
+question=$(cat)
+echo "$question" >> {asked}
+case $question in *'"serviceAccountToken":"'*) password='moby dick';; *) password=none;; esac
+cat << END
+{{"kind": "CredentialProviderResponse", "apiVersion": "credentialprovider.kubelet.k8s.io/v1", "cacheKeyType": "Image",
+  "auth": {{"{ADDRESS}:5443": {{"username": "user", "password": "$password"}}}}}}
+END
+"#,
+        asked = asked.display(),
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = "apiVersion: kubelet.config.k8s.io/v1\nkind: CredentialProviderConfig\nproviders:\n- name: broker\n  \
+                apiVersion: credentialprovider.kubelet.k8s.io/v1\n  matchImages: ['10.*.0.1:5443/test']\n  \
+                defaultCacheDuration: 1h\n  tokenAttributes:\n    serviceAccountTokenAudience: registry.example\n    \
+                requireServiceAccount: true\n    requiredServiceAccountAnnotationKeys: [example.com/puller]\n";
+    let flags = plugin_flags(&configuration, &folder);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    cluster.kill().unwrap();
+    fs::write(&configuration, text).unwrap();
+    let refused = cluster.continue_with(&flags).unwrap_err().to_string();
+    assert!(refused.contains("providers.tokenAttributes.cacheType: Required value"), "{refused}");
+    fs::write(&configuration, format!("{text}    cacheType: ServiceAccount\n")).unwrap();
+    cluster.continue_with(&flags).unwrap();
+
+    for name in ["robot", "other"] {
+        cluster.kubectl(&["create", "serviceaccount", name]).unwrap();
+    }
+    cluster.kubectl(&["annotate", "serviceaccount", "robot", "example.com/puller=yes"]).unwrap();
+    let of = |account: &str| format!("  serviceAccountName: {account}\n");
+    cluster.apply(&pod("first", image, &of("robot"))).unwrap();
+    cluster.waits("first", "ImagePullBackOff").unwrap();
+    let log = || fs::read_to_string(cluster.data_dir().join("log/keelson.log")).unwrap();
+    let denied = "is not authorized to request tokens for this audience";
+    assert!(log().contains(denied) && !asked.exists());
+    // Whoever keeps the cluster lets nodes have such tokens.
+    let role = "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: pullers}, rules: [\
+                {apiGroups: [''], resources: [registry.example], verbs: [request-serviceaccounts-token-audience]}]}";
+    cluster.apply(role).unwrap();
+    let bind = ["create", "clusterrolebinding", "pullers", "--clusterrole=pullers", "--group=system:nodes"];
+    cluster.kubectl(&bind).unwrap();
+    cluster.wait("first", "condition=Ready").unwrap();
+    cluster.apply(&pod("second", image, &of("robot"))).unwrap();
+    cluster.apply(&pod("stranger", image, &of("other"))).unwrap();
+    cluster.wait("second", "condition=Ready").unwrap();
+    await_event(cluster, "second", "already present on machine");
+    cluster.waits("stranger", "ImagePullBackOff").unwrap();
+
+    let questions = fs::read_to_string(&asked).unwrap();
+    assert_eq!(questions.lines().count(), 1, "all pods of the account share what was answered: {questions}");
+    let question: serde_json::Value = serde_json::from_str(&questions).unwrap();
+    assert_eq!(question["serviceAccountAnnotations"], serde_json::json!({ "example.com/puller": "yes" }));
+    let token = question["serviceAccountToken"].as_str().unwrap();
+    let review = format!(
+        "{{apiVersion: authentication.k8s.io/v1, kind: TokenReview, spec: {{token: {token}, audiences: [registry.example]}}}}"
+    );
+    let user = "jsonpath={.status.user.username} {.status.user.extra['authentication\\.kubernetes\\.io/pod-name'][0]}";
+    let user = cluster.client().with(&["create", "-f", "-", "-o", user], &review).unwrap();
+    assert_eq!(user, "system:serviceaccount:default:robot first");
+    assert!(!log().contains(token));
 }
 
 /// Images of the embedded runtime are pulled and removed by command.

@@ -466,6 +466,13 @@ fn given_more_or_less(cluster: &Cluster) {
             Ok(condition("PodResizeInProgress", "status").is_empty().then_some(()))
         })
         .unwrap();
+        let generation = cluster.pod("elastic", ".metadata.generation").unwrap();
+        let summary = format!(
+            r#"{{"containers":[{{"name":"main","resources":{{"limits":{{"cpu":"{}m","memory":"{memory}"}},"requests":{{"cpu":"{cpu}","memory":"32Mi"}}}}}}],"generation":{generation}}}"#,
+            limit.0
+        );
+        cluster.told("elastic", "ResizeStarted", &format!("Pod resize started: {summary}")).unwrap();
+        cluster.told("elastic", "ResizeCompleted", &format!("Pod resize completed: {summary}")).unwrap();
     }
     assert_eq!(cluster.pod("elastic", ".status.containerStatuses[0].restartCount").unwrap(), "0");
     let generation = cluster.pod("elastic", ".metadata.generation").unwrap();
@@ -495,6 +502,7 @@ fn given_more_or_less(cluster: &Cluster) {
         message.starts_with("Node didn't have enough capacity: cpu, requested: 640000, capacity: "),
         "{message}"
     );
+    cluster.told("elastic", "ResizeInfeasible", &format!(r#""error":"{message}"}}"#)).unwrap();
     assert_eq!((allocated().as_str(), limits_within(cluster, "elastic").unwrap()), ("300m", (500, 96)));
     // Not now; and a kubelet that is started again knows what it has given.
     let all = cluster.field(&["node", &node], ".status.allocatable.cpu").unwrap();
@@ -506,6 +514,7 @@ fn given_more_or_less(cluster: &Cluster) {
     resize("elastic", r#"{"requests":{"cpu":"1"},"limits":{"cpu":"1"}}"#);
     let deferred = "jsonpath={.status.conditions[?(@.type==\"PodResizePending\")].reason}=Deferred";
     cluster.wait("elastic", deferred).unwrap();
+    cluster.told("elastic", "ResizeDeferred", "Pod resize Deferred: {").unwrap();
     cluster.kill().unwrap();
     cluster.continue_with(&[]).unwrap();
     cluster.wait("elastic", deferred).unwrap();

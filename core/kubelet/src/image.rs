@@ -21,7 +21,7 @@ mod progress;
 pub(crate) mod records;
 pub(crate) mod verification;
 
-use records::{Access, Named, PullSecret, RecordError, Records};
+use records::{Access, Holder, Named, RecordError, Records};
 
 /// When it is told how far a pull has come: after this, then after twice as long each time, so that enough events are left to the
 /// pod for other news.
@@ -148,8 +148,17 @@ impl Finder<'_> {
             return true;
         }
         let (keys, _) = credentials::of_pod(self.pod, self.objects, name).await;
-        let secrets: Vec<PullSecret> = keys.into_iter().filter_map(|key| key.secret).collect();
-        !secrets.is_empty() && self.records.access(&found.id, named, secrets).await == Access::Open
+        let holders: Vec<Holder> = keys.into_iter().filter_map(|key| key.holder).collect();
+        if !holders.is_empty() && self.records.access(&found.id, named, holders).await == Access::Open {
+            return true;
+        }
+        if !self.plugins.ask_by_account(&named.repository) {
+            return false;
+        }
+        let provided = self.stop.run_until_cancelled(self.plugins.find(&named.repository, self.pod)).await;
+        let accounts = provided.into_iter().flatten().filter_map(|(_, account)| account);
+        let holders: Vec<Holder> = accounts.map(Holder::Account).collect();
+        !holders.is_empty() && self.records.access(&found.id, named, holders).await == Access::Open
     }
 
     /// Pulls the image. `before` is what is there under its name.
@@ -171,10 +180,11 @@ impl Finder<'_> {
         }
         keys.extend(credentials::of_node(self.credentials, name).await);
         // The image is not asked for yet: there is nothing to be given up.
-        let Some(provided) = self.stop.run_until_cancelled(self.plugins.find(&named.repository)).await else {
+        let asked = self.plugins.find(&named.repository, self.pod);
+        let Some(provided) = self.stop.run_until_cancelled(asked).await else {
             return Err(Why::new(failure::ERR_IMAGE_PULL, "the pod ends"));
         };
-        keys.extend(provided.into_iter().map(credentials::Key::of_node));
+        keys.extend(provided.into_iter().map(credentials::Key::provided));
         let since = Instant::now();
         if let Err(error) = self.records.begin(&named.image).await {
             let text = format!("failed to record image pull intent: {error}: {}", source(&error));
@@ -195,11 +205,11 @@ impl Finder<'_> {
                 ..v1::ImageSpec::default()
             };
             let sandbox_config = Some(self.sandbox.clone());
-            let (auth, secret) = key.map_or((None, None), |key| (Some(key.auth), key.secret));
+            let (auth, holder) = key.map_or((None, None), |key| (Some(key.auth), key.holder));
             let request = v1::PullImageRequest { image: Some(image), auth, sandbox_config };
             let pull = self.telling(&named.image, self.runtime.pull_image(request));
             match self.stop.run_until_cancelled(pull).await {
-                Some(Ok(_)) => return self.pulled(named, secret, since).await,
+                Some(Ok(_)) => return self.pulled(named, holder, since).await,
                 Some(Err(error)) => failures.push(error),
                 None => return Err(self.give_up(named, before).await),
             }
@@ -258,14 +268,14 @@ impl Finder<'_> {
         Why::new(failure::ERR_IMAGE_PULL, "the pod ends")
     }
 
-    async fn pulled(&self, named: &Named, secret: Option<PullSecret>, since: Instant) -> Result<Image, Why> {
+    async fn pulled(&self, named: &Named, holder: Option<Holder>, since: Instant) -> Result<Image, Why> {
         let took = go_seconds(since.elapsed());
         let Some(image) = self.look(&named.image).await? else {
             let text = format!("image {:?} is gone right after it was pulled", named.image);
             return Err(Why::new(failure::ERR_IMAGE_PULL, text));
         };
         self.metrics.lifecycle.pulled(&self.pod.uid, since, Some(image.size));
-        if let Err(error) = self.records.pulled(&image.id, named, secret).await {
+        if let Err(error) = self.records.pulled(&image.id, named, holder).await {
             // Until then the image is open to nobody.
             tracing::warn!(%error, image = named.image, "by whom an image was pulled is not recorded");
         }

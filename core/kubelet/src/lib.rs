@@ -221,8 +221,11 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let given = range::follow(Arc::clone(&config), client.clone(), runtime.clone(), shutdown.clone());
     let policy = image::verification::Verification::of(&config.settings);
     let images = image::records::Records::new(config.data_dir.join("image_manager"), policy);
-    let plugins =
-        credential_provider::Plugins::new(config.credential_providers.as_ref(), &metrics.credentials);
+    let plugins = credential_provider::Plugins::new(
+        config.credential_providers.as_ref(),
+        &client,
+        &metrics.credentials,
+    );
     if let Some(configured) = &config.credential_providers {
         metrics.tell_of_credential_providers(configured.hash())?;
     }

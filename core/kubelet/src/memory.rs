@@ -229,6 +229,8 @@ pub(crate) struct Memory {
     pub(crate) resize_pending: Option<Why>,
     /// It has been given something else, and that is not in force everywhere.
     pub(crate) resize_due: bool,
+    /// The generation of the pod with what it has been given, until that is in force and has been told.
+    pub(crate) resizing: Option<i64>,
     /// Why that could not be brought into force, and when it is tried again.
     pub(crate) resize_failed: Option<(String, Timestamp)>,
     /// The message of the condition `DisruptionTarget`.

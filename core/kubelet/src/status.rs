@@ -16,7 +16,7 @@ mod condition;
 mod container;
 mod patch;
 
-pub(crate) use condition::RENEWING;
+pub(crate) use condition::{RENEWING, is_resizing};
 pub(crate) use container::has_run;
 pub(crate) use patch::patch;
 

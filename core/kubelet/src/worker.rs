@@ -163,6 +163,7 @@ impl Worker {
         let Mail { pod, record, gone, runtime, .. } = mail.borrow_and_update().clone();
         let allocation = allocation::known(&pod);
         let restarts = Backoff::up_to(node.config.settings.crash_loop_back_off.longest());
+        let resizing = pod.status.as_ref().and_then(resizing::under_way);
         let pod = match PodModel::given(pod, &allocation) {
             Ok(pod) => Arc::new(pod),
             Err(error) => {
@@ -179,7 +180,7 @@ impl Worker {
             gone,
             observer: Observer::default(),
             observed: Arc::default(),
-            memory: Memory { restarts, ..Memory::default() },
+            memory: Memory { restarts, resizing, ..Memory::default() },
             tasks: JoinSet::new(),
             task_names: HashMap::new(),
             stale: true,
@@ -351,6 +352,7 @@ impl Worker {
         }
         self.look_at_network(now);
         let resize = self.allocate(now);
+        self.end_resize(now);
         let mut plan = plan::plan(self.view(now));
         if plan.stage == Stage::Complete {
             self.end(End::Completed, self.pod.grace(), now);
@@ -426,6 +428,7 @@ impl Worker {
         self.node.pods.remove(&self.pod.uid);
         self.node.metrics.probes.forget(&self.pod.uid);
         self.node.metrics.lifecycle.forget(&self.pod.uid);
+        self.node.credential_plugins.forget(&self.pod.uid);
         self.node.ledger.remove(&self.pod.uid);
         self.node.furnishing.release(&self.pod.uid);
         let logs = crate::sandbox::log_directory(&self.pod, &self.node.config);

@@ -28,25 +28,33 @@ fn registry(image: &str) -> &str {
     image.split('/').next().unwrap_or(image)
 }
 
+/// Images have no line's end.
+fn whole(key: &str, kept_for: &str) -> String {
+    format!("{key}\n{kept_for}")
+}
+
 impl Cache {
     pub(super) fn new(now: Instant) -> Self {
         Cache { kept: HashMap::new(), purged: now }
     }
 
-    /// The answer that is for an image, first of all its own.
-    pub(super) fn get(&mut self, image: &str, now: Instant) -> Option<Arc<Auths>> {
+    /// The answer that is for an image, first of all its own, among those that were kept for the same.
+    pub(super) fn get(&mut self, image: &str, kept_for: &str, now: Instant) -> Option<Arc<Auths>> {
         if now > self.purged + PURGE {
             self.purge(now);
         }
         [image, registry(image), GLOBAL].into_iter().find_map(|key| {
-            self.kept.get(key).filter(|(_, ends)| now <= *ends).map(|(auths, _)| Arc::clone(auths))
+            self.kept
+                .get(&whole(key, kept_for))
+                .filter(|(_, ends)| now <= *ends)
+                .map(|(auths, _)| Arc::clone(auths))
         })
     }
 
     /// Keeps an answer, unless it is good for this once only.
     pub(super) fn put(
         &mut self,
-        image: &str,
+        (image, kept_for): (&str, &str),
         of: CacheKeyType,
         auths: &Arc<Auths>,
         lasts: SignedDuration,
@@ -68,7 +76,7 @@ impl Cache {
             let first = self.kept.iter().min_by_key(|(_, (_, ends))| *ends).map(|(key, _)| key.clone());
             first.map(|key| self.kept.remove(&key));
         }
-        self.kept.insert(key.to_owned(), (Arc::clone(auths), now + lasts.min(LONGEST)));
+        self.kept.insert(whole(key, kept_for), (Arc::clone(auths), now + lasts.min(LONGEST)));
     }
 
     fn purge(&mut self, now: Instant) {
@@ -88,22 +96,28 @@ mod tests {
         let auths = Arc::new(Auths::new());
         let hour = SignedDuration::from_hours(1);
         let later = now + Duration::from_secs(3601);
-        cache.put("a.example/x", CacheKeyType::Image, &auths, hour, now);
-        assert!(cache.get("a.example/x", now).is_some() && cache.get("a.example/y", now).is_none());
-        assert!(cache.get("a.example/x", later).is_none() && cache.kept.is_empty(), "what has ended is gone");
-        cache.put("a.example/x", CacheKeyType::Registry, &auths, hour, now);
-        assert!(cache.get("a.example/y", now).is_some() && cache.get("b.example/y", now).is_none());
-        cache.put("a.example/x", CacheKeyType::Global, &auths, hour, now);
-        assert!(cache.get("b.example/y", now).is_some());
+        cache.put(("a.example/x", ""), CacheKeyType::Image, &auths, hour, now);
+        assert!(cache.get("a.example/x", "", now).is_some() && cache.get("a.example/y", "", now).is_none());
+        assert!(
+            cache.get("a.example/x", "", later).is_none() && cache.kept.is_empty(),
+            "what has ended is gone"
+        );
+        cache.put(("a.example/x", ""), CacheKeyType::Registry, &auths, hour, now);
+        assert!(cache.get("a.example/y", "", now).is_some() && cache.get("b.example/y", "", now).is_none());
+        cache.put(("a.example/x", ""), CacheKeyType::Global, &auths, hour, now);
+        assert!(cache.get("b.example/y", "", now).is_some());
+        let mut own = Cache::new(now);
+        own.put(("a.example/x", "one"), CacheKeyType::Global, &auths, hour, now);
+        assert!(own.get("a.example/x", "one", now).is_some() && own.get("a.example/x", "two", now).is_none());
         let mut cache = Cache::new(now);
         for lasts in [SignedDuration::ZERO, SignedDuration::from_secs(-1)] {
-            cache.put("a.example/x", CacheKeyType::Global, &auths, lasts, now);
+            cache.put(("a.example/x", ""), CacheKeyType::Global, &auths, lasts, now);
         }
-        assert!(cache.get("a.example/x", now).is_none(), "good for once");
+        assert!(cache.get("a.example/x", "", now).is_none(), "good for once");
         for number in 0..MAX {
-            cache.put(&format!("a.example/{number}"), CacheKeyType::Image, &auths, hour, now);
+            cache.put((&format!("a.example/{number}"), ""), CacheKeyType::Image, &auths, hour, now);
         }
-        cache.put("a.example/last", CacheKeyType::Image, &auths, hour, now);
+        cache.put(("a.example/last", ""), CacheKeyType::Image, &auths, hour, now);
         assert_eq!(cache.kept.len(), MAX);
     }
 }

@@ -54,7 +54,7 @@ pub enum CredentialProviderError {
     Program(PathBuf, #[source] io::Error),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 enum Version {
     #[serde(rename = "kubelet.config.k8s.io/v1")]
     V1,
@@ -72,12 +72,24 @@ enum Kind {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Document {
-    #[serde(rename = "apiVersion")]
-    _api_version: Version,
+    api_version: Version,
     #[serde(rename = "kind")]
     _kind: Kind,
     #[serde(default)]
     providers: Vec<Provider>,
+}
+
+impl Document {
+    /// Older versions do not have all fields.
+    fn checked(self) -> Result<Self, serde_yaml_ng::Error> {
+        let newer = self.providers.iter().position(|provider| provider.token_attributes.is_some());
+        match newer.filter(|_| self.api_version != Version::V1) {
+            Some(at) => Err(serde::de::Error::custom(format_args!(
+                "strict decoding error: unknown field \"providers[{at}].tokenAttributes\""
+            ))),
+            None => Ok(self),
+        }
+    }
 }
 
 /// A variable of a plugin's environment; its value may be a secret.
@@ -111,9 +123,40 @@ pub(super) struct Provider {
     pub(super) args: Vec<String>,
     #[serde(default)]
     pub(super) env: Vec<ExecEnvVar>,
-    /// Whether it is given tokens of pods' service accounts: that is refused.
+    /// What it is told of pods' service accounts.
     #[serde(default)]
-    token_attributes: Option<serde_json::Value>,
+    pub(super) token_attributes: Option<TokenAttributes>,
+}
+
+/// A plugin that is asked in the name of the pod's service account: with a token for an audience, and annotations.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct TokenAttributes {
+    pub(super) service_account_token_audience: String,
+    cache_type: String,
+    /// Whether pods without an account have no credentials by it.
+    pub(super) require_service_account: Option<bool>,
+    pub(super) required_service_account_annotation_keys: Vec<String>,
+    pub(super) optional_service_account_annotation_keys: Vec<String>,
+}
+
+/// Who shares an answer that was given in the name of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CacheType {
+    /// All pods of the account.
+    ServiceAccount,
+    /// Nobody else than the pod, as long as its token is the same.
+    Token,
+}
+
+impl TokenAttributes {
+    pub(super) fn cache_type(&self) -> Option<CacheType> {
+        match self.cache_type.as_str() {
+            "ServiceAccount" => Some(CacheType::ServiceAccount),
+            "Token" => Some(CacheType::Token),
+            _ => None,
+        }
+    }
 }
 
 impl Provider {
@@ -210,6 +253,7 @@ fn read(path: &Path) -> Result<(Vec<Provider>, String), CredentialProviderError>
         let text = fs::read(&file).map_err(|error| Fault::File(file.clone(), error))?;
         digest.update(&text);
         let document = serde_yaml_ng::from_slice::<Document>(&text);
+        let document = document.and_then(|document| document.checked());
         for provider in document.map_err(|error| Fault::Decode(file, error))?.providers {
             if all.iter().any(|known| known.name == provider.name) {
                 return Err(Fault::Twice(provider.name));
@@ -267,13 +311,67 @@ fn faults(providers: &[Provider]) -> Vec<String> {
             )),
             Some(_) => {}
         }
-        if provider.token_attributes.is_some() {
-            all.push(
-                "providers.tokenAttributes: Forbidden: tokenAttributes is not supported when \
-                 KubeletServiceAccountTokenForCredentialProviders feature gate is disabled"
-                    .to_owned(),
-            );
+        if let Some(attributes) = &provider.token_attributes {
+            all.extend(attribute_faults(version, attributes));
         }
+    }
+    all
+}
+
+/// (pure) What is wrong with what a plugin wants to be told of accounts.
+fn attribute_faults(version: &str, attributes: &TokenAttributes) -> Vec<String> {
+    const PATH: &str = "providers.tokenAttributes";
+    let (required, optional) = (
+        &attributes.required_service_account_annotation_keys,
+        &attributes.optional_service_account_annotation_keys,
+    );
+    let mut all = Vec::new();
+    if attributes.service_account_token_audience.is_empty() {
+        all.push(format!("{PATH}.serviceAccountTokenAudience: Required value"));
+    }
+    if attributes.require_service_account.is_none() {
+        all.push(format!("{PATH}.requireServiceAccount: Required value"));
+    }
+    if version != VERSIONS[0] {
+        all.push(format!(
+            "{PATH}: Forbidden: tokenAttributes is only supported for {} API version",
+            VERSIONS[0]
+        ));
+    }
+    if attributes.require_service_account == Some(false) && !required.is_empty() {
+        all.push(format!(
+            "{PATH}.requiredServiceAccountAnnotationKeys: Forbidden: requireServiceAccount cannot be false when \
+             requiredServiceAccountAnnotationKeys is set"
+        ));
+    }
+    for (field, keys) in [("required", required), ("optional", optional)] {
+        let path = format!("{PATH}.{field}ServiceAccountAnnotationKeys");
+        for (at, key) in keys.iter().enumerate() {
+            let faults = keelson_api::names::qualified_name(&key.to_lowercase());
+            all.extend(faults.into_iter().map(|why| format!("{path}: Invalid value: {key:?}: {why}")));
+            if keys[..at].contains(key) {
+                all.push(format!("{path}: Duplicate value: {key:?}"));
+            }
+        }
+    }
+    let mut both: Vec<&String> = required.iter().filter(|key| optional.contains(key)).collect();
+    both.sort();
+    both.dedup();
+    if !both.is_empty() {
+        let told = serde_json::json!(both);
+        all.push(format!(
+            "{PATH}: Invalid value: {told}: annotation keys cannot be both required and optional"
+        ));
+    }
+    match attributes.cache_type.as_str() {
+        "" => all.push(format!(
+            "{PATH}.cacheType: Required value: cacheType is required to be set when tokenAttributes is specified. \
+             Supported values are: ServiceAccount, Token"
+        )),
+        told if attributes.cache_type().is_none() => all.push(format!(
+            "{PATH}.cacheType: Unsupported value: {told:?}: supported values: \"ServiceAccount\", \"Token\""
+        )),
+        _ => {}
     }
     all
 }
@@ -326,7 +424,55 @@ mod tests {
             )
         );
         assert!(told[3].ends_with("defaultCacheDuration must be greater than or equal to 0"), "{}", told[3]);
-        assert!(told[4].starts_with("providers.tokenAttributes: Forbidden"));
+        assert_eq!(
+            told[4..],
+            [
+                "providers.tokenAttributes.requireServiceAccount: Required value",
+                "providers.tokenAttributes: Forbidden: tokenAttributes is only supported for \
+                 credentialprovider.kubelet.k8s.io/v1 API version",
+                "providers.tokenAttributes.cacheType: Required value: cacheType is required to be set when tokenAttributes is \
+                 specified. Supported values are: ServiceAccount, Token",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_plugin_wants_to_know_of_accounts_is_checked() {
+        let told = |attributes: &str| {
+            let text = format!("{HEAD}{}  tokenAttributes: {{{attributes}}}\n", provider("own"));
+            faults(&serde_yaml_ng::from_str::<Document>(&text).unwrap().providers)
+        };
+        let fine = "serviceAccountTokenAudience: r, cacheType: Token, requireServiceAccount: true";
+        assert_eq!(told(fine), Vec::<String>::new());
+        let keys = |keys: &str| told(&format!("{fine}, {keys}"));
+        assert_eq!(
+            keys("requiredServiceAccountAnnotationKeys: [a/b, Ok.io/x, a/b]"),
+            ["providers.tokenAttributes.requiredServiceAccountAnnotationKeys: Duplicate value: \"a/b\""]
+        );
+        assert_eq!(
+            keys(
+                "requiredServiceAccountAnnotationKeys: [b, a], optionalServiceAccountAnnotationKeys: [a, c, b]"
+            ),
+            [
+                "providers.tokenAttributes: Invalid value: [\"a\",\"b\"]: annotation keys cannot be both required and optional"
+            ]
+        );
+        assert!(
+            keys("optionalServiceAccountAnnotationKeys: [a b]")[0]
+                .contains("Invalid value: \"a b\": name part must")
+        );
+        let alone = fine.replace("true", "false") + ", requiredServiceAccountAnnotationKeys: [a]";
+        assert!(told(&alone)[0].ends_with(
+            "requireServiceAccount cannot be false when requiredServiceAccountAnnotationKeys is set"
+        ));
+        assert_eq!(
+            told(&fine.replace("Token,", "Pod,"))[0],
+            "providers.tokenAttributes.cacheType: Unsupported value: \"Pod\": supported values: \"ServiceAccount\", \"Token\""
+        );
+        let older = format!("{HEAD}{}  tokenAttributes: {{{fine}}}\n", provider("own"))
+            .replacen("/v1", "/v1beta1", 1);
+        let error = serde_yaml_ng::from_str::<Document>(&older).unwrap().checked().unwrap_err();
+        assert!(error.to_string().contains("unknown field \"providers[0].tokenAttributes\""), "{error}");
     }
 
     #[test]

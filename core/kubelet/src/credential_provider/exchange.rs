@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use super::account::Account;
 use super::run::RunError;
 
 /// Versions that plugins may speak; they do not differ in what is used here.
@@ -93,9 +94,16 @@ fn or_empty<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Auth>
     Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
-/// (pure) The question for a repository.
-pub(super) fn question(version: &str, image: &str) -> String {
-    json!({ "kind": "CredentialProviderRequest", "apiVersion": version, "image": image }).to_string()
+/// (pure) The question for a repository, in the name of an account if there is one.
+pub(super) fn question(version: &str, image: &str, account: &Account) -> String {
+    let mut question = json!({ "kind": "CredentialProviderRequest", "apiVersion": version, "image": image });
+    if !account.token.is_empty() {
+        question["serviceAccountToken"] = account.token.as_str().into();
+    }
+    if !account.annotations.is_empty() {
+        question["serviceAccountAnnotations"] = json!(account.annotations);
+    }
+    question.to_string()
 }
 
 /// (pure) The answer that a plugin has written, in the version in which it was asked.

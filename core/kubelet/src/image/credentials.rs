@@ -11,7 +11,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
 use super::name::Name;
-use super::records::PullSecret;
+use super::records::{Holder, PullAccount, PullSecret};
 use crate::objects::Objects;
 use crate::pod::PodModel;
 
@@ -23,7 +23,7 @@ const DEFAULT_HOSTS: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.do
 pub(super) struct Key {
     pub(super) auth: AuthConfig,
     /// `None` for the node's own, which are there for every pod.
-    pub(super) secret: Option<PullSecret>,
+    pub(super) holder: Option<Holder>,
 }
 
 impl Key {
@@ -37,12 +37,17 @@ impl Key {
             name: text_of(&secret.metadata.name),
             credential_hash: hex::encode(digest(&SHA256, text.as_bytes())),
         };
-        Self { auth, secret: Some(secret) }
+        Self { auth, holder: Some(Holder::Secret(secret)) }
     }
 
     /// One that every pod of the node may use.
     pub(super) fn of_node(auth: AuthConfig) -> Self {
-        Self { auth, secret: None }
+        Self { auth, holder: None }
+    }
+
+    /// One that a plugin gave, in the name of an account or for every pod of the node.
+    pub(super) fn provided((auth, account): (AuthConfig, Option<PullAccount>)) -> Self {
+        Self { auth, holder: account.map(Holder::Account) }
     }
 }
 
@@ -203,7 +208,7 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let found = of_node(&file, &image).await;
         let users: Vec<_> =
-            found.iter().map(|key| (key.auth.username.as_str(), key.secret.is_none())).collect();
+            found.iter().map(|key| (key.auth.username.as_str(), key.holder.is_none())).collect();
         assert_eq!(users, [("t", true), ("u", true)]);
         std::fs::write(&file, "[]").unwrap();
         assert!(of_node(&file, &image).await.is_empty());

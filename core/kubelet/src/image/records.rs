@@ -1,8 +1,8 @@
 //! (client) Who pulled which image with which credentials, so that an image is not open to every pod of the node only
 //! because one pod could pull it.
 //!
-//! As upstream's: a record per image in `image_manager/pulled`, with the Secrets that opened its registry or the mark that
-//! it needs none, and in `image_manager/pulling` an intent per pull under way, so that what a pull that nobody saw end
+//! As upstream's: a record per image in `image_manager/pulled`, with the Secrets and service accounts that opened its registry or
+//! the mark that it needs none, and in `image_manager/pulling` an intent per pull under way, so that what a pull that nobody saw end
 //! brought does not count as preloaded. Images without a record were not pulled by this kubelet: every pod may use them.
 
 use std::collections::BTreeMap;
@@ -60,6 +60,26 @@ pub(crate) struct PullSecret {
     pub(crate) credential_hash: String,
 }
 
+/// A service account, in whose name a plugin gave credentials.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct PullAccount {
+    /// `metadata.namespace`
+    pub(crate) namespace: String,
+    /// `metadata.name`
+    pub(crate) name: String,
+    /// `metadata.uid`
+    pub(crate) uid: String,
+}
+
+/// By what credentials came to a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// A Secret of its own.
+    Secret(PullSecret),
+    /// Its service account.
+    Account(PullAccount),
+}
+
 impl PullSecret {
     fn is_of(&self, other: &Self) -> bool {
         (&self.uid, &self.namespace, &self.name) == (&other.uid, &other.namespace, &other.name)
@@ -75,6 +95,21 @@ struct Credentials {
     node_pods_accessible: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     kubernetes_secrets: Vec<PullSecret>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kubernetes_service_accounts: Vec<PullAccount>,
+}
+
+impl Credentials {
+    /// Those of a pod, or such as every pod of the node has.
+    fn of(holder: Option<Holder>) -> Self {
+        let mut own = Self { node_pods_accessible: holder.is_none(), ..Self::default() };
+        match holder {
+            Some(Holder::Secret(secret)) => own.kubernetes_secrets.push(secret),
+            Some(Holder::Account(account)) => own.kubernetes_service_accounts.push(account),
+            None => {}
+        }
+        own
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,7 +236,7 @@ impl Files {
         &self,
         id: &str,
         named: &Named,
-        secrets: &[PullSecret],
+        holders: &[Holder],
         policy: &Verification,
     ) -> Result<Access, RecordError> {
         let record = read::<Pulled>(&self.pulled(id))?;
@@ -214,10 +249,9 @@ impl Files {
         if known.node_pods_accessible {
             return Ok(Access::Open);
         }
-        let Some(own) = secrets.iter().find(|own| admits(known, own)) else { return Ok(Access::Verify) };
+        let Some(own) = holders.iter().find(|own| admits(known, own)) else { return Ok(Access::Verify) };
         if known.kubernetes_secrets.len() < MAX_SECRETS {
-            let new = Credentials { kubernetes_secrets: vec![own.clone()], ..Credentials::default() };
-            self.note(id, &named.repository, Some(&new))?;
+            self.note(id, &named.repository, Some(&Credentials::of(Some(own.clone()))))?;
         }
         Ok(Access::Open)
     }
@@ -284,15 +318,21 @@ fn merge(known: &mut Credentials, new: &Credentials) -> bool {
     }
     let order = |one: &PullSecret| (one.namespace.clone(), one.name.clone(), one.uid.clone());
     known.kubernetes_secrets.sort_by_key(order);
+    known.kubernetes_service_accounts.extend(new.kubernetes_service_accounts.iter().cloned());
+    known.kubernetes_service_accounts.sort();
+    known.kubernetes_service_accounts.dedup();
     *known != before
 }
 
-/// The same credentials, or the same Secret with others: who may write it had the image before.
-fn admits(known: &Credentials, own: &PullSecret) -> bool {
-    known.kubernetes_secrets.iter().any(|one| {
-        let same = !one.credential_hash.is_empty() && one.credential_hash == own.credential_hash;
-        same || one.is_of(own)
-    })
+/// The same credentials, or the same Secret with others: who may write it had the image before. Or the same account.
+fn admits(known: &Credentials, own: &Holder) -> bool {
+    match own {
+        Holder::Secret(own) => known.kubernetes_secrets.iter().any(|one| {
+            let same = !one.credential_hash.is_empty() && one.credential_hash == own.credential_hash;
+            same || one.is_of(own)
+        }),
+        Holder::Account(own) => known.kubernetes_service_accounts.contains(own),
+    }
 }
 
 impl Records {
@@ -311,11 +351,11 @@ impl Records {
         done.map_err(|_| RecordError::Interrupted)?
     }
 
-    /// What a pod with these Secrets may do with an image that is there under `id`. What cannot be read is not open.
-    pub(crate) async fn access(&self, id: &str, named: &Named, secrets: Vec<PullSecret>) -> Access {
+    /// What a pod with these credentials may do with an image that is there under `id`. What cannot be read is not open.
+    pub(crate) async fn access(&self, id: &str, named: &Named, holders: Vec<Holder>) -> Access {
         let (id, named, policy) = (id.to_owned(), named.clone(), Arc::clone(&self.policy));
         let name = named.image.clone();
-        self.with(move |files| files.access(&id, &named, &secrets, &policy)).await.unwrap_or_else(|error| {
+        self.with(move |files| files.access(&id, &named, &holders, &policy)).await.unwrap_or_else(|error| {
             tracing::warn!(%error, image = name, "nothing is known of an image's credentials");
             Access::Verify
         })
@@ -333,18 +373,15 @@ impl Records {
         self.with(move |files| files.end(&name)).await
     }
 
-    /// A pull has brought the image `id`, with the credentials of a Secret or without any.
+    /// A pull has brought the image `id`, with credentials of the pod's, or with such as every pod has, if any.
     pub(crate) async fn pulled(
         &self,
         id: &str,
         named: &Named,
-        secret: Option<PullSecret>,
+        holder: Option<Holder>,
     ) -> Result<(), RecordError> {
         let (id, named) = (id.to_owned(), named.clone());
-        let new = Credentials {
-            node_pods_accessible: secret.is_none(),
-            kubernetes_secrets: secret.into_iter().collect(),
-        };
+        let new = Credentials::of(holder);
         self.with(move |files| {
             // Without a record the intent stays, and with it the image's mark.
             files.note(&id, &named.repository, Some(&new))?;
@@ -400,13 +437,18 @@ impl Records {
 mod tests {
     use super::*;
 
-    fn secret(namespace: &str, hash: &str) -> PullSecret {
-        PullSecret {
+    fn secret(namespace: &str, hash: &str) -> Holder {
+        Holder::Secret(PullSecret {
             uid: namespace.to_owned(),
             namespace: namespace.to_owned(),
             name: "registry".to_owned(),
             credential_hash: hash.to_owned(),
-        }
+        })
+    }
+
+    fn account(namespace: &str, uid: &str) -> Holder {
+        let (namespace, name, uid) = (namespace.to_owned(), "robot".to_owned(), uid.to_owned());
+        Holder::Account(PullAccount { namespace, name, uid })
     }
 
     fn named(repository: &str) -> Named {
@@ -444,6 +486,30 @@ mod tests {
         records.begin(&app.image).await.unwrap();
         records.pulled("sha256:1", &app, None).await.unwrap();
         assert_eq!(access(Vec::new()).await, Access::Open, "the registry gives it to everybody");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_image_is_open_to_pods_of_the_account_in_whose_name_it_was_pulled() {
+        let (records, folder) = records();
+        let app = named("r.example/app");
+        records.pulled("sha256:1", &app, Some(account("a", "1"))).await.unwrap();
+        let records = open(&folder);
+        let access = async |holder| records.access("sha256:1", &app, vec![holder]).await;
+        assert_eq!(access(account("a", "1")).await, Access::Open);
+        for other in [account("a", "2"), account("b", "1"), secret("a", "1")] {
+            assert_eq!(access(other.clone()).await, Access::Verify, "{other:?}");
+        }
+        records.pulled("sha256:1", &app, Some(account("b", "1"))).await.unwrap();
+        records.pulled("sha256:1", &app, Some(secret("a", "x"))).await.unwrap();
+        for one in [account("a", "1"), account("b", "1"), secret("c", "x")] {
+            assert_eq!(access(one.clone()).await, Access::Open, "{one:?}");
+        }
+        let text = fs::read_to_string(folder.join("pulled").join(hashed("sha256:1"))).unwrap();
+        assert!(
+            text.contains(r#""kubernetesServiceAccounts":[{"namespace":"a","name":"robot","uid":"1"}"#),
+            "{text}"
+        );
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -139,18 +139,22 @@ fn resize_pending(view: View<'_>) -> Sometimes {
     Some((RESIZE[0], why.reason, why.message))
 }
 
-fn resize_in_progress(view: View<'_>) -> Sometimes {
+/// Whether what the pod has been given is not yet in force.
+pub(crate) fn is_resizing(view: View<'_>) -> bool {
     let differs = |one: &std::sync::Arc<Instance>| {
         let member = view.pod.member(&one.name).filter(|_| one.is_running());
         member.is_some_and(|member| difference(view.pod, member, one.resources.as_ref()).any())
     };
     let runs = view.memory.termination.is_none();
-    let goes_on = view.memory.resize_due || view.observed.containers.iter().any(differs);
+    runs && (view.memory.resize_due || view.observed.containers.iter().any(differs))
+}
+
+fn resize_in_progress(view: View<'_>) -> Sometimes {
     let (reason, message) = match &view.memory.resize_failed {
         Some((text, _)) => ("Error".to_owned(), text.clone()),
         None => (String::new(), String::new()),
     };
-    (runs && goes_on).then_some((RESIZE[1], reason, message))
+    is_resizing(view).then_some((RESIZE[1], reason, message))
 }
 
 /// The kubelet's conditions, whose transition times stay while they say the same.

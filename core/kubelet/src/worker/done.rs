@@ -148,7 +148,7 @@ impl Worker {
                     (text, later(now, RETRY))
                 });
                 if let Some((text, _)) = self.memory.resize_failed.clone() {
-                    self.warn(None, "ResizeError", text);
+                    self.tell_resize_error(&text);
                 }
             }
             Outcome::Unprepared(result) => match result {

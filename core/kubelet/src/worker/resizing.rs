@@ -1,21 +1,106 @@
 //! Giving a pod that runs more or less of CPU and memory.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{PodStatus, ResourceRequirements};
 use keelson_cri::v1;
+use serde::Serialize;
 
 use super::{Node, Worker};
 use crate::allocation;
 use crate::cgroup;
 use crate::cgroup::groups::GroupError;
 use crate::event::EventType;
-use crate::pod::PodModel;
+use crate::memory::Why;
+use crate::pod::{Kind, PodModel};
 use crate::resources;
 use crate::runtime_view::Instance;
 
 /// Whether there is room now is looked at again after this.
 const RETRY: SignedDuration = SignedDuration::from_secs(5);
 
+/// What an event says of a resize: what each container is to have, for which generation of the pod, and what is wrong.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resources: Option<&'a ResourceRequirements>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    init_containers: Vec<Share<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    containers: Vec<Share<'a>>,
+    generation: i64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    error: &'a str,
+}
+
+#[derive(Serialize)]
+struct Share<'a> {
+    name: &'a str,
+    resources: ResourceRequirements,
+}
+
+/// (pure) The message of an event about a resize, in upstream's form: words, and a summary as JSON. What a pod as a whole is to
+/// have is told too.
+fn told(what: &str, pod: &PodModel, generation: i64, error: &str) -> String {
+    let shares = |kinds: &[Kind]| -> Vec<Share<'_>> {
+        let members = pod.members.iter().filter(|member| kinds.contains(&member.kind));
+        let share = |member: &crate::pod::Member| member.container.resources.clone().unwrap_or_default();
+        members.map(|member| Share { name: &member.container.name, resources: share(member) }).collect()
+    };
+    let summary = Summary {
+        resources: pod.resources(),
+        init_containers: shares(&[Kind::Init, Kind::Sidecar]),
+        containers: shares(&[Kind::Regular]),
+        generation,
+        error,
+    };
+    match serde_json::to_string(&summary) {
+        Ok(summary) => format!("Pod resize {what}: {summary}"),
+        Err(_) => format!("Pod resize {what}"),
+    }
+}
+
+/// (pure) The generation of a resize that was under way when a kubelet last told of it.
+pub(super) fn under_way(status: &PodStatus) -> Option<i64> {
+    let mut conditions = status.conditions.iter().flatten();
+    let found = conditions.find(|one| one.type_ == "PodResizeInProgress" && one.status == "True")?;
+    Some(found.observed_generation.unwrap_or_default())
+}
+
 impl Worker {
+    fn tell_resize(&self, kind: EventType, reason: String, message: String) {
+        self.node.recorder.tell(&self.pod, None, kind, reason, message);
+    }
+
+    /// Notes why the pod is not given what it asks for, and tells it if it is news.
+    fn put_off(&mut self, candidate: &PodModel, why: Why) {
+        if self.memory.resize_pending.as_ref() != Some(&why) {
+            let generation = candidate.pod.metadata.generation.unwrap_or_default();
+            let message = told(&why.reason, candidate, generation, &why.message);
+            self.tell_resize(EventType::Warning, format!("Resize{}", why.reason), message);
+        }
+        self.memory.resize_pending = Some(why);
+    }
+
+    /// Tells that what the pod was given is not in force.
+    pub(super) fn tell_resize_error(&self, error: &str) {
+        let generation = self.memory.resizing.or(self.pod.pod.metadata.generation).unwrap_or_default();
+        let message = told("error", &self.pod, generation, error);
+        self.tell_resize(EventType::Warning, "ResizeError".to_owned(), message);
+    }
+
+    /// Tells of a resize that is over.
+    pub(super) fn end_resize(&mut self, now: Timestamp) {
+        if self.stale || self.memory.resizing.is_none() || crate::status::is_resizing(self.view(now)) {
+            return;
+        }
+        let Some(generation) = self.memory.resizing.take() else { return };
+        if self.memory.termination.is_none() {
+            let message = told("completed", &self.pod, generation, "");
+            self.tell_resize(EventType::Normal, "ResizeCompleted".to_owned(), message);
+        }
+    }
+
     /// Gives the pod what it asks for now, if the node can; says when to look again.
     pub(super) fn allocate(&mut self, now: Timestamp) -> Option<Timestamp> {
         if self.memory.termination.is_some() {
@@ -29,7 +114,7 @@ impl Worker {
         let candidate = PodModel::given(self.pod.pod.clone(), &wanted).ok()?;
         if self.node.furnishing.cpus.is_on() && candidate.qos_class() == crate::pod::QosClass::Guaranteed {
             let message = "Resize is infeasible for Guaranteed Pods alongside CPU Manager static policy";
-            self.memory.resize_pending = Some(crate::memory::Why::new("Infeasible", message));
+            self.put_off(&candidate, Why::new("Infeasible", message));
             return None;
         }
         match self.node.ledger.resize(&candidate, &self.node.config) {
@@ -40,16 +125,15 @@ impl Worker {
                 self.memory.resize_pending = None;
                 self.memory.resize_due = true;
                 self.memory.resize_failed = None;
+                let generation = self.pod.pod.metadata.generation.unwrap_or_default();
+                self.memory.resizing = Some(generation);
+                let message = told("started", &self.pod, generation, "");
+                self.tell_resize(EventType::Normal, "ResizeStarted".to_owned(), message);
                 None
             }
             Err(why) => {
-                if self.memory.resize_pending.as_ref() != Some(&why) {
-                    let reason = format!("Resize{}", why.reason);
-                    let message = why.message.clone();
-                    self.node.recorder.tell(&self.pod, None, EventType::Warning, reason, message);
-                }
                 let deferred = why.reason == "Deferred";
-                self.memory.resize_pending = Some(why);
+                self.put_off(&candidate, why);
                 now.checked_add(RETRY).ok().filter(|_| deferred)
             }
         }
@@ -112,4 +196,39 @@ pub(super) async fn resize(
     node.groups.limit(&group, &limits, node.machine.pod_pids).await.map_err(told)?;
     node.tiers.share_out(&node.ledger.taken()).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    #[test]
+    fn events_say_what_containers_are_to_have_and_what_is_wrong() {
+        let limits = json!({ "limits": { "cpu": "1", "memory": "64Mi" }, "requests": { "cpu": "100m" } });
+        let document = json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u", "generation": 7 },
+            "spec": { "initContainers": [{ "name": "first" }], "containers": [{ "name": "a", "resources": limits }] } });
+        let pod = PodModel::new(Arc::new(from_value(document.clone()).unwrap())).unwrap();
+        let shares = r#""initContainers":[{"name":"first","resources":{}}],"containers":[{"name":"a","resources":{"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"100m"}}}],"generation":7"#;
+        assert_eq!(told("started", &pod, 7, ""), format!("Pod resize started: {{{shares}}}"));
+        let error = told("Deferred", &pod, 7, "no \"room\"");
+        assert_eq!(error, format!(r#"Pod resize Deferred: {{{shares},"error":"no \"room\""}}"#));
+        let mut whole = document;
+        whole["spec"]["resources"] = json!({ "limits": { "cpu": "2" } });
+        let whole = PodModel::new(Arc::new(from_value(whole).unwrap())).unwrap();
+        assert!(told("started", &whole, 7, "").contains(r#"{"resources":{"limits":{"cpu":"2"}},"#));
+    }
+
+    #[test]
+    fn a_resize_goes_on_after_a_restart() {
+        let status = |says: &str| {
+            let condition = json!({ "type": "PodResizeInProgress", "status": says, "observedGeneration": 3 });
+            from_value::<PodStatus>(json!({ "conditions": [condition] })).unwrap()
+        };
+        assert_eq!((under_way(&status("True")), under_way(&status("False"))), (Some(3), None));
+        assert_eq!(under_way(&PodStatus::default()), None);
+    }
 }
