@@ -62,6 +62,7 @@ fn kill_sandbox(uid: &str, containers: &[String]) {
 }
 
 fn survives(engine: Engine) {
+    // A runtime of its own has a clock that does not jump along, and what it says of a container's end may make a back-off a long one.
     let node = Node::up(engine, "crashLoopBackOff: {maxContainerRestartPeriod: 10s}\n").unwrap();
     let folder: PathBuf = node.folder().join("noted");
     fs::create_dir(&folder).unwrap();

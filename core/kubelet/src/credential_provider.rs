@@ -124,9 +124,9 @@ impl Plugins {
 
     /// Whether pods get credentials for a repository in the name of their accounts.
     pub(crate) fn ask_by_account(&self, repository: &str) -> bool {
-        let bound = self.all.iter().filter(|plugin| plugin.provider.token_attributes.is_some());
         let Ok(image) = Pattern::parse(repository) else { return false };
-        bound.into_iter().any(|plugin| plugin.provider.fits(&image))
+        let asks = |provider: &Provider| provider.token_attributes.is_some() && provider.fits(&image);
+        self.all.iter().any(|plugin| asks(&plugin.provider))
     }
 
     /// The credentials for a repository, `HOST/PATH`, that a pod wants, the most specific ones first. A plugin that fails is told in the
@@ -155,7 +155,8 @@ impl Plugins {
                     return None;
                 }
             },
-            (Some(_), None) | (None, _) => Account::default(),
+            (Some(_), None) => return None,
+            (None, _) => Account::default(),
         };
         let coordinates = account.coordinates.clone();
         let auths = Arc::clone(plugin).credentials(repository, account).await?;

@@ -48,6 +48,11 @@ pub(super) struct Account {
     pub(super) run_for: String,
 }
 
+/// (pure) What stands for a text of any length.
+fn hash(text: &str) -> String {
+    hex::encode(digest(&SHA256, text.as_bytes()))
+}
+
 /// (pure) The annotations that a plugin is told.
 fn chosen(
     attributes: &TokenAttributes,
@@ -110,11 +115,11 @@ impl Accounts {
             namespace: pod.namespace.clone(),
             name,
         };
-        let account = json!([coordinates, annotations]);
-        let hash = hex::encode(digest(&SHA256, token.as_bytes()));
-        let alone = json!([account, pod.name, pod.uid, hash]).to_string();
+        // Annotations may be long, and a key of each answer is kept.
+        let account = hash(&json!([coordinates, annotations]).to_string());
+        let alone = hash(&json!([account, pod.name, pod.uid, token]).to_string());
         let kept_for = match attributes.cache_type() {
-            Some(CacheType::ServiceAccount) => account.to_string(),
+            Some(CacheType::ServiceAccount) => account,
             Some(CacheType::Token) | None => alone.clone(),
         };
         Ok(Account { token, annotations, coordinates: Some(coordinates), kept_for, run_for: alone })

@@ -20,6 +20,8 @@ use super::verification::Verification;
 
 /// Uses by other Secrets that a record takes in.
 const MAX_SECRETS: usize = 100;
+/// Secrets or accounts by which one image was pulled that are remembered. Pods of others show their credentials again.
+const MOST: usize = 1000;
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 
 /// A record that could not be read or written.
@@ -312,16 +314,23 @@ impl Files {
 fn merge(known: &mut Credentials, new: &Credentials) -> bool {
     let before = known.clone();
     known.node_pods_accessible |= new.node_pods_accessible;
-    for secret in &new.kubernetes_secrets {
-        known.kubernetes_secrets.retain(|one| !one.is_of(secret));
-        known.kubernetes_secrets.push(secret.clone());
-    }
-    let order = |one: &PullSecret| (one.namespace.clone(), one.name.clone(), one.uid.clone());
-    known.kubernetes_secrets.sort_by_key(order);
-    known.kubernetes_service_accounts.extend(new.kubernetes_service_accounts.iter().cloned());
-    known.kubernetes_service_accounts.sort();
-    known.kubernetes_service_accounts.dedup();
+    let secrets = &mut known.kubernetes_secrets;
+    secrets.retain(|one| !new.kubernetes_secrets.iter().any(|new| one.is_of(new)));
+    make_room(secrets, new.kubernetes_secrets.len());
+    secrets.extend(new.kubernetes_secrets.iter().cloned());
+    secrets.sort_by_key(|one| (one.namespace.clone(), one.name.clone(), one.uid.clone()));
+    let accounts = &mut known.kubernetes_service_accounts;
+    accounts.retain(|one| !new.kubernetes_service_accounts.contains(one));
+    make_room(accounts, new.kubernetes_service_accounts.len());
+    accounts.extend(new.kubernetes_service_accounts.iter().cloned());
+    accounts.sort();
     *known != before
+}
+
+/// Forgets as many as are too many once others are added.
+fn make_room<T>(known: &mut Vec<T>, more: usize) {
+    let surplus = (known.len() + more).saturating_sub(MOST);
+    known.drain(..surplus.min(known.len()));
 }
 
 /// The same credentials, or the same Secret with others: who may write it had the image before. Or the same account.
@@ -511,6 +520,20 @@ mod tests {
             "{text}"
         );
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_record_does_not_grow_without_an_end() {
+        let mut known = Credentials::default();
+        for number in 0..=MOST {
+            let uid = number.to_string();
+            assert!(merge(&mut known, &Credentials::of(Some(account("a", &uid)))));
+            assert!(merge(&mut known, &Credentials::of(Some(secret(&uid, &uid)))));
+            assert!(admits(&known, &account("a", &uid)) && admits(&known, &secret(&uid, "")));
+        }
+        assert_eq!((known.kubernetes_service_accounts.len(), known.kubernetes_secrets.len()), (MOST, MOST));
+        let last = Credentials::of(Some(account("a", &MOST.to_string())));
+        assert!(!merge(&mut known, &last), "it is known");
     }
 
     #[tokio::test]
